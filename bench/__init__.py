@@ -1,0 +1,1 @@
+"""drsow: which pair of language models judges best."""
