@@ -53,6 +53,32 @@ class Dataset(NamedTuple):
     examples: tuple[Example, ...]
 
 
+class ScoreKey(NamedTuple):
+    """Everything that can change a number of a score set; two sets with one key hold the same numbers.
+
+    Batch budget and thread count are settings, not part of the key: they are recorded in the manifest.
+    """
+
+    model_id: str
+    revision: str
+    """Commit on the hub, or "sha256:…" over the files of a folder or package, or of an imported file."""
+    template: str
+    """"shared:<model_id of the template's owner>", "native" or "plain"."""
+    template_digest: str
+    domain: str
+    """Name of the customisation, "" for none."""
+    domain_digest: str
+    data: str
+    """The data set's slug."""
+    data_digest: str
+    dtype: str
+    """"bfloat16" or "float32"."""
+    attention: str
+    span: str
+    """Version of the rule that says which tokens are the response."""
+    schema_version: int
+
+
 SCORES = ("example_id", "response_id", "logp_sum_nats", "logp_end_nats", "n_tokens", "n_bytes", "status")
 """One row a response under one model. `logp_sum_nats` is the rendered text's log-probability,
 `logp_end_nats` the end-of-turn token's; `n_tokens` counts both; `n_bytes` is of the rendered text."""
