@@ -1,0 +1,174 @@
+"""Two models' log-probabilities -> the pair's rewards and margins.
+
+The reward of a response is how much likelier the strong model finds it than the weak one:
+`sum_t log p_strong(y_t | x, y_<t) - sum_t log p_weak(y_t | x, y_<t)`, the end of turn included
+(arXiv 2411.02481). `mean` and `per-byte` divide that difference by the strong model's token count
+and by the UTF-8 bytes of the response as the strong model's template rendered it. The two models of
+a pair render the same bytes under a shared template; under native templates they may not.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench.schema import CHOSEN, MARGINS, NONFINITE, OK, REJECTED, REWARDS, TOO_LONG
+
+_KEY = ["example_id", "response_id"]
+
+
+class MarginMatrix(NamedTuple):
+    """The margins of many pairs on the same preferences."""
+
+    values: np.ndarray
+    """reward(chosen) - reward(rejected), (pairs, examples), float64; NaN where a score is missing."""
+    example_ids: np.ndarray
+    """(examples,), in the order of the first model's scores."""
+
+
+def rewards(strong: pd.DataFrame, weak: pd.DataFrame, *, reward: str) -> pd.DataFrame:
+    """Reward of every response that both models scored.
+
+    Args:
+        strong: SCORES of the strong model.
+        weak: SCORES of the weak model, over the same responses.
+        reward: One of `schema.REWARDS`.
+
+    Returns:
+        `example_id, response_id, reward, status`, in the strong model's order. `reward` is in nats,
+        nats a token or nats a byte; NaN unless both scores are ok. `too_long` wins over `nonfinite`.
+
+    Raises:
+        ValueError: One model has a response that the other has not, or one twice.
+    """
+    keys = [pd.MultiIndex.from_frame(frame[_KEY]) for frame in (strong, weak)]
+    lone = keys[0].symmetric_difference(keys[1])
+    if len(lone):
+        side = "strong" if lone[0] in keys[0] else "weak"
+        raise ValueError(f"{lone[0][0]}, response {lone[0][1]}: scored by the {side} model only")
+    both = strong.merge(weak, on=_KEY, how="left", suffixes=("", "_weak"), validate="one_to_one")
+    difference = (both["logp_sum_nats"] + both["logp_end_nats"]) - (
+        both["logp_sum_nats_weak"] + both["logp_end_nats_weak"]
+    )
+    status = _worse(both["status"], both["status_weak"])
+    value = (difference / _divisor(both, reward)).where(status == OK)
+    return both[_KEY].assign(reward=value, status=status)
+
+
+def margins(strong: pd.DataFrame, weak: pd.DataFrame, subsets: pd.Series, *, pair_id: str) -> pd.DataFrame:
+    """Margin of every preference under the three rewards.
+
+    Args:
+        strong: SCORES of the strong model, two responses an example.
+        weak: SCORES of the weak model, over the same responses.
+        subsets: Subset of each example, indexed by example_id.
+        pair_id: Goes into the column of that name.
+
+    Returns:
+        MARGINS, grouped by reward, then in the strong model's order.
+
+    Raises:
+        ValueError: An example has no subset, or its responses are not one chosen and one rejected.
+    """
+    return pd.concat(
+        [_margins(rewards(strong, weak, reward=name), subsets, pair_id, name) for name in REWARDS], ignore_index=True
+    )
+
+
+def margin_matrix(scores: dict[str, pd.DataFrame], pairs: pd.DataFrame, *, reward: str) -> MarginMatrix:
+    """The margins of many pairs at once, equal to those of `margins` to the bit.
+
+    Args:
+        scores: SCORES by model_id, all over the same preferences.
+        pairs: A row a pair; `strong` and `weak` are model_ids.
+        reward: One of `schema.REWARDS`.
+
+    Returns:
+        The matrix, its rows in the order of `pairs`.
+
+    Raises:
+        ValueError: Two models were not scored on the same responses.
+    """
+    models = pd.unique(pd.concat([pairs["strong"], pairs["weak"]], ignore_index=True))
+    sides = _sides(scores[models[0]], models[0])
+    example_ids = sides[CHOSEN].index
+    totals = np.empty((2, len(models), len(example_ids)))
+    divisors = np.empty_like(totals)
+    for position, model_id in enumerate(models):
+        sides = _sides(scores[model_id], model_id)
+        _check_same_examples(example_ids, sides[CHOSEN].index, models[0], model_id)
+        for side, response_id in enumerate((CHOSEN, REJECTED)):
+            frame = sides[response_id].loc[example_ids]
+            total = (frame["logp_sum_nats"] + frame["logp_end_nats"]).where(frame["status"] == OK)
+            totals[side, position] = total
+            divisors[side, position] = _divisor(frame, reward)
+    strong = pd.Index(models).get_indexer(pairs["strong"])
+    weak = pd.Index(models).get_indexer(pairs["weak"])
+    values = (totals[:, strong] - totals[:, weak]) / divisors[:, strong]
+    return MarginMatrix(values[0] - values[1], example_ids.to_numpy())
+
+
+def _divisor(frame: pd.DataFrame, reward: str) -> pd.Series:
+    """What the difference of the sums is divided by, (rows,), float64."""
+    if reward == "sum":
+        return pd.Series(1.0, index=frame.index)
+    if reward == "mean":
+        return frame["n_tokens"].astype(float)
+    if reward == "per-byte":
+        return frame["n_bytes"].astype(float)
+    raise ValueError(f"no reward {reward!r}: one of {', '.join(REWARDS)}")
+
+
+def _worse(left: pd.Series, right: pd.Series) -> pd.Series:
+    """The status of two scores together."""
+    status = pd.Series(OK, index=left.index)
+    status = status.mask((left == NONFINITE) | (right == NONFINITE), NONFINITE)
+    return status.mask((left == TOO_LONG) | (right == TOO_LONG), TOO_LONG)
+
+
+def _margins(scored: pd.DataFrame, subsets: pd.Series, pair_id: str, reward: str) -> pd.DataFrame:
+    """MARGINS under one reward."""
+    sides = _sides(scored, pair_id)
+    chosen = sides[CHOSEN]
+    rejected = sides[REJECTED].loc[chosen.index]
+    unknown = chosen.index.difference(subsets.index)
+    if len(unknown):
+        raise ValueError(f"{unknown[0]}: scored for {pair_id}, but no example of the data set")
+    frame = pd.DataFrame(
+        {
+            "pair_id": pair_id,
+            "reward": reward,
+            "example_id": chosen.index,
+            "subset": subsets.loc[chosen.index].to_numpy(),
+            "margin_nats": (chosen["reward"] - rejected["reward"]).to_numpy(),
+            "status": _worse(chosen["status"], rejected["status"]).to_numpy(),
+        }
+    )
+    return frame[list(MARGINS)]
+
+
+def _sides(frame: pd.DataFrame, name: str) -> dict[str, pd.DataFrame]:
+    """The chosen and the rejected rows, each indexed by example_id, over the same examples."""
+    strange = frame.loc[~frame["response_id"].isin((CHOSEN, REJECTED)), _KEY]
+    if len(strange):
+        example_id, response_id = strange.iloc[0]
+        raise ValueError(f"{example_id}: a margin needs {CHOSEN} and {REJECTED}, {name} has {response_id!r}")
+    sides = {side: rows.set_index("example_id") for side, rows in frame.groupby("response_id")}
+    for side in (CHOSEN, REJECTED):
+        if side not in sides:
+            raise ValueError(f"{name}: no {side} response was scored")
+        if not sides[side].index.is_unique:
+            row = sides[side].index[sides[side].index.duplicated()][0]
+            raise ValueError(f"{row}: {name} has two {side} responses")
+    lone = sides[CHOSEN].index.symmetric_difference(sides[REJECTED].index)
+    if len(lone):
+        raise ValueError(f"{lone[0]}: {name} scored one response of the two")
+    return sides
+
+
+def _check_same_examples(first: pd.Index, second: pd.Index, first_name: str, second_name: str) -> None:
+    """Fails on the first example that only one of two models has."""
+    lone = [] if first.equals(second) else first.symmetric_difference(second)
+    if len(lone):
+        has, lacks = (first_name, second_name) if lone[0] in first else (second_name, first_name)
+        raise ValueError(f"{lone[0]}: scored by {has}, not by {lacks}")
