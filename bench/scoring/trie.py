@@ -1,0 +1,197 @@
+"""Token sequences -> steps of a packed trie: what sequences share is computed once.
+
+All sequences form one trie over their ids. A step lays a piece of it out depth-first in one row of tokens:
+a token's position is its depth, and `end[k]` is the index at which the subtree of token k ends, so that
+query q may see key k of its own step exactly when k <= q < end[k]. A path too long, or too widely shared,
+to stand in one step becomes a trunk: a step whose keys and values stay for the steps under it.
+
+Pure functions of token ids: nothing here knows a model.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+MIN_TRUNK = 64
+"""Shared tokens worth a step of their own; fewer are computed again in each step."""
+
+
+class Step(NamedTuple):
+    """One forward pass over n tokens that reads m log-probabilities."""
+
+    ids: np.ndarray
+    """Token ids, (n,), int64."""
+    positions: np.ndarray
+    """Depth of each token in the whole trie, (n,), int64."""
+    end: np.ndarray
+    """Index after each token's subtree, (n,), int64."""
+    parent: int
+    """Index of the trunk step whose path stands before every token of this one, -1 for none."""
+    is_trunk: bool
+    """Whether later steps stand on this one: its keys and values are kept."""
+    predict: np.ndarray
+    """Index in this step of the token that predicts each target, (m,), int64."""
+    targets: np.ndarray
+    """Target token ids, (m,), int64."""
+    slots: np.ndarray
+    """Where results go: `out[slots] = logps[which]`, (k,), int64, k >= m."""
+    which: np.ndarray
+    """Index of the target behind each slot, (k,), int64."""
+
+
+class Plan(NamedTuple):
+    """The steps in the order to run them, and where each sequence's results lie."""
+
+    steps: list[Step]
+    offsets: np.ndarray
+    """Sequence i's response log-probabilities are out[offsets[i]:offsets[i + 1]], (n + 1,), int64."""
+    n_unique: int
+    """Tokens of one trie over all sequences."""
+    n_computed: int
+    """Tokens that the steps compute."""
+
+
+class _Sorted(NamedTuple):
+    """Sequences in lexicographic order; `depth[i]` inputs each, `lcp[i]` shared with the one before."""
+
+    ids: list[np.ndarray]
+    starts: list[int]
+    bases: np.ndarray
+    """Slot of each sequence's first response token minus its start."""
+    depth: np.ndarray
+    lcp: np.ndarray
+
+
+def plan(ids: Sequence[np.ndarray], starts: Sequence[int], *, budget: int) -> Plan:
+    """Cut the trie of all sequences into steps of at most `budget` tokens.
+
+    Args:
+        ids: Token ids of each sequence, (n_i,), whole: the last one is only ever a target.
+        starts: Index of each sequence's first target, at least 1.
+        budget: Tokens a step, at least 1.
+
+    Raises:
+        ValueError: a sequence without a prompt token or without a target.
+    """
+    lengths = np.array([len(i) for i in ids], dtype=np.int64)
+    first = np.array(starts, dtype=np.int64)
+    if len(ids) and ((first < 1) | (first >= lengths)).any():
+        raise ValueError("every sequence needs a token before its first target")
+    offsets = np.concatenate([[0], np.cumsum(lengths - first)])
+    order = sorted(range(len(ids)), key=lambda i: ids[i].astype(">u4").tobytes())
+    chosen = [ids[i].astype(np.int64) for i in order]
+    depth = lengths[order] - 1
+    lcp = np.array([0, *(_common(a, b) for a, b in zip(chosen, chosen[1:], strict=False))], dtype=np.int64)
+    seqs = _Sorted(chosen, [starts[i] for i in order], (offsets[:-1] - first)[order], depth, lcp)
+    steps: list[Step] = []
+    if order:
+        _split(seqs, (0, len(order)), (0, -1), budget, steps)
+    unique = int(_sizes(seqs, 0, len(order), 0).sum()) if order else 0
+    return Plan(steps, offsets, unique, sum(len(step.ids) for step in steps))
+
+
+def _common(a: np.ndarray, b: np.ndarray) -> int:
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(a[:n] != b[:n])
+    return int(differ[0]) if len(differ) else n
+
+
+def _sizes(seqs: _Sorted, low: int, high: int, base: int) -> np.ndarray:
+    """Tokens that each of the sequences adds below depth `base`, the first one whole."""
+    shared = np.minimum(np.maximum(seqs.lcp[low:high], base), seqs.depth[low:high])
+    shared[0] = min(base, seqs.depth[low])
+    # A sequence whose inputs end above the one before it shares no more than those.
+    shared[1:] = np.minimum(shared[1:], np.maximum(seqs.depth[low : high - 1], base))
+    return np.maximum(seqs.depth[low:high] - shared, 0)
+
+
+def _split(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int], budget: int, steps: list[Step]) -> None:
+    """Append the steps for sequences low..high below depth `base`, which trunk step `parent` reaches."""
+    (low, high), (base, parent) = span, under
+    size = _sizes(seqs, low, high, base).sum()
+    if size <= budget:
+        if size:
+            steps.append(_pack(seqs, span, under))
+        return
+    shared = int(min(seqs.lcp[low + 1 : high].min(initial=seqs.depth[low]), seqs.depth[low:high].min()))
+    if high - low == 1 or shared - base >= MIN_TRUNK:
+        while shared > base and (high - low > 1 or shared - base > budget):
+            reach = min(shared, base + budget)
+            steps.append(_trunk(seqs, span, (base, parent), reach))
+            base, parent = reach, len(steps) - 1
+        if high - low == 1:
+            _split(seqs, span, (base, parent), budget, steps)
+            return
+    joins = np.minimum(seqs.lcp[low + 1 : high], seqs.depth[low : high - 1])
+    cuts = [low, *(low + 1 + np.flatnonzero(joins <= shared)), high]
+    start, size = low, 0
+    for left, right in zip(cuts, cuts[1:], strict=False):
+        alone = int(_sizes(seqs, left, right, base).sum())
+        if start < left and size + alone > budget:
+            _split(seqs, (start, left), (base, parent), budget, steps)
+            start, size = left, 0
+        size += alone
+    _split(seqs, (start, high), (base, parent), budget, steps)
+
+
+def _trunk(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int], reach: int) -> Step:
+    """The path from depth `base` to `reach` that all sequences of the span share."""
+    (low, high), (base, parent) = span, under
+    n = reach - base
+    found: dict[tuple[int, int], int] = {}
+    slots, which = [], []
+    for i in range(low, high):
+        for depth in range(max(seqs.starts[i], base + 1), min(reach, len(seqs.ids[i]) - 1) + 1):
+            edge = (depth - 1 - base, int(seqs.ids[i][depth]))
+            which.append(found.setdefault(edge, len(found)))
+            slots.append(seqs.bases[i] + depth)
+    edges = np.array(list(found), dtype=np.int64).reshape(-1, 2)
+    return Step(
+        ids=seqs.ids[low][base:reach],
+        positions=np.arange(base, reach),
+        end=np.full(n, n, dtype=np.int64),
+        parent=parent,
+        is_trunk=True,
+        predict=edges[:, 0],
+        targets=edges[:, 1],
+        slots=np.array(slots, dtype=np.int64),
+        which=np.array(which, dtype=np.int64),
+    )
+
+
+def _pack(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int]) -> Step:
+    """Everything below depth `base`, depth-first in one row."""
+    (low, high), (base, parent) = span, under
+    deepest = int(seqs.depth[low:high].max())
+    path = np.full(deepest + 1, -1, dtype=np.int64)
+    """Index of the token at each depth of the current path."""
+    edge = np.full(deepest + 2, -1, dtype=np.int64)
+    """Target number of the token at each depth of the current path, -1 while nothing read it."""
+    total = int(_sizes(seqs, low, high, base).sum())
+    ids, positions, end = (np.empty(total, dtype=np.int64) for _ in range(3))
+    predict, targets, slots, which = [], [], [], []
+    n = n_targets = at = 0
+    for i in range(low, high):
+        depth, row = int(seqs.depth[i]), seqs.ids[i]
+        shared = base if i == low else max(base, int(seqs.lcp[i]))
+        branch = min(shared, max(depth, base), at) if i > low else base
+        end[path[branch:at]] = n
+        edge[shared if i > low else 0 :] = -1
+        if depth > branch:
+            new = np.arange(n, n + depth - branch)
+            path[branch:depth] = new
+            ids[new], positions[new] = row[branch:depth], np.arange(branch, depth)
+            n += depth - branch
+        at = max(depth, base)
+        reads = np.arange(max(seqs.starts[i], base + 1), depth + 1)
+        fresh = reads[edge[reads] < 0]
+        edge[fresh] = np.arange(n_targets, n_targets + len(fresh))
+        n_targets += len(fresh)
+        predict.append(path[fresh - 1])
+        targets.append(row[fresh])
+        slots.append(seqs.bases[i] + reads)
+        which.append(edge[reads])
+    end[path[base:at]] = n
+    parts = (np.concatenate(x) for x in (predict, targets, slots, which))
+    return Step(ids, positions, end, parent, False, *parts)
