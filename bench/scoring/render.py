@@ -158,7 +158,7 @@ def render(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, template:
 def _texts(example: Example, template: Template) -> tuple[str, list[str]]:
     """The rendered prompt and each response as rendered, without its end of turn."""
     prompt = template.text(example.messages, generation=True)
-    before, after = template.around
+    after = template.around[1]
     responses = []
     for response_id, given in example.responses:
         whole = template.text([*example.messages, Message("assistant", given)], generation=False)

@@ -9,6 +9,7 @@ Pure functions of token ids: nothing here knows a model.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -82,7 +83,7 @@ def plan(ids: Sequence[np.ndarray], starts: Sequence[int], *, budget: int) -> Pl
     order = sorted(range(len(ids)), key=lambda i: ids[i].astype(">u4").tobytes())
     chosen = [ids[i].astype(np.int64) for i in order]
     depth = lengths[order] - 1
-    lcp = np.array([0, *(_common(a, b) for a, b in zip(chosen, chosen[1:], strict=False))], dtype=np.int64)
+    lcp = np.array([0, *(_common(a, b) for a, b in pairwise(chosen))], dtype=np.int64)
     seqs = _Sorted(chosen, [starts[i] for i in order], (offsets[:-1] - first)[order], depth, lcp)
     steps: list[Step] = []
     if order:
@@ -126,7 +127,7 @@ def _split(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int], budget:
     joins = np.minimum(seqs.lcp[low + 1 : high], seqs.depth[low : high - 1])
     cuts = [low, *(low + 1 + np.flatnonzero(joins <= shared)), high]
     start, size = low, 0
-    for left, right in zip(cuts, cuts[1:], strict=False):
+    for left, right in pairwise(cuts):
         alone = int(_sizes(seqs, left, right, base).sum())
         if start < left and size + alone > budget:
             _split(seqs, (start, left), (base, parent), budget, steps)

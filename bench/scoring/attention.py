@@ -1,0 +1,190 @@
+"""Attention over a packed trie, tile by tile, so that what the trie masks away is not computed.
+
+A tile is a run of queries with the stretches of keys that they may see. Long runs are cut, short subtrees
+stand in one tile; what is left to mask inside a tile is a small dense matrix, made once a step and used by
+every layer. Registered with transformers as `drsow_tiles`: the model's own code stays as it is.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from bench.scoring.trie import Step
+
+NAME = "drsow_tiles"
+
+MAX_QUERIES = 256
+"""Queries a tile: longer runs would mask away too much of their own triangle."""
+DENSE = 256
+"""A subtree of at most this many tokens is one tile."""
+
+
+class Tile(NamedTuple):
+    """Queries low..high of a step, and the stretches of the step's keys that they may see."""
+
+    low: int
+    high: int
+    keys: tuple[tuple[int, int], ...]
+
+
+def tiles(end: np.ndarray, positions: np.ndarray) -> list[Tile]:
+    """Cover a step's tokens with tiles; every visible key lies in its query's tile.
+
+    Args:
+        end: Index after each token's subtree, (n,).
+        positions: Depth of each token, (n,).
+    """
+    found: list[Tile] = []
+    stack = [(0, len(end), ())]
+    while stack:
+        low, high, above = stack.pop()
+        while low < high:
+            stop = int(end[low])
+            if stop - low <= DENSE:
+                low = _dense(found, low, high, end, above)
+                continue
+            # The run of tokens whose subtree ends where the first one's does: nothing branches off before its end.
+            run = low + int(np.argmax(np.append(end[low:stop] != stop, True)))
+            for at in range(low, run, MAX_QUERIES):
+                cut = min(at + MAX_QUERIES, run)
+                found.append(Tile(at, cut, _joined((*above, (low, cut)))))
+            if run < stop:
+                stack.append((stop, high, above))
+                low, high, above = run, stop, (*above, (low, run))
+                continue
+            low = stop
+    return found
+
+
+def _dense(found: list[Tile], low: int, high: int, end: np.ndarray, above: tuple) -> int:
+    """Append one tile over as many small neighbouring subtrees as fit; return where it ends."""
+    stop = int(end[low])
+    while stop < high and int(end[stop]) - low <= DENSE:
+        stop = int(end[stop])
+    found.append(Tile(low, stop, _joined((*above, (low, stop)))))
+    return stop
+
+
+def _joined(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    joined = [ranges[0]]
+    for low, high in ranges[1:]:
+        if joined[-1][1] == low:
+            joined[-1] = (joined[-1][0], high)
+        else:
+            joined.append((low, high))
+    return tuple(joined)
+
+
+@dataclass
+class StepContext:
+    """What the layers of one forward pass need to know of the step."""
+
+    tiles: list[Tile]
+    end: Tensor
+    """Index after each token's subtree, (n,)."""
+    positions: Tensor
+    """Depth of each token, (n,)."""
+    n_before: int
+    """Tokens of the trunk before every token of this step."""
+    trunk: dict[int, tuple[Tensor, Tensor]] | None
+    """Layer -> keys and values of that trunk, (1, kv_heads, n_before, head_dim) each."""
+    kept: dict[int, tuple[Tensor, Tensor]] | None
+    """Filled with this step's keys and values behind the trunk's, when the step is a trunk itself."""
+    masks: dict[int | None, list[Tensor | None]] = field(default_factory=dict)
+    """Window -> one additive mask a tile."""
+
+
+def context(step: Step, *, trunk: "StepContext | None", device: torch.device) -> StepContext:
+    """Prepare a step for the layers; `trunk` is the context of the step's parent."""
+    n_before = 0 if trunk is None else trunk.n_before + len(trunk.end)
+    return StepContext(
+        tiles=tiles(step.end, step.positions),
+        end=torch.from_numpy(step.end).to(device),
+        positions=torch.from_numpy(step.positions).to(device),
+        n_before=n_before,
+        trunk=None if trunk is None else trunk.kept,
+        kept={} if step.is_trunk else None,
+    )
+
+
+def tile_masks(ctx: StepContext, window: int | None, dtype: torch.dtype) -> list[Tensor | None]:
+    """One additive mask a tile, (queries, keys) in the queries' dtype: 0 where visible, -inf elsewhere."""
+    if window in ctx.masks:
+        return ctx.masks[window]
+    device, masks = ctx.end.device, []
+    before = torch.arange(ctx.n_before, device=device)
+    for tile in ctx.tiles:
+        q = torch.arange(tile.low, tile.high, device=device)[:, None]
+        k = torch.cat([torch.arange(low, high, device=device) for low, high in tile.keys])
+        visible = (k <= q) & (q < ctx.end[k])
+        visible = torch.cat([visible.new_ones(len(q), ctx.n_before), visible], dim=1)
+        if window is not None:
+            distance = ctx.positions[q] - torch.cat([before, ctx.positions[k]])
+            visible &= distance < window
+        mask = torch.zeros(visible.shape, dtype=dtype, device=device)
+        masks.append(mask.masked_fill_(~visible, float("-inf")))
+    ctx.masks[window] = masks
+    return masks
+
+
+def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *, step: StepContext, **kwargs):
+    """Attention of one layer over a packed step; called by the model's own code.
+
+    Args:
+        module: The layer's attention module; gives `layer_idx`.
+        query: (1, heads, n, head_dim).
+        key: (1, kv_heads, n, head_dim).
+        value: (1, kv_heads, n, head_dim).
+        attention_mask: Unused: the step's rule is the mask.
+        step: The step's context.
+        kwargs: What the model passes besides; `scaling` and `sliding_window` are heeded.
+
+    Returns:
+        (1, n, heads, head_dim), and None for the weights.
+    """
+    for name in ("softcap", "s_aux", "position_bias"):
+        if kwargs.get(name) is not None:
+            raise NotImplementedError(f"attention with {name} is not supported")
+    n = query.shape[2]
+    if step.trunk is not None:
+        key = torch.cat([step.trunk[module.layer_idx][0], key], dim=2)
+        value = torch.cat([step.trunk[module.layer_idx][1], value], dim=2)
+    if step.kept is not None:
+        step.kept[module.layer_idx] = (key, value)
+    window = kwargs.get("sliding_window")
+    if window is not None and step.n_before + n <= window:
+        window = None
+    masks = tile_masks(step, window, query.dtype)
+    out = query.new_empty(1, n, query.shape[1], query.shape[3])
+    before, groups = step.n_before, query.shape[1] != key.shape[1]
+    for tile, mask in zip(step.tiles, masks, strict=True):
+        result = scaled_dot_product_attention(
+            query[:, :, tile.low : tile.high],
+            _gather(key, before, tile.keys),
+            _gather(value, before, tile.keys),
+            attn_mask=mask,
+            scale=kwargs.get("scaling"),
+            enable_gqa=groups,
+        )
+        out[:, tile.low : tile.high] = result.transpose(1, 2)
+    return out, None
+
+
+def _gather(x: Tensor, before: int, ranges: tuple[tuple[int, int], ...]) -> Tensor:
+    """The trunk's part and the tile's stretches of keys or values, (1, kv_heads, k, head_dim)."""
+    if ranges[0][0] == 0:
+        ranges, first = ranges[1:], x[:, :, : before + ranges[0][1]]
+    else:
+        first = x[:, :, :before]
+    rest = [x[:, :, before + low : before + high] for low, high in ranges]
+    if not rest:
+        return first
+    return torch.cat([first, *rest], dim=2) if first.shape[2] else (rest[0] if len(rest) == 1 else torch.cat(rest, 2))
+
+
+AttentionInterface.register(NAME, attend)
