@@ -1,0 +1,128 @@
+"""What a score set's folder holds, to bytes and back: parts (SCORES as parquet) and the manifest. Knows no path."""
+
+import hashlib
+import io
+import json
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bench.schema import NONFINITE, OK, SCORES, TOO_LONG
+
+_TYPES = {
+    "example_id": pa.string(),
+    "response_id": pa.string(),
+    "logp_sum_nats": pa.float64(),
+    "logp_end_nats": pa.float64(),
+    "n_tokens": pa.int64(),
+    "n_bytes": pa.int64(),
+    "status": pa.string(),
+}
+_ARROW = pa.schema([(name, _TYPES[name]) for name in SCORES])
+_ID = ["example_id", "response_id"]
+
+
+class Damaged(Exception):
+    """Bytes that are not as they were written."""
+
+
+class Manifest(NamedTuple):
+    """What `manifest.json` holds, beside a digest of it all."""
+
+    key: dict
+    n_parts: int
+    settings: dict
+    """What the numbers' last bits may depend on, so that a resumed run has to use it again."""
+    complete: bool
+    parts: list[str]
+    """File names in order, once complete."""
+    info: dict
+    """Provenance: versions, device, durations, what the run reported."""
+
+
+def digest(data: bytes) -> str:
+    """sha256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def canonical(value: object) -> bytes:
+    """JSON with one spelling for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def check_scores(frame: pd.DataFrame) -> None:
+    """Refuses a frame that may not be stored as scores.
+
+    Args:
+        frame: Columns SCORES, one row a response; sums in nats, NaN only where the status is not ok.
+
+    Raises:
+        ValueError: Other columns, an id that is missing, doubled or no text, an unknown status,
+            a count that is no whole number, or a row that says ok and has no finite log-probability.
+    """
+    if tuple(frame.columns) != SCORES:
+        raise ValueError(f"columns are {', '.join(map(str, frame.columns))}; expected {', '.join(SCORES)}")
+    for name in (*_ID, "status"):
+        if not all(isinstance(value, str) and value for value in frame[name]):
+            raise ValueError(f"{name} has a missing value, or one that is no text")
+    for name in ("n_tokens", "n_bytes"):
+        if not pd.api.types.is_integer_dtype(frame[name]) or frame[name].isna().any() or (frame[name] < 0).any():
+            raise ValueError(f"{name} has a value that is no count")
+    finite = np.isfinite(frame[["logp_sum_nats", "logp_end_nats"]].to_numpy(np.float64)).all(axis=1)
+    status = frame["status"].to_numpy(str)
+    problems = {
+        "unknown status": ~np.isin(status, [OK, TOO_LONG, NONFINITE]),
+        "no finite log-probability": (status == OK) & ~finite,
+        "stored twice": frame.duplicated(_ID).to_numpy(bool),
+    }
+    for problem, rows in problems.items():
+        if rows.any():
+            row = frame[rows].iloc[0]
+            raise ValueError(f"{row['example_id']}, {row['response_id']}: {problem} (status {row['status']!r})")
+
+
+def encode_part(frame: pd.DataFrame) -> bytes:
+    """A checked frame of SCORES as parquet; equal frames give equal bytes."""
+    columns = [pa.array(frame[name], type=_TYPES[name], from_pandas=False) for name in SCORES]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(columns, schema=_ARROW), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def join_parts(parts: list[bytes]) -> pd.DataFrame:
+    """The parts of a set as one frame, columns SCORES, sorted by example_id and response_id.
+
+    Raises:
+        ValueError: A response is in two parts.
+    """
+    scores = pd.concat([pq.read_table(io.BytesIO(data)).to_pandas() for data in parts], ignore_index=True)
+    doubled = scores[scores.duplicated(_ID)]
+    if len(doubled):
+        raise ValueError(f"{doubled['example_id'].iloc[0]}, {doubled['response_id'].iloc[0]} is in two parts")
+    return scores.sort_values(_ID, ignore_index=True)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as JSON with a digest of itself."""
+    fields = json.loads(json.dumps(manifest._asdict()))  # As it will be read back: lists, text keys.
+    return (json.dumps(fields | {"digest": digest(canonical(fields))}, indent=2) + "\n").encode()
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """The manifest that `encode_manifest` wrote.
+
+    Raises:
+        Damaged: These are not its bytes.
+    """
+    try:
+        fields = json.loads(data)
+        recorded = fields.pop("digest")
+        manifest = Manifest(**fields)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged("its manifest cannot be read") from error
+    if recorded != digest(canonical(fields)):
+        raise Damaged("its manifest was changed after it was written")
+    return manifest
