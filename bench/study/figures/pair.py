@@ -1,0 +1,90 @@
+"""Figures of one pair."""
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.schema import SECTIONS
+from bench.study.figures.style import CHANCE, COLOURS, FAINT, INK, STYLE, counts, head, percent
+
+
+@matplotlib.rc_context(STYLE)
+def pair_accuracy(accuracy: pd.DataFrame, pair: pd.Series) -> Figure:
+    """Accuracy of a pair overall, by section and by subset, with 95% intervals.
+
+    Args:
+        accuracy: ACCURACY of one pair and reward with the columns `low` and `high` of `metrics.intervals`.
+        pair: The pair's strong, weak and gap_points.
+    """
+    rows = _in_sections(accuracy)
+    figure = Figure(figsize=(7.0, 1.5 + 0.2 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axvline(CHANCE, color=INK, linestyle=":", linewidth=1)
+    for kind, style in _KINDS.items():
+        _points(axes, rows[rows["level"] == kind], **style)
+    axes.set_yticks(rows["place"], rows["name"])
+    for label, kind in zip(axes.get_yticklabels(), rows["level"], strict=True):
+        label.set_fontweight("normal" if kind == "subset" else "bold")
+    axes.set_ylim(rows["place"].max() + 0.7, rows["place"].min() - 0.7)
+    axes.set_xlim(-0.02, 1.02)
+    axes.grid(False, axis="y")
+    _margin_notes(axes, rows)
+    percent(axes.xaxis)
+    axes.set_xlabel("Accuracy: chosen above rejected, ties wrong (95% interval)")
+    overall = rows.iloc[0]
+    gap = "no published gap" if pd.isna(pair["gap_points"]) else f"gap {pair['gap_points']:g} points"
+    head(
+        figure,
+        f"strong: {pair['strong']}    weak: {pair['weak']}",
+        f"{counts(2, 1, overall['n_examples'])}; reward: {overall['reward']}; {gap}",
+    )
+    return figure
+
+
+def _margin_notes(axes: Axes, rows: pd.DataFrame) -> None:
+    """Writes each row's numbers to the right of it."""
+    axes.text(CHANCE, 1, "chance", transform=axes.get_xaxis_transform(), ha="center", va="bottom", color=FAINT)
+    axes.text(1.02, 1, "accuracy, prompts (ties, left out)", transform=axes.transAxes, va="bottom", color=FAINT)
+    for row in rows.itertuples():
+        share = "missing" if pd.isna(row.accuracy) else f"{row.accuracy:.1%}"
+        more = f" ({row.n_ties}, {row.n_excluded})" if row.n_ties or row.n_excluded else ""
+        note = f"{share}  {row.n_examples:,}{more}"
+        axes.text(1.02, row.place, note, transform=axes.get_yaxis_transform(), va="center")
+
+
+_KINDS = {
+    "overall": {"marker": "D", "size": 7, "colour": COLOURS[1], "fill": COLOURS[1]},
+    "section": {"marker": "s", "size": 6, "colour": COLOURS[0], "fill": COLOURS[0]},
+    "subset": {"marker": "o", "size": 4.5, "colour": INK, "fill": "white"},
+}
+
+
+def _in_sections(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """The rows from top to bottom: the score, then each section with its subsets; `place` leaves gaps between."""
+    groups = [accuracy[accuracy["level"] == "overall"]]
+    for section, subsets in SECTIONS.items():
+        group = accuracy[(accuracy["name"] == section) & (accuracy["level"] == "section")]
+        if len(group):
+            groups.append(pd.concat([group, accuracy[accuracy["name"].isin(subsets)]]))
+    if len(groups) == 1:
+        groups.append(accuracy[accuracy["level"] == "subset"])
+    placed = [group.assign(block=block) for block, group in enumerate(groups)]
+    rows = pd.concat(placed, ignore_index=True)
+    return rows.assign(place=rows.index + 0.8 * rows["block"])
+
+
+def _points(axes: Axes, rows: pd.DataFrame, *, marker: str, size: float, colour: str, fill: str) -> None:
+    """Accuracies of one kind with their intervals."""
+    axes.errorbar(
+        rows["accuracy"],
+        rows["place"],
+        xerr=[rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]],
+        linestyle="none",
+        marker=marker,
+        markersize=size,
+        color=colour,
+        markerfacecolor=fill,
+        elinewidth=1,
+        capsize=2,
+    )
