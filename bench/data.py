@@ -129,9 +129,9 @@ def _examples(source: str, rows: Iterable[Row], parse: Callable[[Row], Example])
 def _preference(row: Row) -> Example:
     chosen_head, chosen = _response(row, CHOSEN)
     rejected_head, rejected = _response(row, REJECTED)
-    prompt = _messages(row, "prompt") if "prompt" in row.fields else chosen_head or rejected_head
-    if not prompt:
-        raise _missing(row, "prompt")
+    # Where the rows have no prompt of their own, whole conversations begin with it.
+    head = chosen_head or rejected_head
+    prompt = head if head and "prompt" not in row.fields else _messages(row, "prompt")
     for field, head in ((CHOSEN, chosen_head), (REJECTED, rejected_head)):
         if head and head != prompt:
             raise row.error(field, "its earlier turns are not the prompt")
@@ -141,9 +141,7 @@ def _preference(row: Row) -> Example:
 
 
 def _candidates(row: Row) -> Example:
-    texts = row.fields.get("candidates")
-    if texts is None:
-        raise _missing(row, "candidates")
+    texts = _required(row, "candidates")
     if not isinstance(texts, list) or len(texts) < 2:
         raise row.error("candidates", "must be a list of two or more texts")
     responses = tuple((str(i), _text(row, f"candidates[{i}]", text)) for i, text in enumerate(texts))
@@ -159,9 +157,16 @@ def _example(row: Row, prompt: tuple[Message, ...], responses: tuple[tuple[str, 
     return Example(f"{subset}/{row_id}" if subset else row_id, subset, prompt, responses)
 
 
+def _required(row: Row, field: str) -> object:
+    if row.fields.get(field) is not None:
+        return row.fields[field]
+    close = [] if field in row.fields else difflib.get_close_matches(field, row.fields, n=1)
+    raise row.error(field, "missing" + (f", did you mean {close[0]!r}?" if close else ""))
+
+
 def _response(row: Row, field: str) -> tuple[tuple[Message, ...], str]:
     """(turns that stand before the response, if any; its text)."""
-    value = row.fields.get(field)
+    value = _required(row, field)
     if not isinstance(value, list):
         return (), _text(row, field, value)
     *head, last = _messages(row, field)
@@ -171,7 +176,7 @@ def _response(row: Row, field: str) -> tuple[tuple[Message, ...], str]:
 
 
 def _messages(row: Row, field: str) -> tuple[Message, ...]:
-    value = row.fields.get(field)
+    value = _required(row, field)
     if not isinstance(value, list):
         return (Message("user", _text(row, field, value)),)
     if not value:
@@ -194,7 +199,7 @@ def _message(row: Row, field: str, turn: object) -> Message:
 
 def _text(row: Row, field: str, value: object) -> str:
     if value is None:
-        raise _missing(row, field)
+        raise row.error(field, "missing")
     if not isinstance(value, str):
         raise row.error(field, f"must be text, is {type(value).__name__}")
     if not value.strip():
@@ -204,11 +209,6 @@ def _text(row: Row, field: str, value: object) -> str:
     except UnicodeEncodeError as error:
         raise row.error(field, "holds half of a surrogate pair, which is no text") from error
     return value
-
-
-def _missing(row: Row, field: str) -> UsageError:
-    close = difflib.get_close_matches(field, row.fields, n=1) if field not in row.fields else []
-    return row.error(field, "missing" + (f", did you mean {close[0]!r}?" if close else ""))
 
 
 def _name(row: Row, field: str, default: str | int) -> str:

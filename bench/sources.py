@@ -149,13 +149,13 @@ def hub_rows(repository: str, split: str | None) -> Iterator[Row]:
 
     try:
         found = datasets.load_dataset(repository, split=split)
-    except (OSError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if reason.startswith("Unknown split"):
+            raise UsageError(f"{repository}: {reason}") from error
         call = f"load_dataset({repository!r}" + (f", split={split!r})" if split else ")")
         command = f'HF_HUB_OFFLINE=0 python -c "from datasets import load_dataset; {call}"'
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PreconditionError(f"{repository}: {reason}; with access to the hub, fetch it with: {command}") from error
-    except ValueError as error:
-        raise UsageError(f"{repository}: {str(error).splitlines()[0]}") from error
     if isinstance(found, datasets.DatasetDict):
         if len(found) != 1:
             raise UsageError(f"{repository}: which split? {', '.join(f'{repository}:{name}' for name in found)}")

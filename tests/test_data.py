@@ -1,0 +1,345 @@
+"""Data: every form a row may have, and the one line that each bad row gets."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bench.data import REWARD_BENCH_VARIABLE, load_candidates, load_data
+from bench.schema import SUBSET_WEIGHTS, Message, PreconditionError, UsageError
+
+REPOSITORY = Path(__file__).parents[1]
+GOOD = {"prompt": "Add 2 and 2.", "chosen": "4", "rejected": "5", "subset": "sums", "id": 7}
+USER, ASSISTANT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def jsonl(*rows: dict | str, name: str = "rows.jsonl") -> str:
+    text = "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows)
+    Path(name).write_text(text, encoding="utf-8", newline="")
+    return name
+
+
+def test_a_row_becomes_an_example():
+    data = load_data(jsonl(GOOD | {"chosen_model": "ignored"}))
+    (example,) = data.examples
+    assert (data.data_id, data.slug) == ("rows.jsonl", "rows")
+    assert (example.example_id, example.subset) == ("sums/7", "sums")
+    assert example.messages == (Message("user", "Add 2 and 2."),)
+    assert example.responses == (("chosen", "4"), ("rejected", "5"))
+
+
+def test_id_defaults_to_the_row_number_and_subset_to_none():
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    assert [e.example_id for e in load_data(jsonl(row, "", row)).examples] == ["0", "1"]
+
+
+def test_outer_whitespace_is_kept():
+    (example,) = load_data(jsonl(GOOD | {"prompt": "\n a ", "chosen": "\tb\n"})).examples
+    assert (example.messages[0].content, example.responses[0][1]) == ("\n a ", "\tb\n")
+
+
+def test_a_line_separator_inside_a_text_ends_no_row():
+    path = jsonl(json.dumps(GOOD | {"chosen": "a\u2028b\x85c"}, ensure_ascii=False))
+    assert load_data(path).examples[0].responses[0][1] == "a\u2028b\x85c"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi", "chosen": "Hello", "rejected": "No"},
+        {"prompt": [USER], "chosen": [ASSISTANT], "rejected": "No"},
+        {"prompt": "Hi", "chosen": [USER, ASSISTANT], "rejected": [USER, ASSISTANT | {"content": "No"}]},
+        {"chosen": [USER, ASSISTANT], "rejected": [USER, ASSISTANT | {"content": "No"}]},
+        {"chosen": [USER, ASSISTANT], "rejected": "No"},
+        {"prompt": [USER | {"name": None}], "chosen": [ASSISTANT], "rejected": "No"},
+    ],
+)
+def test_text_turns_and_whole_conversations_say_the_same(row):
+    plain = load_data(jsonl({"prompt": "Hi", "chosen": "Hello", "rejected": "No"}, name="plain.jsonl"))
+    assert load_data(jsonl(row)).examples == plain.examples
+    pd.DataFrame([row]).to_parquet("rows.parquet")
+    assert load_data("rows.parquet").examples == plain.examples
+    cells = {field: value if isinstance(value, str) else json.dumps(value) for field, value in row.items()}
+    if "null" not in cells.get("prompt", ""):
+        pd.DataFrame([cells]).to_csv("rows.csv", index=False)
+        assert load_data("rows.csv").examples == plain.examples
+
+
+def test_a_system_turn_may_be_empty_and_earlier_turns_stay():
+    turns = [{"role": "system", "content": ""}, USER, ASSISTANT, USER]
+    (example,) = load_data(jsonl(GOOD | {"prompt": turns})).examples
+    assert [message.role for message in example.messages] == ["system", "user", "assistant", "user"]
+
+
+@pytest.mark.parametrize("text", ["[1, 2, 3]", "[]", '["a"]', "[not JSON", '[{"role": "user"}]'])
+def test_a_csv_cell_that_lists_no_messages_is_text(text):
+    pd.DataFrame([GOOD | {"chosen": text}]).to_csv("rows.csv", index=False)
+    assert load_data("rows.csv").examples[0].responses[0][1] == text
+
+
+def test_the_three_formats_give_one_digest():
+    rows = [GOOD | {"chosen": 'a "quoted",\nline'}, GOOD | {"id": 8, "prompt": "x" * 200_000}]
+    jsonl(*rows)
+    pd.DataFrame(rows).to_parquet("rows.parquet")
+    pd.DataFrame(rows).to_csv("rows.csv", index=False, encoding="utf-8-sig", lineterminator="\r\n")
+    assert len({load_data(f"rows.{kind}").digest for kind in ("jsonl", "parquet", "csv")}) == 1
+
+
+def test_the_digest_knows_every_field():
+    rows = [GOOD] + [GOOD | {field: "other"} for field in GOOD] + [GOOD | {"prompt": [USER]}]
+    assert len({load_data(jsonl(row)).digest for row in rows}) == len(rows)
+    assert load_data(jsonl(GOOD, GOOD | {"id": 8})).digest != load_data(jsonl(GOOD | {"id": 8}, GOOD)).digest
+
+
+def test_a_limit_takes_the_first_of_each_subset():
+    rows = [GOOD | {"subset": subset, "id": i} for i, subset in enumerate("aabab")]
+    data = load_data(jsonl(*rows), limit_per_subset=2)
+    assert [e.example_id for e in data.examples] == ["a/0", "a/1", "b/2", "b/4"]
+    assert data.slug == "rows-2-per-subset"
+    assert data.digest != load_data("rows.jsonl").digest
+
+
+def test_a_limit_hides_no_bad_row():
+    with pytest.raises(UsageError, match=r"rows\.jsonl, line 3, field chosen: empty"):
+        load_data(jsonl(GOOD, GOOD | {"id": 8}, GOOD | {"id": 9, "chosen": ""}), limit_per_subset=1)
+
+
+def test_a_limit_is_at_least_one():
+    with pytest.raises(UsageError, match="limit per subset: must be 1 or more, is 0"):
+        load_data(jsonl(GOOD), limit_per_subset=0)
+
+
+def test_a_users_sample_file_is_not_the_built_in_sample():
+    assert load_data(jsonl(GOOD, name="sample.jsonl")).slug == "sample-file"
+
+
+ROW = GOOD | {"id": 8}
+BAD_ROWS = [
+    ({k: v for k, v in ROW.items() if k != "chosen"}, ", field chosen: missing"),
+    ({"Chosen" if k == "chosen" else k: v for k, v in ROW.items()}, ", field chosen: missing, did you mean 'Chosen'?"),
+    ({k: v for k, v in ROW.items() if k != "prompt"}, ", field prompt: missing"),
+    (ROW | {"chosen": None}, ", field chosen: missing"),
+    (ROW | {"prompt": None}, ", field prompt: missing"),
+    (ROW | {"prompt": ""}, ", field prompt: empty"),
+    (ROW | {"prompt": []}, ", field prompt: empty"),
+    (ROW | {"rejected": []}, ", field rejected: empty"),
+    (ROW | {"rejected": ""}, ", field rejected: empty"),
+    (ROW | {"rejected": " \n"}, ", field rejected: only whitespace"),
+    (ROW | {"chosen": 4}, ", field chosen: must be text, is int"),
+    (ROW | {"chosen": "5"}, ", field rejected: equal to chosen"),
+    (ROW | {"chosen": "\ud800"}, ", field chosen: holds half of a surrogate pair, which is no text"),
+    (ROW | {"id": "7"}, ", field id: 'sums/7' is also the id of line 1"),
+    (ROW | {"id": ""}, ", field id: empty"),
+    (ROW | {"id": None}, ", field id: missing"),
+    (ROW | {"id": 1.5}, ", field id: must be text or a whole number, is 1.5"),
+    (ROW | {"id": True}, ", field id: must be text or a whole number, is True"),
+    (ROW | {"id": "a\nb"}, ", field id: holds control characters"),
+    (ROW | {"subset": "a\x1b[2J"}, ", field subset: holds control characters"),
+    (ROW | {"prompt": ["Hi"]}, ", field prompt[0]: not a message with role and content"),
+    (
+        ROW | {"prompt": [{"role": "human", "content": "Hi"}]},
+        ", field prompt[0].role: unknown role 'human' (known: system, user, assistant)",
+    ),
+    (ROW | {"prompt": [USER, USER | {"content": " "}]}, ", field prompt[1].content: only whitespace"),
+    (ROW | {"prompt": [USER | {"content": None}]}, ", field prompt[0].content: missing"),
+    (
+        ROW | {"prompt": [USER | {"tool_calls": []}]},
+        ", field prompt[0]: 'tool_calls' would be lost: only role and content are read",
+    ),
+    (ROW | {"prompt": [USER, ASSISTANT]}, ", field prompt: ends on an assistant turn"),
+    (ROW | {"chosen": [USER]}, ", field chosen: does not end on an assistant turn"),
+    (ROW | {"chosen": [USER, ASSISTANT]}, ", field chosen: its earlier turns are not the prompt"),
+    ('{"prompt": "a", "chosen" "b"}', ": broken JSON: Expecting ':' delimiter (column 26)"),
+    ('{"prompt": "a', ": broken JSON: Unterminated string starting at (column 12)"),
+    ("[1, 2]", ": not a JSON object"),
+]
+
+
+@pytest.mark.parametrize(("row", "problem"), BAD_ROWS)
+def test_a_bad_row_is_named_by_file_line_and_field(row, problem):
+    with pytest.raises(UsageError) as error:
+        load_data(jsonl(GOOD, row))
+    assert str(error.value) == f"rows.jsonl, line 2{problem}"
+
+
+def test_blank_lines_are_counted_as_lines():
+    with pytest.raises(UsageError, match=r"^rows\.jsonl, line 4, field chosen: empty$"):
+        load_data(jsonl("", GOOD, "  ", ROW | {"chosen": ""}))
+
+
+def test_a_parquet_row_is_named_by_its_number():
+    pd.DataFrame([GOOD, ROW | {"chosen": ""}]).to_parquet("rows.parquet")
+    with pytest.raises(UsageError, match=r"^rows\.parquet, row 2, field chosen: empty$"):
+        load_data("rows.parquet")
+
+
+def test_a_csv_row_is_named_by_the_line_on_which_it_starts():
+    pd.DataFrame([GOOD | {"chosen": "two\nlines"}, ROW | {"chosen": ""}]).to_csv("rows.csv", index=False)
+    with pytest.raises(UsageError, match=r"^rows\.csv, line 4, field chosen: empty$"):
+        load_data("rows.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.jsonl", b"", "a.jsonl: has no rows"),
+        ("a.jsonl", b'{"a": 1}\n\xff\n', "a.jsonl, line 1, field chosen: missing"),
+        ("a.jsonl", b"\xff\n", "a.jsonl, line 1: not UTF-8 text"),
+        ("a.csv", b"prompt,chosen,rejected\n", "a.csv: has no rows"),
+        ("a.csv", b"prompt,chosen\na,b\n", "a.csv, line 2, field rejected: missing"),
+        ("a.csv", b"prompt,chosen,rejected\n\na,b\n", "a.csv, line 3: 2 cells, but the header has 3"),
+        ("a.csv", b'prompt,chosen,rejected\na,b,"c\n', "a.csv, line 2: broken CSV: unexpected end of data"),
+        ("a.csv", b"prompt,prompt\na,b\n", "a.csv, line 1: two columns have one name"),
+        ("a.csv", b"prompt\na\n\xff\n", "a.csv, line 3: not UTF-8 text"),
+        ("a.txt", b"", "a.txt: only .jsonl, .parquet, .csv files are read"),
+    ],
+)
+def test_a_broken_file_is_one_line(name, data, message):
+    Path(name).write_bytes(data)
+    with pytest.raises(UsageError) as error:
+        load_data(name)
+    assert str(error.value) == message
+
+
+def test_a_broken_parquet_file_is_one_line():
+    Path("a.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(UsageError, match=r"^a\.parquet: broken parquet: [^\n]+$"):
+        load_data("a.parquet")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("reward-bnech", "unknown data set 'reward-bnech', did you mean 'reward-bench'? (known: "),
+        ("Sample", "unknown data set 'Sample', did you mean 'sample'? (known: "),
+        ("qqq", "unknown data set 'qqq' (known: reward-bench, sample, a .jsonl, .parquet, .csv file, a hub id "),
+        ("rowz.jsonl", "rowz.jsonl: no such file, did you mean 'rows.jsonl'?"),
+        ("nowhere/rows.jsonl", "nowhere/rows.jsonl: no such file"),
+    ],
+)
+def test_a_wrong_name_gets_did_you_mean(name, message):
+    jsonl(GOOD)
+    with pytest.raises(UsageError) as error:
+        load_data(name)
+    assert str(error.value).startswith(message)
+    assert error.value.code == 2
+
+
+def test_candidates_are_numbered():
+    data = load_candidates(jsonl({"prompt": "Hi", "candidates": ["a", "b", "a"], "id": "x"}))
+    assert data.examples[0].example_id == "x"
+    assert data.examples[0].responses == (("0", "a"), ("1", "b"), ("2", "a"))
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"prompt": "Hi"}, "field candidates: missing"),
+        ({"prompt": "Hi", "candidate": ["a", "b"]}, "field candidates: missing, did you mean 'candidate'?"),
+        ({"prompt": "Hi", "candidates": "ab"}, "field candidates: must be a list of two or more texts"),
+        ({"prompt": "Hi", "candidates": ["a"]}, "field candidates: must be a list of two or more texts"),
+        ({"prompt": "Hi", "candidates": ["a", " "]}, "field candidates[1]: only whitespace"),
+        ({"prompt": "Hi", "candidates": ["a", None]}, "field candidates[1]: missing"),
+        ({"candidates": ["a", "b"]}, "field prompt: missing"),
+    ],
+)
+def test_bad_candidates_are_named_by_file_line_and_field(row, problem):
+    with pytest.raises(UsageError) as error:
+        load_candidates(jsonl(row))
+    assert str(error.value) == f"rows.jsonl, line 1, {problem}"
+
+
+def test_the_variable_names_the_file_behind_reward_bench(monkeypatch):
+    monkeypatch.setenv(REWARD_BENCH_VARIABLE, jsonl(GOOD))
+    data = load_data("reward-bench")
+    assert (data.slug, len(data.examples)) == ("reward-bench", 1)
+    monkeypatch.setenv(REWARD_BENCH_VARIABLE, "gone.jsonl")
+    with pytest.raises(PreconditionError, match=r"^DRSOW_REWARDBENCH: no such file: gone\.jsonl$"):
+        load_data("reward-bench")
+
+
+def test_reward_bench_has_its_2985_rows(request, monkeypatch):
+    if REWARD_BENCH_VARIABLE not in os.environ:
+        pytest.skip(f"{REWARD_BENCH_VARIABLE} is not set")
+    # A relative path is meant from where pytest was started, not from this test's folder.
+    monkeypatch.chdir(request.config.invocation_params.dir)
+    data = load_data("reward-bench")
+    assert len(data.examples) == 2985
+    # Maths weighs as all code together, but has 447 rows.
+    assert Counter(example.subset for example in data.examples) == SUBSET_WEIGHTS | {"math-prm": 447}
+
+
+OFFLINE = """
+import json, os, sys
+from pathlib import Path
+from bench.data import load_data
+from bench.schema import DrsowError
+import datasets
+
+def outcome(data):
+    try:
+        return load_data(data).examples[0].example_id
+    except DrsowError as error:
+        return f"{error.code} {error}"
+
+found = {"absent": outcome("reward-bench")}
+cache = Path(os.environ["HF_HOME"]) / "datasets"
+datasets.load_dataset("json", data_files={"train": sys.argv[1]})
+# The builder's cache of a local file, moved to where a data set of the hub has its own.
+(old,) = (cache / "json").iterdir()
+(cache / "org___name").mkdir()
+old.rename(cache / "org___name" / "default")
+for arrow in cache.rglob("json-train.arrow"):
+    arrow.rename(arrow.with_name("name-train.arrow"))
+for path in cache.rglob("dataset_info.json"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"dataset_name": "name"}))
+found |= {data: outcome(data) for data in ("org/name", "org/name:train", "org/name:test")}
+print(json.dumps(found))
+"""
+
+
+def test_a_hub_data_set_is_read_offline_from_the_cache_or_named_with_the_command_that_fetches_it(tmp_path):
+    kept = {name: value for name, value in os.environ.items() if name != REWARD_BENCH_VARIABLE}
+    offline = {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE, jsonl(GOOD)], env=kept | offline, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "absent": "4 allenai/reward-bench: Couldn't reach 'allenai/reward-bench' on the Hub (OfflineModeIsEnabled); "
+        'with access to the hub, fetch it with: HF_HUB_OFFLINE=0 python -c "from datasets import load_dataset; '
+        "load_dataset('allenai/reward-bench', split='filtered')\"",
+        "org/name": "sums/7",
+        "org/name:train": "sums/7",
+        "org/name:test": "2 org/name: Unknown split \"test\". Should be one of ['train'].",
+    }
+
+
+def test_loading_a_file_imports_no_torch_and_no_datasets():
+    code = (
+        "import sys; from bench.data import load_data; load_data(sys.argv[1]); "
+        "print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, jsonl(GOOD)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_reading_a_csv_leaves_the_csv_module_as_it_was():
+    before = csv.field_size_limit()
+    pd.DataFrame([GOOD]).to_csv("rows.csv", index=False)
+    load_data("rows.csv")
+    assert csv.field_size_limit() == before
