@@ -120,22 +120,27 @@ def _unguarded(cell: object) -> object:
 
 
 def write_csv(path: Path, frame: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Writes a table whole: these columns in this order, LF, shortest exact floats, NaN as an empty cell.
-
-    Text that a spreadsheet would run as a formula gets a leading apostrophe; `read_csv` takes it off.
+    """Writes a table whole: these columns in this order; see `csv_bytes`.
 
     Raises:
         ValueError: The frame has other columns than these.
     """
     if sorted(frame.columns) != sorted(columns):
         raise ValueError(f"{path.name}: columns are {list(frame.columns)}, not {list(columns)}")
-    table = frame[list(columns)]
+    write_whole(path, csv_bytes(frame[list(columns)]))
+
+
+def csv_bytes(table: pd.DataFrame) -> bytes:
+    """A table as CSV: LF, shortest exact floats, NaN as an empty cell.
+
+    Text that a spreadsheet would run as a formula gets a leading apostrophe; `read_csv` takes it off.
+    """
     texts = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
     table = table.assign(**{name: table[name].astype(object).map(_guarded) for name in texts})
     # The csv writer leaves a bare carriage return unquoted, and most readers end the row there.
     returns = any("\r" in cell for name in texts for cell in table[name] if isinstance(cell, str))
     quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
-    write_whole(path, table.to_csv(index=False, lineterminator="\n", quoting=quoting).encode())
+    return table.to_csv(index=False, lineterminator="\n", quoting=quoting).encode()
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -149,14 +154,12 @@ def read_csv(path: Path) -> pd.DataFrame:
     if data is None:
         raise PreconditionError(f"{path}: not found; `drsow run` writes it")
     try:
-        frame = pd.read_csv(
-            io.BytesIO(data), dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""],
-            float_precision="round_trip",
-        )  # fmt: skip
+        types = dict.fromkeys(TEXT_COLUMNS, str)
+        frame = pd.read_csv(io.BytesIO(data), dtype=types, keep_default_na=False, na_values=[""])
     except ValueError as error:
         raise DrsowError(f"{path}: is no table: {str(error).splitlines()[0]}") from error
     texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name])]
-    return frame.assign(**{name: frame[name].map(_unguarded).fillna("") for name in texts})
+    return frame.assign(**{name: frame[name].fillna("").map(_unguarded) for name in texts})
 
 
 def write_json(path: Path, value: object) -> None:

@@ -326,9 +326,9 @@ def test_a_hub_data_set_is_read_offline_from_the_cache_or_named_with_the_command
     }
 
 
-def test_loading_a_file_imports_no_torch_and_no_datasets():
+def test_data_and_store_import_no_torch_and_a_file_needs_no_datasets():
     code = (
-        "import sys; from bench.data import load_data; load_data(sys.argv[1]); "
+        "import sys; import bench.store; from bench.data import load_data; load_data(sys.argv[1]); "
         "print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
     )
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
