@@ -82,6 +82,13 @@ class Registry:
         pairs = {pair.pair_id: pair for pair in reversed([*self.named_pairs(), *studied])}
         return pairs[_known("pair", name, pairs)]
 
+    def models_of(self, name: str) -> list[str]:
+        """The model_ids that a model, pair or study needs, the chat template's owner among them."""
+        if name in self.models:
+            return [name]
+        pairs = self.study_pairs(self.studies[name]) if name in self.studies else [self.pair(name)]
+        return list(dict.fromkeys(m for pair in pairs for m in (pair.strong, pair.weak, pair.template)))
+
     def named_pairs(self) -> list[Pair]:
         """The named pairs, with their gap in PERFORMANCE."""
         return [self._named(entry) for entry in self.pairs.values()]

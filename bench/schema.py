@@ -63,7 +63,7 @@ class ScoreKey(NamedTuple):
     revision: str
     """Commit on the hub, or "sha256:…" over the files of a folder or package, or of an imported file."""
     template: str
-    """"shared:<model_id of the template's owner>", "native" or "plain"."""
+    """model_id of the chat template's owner, or "plain"."""
     template_digest: str
     domain: str
     """Name of the customisation, "" for none."""

@@ -15,7 +15,17 @@ from pathlib import Path
 import filelock
 import pandas as pd
 
-from bench.files import crash_point, read_csv, read_if_there, rename, safe_name, write_csv, write_json, write_whole
+from bench.files import (
+    crash_point,
+    csv_bytes,
+    read_csv,
+    read_if_there,
+    rename,
+    safe_name,
+    write_csv,
+    write_json,
+    write_whole,
+)
 from bench.parts import (
     Damaged,
     Manifest,
@@ -29,7 +39,17 @@ from bench.parts import (
 )
 from bench.schema import DrsowError, PreconditionError, ScoreKey, UsageError
 
-__all__ = ["ScoreSet", "Store", "check_scores", "read_csv", "safe_name", "write_csv", "write_json", "write_whole"]
+__all__ = [
+    "ScoreSet",
+    "Store",
+    "check_scores",
+    "csv_bytes",
+    "read_csv",
+    "safe_name",
+    "write_csv",
+    "write_json",
+    "write_whole",
+]
 
 _PART = re.compile(r"part-(\d{4,})-([0-9a-f]{16})\.parquet")
 _ASIDE = re.compile(r"\.(stale|damaged)-\d+$")

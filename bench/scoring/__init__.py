@@ -1,0 +1,10 @@
+"""Text in, log-probabilities out. What of it can change a number is named here, for the keys of score sets."""
+
+ATTENTION = "drsow_tiles"
+"""The attention that the engine gives every model."""
+
+SPAN = "joint-1"
+"""Version of the rule that says which tokens are the response."""
+
+PLAIN = "plain-1"
+"""Version of the format for models without a chat template."""

@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from bench.scoring import ATTENTION
 from bench.scoring.trie import Step
-
-NAME = "drsow_tiles"
 
 MAX_QUERIES = 256
 """Queries a tile: longer runs would mask away too much of their own triangle."""
@@ -187,4 +186,4 @@ def _gather(x: Tensor, before: int, ranges: tuple[tuple[int, int], ...]) -> Tens
     return torch.cat([first, *rest], dim=2) if first.shape[2] else (rest[0] if len(rest) == 1 else torch.cat(rest, 2))
 
 
-AttentionInterface.register(NAME, attend)
+AttentionInterface.register(ATTENTION, attend)

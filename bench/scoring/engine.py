@@ -8,10 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.schema import DrsowError
-from bench.scoring import attention
+from bench.scoring import ATTENTION, attention
 from bench.scoring.trie import Plan, Step
-
-ATTENTION = attention.NAME
 
 HEAD_ROWS = 512
 """Target positions whose logits are held at once."""

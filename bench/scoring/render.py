@@ -1,6 +1,6 @@
 """Messages and responses -> token ids, with the response's span found by check, never assumed.
 
-The rule (SPAN): the prompt's ids are the rendered prompt with its generation header, encoded alone, as a
+The rule (`scoring.SPAN`): the prompt's ids are the rendered prompt with its generation header, encoded alone, as a
 model is prompted; the response's ids are what encoding prompt and response together adds to them; where
 the prompt's ids are no prefix of that, the response is encoded alone and counted. One end-of-turn token
 follows as an id, so that no text can merge with it.
@@ -16,9 +16,6 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from bench.schema import DrsowError, Example, Message, UsageError
-
-SPAN = "joint-1"
-"""Version of the span rule; part of every score set's key."""
 
 _PROBE = "drsow probe"
 

@@ -52,8 +52,9 @@ def leaderboard(accuracy: pd.DataFrame, draws: np.ndarray, pairs: pd.DataFrame, 
         accuracy: ACCURACY of the pairs under one reward.
         draws: What `bootstrap_scores` gave for `pairs`, (draws, pairs).
         pairs: pair_id, strong, weak (model_ids), family, gap_points; one row a pair.
-        models: model_id, revision, dtype, n_params, n_params_active, licence and n_tokens_row, the mean number of
-            tokens of a row's prompt and two responses under that model. What is unknown is missing.
+        models: model_id, revision, dtype, n_params, n_params_active (missing where a token uses all), licence and
+            n_tokens_row, the mean number of tokens of a row's prompt and two responses under that model. What is
+            unknown is missing.
 
     Returns:
         LEADERBOARD. `cost_flop` is 2 x active parameters x tokens a row, summed over both models.
@@ -69,6 +70,22 @@ def leaderboard(accuracy: pd.DataFrame, draws: np.ndarray, pairs: pd.DataFrame, 
     frame = pd.concat([frame, _uncertainty(frame, draws)], axis=1)
     order = frame.sort_values(["rank", "score", "pair_id"], ascending=[True, False, True], na_position="last")
     return order[list(LEADERBOARD)].reset_index(drop=True)
+
+
+def frontier(board: pd.DataFrame) -> pd.DataFrame:
+    """The pairs worth their compute: no ranked pair costs as little or less and scores higher.
+
+    Args:
+        board: LEADERBOARD.
+
+    Returns:
+        Its ranked rows of known cost that are on the frontier, cheapest first.
+    """
+    known = board.dropna(subset=["rank", "cost_flop"]).sort_values(
+        ["cost_flop", "score", "pair_id"], ascending=[True, False, True]
+    )
+    best_so_far = known["score"].cummax().shift(fill_value=-np.inf)
+    return known[known["score"] > best_so_far].reset_index(drop=True)
 
 
 def _resampled(
@@ -106,7 +123,8 @@ def _scores(accuracy: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _provenance(pairs: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     """What is known of each pair's two models, in the order of `pairs`."""
-    table = models.assign(cost_flop=2.0 * models["n_params_active"] * models["n_tokens_row"])
+    active = models["n_params_active"].fillna(models["n_params"]).astype(float)
+    table = models.assign(cost_flop=2.0 * active * models["n_tokens_row"])
     strong, weak = (
         pairs[[side]].merge(table, left_on=side, right_on="model_id", how="left", validate="many_to_one")
         for side in ("strong", "weak")

@@ -73,6 +73,30 @@ def intervals(frame: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     )
 
 
+def accuracy_by_length(margins: pd.DataFrame, length_difference: pd.Series, *, n_bins: int = 10) -> pd.DataFrame:
+    """Plain accuracy of each pair and reward where chosen is shorter, alike and longer: does it measure length?
+
+    Args:
+        margins: MARGINS of any number of pairs and rewards on one data set.
+        length_difference: Bytes of chosen minus bytes of rejected, by example_id.
+        n_bins: Bins of about as many examples each; fewer where many differences are equal.
+
+    Returns:
+        `pair_id, reward, length_low_bytes, length_high_bytes, accuracy, low, high, n_examples, n_ties, n_excluded`;
+        both ends of a bin belong to it. The interval is Wilson's, 95%.
+    """
+    examples = length_difference.loc[pd.unique(margins["example_id"])]
+    bins = pd.qcut(examples, n_bins, labels=False, duplicates="drop")
+    ends = examples.groupby(bins).agg(["min", "max"]).set_axis(["length_low_bytes", "length_high_bytes"], axis=1)
+    table = _by_subset(margins.assign(subset=margins["example_id"].map(bins)))
+    low, high = _wilson(table["accuracy"], table["n_examples"], float(norm.ppf(0.975)))
+    table = table.assign(low=low, high=high).merge(
+        ends, left_on="name", right_index=True, how="left", validate="many_to_one"
+    )
+    columns = [*_RUN, "length_low_bytes", "length_high_bytes", "accuracy", "low", "high", *_COUNTS]
+    return table.sort_values([*_RUN, "length_low_bytes"], ignore_index=True)[columns]
+
+
 def weights_vector(subsets: pd.Series, *, name: str = "score") -> np.ndarray:
     """What each row counts, so that `correct @ weights` is the accuracy.
 

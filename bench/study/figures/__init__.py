@@ -4,8 +4,24 @@ A figure is a function from a frame to a Figure. It computes no statistic, saves
 `encode` turns the Figure into the bytes of a file.
 """
 
+from bench.study.figures.heatmaps import strong_weak_heatmap, strong_weak_overview, subset_pair_heatmap
+from bench.study.figures.margins import length_accuracy, margin_distributions
 from bench.study.figures.pair import pair_accuracy
-from bench.study.figures.study import gap_accuracy
+from bench.study.figures.study import accuracy_cost, gap_accuracy
 from bench.study.figures.style import FORMATS, encode
+from bench.study.figures.variants import ablation, tuning
 
-__all__ = ["FORMATS", "encode", "gap_accuracy", "pair_accuracy"]
+__all__ = [
+    "FORMATS",
+    "ablation",
+    "accuracy_cost",
+    "encode",
+    "gap_accuracy",
+    "length_accuracy",
+    "margin_distributions",
+    "pair_accuracy",
+    "strong_weak_heatmap",
+    "strong_weak_overview",
+    "subset_pair_heatmap",
+    "tuning",
+]

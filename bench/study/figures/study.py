@@ -5,14 +5,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, NullFormatter
 
-from bench.study.figures.style import CHANCE, INK, STYLE, counts, head, looks, percent
+from bench.study.figures.style import CHANCE, INK, STYLE, counts, head, looks, n_models, named_families, percent
 
 ALL_FAMILIES = "all"
 """CORRELATION's family for the estimate over all of them."""
-
-PERFORMANCES = {"alpaca_eval_2_lc": "AlpacaEval 2 LC win rate", "arena_hard": "Arena-Hard v0.1 score"}
-"""How an axis calls the published boards."""
 
 _PANELS = {
     "score": "Score",
@@ -24,34 +23,97 @@ _PANELS = {
 
 
 @matplotlib.rc_context(STYLE)
-def gap_accuracy(leaderboard: pd.DataFrame, correlation: pd.DataFrame) -> Figure:
+def gap_accuracy(
+    leaderboard: pd.DataFrame, correlation: pd.DataFrame, *, performance: str = "published performance"
+) -> Figure:
     """Accuracy against the gap, one point a pair (Figure 1 of arXiv 2411.02481), overall and by section.
 
     Args:
         leaderboard: LEADERBOARD; pairs without a gap or a score are counted, not drawn.
         correlation: CORRELATION for the same reward and one performance; of it, the estimators `spearman` and `slope`
             (points of accuracy per point of gap) over all families.
+        performance: What the gap is measured in, as a reader calls it.
     """
-    drawn = leaderboard.dropna(subset=["gap_points", "score"])
+    drawn = named_families(leaderboard).dropna(subset=["gap_points", "score"])
     columns = [column for column in _PANELS if drawn[column].notna().any()]
     rows = [["score", "chat", "chat_hard"], ["score", "safety", "reasoning"]] if len(columns) > 1 else [["score"]]
     figure = Figure(figsize=(10.5, 5.6) if len(columns) > 1 else (6.5, 5.4), layout="constrained")
     panels = figure.subplot_mosaic(rows, width_ratios=[1.7, 1, 1] if len(columns) > 1 else [1])
-    styles = looks(drawn["family"])
+    styles = looks(sorted(pd.unique(drawn["family"])))
     for column in columns:
         _scatter(panels[column], drawn, column, styles)
         _trend(panels[column], drawn, column, correlation)
         panels[column].set_xlabel("Gap (points)" if column in ("safety", "reasoning") else "")
-    performance = ", ".join(PERFORMANCES.get(name, name) for name in pd.unique(correlation["performance"]))
-    panels["score"].set_xlabel(f"Gap: {performance or 'performance'}, strong minus weak (points)")
+    panels["score"].set_xlabel(f"Gap: {performance}, strong minus weak (points)")
     panels["score"].set_ylabel("Accuracy: chosen above rejected")
     figure.legend(*panels["score"].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    title = f"Gap against accuracy, a point a pair; reward: {drawn['reward'].iloc[0]}"
-    head(figure, title, f"{_counted(drawn, leaderboard)}; ρ: Spearman's, with its 95% interval; dotted: chance")
+    title = f"Gap against accuracy, a point a pair; reward: {leaderboard['reward'].iloc[0]}"
+    head(
+        figure, title, f"{_counted(drawn, leaderboard, 'a gap')}; ρ: Spearman's, with its 95% interval; dotted: chance"
+    )
     return figure
 
 
-def _scatter(axes: Axes, drawn: pd.DataFrame, column: str, styles: dict[str, dict[str, str]]) -> None:
+@matplotlib.rc_context(STYLE)
+def accuracy_cost(leaderboard: pd.DataFrame, frontier: pd.DataFrame) -> Figure:
+    """Score against compute: what a better pair costs.
+
+    Args:
+        leaderboard: LEADERBOARD; pairs without a score or a known cost are counted, not drawn.
+        frontier: Of it, the pairs that `leaderboard.frontier` keeps: ringed, numbered and named.
+    """
+    drawn = named_families(leaderboard).dropna(subset=["cost_flop", "score"])
+    figure = Figure(figsize=(9.5, max(5, 1.8 + 0.36 * len(frontier))), layout="constrained")
+    axes = figure.add_subplot()
+    for family, style in looks(sorted(pd.unique(drawn["family"]))).items():
+        rows = drawn[drawn["family"] == family]
+        _intervals(axes, rows, style)
+    axes.step(frontier["cost_flop"], frontier["score"], where="post", color=INK, linewidth=1, zorder=1)
+    rings = axes.scatter(
+        frontier["cost_flop"], frontier["score"], s=90, facecolor="none", edgecolor=INK, linewidth=1.1, zorder=4
+    )
+    rings.set_label("worth its compute: none is cheaper and better")
+    if len(drawn) and drawn["cost_flop"].max() > 5 * drawn["cost_flop"].min():
+        axes.set_xscale("log")
+    axes.axhline(CHANCE, color=INK, linestyle=":", linewidth=0.8, zorder=0, label="chance")
+    axes.xaxis.set_major_formatter(EngFormatter(unit="FLOP"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    percent(axes.yaxis)
+    axes.set(xlabel="Compute a row, both models", ylabel="Score (95% interval over prompts)")
+    _name_frontier(figure, axes, frontier)
+    title = f"Score against compute, a point a pair; reward: {leaderboard['reward'].iloc[0]}"
+    head(figure, title, _counted(drawn, leaderboard, "a cost"))
+    return figure
+
+
+def _intervals(axes: Axes, rows: pd.DataFrame, style: dict) -> None:
+    """Scores of one family with their intervals behind them."""
+    axes.vlines(
+        rows["cost_flop"], rows["score_low"], rows["score_high"], color=style["colour"], alpha=0.25, linewidth=1
+    )
+    axes.scatter(
+        rows["cost_flop"],
+        rows["score"],
+        s=20,
+        marker=style["marker"],
+        facecolor=style["face"],
+        edgecolor=style["edge"],
+        linewidth=0.7,
+        zorder=3,
+        label=f"{rows['family'].iloc[0]} ({len(rows)} pairs)",
+    )
+
+
+def _name_frontier(figure: Figure, axes: Axes, frontier: pd.DataFrame) -> None:
+    """Legend at the right, and under it the frontier's pairs by rank."""
+    handles, labels = axes.get_legend_handles_labels()
+    for row in frontier.itertuples():
+        handles.append(Line2D([], [], linestyle="none"))
+        labels.append(f"{row.score:.1%}  {row.strong}\n            over {row.weak}")
+    figure.legend(handles, labels, loc="outside right upper", handlelength=1.2)
+
+
+def _scatter(axes: Axes, drawn: pd.DataFrame, column: str, styles: dict[str, dict]) -> None:
     """The pairs of one panel, families by colour and marker."""
     big = column == "score"
     for family, rows in drawn.groupby("family"):
@@ -61,13 +123,13 @@ def _scatter(axes: Axes, drawn: pd.DataFrame, column: str, styles: dict[str, dic
             rows[column],
             s=22 if big else 10,
             marker=style["marker"],
-            facecolor=style["colour"],
-            edgecolor="white",
-            linewidth=0.4,
+            facecolor=style["face"],
+            edgecolor=style["edge"],
+            linewidth=0.7,
             label=f"{family} ({len(rows)} pairs)",
         )
     axes.axhline(CHANCE, color=INK, linestyle=":", linewidth=0.8, zorder=0)
-    axes.set_title(_PANELS[column], fontweight="bold")
+    axes.set_title(_PANELS[column])
     percent(axes.yaxis)
 
 
@@ -87,12 +149,11 @@ def _trend(axes: Axes, drawn: pd.DataFrame, column: str, correlation: pd.DataFra
         rho = effects.loc["spearman"]
         p_value = "p < 0.001" if rho["p_value"] < 0.001 else f"p = {rho['p_value']:.3f}"
         text = f"ρ = {rho['estimate']:.2f} [{rho['low']:.2f}, {rho['high']:.2f}], {p_value}"
-        axes.set_title(text, loc="right", fontsize=7)
+        axes.set_title(text, loc="right", fontsize=7, fontweight="normal")
 
 
-def _counted(drawn: pd.DataFrame, leaderboard: pd.DataFrame) -> str:
+def _counted(drawn: pd.DataFrame, leaderboard: pd.DataFrame, needed: str) -> str:
     """What a study figure says of its data."""
-    n_models = pd.concat([drawn["strong"], drawn["weak"]]).nunique()
     missing = len(leaderboard) - len(drawn)
-    note = counts(n_models, len(drawn), drawn["n_examples"].max())
-    return f"{note}; {missing} pairs without a gap or a score are not drawn" if missing else note
+    note = counts(n_models(drawn), len(drawn), leaderboard["n_examples"].max())
+    return f"{note}; not drawn without {needed} or a score: {missing} pairs" if missing else note

@@ -1,17 +1,21 @@
 """How every figure looks, and how it becomes the same bytes each time.
 
-Colours are Okabe and Ito's (2008), told apart by the colour-blind; each goes with a marker and a hatch of its own,
+Colours are Okabe and Ito's (2008), told apart by the colour-blind; each goes with a marker and a line of its own,
 so that grey prints read the same. Fractions become percent here and nowhere before.
 """
 
 import io
+from collections.abc import Iterable
 
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+
+CHANCE = 0.5
+
+INK, FAINT, GRID = "#1a1a1a", "#767676", "#e3e3e3"
 
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -20,12 +24,13 @@ STYLE = {
     "text.parse_math": False,
     "axes.titlesize": 8.5,
     "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
     "axes.labelsize": 8.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
-    "grid.color": "#e3e3e3",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "xtick.labelsize": 7.0,
     "ytick.labelsize": 7.0,
@@ -34,16 +39,11 @@ STYLE = {
     "figure.titlesize": 9.5,
     "figure.constrained_layout.h_pad": 0.06,
     "figure.constrained_layout.w_pad": 0.06,
-    "hatch.linewidth": 0.6,
 }
 
-CHANCE = 0.5
-
-INK, FAINT = "#1a1a1a", "#767676"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
-HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oooo", "----")
-LINES = ("-", "--", "-.", ":")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 5)))
 
 FORMATS = ("pdf", "png", "svg")
 SAVE_OPTIONS = {
@@ -78,16 +78,20 @@ def _settle(figure: Figure) -> None:
         axes.set_position(np.round(axes.get_position().bounds, 6))
 
 
-def looks(names: pd.Series) -> dict[str, dict[str, str]]:
-    """Colour, marker, hatch and line of each distinct name, in the names' alphabetical order."""
+def looks(names: Iterable[str]) -> dict[str, dict]:
+    """Colour, marker, its face and edge, and line of each of some distinct names, given in this order.
+
+    Every second marker is open: in grey, shape and filling tell more than the colours.
+    """
     return {
         name: {
             "colour": COLOURS[position % len(COLOURS)],
             "marker": MARKERS[position % len(MARKERS)],
-            "hatch": HATCHES[position % len(HATCHES)],
+            "face": "white" if position % 2 else COLOURS[position % len(COLOURS)],
+            "edge": COLOURS[position % len(COLOURS)] if position % 2 else "white",
             "line": LINES[position % len(LINES)],
         }
-        for position, name in enumerate(sorted(pd.unique(names)))
+        for position, name in enumerate(names)
     }
 
 
@@ -102,14 +106,17 @@ def counts(n_models: int, n_pairs: int, n_prompts: int) -> str:
     return ", ".join(f"{n:,} {word}{'' if n == 1 else 's'}" for n, word in parts)
 
 
-def percent(axis: matplotlib.axis.Axis, *, decimals: int | None = 0) -> None:
-    """Shows the fractions on an axis as percent."""
-    axis.set_major_formatter(PercentFormatter(xmax=1, decimals=decimals))
+def n_models(pairs: pd.DataFrame) -> int:
+    """Models in the columns `strong` and `weak`."""
+    return pd.concat([pairs["strong"], pairs["weak"]]).nunique()
 
 
-def bare(axes: Axes) -> None:
-    """Takes ticks, grid and spines off axes that hold cells or text."""
-    axes.grid(False)
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+def named_families(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs, those of no family under a name that can stand in a legend."""
+    return pairs.assign(family=pairs["family"].fillna("").replace("", "no family"))
+
+
+def percent(axis: Axis) -> None:
+    """Shows the fractions on an axis as percent, with as many decimals as its ticks need."""
+    # rounding takes away the dust of binary fractions
+    axis.set_major_formatter(lambda fraction, _: f"{round(100 * fraction, 6):g}%")

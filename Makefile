@@ -1,0 +1,55 @@
+# The verbs that a user types; `make` alone lists them.
+# Variables: PAIR= STUDY= DATA= ARGS= (more options of `drsow run`), PIP_ARGS= (options of pip: another index, say).
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_ARGS
+
+PAIR ?= embedded
+DATA ?= $(if $(filter embedded,$(PAIR)),sample,reward-bench)
+SUBJECT = $(if $(STUDY),--study $(STUDY),--pair $(PAIR)) --data $(if $(STUDY),$(or $(STUDY_DATA),$(if $(filter command\ line,$(origin DATA)),$(DATA),reward-bench)),$(DATA))
+
+.DEFAULT_GOAL := help
+.PHONY: help bench leaderboard figures test test-slow check golden clean
+
+help: ## list these verbs
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  e.g. make bench; make bench PAIR=mistral-7b; make bench STUDY=paper-221; make figures PAIR=embedded"
+
+bench: $(VENV)/.installed ## score a pair or study, print its leaderboard, write CSVs and figures
+	@$(BIN)/drsow run $(SUBJECT) $(ARGS)
+
+leaderboard: $(VENV)/.installed ## make the leaderboard again from stored scores
+	@$(BIN)/drsow leaderboard $(SUBJECT) $(ARGS)
+
+figures: $(VENV)/.installed ## draw the figures again from the stored tables
+	@$(BIN)/drsow figures $(SUBJECT) $(ARGS)
+
+test: $(VENV)/.tested ## run the tests (under 10 minutes)
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.tested ## run the tests that take longer
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/.tested ## style, layers
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports --no-cache
+
+clean: ## remove the environment (scores and models stay)
+	rm -rf $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "drsow needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 4; }
+	@echo "making $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e .
+	@touch $@
+
+# The reference implementation that one test compares with comes without its own dependencies, which it needs for more than that.
+$(VENV)/.tested: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps rewardbench==0.1.4
+	@touch $@

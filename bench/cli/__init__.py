@@ -1,0 +1,28 @@
+"""The command `drsow`: each verb is one straight run through the stages. stdout is data, stderr is progress."""
+
+import os
+import sys
+
+from bench.cli.app import app
+from bench.cli.select import printable
+from bench.schema import DrsowError
+
+# Importing a module of verbs puts them on the app, in this order.
+from bench.cli import lists, bench, scores  # isort: skip
+
+__all__ = ["app", "bench", "lists", "main", "scores"]
+
+
+def main() -> None:
+    """Run the command; a mistake that a user can mend is one line on stderr and its exit code."""
+    try:
+        app(standalone_mode=True)
+    except DrsowError as error:
+        print(f"drsow: {printable(str(error))}", file=sys.stderr)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        print("drsow: stopped; what is scored is stored, run again to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,134 @@
+"""Verbs that score pairs and show what came out."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from bench.cli.app import app
+from bench.cli.options import (
+    RESULTS,
+    AsJson,
+    Data,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    Limit,
+    OnePair,
+    Pairs,
+    RegistryDir,
+    Results,
+    Reward,
+    RewardOption,
+    StudyName,
+    TemplateMode,
+    TemplateOption,
+)
+from bench.cli.select import load, one_example, printable, select, show_board
+
+PARTLY = 3
+"""Exit code of a run in which some models failed and the others' pairs are done."""
+
+
+@app.command()
+def run(
+    pair: Pairs = None,
+    study: StudyName = None,
+    data: Data = "reward-bench",
+    limit: Limit = None,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    batch_tokens: Annotated[int | None, typer.Option("--batch-tokens", min=1, help="Tokens a forward pass.")] = None,
+    template: TemplateOption = TemplateMode.shared,
+    reward: RewardOption = Reward.sum,
+    results: Results = RESULTS,
+    registry: RegistryDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score what is missing, then write and print the leaderboard and the figures."""
+    from bench.scoring.run import Options
+    from bench.stages import run_subjects
+    from bench.store import Store
+
+    known, subjects = select(registry, pair, study, template)
+    dataset = load(data, limit)
+    options = Options(dtype.value, device.value, batch_tokens)
+    outcome = run_subjects(known, subjects, dataset, Store(results), options=options, reward=reward.value)
+    for folder in outcome.folders:
+        show_board(folder, as_json=as_json)
+    for line in outcome.errors:
+        print(f"drsow: {printable(line)}", file=sys.stderr)
+    if outcome.errors:
+        sys.exit(PARTLY if outcome.folders else outcome.code)
+
+
+@app.command()
+def leaderboard(
+    pair: Pairs = None,
+    study: StudyName = None,
+    data: Data = "reward-bench",
+    limit: Limit = None,
+    template: TemplateOption = TemplateMode.shared,
+    reward: RewardOption = Reward.sum,
+    dtype: DtypeOption = Dtype.auto,
+    results: Results = RESULTS,
+    registry: RegistryDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the leaderboard again from stored scores, without a model, and print it."""
+    from bench.stages import redo_subjects
+    from bench.store import Store
+
+    known, subjects = select(registry, pair, study, template)
+    dataset = load(data, limit)
+    dataset = load(data, limit)
+    folders = redo_subjects(known, subjects, dataset, Store(results), dtype=dtype.value, reward=reward.value)
+    for folder in folders:
+        show_board(folder, as_json=as_json)
+
+
+@app.command()
+def figures(
+    pair: Pairs = None,
+    study: StudyName = None,
+    data: Data = "reward-bench",
+    limit: Limit = None,
+    template: TemplateOption = TemplateMode.shared,
+    reward: RewardOption = Reward.sum,
+    results: Results = RESULTS,
+    registry: RegistryDir = None,
+) -> None:
+    """Draw the figures again from the stored tables."""
+    from bench.store import Store
+    from bench.study.board import result_folder, write_figures
+
+    _, subjects = select(registry, pair, study, template)
+    dataset = load(data, limit)
+    for subject in subjects:
+        folder = result_folder(Store(results), subject, dataset, reward=reward.value)
+        for path in write_figures(folder, reward=reward.value):
+            print(path)
+
+
+@app.command()
+def show(
+    pair: OnePair,
+    example_id: Annotated[str, typer.Option("--id", help="A row's example_id, subset/id.")],
+    data: Data = "reward-bench",
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    registry: RegistryDir = None,
+) -> None:
+    """Print one row's responses, each stretch coloured by its log-ratio, with both sums."""
+    from bench.cli.show import row_lines
+    from bench.scoring.run import Options
+    from bench.stages import token_table
+
+    known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
+    dataset = load(data, None)
+    example = one_example(dataset, example_id)
+    options = Options(dtype.value, device.value)
+    strong, weak = token_table(known, subject.pairs[0], dataset, example, options)
+    for line in row_lines(example, strong, weak, colour=sys.stdout.isatty()):
+        print(line)

@@ -1,0 +1,68 @@
+"""What the verbs take: every option, written once."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How a list is printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+class Dtype(StrEnum):
+    """What `--dtype` takes."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
+class Device(StrEnum):
+    """What `--device` takes."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class TemplateMode(StrEnum):
+    """What `--template` takes."""
+
+    shared = "shared"
+    native = "native"
+
+
+class Reward(StrEnum):
+    """What `--reward` takes."""
+
+    sum = "sum"
+    mean = "mean"
+    per_byte = "per-byte"
+
+
+Pairs = Annotated[list[str] | None, typer.Option("--pair", help="Alias or pair_id; more than once for several.")]
+OnePair = Annotated[str, typer.Option("--pair", help="Alias or pair_id.")]
+StudyName = Annotated[str | None, typer.Option("--study", help="Study whose pairs all run.")]
+Data = Annotated[str, typer.Option("--data", help="reward-bench, sample, a .jsonl, .parquet or .csv file, a hub id.")]
+Limit = Annotated[int | None, typer.Option("--limit-per-subset", min=1, help="First N rows of each subset.")]
+Results = Annotated[Path, typer.Option("--results", help="Results folder.")]
+RegistryDir = Annotated[Path | None, typer.Option("--registry", help="Folder with your own models.toml, pairs.toml.")]
+As = Annotated[Format, typer.Option("--format", help="How to print.")]
+RewardOption = Annotated[Reward, typer.Option("--reward", help="Headline reward.")]
+TemplateOption = Annotated[TemplateMode, typer.Option("--template", help="One for both models, or each its own.")]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="auto: bf16 where the hardware has it, else fp32.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="auto: the GPU where there is one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the leaderboard as JSON.")]
+Owner = Annotated[
+    str | None, typer.Option("--template", help="Whose chat template rendered the text; default: the model's own.")
+]
+ScoredDtype = Annotated[Dtype, typer.Option("--dtype", help="The dtype that the scores were computed in.")]
+ModelName = Annotated[str, typer.Option("--model", help="A model_id of the registry.")]
+
+RESULTS = Path("results")

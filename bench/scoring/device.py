@@ -1,0 +1,22 @@
+"""Which device and dtype a run uses where the user says nothing."""
+
+import functools
+
+import torch
+
+DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+"""What a user types -> torch's name."""
+
+
+@functools.cache
+def default_device() -> str:
+    """ "cuda" where there is a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_dtype(device: str) -> str:
+    """ "bf16" on GPUs and on processors that multiply it in hardware, else "fp32"; never fp16."""
+    if device == "cuda":
+        return "bf16"
+    capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if capable else "fp32"

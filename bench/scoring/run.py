@@ -1,0 +1,166 @@
+"""What is missing in the store -> scored, part by part. One pass a model, whatever the number of its pairs."""
+
+import hashlib
+import importlib.metadata
+import platform
+import time
+from collections.abc import Sequence as Seq
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench.entries import HubSource, ModelSpec
+from bench.schema import NONFINITE, OK, SCHEMA_VERSION, SCORES, TOO_LONG, Dataset, ScoreKey
+from bench.scoring import ATTENTION, PLAIN, SPAN, fetch
+from bench.scoring.device import DTYPES, default_device, default_dtype
+from bench.store import ScoreSet, Store
+
+BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
+PART_BUDGETS = 16
+"""Batch budgets a part holds: what a kill can cost."""
+PRECISION_ROWS = 16
+"""Examples that are scored again in float32."""
+
+
+class Options(NamedTuple):
+    """What a user may set about a pass."""
+
+    dtype: str = "auto"
+    """"auto", "bf16" or "fp32"."""
+    device: str = "auto"
+    """"auto", "cpu" or "cuda"."""
+    batch_tokens: int | None = None
+
+
+class Work(NamedTuple):
+    """One model's pass over one data set under one template."""
+
+    spec: ModelSpec
+    owner: ModelSpec
+    """Whose chat template renders the text."""
+    dataset: Dataset
+
+
+class Ready(NamedTuple):
+    """A pass whose files are here: what it reads, and the key of what it writes."""
+
+    work: Work
+    model: fetch.Located
+    owner: fetch.Located
+    key: ScoreKey
+
+
+def make_ready(work: Work, options: Options) -> Ready:
+    """Find or fetch the files of a pass and name its score set; loads no model.
+
+    Raises:
+        PreconditionError: a model is not here and cannot be fetched.
+    """
+    model = fetch.fetch(work.spec)
+    owner = model if work.owner == work.spec else fetch.fetch(work.owner, weights=False)
+    text = fetch.template_text(owner.folder)
+    key = ScoreKey(
+        model_id=work.spec.model_id,
+        revision=model.revision,
+        template=work.owner.model_id if text else "plain",
+        template_digest=hashlib.sha256((text or PLAIN).encode()).hexdigest(),
+        domain="",
+        domain_digest="",
+        data=work.dataset.slug,
+        data_digest=work.dataset.digest,
+        dtype=dtype_name(options),
+        attention=ATTENTION,
+        span=SPAN,
+        schema_version=SCHEMA_VERSION,
+    )
+    return Ready(work, model, owner, key)
+
+
+def device_name(options: Options) -> str:
+    """The device that a run uses, "cpu" or "cuda"."""
+    return default_device() if options.device == "auto" else options.device
+
+
+def dtype_name(options: Options) -> str:
+    """The full name of the dtype that a run uses."""
+    dtype = default_dtype(device_name(options)) if options.dtype == "auto" else options.dtype
+    return DTYPES[dtype]
+
+
+def score_missing(ready: Ready, store: Store, options: Options) -> ScoreSet:
+    """The pass's score set, complete: read from the store where it is, scored where it is not."""
+    score_set = store.score_set(ready.key)
+    if score_set.complete:
+        return score_set
+    with score_set.lock():
+        # Another process may have finished it while this one came to the lock.
+        if not score_set.complete:
+            from bench.scoring.scorer import Scorer
+
+            Scorer(ready, options).fill(score_set)
+    return score_set
+
+
+def cut_parts(lengths: Seq[int], groups: Seq[int], *, part_tokens: int) -> list[list[int]]:
+    """Cut examples into fixed parts, longest first, so that a lack of memory shows in the first seconds.
+
+    Args:
+        lengths: Tokens of each example, all responses together.
+        groups: Number of each example's prompt: those that share one stay in one part.
+        part_tokens: Tokens after which a part is closed.
+
+    Returns:
+        Indices of the examples of each part.
+    """
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    longest = sorted(members.values(), key=lambda m: (-max(lengths[i] for i in m), m[0]))
+    parts: list[list[int]] = []
+    size = part_tokens
+    for group in longest:
+        if size >= part_tokens:
+            parts.append([])
+            size = 0
+        parts[-1] += group
+        size += sum(lengths[i] for i in group)
+    return parts
+
+
+def scores_frame(sequences: Seq, logps: Seq[np.ndarray | None]) -> pd.DataFrame:
+    """SCORES of some sequences; a sequence without log-probabilities was too long for the model.
+
+    Args:
+        sequences: As rendered, one a response.
+        logps: Nats of each response token, the end of turn last, (n_i,); None for too long.
+    """
+    rows = []
+    for sequence, values in zip(sequences, logps, strict=True):
+        text = end = float("nan")
+        status = TOO_LONG
+        if values is not None:
+            text, end = float(values[:-1].sum()), float(values[-1])
+            status = OK if np.isfinite(values).all() else NONFINITE
+            if status == NONFINITE:
+                text = end = float("nan")
+        n_tokens = len(sequence.ids) - sequence.start
+        rows.append((sequence.example_id, sequence.response_id, text, end, n_tokens, sequence.n_bytes, status))
+    frame = pd.DataFrame(rows, columns=list(SCORES))
+    return frame.astype(
+        {"logp_sum_nats": "float64", "logp_end_nats": "float64", "n_tokens": "int64", "n_bytes": "int64"}
+    )
+
+
+def provenance(ready: Ready, *, began: float, device: str) -> dict:
+    """What changes between two equal runs, for the manifest."""
+    source = ready.work.spec.source
+    return {
+        "finished_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "duration_s": round(time.monotonic() - began, 1),
+        "device": device,
+        "processor": platform.machine(),
+        "python": platform.python_version(),
+        "versions": {n: importlib.metadata.version(n) for n in ("drsow", "torch", "transformers", "tokenizers")},
+        "repo": source.repo if isinstance(source, HubSource) else source.location,
+    }

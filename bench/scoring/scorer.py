@@ -1,0 +1,188 @@
+"""One model's pass: render, cut into parts, score what is missing, report its precision."""
+
+import gc
+import hashlib
+import sys
+import time
+from collections.abc import Sequence as Seq
+
+import numpy as np
+import torch
+
+from bench.schema import Example, UsageError
+from bench.scoring import engine, models, trie
+from bench.scoring.progress import Meter
+from bench.scoring.render import Rendered, Sequence, Template, render
+from bench.scoring.run import (
+    BATCH_TOKENS,
+    PART_BUDGETS,
+    PRECISION_ROWS,
+    Options,
+    Ready,
+    cut_parts,
+    device_name,
+    provenance,
+    scores_frame,
+)
+from bench.store import ScoreSet
+
+
+class Scorer:
+    """A model with its tokenizer, loaded when first needed."""
+
+    def __init__(self, ready: Ready, options: Options) -> None:
+        """Load the tokenizer; the weights wait."""
+        self.ready, self.options = ready, options
+        self.device = device_name(options)
+        self.tokenizer = models.load_tokenizer(ready.model.folder, trust_remote_code=self._remote)
+        owner = None
+        if ready.key.template != "plain":
+            owner = self.tokenizer if ready.owner == ready.model else models.load_tokenizer(ready.owner.folder)
+        self.template = Template(owner)
+        self.limit = models.context_tokens(ready.model.folder, trust_remote_code=self._remote)
+        self._model = None
+
+    @property
+    def _remote(self) -> bool:
+        source = self.ready.work.spec.source.model_dump()
+        return bool(source.get("trust_remote_code"))
+
+    def model(self, dtype: str | None = None) -> torch.nn.Module:
+        """The model in a dtype, the run's own where none is given; a model in another dtype is let go first."""
+        wanted = {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype or self.ready.key.dtype]
+        if self._model is None or self._model.dtype != wanted:
+            self._model = None
+            gc.collect()
+            self._model = models.load_model(
+                self.ready.model.folder, dtype=wanted, device=self.device, trust_remote_code=self._remote
+            )
+        return self._model
+
+    def fill(self, score_set: ScoreSet) -> None:
+        """Score the missing parts of a set and finish it; call it under the set's lock."""
+        began = time.monotonic()
+        examples = self.ready.work.dataset.examples
+        rendered = render(examples, self.tokenizer, self.template)
+        settings = score_set.recorded_settings() or {
+            "batch_tokens": self.options.batch_tokens or BATCH_TOKENS[self.device],
+            "n_threads": torch.get_num_threads(),
+        }
+        by_example = group(rendered.sequences)
+        parts = self._parts(by_example, settings["batch_tokens"])
+        settings = score_set.begin(len(parts), settings)
+        torch.set_num_threads(settings["n_threads"])
+        todo = score_set.missing()
+        tokens = [sum(len(s.ids) for i in part for s in by_example[i]) for part in parts]
+        counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
+        with Meter(
+            self.ready.key.model_id, n_rows=sum(len(parts[p]) for p in todo), n_tokens=sum(tokens[p] for p in todo)
+        ) as meter:
+            for index in todo:
+                sequences = [s for i in parts[index] for s in by_example[i]]
+                logps = self.logps(sequences, settings["batch_tokens"], counts)
+                score_set.write_part(index, scores_frame(sequences, logps))
+                meter.add(rows=len(parts[index]), tokens=tokens[index])
+        info = provenance(self.ready, began=began, device=self._device_words()) | counts
+        score_set.finish(info | self._facts(rendered, by_example) | self._precision(by_example, settings))
+
+    def logps(self, sequences: Seq[Sequence], budget: int, counts: dict | None = None) -> list[np.ndarray | None]:
+        """Nats of each response's tokens, None where the sequence is longer than the model's context.
+
+        Out of memory, the budget is halved and the work done again.
+        """
+        counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0} if counts is None else counts
+        fits = [s for s in sequences if len(s.ids) <= self.limit]
+        while True:
+            plan = trie.plan([s.ids for s in fits], [s.start for s in fits], budget=budget)
+            try:
+                out = engine.score(self.model(), plan)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or budget <= 1:
+                    raise
+            budget //= 2
+            counts["halved"] += 1
+            print(f"{self.ready.key.model_id}: out of memory, going on with {budget} tokens a step", file=sys.stderr)
+            if self.device == "cuda":
+                torch.cuda.empty_cache()
+        counts["n_steps"] += len(plan.steps)
+        counts["n_computed_tokens"] += plan.n_computed
+        found = {id(s): out[a:b] for s, a, b in zip(fits, plan.offsets, plan.offsets[1:], strict=False)}
+        return [found.get(id(s)) for s in sequences]
+
+    def response_logps(self, example: Example) -> list[np.ndarray]:
+        """Nats of each response's tokens, the end of turn last.
+
+        Raises:
+            UsageError: the example is longer than the model's context.
+        """
+        sequences = render([example], self.tokenizer, self.template).sequences
+        logps = self.logps(sequences, self.options.batch_tokens or BATCH_TOKENS[self.device])
+        if any(values is None for values in logps):
+            raise UsageError(f"{example.example_id}: longer than the context of {self.ready.key.model_id}")
+        return logps
+
+    def _parts(self, by_example: list[list[Sequence]], batch_tokens: int) -> list[list[int]]:
+        examples = self.ready.work.dataset.examples
+        prompts: dict[tuple, int] = {}
+        groups = [prompts.setdefault(example.messages, len(prompts)) for example in examples]
+        lengths = [sum(len(s.ids) for s in sequences) for sequences in by_example]
+        return cut_parts(lengths, groups, part_tokens=PART_BUDGETS * batch_tokens)
+
+    def _facts(self, rendered: Rendered, by_example: list[list[Sequence]]) -> dict:
+        return {
+            "n_examples": len(by_example),
+            "n_start_fallback": rendered.n_start_fallback,
+            "n_trimmed": rendered.n_trimmed,
+            "context_tokens": self.limit,
+            "mean_tokens_a_row": float(
+                np.mean([len(r[0].ids[: r[0].start]) + sum(len(s.ids) - s.start for s in r) for r in by_example])
+            ),
+        }
+
+    def _device_words(self) -> str:
+        return torch.cuda.get_device_name() if self.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+    def _precision(self, by_example: list[list[Sequence]], settings: dict) -> dict:
+        """How far the run's dtype moves a response: a sample scored in it and again in float32."""
+        if self.ready.key.dtype == "float32":
+            return {}
+        sample = sorted(by_example, key=lambda r: hashlib.sha256(r[0].example_id.encode()).digest())[:PRECISION_ROWS]
+        chosen = [s for row in sample for s in row if len(s.ids) <= self.limit]
+        low = self.logps(chosen, settings["batch_tokens"])
+        self.model("float32")
+        high = self._float32(chosen, settings["batch_tokens"])
+        shifts = np.array([a.sum() - b.sum() for a, b in zip(low, high, strict=True)])
+        sums = {
+            f"{s.example_id} {s.response_id}": [float(a.sum()), float(b.sum())]
+            for s, a, b in zip(chosen, low, high, strict=True)
+        }
+        return {
+            "precision": {
+                "n_responses": len(chosen),
+                "mean_shift_nats": float(np.abs(shifts).mean()),
+                "max_shift_nats": float(np.abs(shifts).max()),
+                "sums_nats": sums,
+            }
+        }
+
+    def _float32(self, sequences: Seq[Sequence], budget: int) -> list[np.ndarray]:
+        plan = trie.plan([s.ids for s in sequences], [s.start for s in sequences], budget=budget)
+        out = engine.score(self._model, plan)
+        return [out[a:b] for a, b in zip(plan.offsets, plan.offsets[1:], strict=False)]
+
+
+def group(sequences: Seq[Sequence]) -> list[list[Sequence]]:
+    """Neighbouring sequences of one example together."""
+    groups: list[list[Sequence]] = []
+    for sequence in sequences:
+        if groups and groups[-1][0].example_id == sequence.example_id:
+            groups[-1].append(sequence)
+        else:
+            groups.append([sequence])
+    return groups
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,129 @@
+"""The verbs' straight runs: registry and data -> scores -> tables and figures. What is scored is never scored again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from bench.registry import Pair, Registry
+from bench.schema import Dataset, DrsowError, Example, Message, UsageError
+from bench.scoring import run
+from bench.store import ScoreSet, Store
+from bench.study.board import Subject, stored_sets, write_figures, write_results
+
+
+class Outcome(NamedTuple):
+    """What a run left behind."""
+
+    folders: list[Path]
+    """Results folders that were written."""
+    errors: list[str]
+    """One line a model that failed."""
+    code: int
+    """Exit code if nothing at all was done."""
+
+
+def run_subjects(
+    registry: Registry,
+    subjects: Sequence[Subject],
+    dataset: Dataset,
+    store: Store,
+    *,
+    options: run.Options,
+    reward: str,
+) -> Outcome:
+    """Score what is missing, each model once, and write every subject's tables and figures.
+
+    A model that fails stops its own pairs only: a study without it is written with the pairs that are left.
+    """
+    sets, errors, code = _score_all(registry, subjects, dataset, store, options)
+    folders = []
+    for subject in subjects:
+        left = subject._replace(pairs=tuple(p for p in subject.pairs if all(s in sets for s in subject.sides(p))))
+        if left.pairs:
+            mine = {side: sets[side] for side in left.passes()}
+            folders.append(write_results(store, registry, left, dataset, mine, reward=reward))
+            write_figures(folders[-1], reward=reward)
+    return Outcome(folders, errors, code)
+
+
+def redo_subjects(
+    registry: Registry,
+    subjects: Sequence[Subject],
+    dataset: Dataset,
+    store: Store,
+    *,
+    dtype: str,
+    reward: str,
+) -> list[Path]:
+    """Write every subject's tables again from stored scores; loads no model.
+
+    Raises:
+        PreconditionError: a model of a subject is not scored on the data.
+    """
+    from bench.scoring.device import DTYPES
+
+    folders = []
+    for subject in subjects:
+        sets = stored_sets(store, subject, dataset, dtype=DTYPES.get(dtype))
+        folders.append(write_results(store, registry, subject, dataset, sets, reward=reward))
+    return folders
+
+
+def _score_all(
+    registry: Registry, subjects: Sequence[Subject], dataset: Dataset, store: Store, options: run.Options
+) -> tuple[dict[tuple[str, str], ScoreSet], list[str], int]:
+    passes = list(dict.fromkeys(side for subject in subjects for side in subject.passes()))
+    sets, errors, code = {}, [], 1
+    ready = {}
+    # Every model is found or fetched before the first one is scored: a missing one shows at once.
+    for model_id, owner in passes:
+        try:
+            work = run.Work(registry.model(model_id), registry.model(owner), dataset)
+            ready[model_id, owner] = run.make_ready(work, options)
+        except DrsowError as error:
+            errors.append(str(error))
+            code = error.code
+    for side, job in ready.items():
+        try:
+            sets[side] = run.score_missing(job, store, options)
+        except DrsowError as error:
+            errors.append(f"{side[0]}: {error}")
+            code = error.code
+    return sets, errors, code
+
+
+def reward(
+    registry: Registry,
+    pair: Pair,
+    messages: Sequence[Message],
+    responses: Sequence[str],
+    *,
+    options: run.Options,
+) -> list[float]:
+    """Reward of each response to one conversation: log p_strong - log p_weak, nats (arXiv 2411.02481)."""
+    example = Example("messages", "", tuple(messages), tuple((str(i), text) for i, text in enumerate(responses)))
+    if not responses or messages[-1].role == "assistant":
+        raise UsageError("a reward needs messages that end on a user turn, and at least one response")
+    dataset = Dataset("", "", "", (example,))
+    logps = [scorer.response_logps(example) for scorer in scorers(registry, pair, dataset, options)]
+    return [float(a.sum() - b.sum()) for a, b in zip(*logps, strict=True)]
+
+
+def scorers(registry: Registry, pair: Pair, dataset: Dataset, options: run.Options) -> list:
+    """Both models of a pair, ready to score texts under the pair's chat template."""
+    from bench.scoring.scorer import Scorer
+
+    owner = registry.model(pair.template)
+    works = [run.Work(registry.model(model_id), owner, dataset) for model_id in (pair.strong, pair.weak)]
+    return [Scorer(run.make_ready(work, options), options) for work in works]
+
+
+def token_table(
+    registry: Registry, pair: Pair, dataset: Dataset, example: Example, options: run.Options
+) -> list[pd.DataFrame]:
+    """TOKENS of one example under a pair's strong and weak model."""
+    from bench.scoring.tokens import tokens
+
+    return [tokens(scorer, example) for scorer in scorers(registry, pair, dataset, options)]

@@ -1,0 +1,182 @@
+"""Figures of many pairs, one cell a pair.
+
+The colour scale rises evenly in brightness, so that it reads the same in grey.
+"""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.schema import SECTIONS
+from bench.study.figures.style import CHANCE, INK, STYLE, counts, head, n_models, named_families, percent
+
+_SCALE = "viridis"
+_CELL = 0.34
+_SMALL_CELL = 0.22
+_LABEL = 1.9
+_MAX_NAMED_PAIRS = 40
+
+
+@matplotlib.rc_context(STYLE)
+def strong_weak_heatmap(leaderboard: pd.DataFrame) -> Figure:
+    """Score of every pair, strong model by weak model, a panel a family.
+
+    Args:
+        leaderboard: LEADERBOARD.
+    """
+    families = list(named_families(leaderboard).groupby("family", sort=True))
+    n_columns = min(2, len(families))
+    n_rows = -(-len(families) // n_columns)
+    side = _CELL * max(len(_by_strength(rows)) for _, rows in families) + _LABEL
+    figure = Figure(figsize=(n_columns * side + 0.8, n_rows * side + 0.8), layout="constrained")
+    panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axes, (family, rows) in zip(panels, families, strict=False):
+        order = _by_strength(rows)
+        _pair_cells(axes, rows, order, _limits(leaderboard["score"]), "{:.1f}")
+        axes.set_title(f"{family}: {len(order)} models, {len(rows)} pairs")
+    for axes in panels[len(families) :]:
+        axes.set_axis_off()
+    _colour_bar(figure, panels[: len(families)])
+    _strong_weak_head(figure, leaderboard, "Score (%) of each pair in its family, strongest model first")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def strong_weak_overview(leaderboard: pd.DataFrame) -> Figure:
+    """Score of every pair of a study in one square, families side by side.
+
+    Args:
+        leaderboard: LEADERBOARD.
+    """
+    families = list(named_families(leaderboard).groupby("family", sort=True))
+    orders = [_by_strength(rows) for _, rows in families]
+    order = [model for models in orders for model in models]
+    side = _SMALL_CELL * len(order) + _LABEL
+    figure = Figure(figsize=(side + 0.8, side + 0.6), layout="constrained")
+    axes = figure.subplots()
+    _pair_cells(axes, leaderboard, order, _limits(leaderboard["score"]), "{:.0f}")
+    for edge in np.cumsum([len(models) for models in orders])[:-1]:
+        axes.axhline(edge, color=INK, linewidth=0.8)
+        axes.axvline(edge, color=INK, linewidth=0.8)
+    _colour_bar(figure, [axes])
+    _strong_weak_head(figure, leaderboard, "Score (%) of each pair, by family, strongest model first")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def subset_pair_heatmap(accuracy: pd.DataFrame, leaderboard: pd.DataFrame) -> Figure:
+    """Accuracy of every pair on every subset, pairs by family and gap, the gap above.
+
+    Args:
+        accuracy: ACCURACY of the same pairs and reward.
+        leaderboard: LEADERBOARD, for families and gaps.
+    """
+    pairs = named_families(leaderboard).sort_values(["family", "gap_points", "pair_id"])
+    subsets = accuracy[accuracy["level"] == "subset"]
+    cells = subsets.pivot(index="name", columns="pair_id", values="accuracy")
+    names = _in_sections(subsets["name"])
+    named = len(pairs) <= _MAX_NAMED_PAIRS
+    figure = Figure(figsize=(max(6.5, min(14, 2.6 + 0.25 * len(pairs))), 2 + 0.24 * len(names) + 2.4 * named))
+    figure.set_layout_engine("constrained")
+    top, main = figure.subplots(2, 1, sharex=True, height_ratios=[1, max(4, len(names) / 4)])
+    top.bar(np.arange(len(pairs)) + 0.5, pairs["gap_points"], width=1, color=INK, linewidth=0)
+    top.set_ylabel("Gap\n(points)")
+    low, high = _limits(cells)
+    seaborn.heatmap(
+        cells.loc[names, pairs["pair_id"]], ax=main, cmap=_SCALE, vmin=low, vmax=high, cbar=False, xticklabels=named
+    )
+    n_rows = subsets.groupby("name")["n_examples"].max()
+    main.set_yticks(np.arange(len(names)) + 0.5, [f"{name} ({n_rows[name]:,})" for name in names], rotation=0)
+    main.grid(False)
+    _family_marks(main, pairs, named=named)
+    top.tick_params(bottom=False, labelbottom=False)
+    _lines_between_sections(main, names)
+    _colour_bar(figure, [main])
+    note = counts(n_models(pairs), len(pairs), pairs["n_examples"].max())
+    head(figure, f"Accuracy by subset and pair; reward: {pairs['reward'].iloc[0]}", f"{note}; prompts in brackets")
+    return figure
+
+
+def _by_strength(pairs: pd.DataFrame) -> list[str]:
+    """Models, strongest first: in a family, a model is the strong one of as many pairs as there are weaker models."""
+    models = pd.unique(pd.concat([pairs["strong"], pairs["weak"]]))
+    n_weaker = pairs["strong"].value_counts().reindex(models, fill_value=0)
+    return sorted(models, key=lambda model: (-n_weaker[model], model))
+
+
+def _limits(scores: pd.Series | pd.DataFrame) -> tuple[float, float]:
+    """Both ends of the colour scale, chance among them."""
+    values = scores.to_numpy().ravel()
+    shown = [CHANCE, *values[np.isfinite(values)]]
+    return min(shown), max(shown)
+
+
+def _pair_cells(axes: Axes, pairs: pd.DataFrame, order: list[str], limits: tuple[float, float], number: str) -> None:
+    """One square of strong models by weak models."""
+    cells = pairs.pivot(index="strong", columns="weak", values="score").reindex(index=order, columns=order)
+    numbers = cells.map(lambda share: "" if pd.isna(share) else number.format(100 * share))
+    seaborn.heatmap(
+        cells,
+        ax=axes,
+        cmap=_SCALE,
+        vmin=limits[0],
+        vmax=limits[1],
+        square=True,
+        cbar=False,
+        annot=numbers,
+        fmt="",
+        annot_kws={"fontsize": 6.5 if "1" in number else 5},
+        linewidths=0.5,
+        linecolor="#dddddd",
+        xticklabels=True,
+        yticklabels=True,
+    )
+    axes.tick_params(axis="x", rotation=90)
+    axes.tick_params(axis="y", rotation=0)
+    axes.grid(False)
+    axes.set(xlabel="weak", ylabel="strong")
+
+
+def _colour_bar(figure: Figure, panels: list[Axes]) -> None:
+    """The scale of the cells, chance marked."""
+    bar = figure.colorbar(panels[0].collections[0], ax=list(panels), shrink=0.5, aspect=30, pad=0.01)
+    bar.ax.axhline(CHANCE, color="white", linewidth=2)
+    bar.ax.axhline(CHANCE, color=INK, linewidth=1, linestyle=":")
+    percent(bar.ax.yaxis)
+    bar.set_label("Accuracy (dotted: chance)")
+
+
+def _strong_weak_head(figure: Figure, leaderboard: pd.DataFrame, title: str) -> None:
+    """What both squares say over them."""
+    note = counts(n_models(leaderboard), len(leaderboard), leaderboard["n_examples"].max())
+    head(figure, f"{title}; reward: {leaderboard['reward'].iloc[0]}", note)
+
+
+def _in_sections(names: pd.Series) -> list[str]:
+    """Distinct subsets in the sections' order; those of no section last, in the data's."""
+    distinct = list(pd.unique(names))
+    known = [subset for subsets in SECTIONS.values() for subset in subsets if subset in distinct]
+    return known + [name for name in distinct if name not in known]
+
+
+def _lines_between_sections(axes: Axes, names: list[str]) -> None:
+    """A line under the last subset of each section."""
+    section_of = {subset: section for section, subsets in SECTIONS.items() for subset in subsets}
+    for position in range(1, len(names)):
+        if section_of.get(names[position - 1]) != section_of.get(names[position]):
+            axes.axhline(position, color="white", linewidth=2)
+
+
+def _family_marks(axes: Axes, pairs: pd.DataFrame, *, named: bool) -> None:
+    """A line between families; their names where the pairs' own do not fit."""
+    sizes = pairs.groupby("family", sort=True).size()
+    edges = np.concatenate([[0], np.cumsum(sizes)])
+    for edge in edges[1:-1]:
+        axes.axvline(edge, color="white", linewidth=2)
+    axes.set(ylabel="", xlabel="Pairs by family, smallest gap first")
+    if not named:
+        axes.set_xticks((edges[:-1] + edges[1:]) / 2, [f"{name}\n{n} pairs" for name, n in sizes.items()], rotation=0)
+        axes.tick_params(axis="x", length=0)

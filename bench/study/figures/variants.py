@@ -1,0 +1,110 @@
+"""Figures of runs that differ in one thing: the customisation of the prompt, the step of tuning."""
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.study.figures.style import CHANCE, GRID, INK, STYLE, counts, head, looks, percent
+
+_MEASURES = {"loss": "Loss", "reward": "Mean reward (nats)", "win_rate": "Win rate against the start"}
+
+
+@matplotlib.rc_context(STYLE)
+def ablation(variants: pd.DataFrame, pair_id: str) -> Figure:
+    """Accuracy of each variant by section, and its paired difference to the plain run, with 95% intervals.
+
+    Args:
+        variants: variant, router ("" or missing for none), section ("score" for the whole), accuracy, low, high,
+            difference, difference_low, difference_high, n_examples; one row a variant, router and section, in the
+            order to be drawn. The difference is missing for the plain run.
+        pair_id: The pair that was run.
+    """
+    routers = variants["router"].fillna("").astype(str)
+    rows = variants.assign(label=variants["variant"].where(routers == "", variants["variant"] + ", " + routers))
+    sections = list(pd.unique(rows["section"]))
+    styles = looks(pd.unique(rows["label"]))
+    figure = Figure(figsize=(9, 1.6 + 0.2 * len(sections) * (len(styles) + 1)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for position, (label, style) in enumerate(styles.items()):
+        part = rows[rows["label"] == label].set_index("section").reindex(sections)
+        places = np.arange(len(sections)) + 0.8 * ((position + 0.5) / len(styles) - 0.5)
+        _marks(left, part[["accuracy", "low", "high"]], places, style, label)
+        _marks(right, part[["difference", "difference_low", "difference_high"]], places, style, label)
+    left.axvline(CHANCE, color=INK, linestyle=":", linewidth=1)
+    right.axvline(0, color=INK, linestyle=":", linewidth=1)
+    for edge in range(len(sections) - 1):
+        left.axhline(edge + 0.5, color=GRID, linewidth=0.8)
+        right.axhline(edge + 0.5, color=GRID, linewidth=0.8)
+    left.set_yticks(range(len(sections)), sections)
+    left.set_ylim(len(sections) - 0.5, -0.5)
+    percent(left.xaxis)
+    right.xaxis.set_major_formatter(lambda value, _: f"{round(100 * value, 6):+g}" if value else "0")
+    left.set_xlabel("Accuracy (95% interval; dotted: chance)")
+    right.set_xlabel("Paired difference to plain, points (95% interval)")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=4)
+    head(figure, f"What each part of the customisation brings to {pair_id}", counts(2, 1, variants["n_examples"].max()))
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def tuning(curves: pd.DataFrame, *, n_models: int, n_pairs: int, n_prompts: int) -> Figure:
+    """Loss, reward and win rate over the steps of tuning, a panel a measure.
+
+    Args:
+        curves: step, measure (loss, reward, win_rate or another), series, value, low, high; the limits are missing
+            where there is no interval.
+        n_models: Models that took part.
+        n_pairs: Pairs that judged.
+        n_prompts: Prompts that were tuned and judged on.
+    """
+    measures = list(pd.unique(curves["measure"]))
+    figure = Figure(figsize=(0.8 + 3.4 * len(measures), 4), layout="constrained")
+    panels = figure.subplots(1, len(measures), squeeze=False).ravel()
+    styles = looks(pd.unique(curves["series"]))
+    for axes, measure in zip(panels, measures, strict=True):
+        rows = curves[curves["measure"] == measure]
+        for series, part in rows.sort_values("step").groupby("series"):
+            style = styles[series]
+            axes.fill_between(part["step"], part["low"], part["high"], color=style["colour"], alpha=0.15, linewidth=0)
+            axes.plot(
+                part["step"],
+                part["value"],
+                color=style["colour"],
+                linestyle=style["line"],
+                marker=style["marker"] if len(part) <= 25 else "",
+                markerfacecolor=style["face"],
+                markersize=4,
+                linewidth=1.2,
+                label=series,
+            )
+        axes.set(title=_MEASURES.get(measure, measure), xlabel="Step")
+        if measure == "win_rate":
+            axes.axhline(CHANCE, color=INK, linestyle=":", linewidth=1)
+            percent(axes.yaxis)
+    labelled = {}
+    for axes in panels:
+        labelled |= {line.get_label(): line for line in axes.get_lines() if line.get_label() in styles}
+    figure.legend(labelled.values(), labelled.keys(), loc="outside lower left", ncols=4)
+    head(figure, "Tuning; bands: 95% intervals", counts(n_models, n_pairs, n_prompts))
+    return figure
+
+
+def _marks(axes: Axes, values: pd.DataFrame, places: np.ndarray, style: dict, label: str) -> None:
+    """One variant's values, whose columns are estimate, low and high, with their intervals."""
+    estimate, low, high = values.to_numpy(dtype=float).T
+    axes.errorbar(
+        estimate,
+        places,
+        xerr=[estimate - low, high - estimate],
+        linestyle="none",
+        color=style["colour"],
+        marker=style["marker"],
+        markerfacecolor=style["face"],
+        markersize=5,
+        elinewidth=1,
+        capsize=2,
+        label=label,
+    )
+    axes.grid(False, axis="y")
