@@ -1,18 +1,23 @@
 """Figures: their labels, the number of points, and that the same figure gives the same bytes. Never pixels."""
 
-import warnings
+import itertools
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axis import Axis
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from bench.schema import CORRELATION, LEADERBOARD, MARGINS, SECTIONS, SUBSET_WEIGHTS
 from bench.study import figures
-from bench.study.metrics import accuracy, intervals
+from bench.study.leaderboard import frontier
+from bench.study.metrics import accuracy, accuracy_by_length, intervals
 
 NAN = float("nan")
 PAIR = pd.Series({"pair_id": "a--b", "strong": "model-a", "weak": "model-b", "gap_points": 3.5})
+PAIRS = PAIR.to_frame().T
 
 
 def margins(subsets: dict[str, int], *, pair_id: str = "a--b", seed: int = 0) -> pd.DataFrame:
@@ -33,14 +38,15 @@ def rewardbench_accuracy() -> pd.DataFrame:
 def board(n_pairs: int = 12, *, sections: bool = True, seed: int = 1) -> pd.DataFrame:
     """LEADERBOARD of pairs of three families."""
     rng = np.random.default_rng(seed)
-    strong = [f"model-{pair % 5}" for pair in range(n_pairs)]
+    ends = list(itertools.combinations(range(7), 2))
+    family = [pair % 3 for pair in range(n_pairs)]
     frame = pd.DataFrame(
         {
             "rank": pd.array(range(1, n_pairs + 1), dtype="Int64"),
             "pair_id": [f"pair-{pair}" for pair in range(n_pairs)],
-            "strong": strong,
-            "weak": [f"model-{5 + pair // 5}" for pair in range(n_pairs)],
-            "family": [f"family-{pair % 3}" for pair in range(n_pairs)],
+            "strong": [f"model-{family[pair]}-{ends[pair // 3][0]}" for pair in range(n_pairs)],
+            "weak": [f"model-{family[pair]}-{ends[pair // 3][1]}" for pair in range(n_pairs)],
+            "family": [f"family-{number}" for number in family],
             "gap_points": rng.uniform(0.1, 20, n_pairs),
             "score": np.sort(rng.uniform(0.4, 0.8, n_pairs))[::-1],
             "n_examples": 184,
@@ -68,40 +74,85 @@ def correlation(names: tuple[str, ...] = ("score", *SECTIONS)) -> pd.DataFrame:
 def texts(figure: Figure) -> str:
     """Everything that is written on a figure."""
     figure.draw_without_rendering()
-    found = figure.findobj(lambda artist: hasattr(artist, "get_text"))
-    return "\n".join(text.get_text() for text in found)
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
 
 
 def n_points(figure: Figure) -> int:
     """Points of all scatter plots."""
-    return sum(len(points.get_offsets()) for axes in figure.axes for points in axes.collections)
+    return sum(len(points.get_offsets()) for points in _clouds(figure))
 
 
-def clipped(figure: Figure) -> list[str]:
-    """Visible texts that reach over the figure's edge."""
-    figure.draw_without_rendering()
-    page = figure.bbox.padded(1)
+def _clouds(figure: Figure) -> list[PathCollection]:
+    return [cloud for axes in figure.axes for cloud in axes.collections if isinstance(cloud, PathCollection)]
+
+
+def overlapping(axis: Axis) -> list[tuple[str, str]]:
+    """Neighbours among an axis's tick labels that cover each other."""
+    low, high = sorted(axis.get_view_interval())
+    ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    labels = [tick.label1 for tick in ticks if tick.label1.get_visible() and tick.label1.get_text()]
+    boxes = [label.get_window_extent() for label in labels]
     return [
-        text.get_text()
-        for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))
-        if text.get_visible() and text.get_text().strip() and not _inside(page, text.get_window_extent())
+        (left.get_text(), right.get_text())
+        for (left, left_box), (right, right_box) in itertools.pairwise(zip(labels, boxes, strict=True))
+        if left_box.overlaps(right_box)
     ]
 
 
-def _inside(page, box) -> bool:
-    return page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1
+def by_length(pairs: list[str]) -> pd.DataFrame:
+    frame = pd.concat([margins({"mine": 184}, pair_id=pair, seed=seed) for seed, pair in enumerate(pairs)])
+    difference = pd.Series(np.arange(184.0), index=[f"mine/{row}" for row in range(184)])
+    return accuracy_by_length(frame, difference, n_bins=4)
+
+
+def variants() -> pd.DataFrame:
+    rows = [
+        (variant, router, section, 0.6, 0.5, 0.7, *([NAN] * 3 if variant == "plain" else [0.04, -0.01, 0.09]), 184)
+        for variant, router in (("plain", NAN), ("both", "oracle"), ("both", "classifier"))
+        for section in ("score", *SECTIONS)
+    ]
+    columns = ["variant", "router", "section", "accuracy", "low", "high", "difference", "difference_low"]
+    return pd.DataFrame(rows, columns=[*columns, "difference_high", "n_examples"])
+
+
+def curves() -> pd.DataFrame:
+    rows = [
+        (step, measure, series, 0.5 + step / 1000, 0.4, 0.7)
+        for measure, series in (("loss", "train"), ("reward", "a--b"), ("win_rate", "a--b"))
+        for step in (0, 50, 100)
+    ]
+    return pd.DataFrame(rows, columns=["step", "measure", "series", "value", "low", "high"])
+
+
+def subset_accuracy(board: pd.DataFrame) -> pd.DataFrame:
+    rows = [margins(dict.fromkeys(SUBSET_WEIGHTS, 8), pair_id=pair) for pair in board["pair_id"]]
+    return accuracy(pd.concat(rows))
 
 
 EVERY = {
     "pair_accuracy": lambda: figures.pair_accuracy(rewardbench_accuracy(), PAIR),
-    "gap_accuracy": lambda: figures.gap_accuracy(board(), correlation()),
+    "gap_accuracy": lambda: figures.gap_accuracy(board(), correlation(), performance="a board's points"),
+    "accuracy_cost": lambda: figures.accuracy_cost(board(), frontier(board())),
+    "strong_weak_heatmap": lambda: figures.strong_weak_heatmap(board()),
+    "strong_weak_overview": lambda: figures.strong_weak_overview(board()),
+    "subset_pair_heatmap": lambda: figures.subset_pair_heatmap(subset_accuracy(board(5)), board(5)),
+    "ablation": lambda: figures.ablation(variants(), "a--b"),
+    "margin_distributions": lambda: figures.margin_distributions(margins({"hep-js": 92, "mine": 92}), PAIRS),
+    "length_accuracy": lambda: figures.length_accuracy(by_length(["a--b"]), PAIRS),
+    "tuning": lambda: figures.tuning(curves(), n_models=3, n_pairs=1, n_prompts=184),
 }
 
 
 @pytest.mark.parametrize("name", EVERY)
+def test_the_same_figure_gives_the_same_bytes(name):
+    # SVG has every coordinate in full
+    assert figures.encode(EVERY[name](), "svg") == figures.encode(EVERY[name](), "svg")
+
+
 @pytest.mark.parametrize("file_format", figures.FORMATS)
-def test_the_same_figure_gives_the_same_bytes(name, file_format):
-    assert figures.encode(EVERY[name](), file_format) == figures.encode(EVERY[name](), file_format)
+def test_every_format_gives_the_same_bytes(file_format):
+    once, again = EVERY["pair_accuracy"](), EVERY["pair_accuracy"]()
+    assert figures.encode(once, file_format) == figures.encode(again, file_format)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -113,8 +164,13 @@ def test_every_figure_says_how_many_models_pairs_and_prompts(name):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_no_text_reaches_over_the_edge(name):
-    assert clipped(EVERY[name]()) == []
+def test_nothing_reaches_over_the_edge_and_no_label_over_its_neighbour(name):
+    figure = EVERY[name]()
+    figures.encode(figure, "svg")
+    drawn = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) >= 0
+    assert [overlapping(axis) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if overlapping(axis)] == []
 
 
 def test_a_file_holds_no_date():
@@ -151,13 +207,19 @@ def test_a_name_with_a_dollar_sign_is_drawn_as_it_is():
 
 
 def test_the_gap_is_drawn_a_point_a_pair_in_five_panels():
-    figure = figures.gap_accuracy(board(), correlation())
+    figure = figures.gap_accuracy(board(), correlation(), performance="a board's points")
     assert len(figure.axes) == 5
     assert n_points(figure) == 5 * 12
     written = texts(figure)
-    assert "AlpacaEval 2 LC win rate" in written
+    assert "Gap: a board's points, strong minus weak (points)" in written
     assert "ρ = 0.42 [0.32, 0.52], p < 0.001" in written
     assert "family-1 (4 pairs)" in written
+
+
+def test_the_gap_is_drawn_before_the_correlation_is_known():
+    figure = figures.gap_accuracy(board(), correlation(()))
+    assert n_points(figure) == 5 * 12
+    assert "ρ =" not in texts(figure)
 
 
 def test_data_without_sections_have_one_gap_panel():
@@ -180,11 +242,79 @@ def test_pairs_without_a_gap_are_counted_not_drawn():
     frame.loc[:2, "gap_points"] = NAN
     figure = figures.gap_accuracy(frame, correlation())
     assert n_points(figure) == 5 * 9
-    assert "3 pairs without a gap or a score are not drawn" in texts(figure)
+    assert "not drawn without a gap or a score: 3 pairs" in texts(figure)
 
 
-def test_drawing_leaves_no_global_figure_and_no_warning():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for make in EVERY.values():
-            figures.encode(make(), "png")
+def test_pairs_of_no_family_are_drawn_and_said_to_be():
+    for family in ("", NAN):
+        figure = figures.gap_accuracy(board().assign(family=family), correlation())
+        assert n_points(figure) == 5 * 12
+        assert "no family (12 pairs)" in texts(figure)
+
+
+def test_cost_is_drawn_a_point_a_pair_and_names_the_frontier():
+    frame = board()
+    frame.loc[0, "cost_flop"] = NAN
+    best = frontier(frame)
+    figure = figures.accuracy_cost(frame, best)
+    assert n_points(figure) == 11 + len(best)
+    written = texts(figure)
+    for row in best.itertuples():
+        assert f"{row.score:.1%}  {row.strong}" in written
+    assert "not drawn without a cost or a score: 1 pairs" in written
+
+
+def n_numbered_cells(figure: Figure) -> int:
+    return sum(text.get_text() != "" for axes in figure.axes for text in axes.texts)
+
+
+def test_a_heat_map_has_a_panel_a_family_and_a_number_a_pair():
+    figure = figures.strong_weak_heatmap(board())
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles[0] == "family-0: 5 models, 4 pairs"
+    assert len(titles) == 4 + 1
+    assert n_numbered_cells(figure) == 12
+    assert n_numbered_cells(figures.strong_weak_overview(board())) == 12
+
+
+def test_models_stand_strongest_first():
+    frame = pd.DataFrame({"strong": ["b", "b", "c"], "weak": ["a", "c", "a"]})
+    frame = frame.assign(pair_id=frame["strong"] + frame["weak"], family="f", score=0.6, reward="sum", n_examples=4)
+    (axes, _) = figures.strong_weak_heatmap(frame).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["b", "c", "a"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["b", "c", "a"]
+
+
+def test_few_pairs_are_named_under_the_subsets_and_many_by_family():
+    few, many = board(5), board(41)
+    assert "pair-3" in texts(figures.subset_pair_heatmap(subset_accuracy(few), few))
+    written = texts(figures.subset_pair_heatmap(subset_accuracy(many), many))
+    assert "family-0\n14 pairs" in written
+    assert "pair-3" not in written
+    assert "hep-js (8)" in written
+
+
+def test_margins_of_more_than_three_pairs_are_refused():
+    frame = pd.concat([margins({"mine": 4}, pair_id=pair) for pair in "abcd"])
+    with pytest.raises(ValueError, match="4 pairs in one figure of margins"):
+        figures.margin_distributions(frame, PAIRS)
+
+
+def test_many_pairs_are_drawn_as_lines_by_length():
+    names = [f"pair-{position}" for position in range(8)]
+    figure = figures.length_accuracy(by_length(names), board(8))
+    assert sum(len(line.get_xdata()) == 4 for line in figure.axes[0].lines) == 8
+    assert "0 to\n45" in texts(figure)
+
+
+def test_the_plain_run_has_no_difference_to_itself():
+    left, right = figures.ablation(variants(), "a--b").axes
+    assert [np.isfinite(bars[0].get_xdata()).sum() for bars in left.containers] == [5, 5, 5]
+    assert [np.isfinite(bars[0].get_xdata()).sum() for bars in right.containers] == [0, 5, 5]
+
+
+def test_tuning_has_a_panel_a_measure_with_percent_for_the_win_rate_alone():
+    figure = figures.tuning(curves(), n_models=3, n_pairs=1, n_prompts=184)
+    figure.draw_without_rendering()
+    percents = ["%" in axes.get_yticklabels()[0].get_text() for axes in figure.axes]
+    assert percents == [False, False, True]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bench.schema import LEADERBOARD, MARGINS, SUBSET_WEIGHTS
-from bench.study.leaderboard import bootstrap_scores, leaderboard
+from bench.study.leaderboard import bootstrap_scores, frontier, leaderboard
 from bench.study.metrics import accuracy, weights_vector
 
 NAN = float("nan")
@@ -27,7 +27,7 @@ MODELS = pd.DataFrame(
         "revision": ["ra", "rb", "rc"],
         "dtype": ["float32", "float32", "bfloat16"],
         "n_params": [10.0, 20.0, NAN],
-        "n_params_active": [10.0, 5.0, NAN],
+        "n_params_active": [NAN, 5.0, NAN],
         "licence": ["mit", "mit", None],
         "n_tokens_row": [100.0, 200.0, 300.0],
     }
@@ -162,6 +162,18 @@ def test_a_rank_lies_in_its_interval_and_a_clear_winner_has_a_narrow_one():
     assert (frame["rank"] <= frame["rank_high"]).all()
     assert frame.loc[0, ["pair_id", "rank_low", "rank_high"]].tolist() == ["low", 1, 1]
     assert frame.loc[1:, ["rank_low", "rank_high"]].to_numpy().tolist() == [[2, 3], [2, 3]]
+
+
+def test_the_frontier_leaves_out_what_is_dearer_and_no_better():
+    frame = pd.DataFrame(
+        {
+            "rank": pd.array([1, 2, 3, 4, None], dtype="Int64"),
+            "pair_id": ["dear", "middle", "wasted", "cheap", "unranked"],
+            "score": [0.8, 0.7, 0.7, 0.6, 0.9],
+            "cost_flop": [9.0, 3.0, 5.0, 1.0, 0.5],
+        }
+    )
+    assert frontier(frame)["pair_id"].tolist() == ["cheap", "middle", "dear"]
 
 
 def test_the_whole_study_is_drawn_in_seconds():

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bench.schema import ACCURACY, MARGINS, SECTIONS, SUBSET_WEIGHTS
-from bench.study.metrics import accuracy, intervals, subset_shares, weights_vector
+from bench.study.metrics import accuracy, accuracy_by_length, intervals, subset_shares, weights_vector
 
 NAN = float("nan")
 
@@ -172,6 +172,25 @@ def test_an_interval_is_missing_where_the_accuracy_is():
     frame = intervals(accuracy(margins({"hep-js": [1.0, -1.0]})))
     assert row(frame, "hep-js")[["low", "high"]].notna().all()
     assert row(frame, "reasoning")[["low", "high"]].isna().all()
+
+
+def test_accuracy_is_counted_in_bins_of_length_difference():
+    frame = margins({"mine": [-1.0, -1.0, 1.0, 0.0, 1.0, NAN]})
+    difference = pd.Series([-90, -50, -10, 20, 30, 70], index=frame["example_id"])
+    found = accuracy_by_length(frame, difference, n_bins=3)
+    assert found["length_low_bytes"].tolist() == [-90, -10, 30]
+    assert found["length_high_bytes"].tolist() == [-50, 20, 70]
+    assert found["accuracy"].tolist() == [0.0, 0.5, 1.0]
+    assert found["n_examples"].tolist() == [2, 2, 1]
+    assert found["n_ties"].tolist() == [0, 1, 0]
+    assert found["n_excluded"].tolist() == [0, 0, 1]
+    assert (found["low"] <= found["accuracy"]).all()
+
+
+def test_equal_length_differences_share_a_bin():
+    frame = margins({"mine": [1.0] * 6})
+    difference = pd.Series([0, 0, 0, 0, 0, 9], index=frame["example_id"])
+    assert accuracy_by_length(frame, difference)["n_examples"].sum() == 6
 
 
 def rewardbench_reference() -> dict:

@@ -72,7 +72,9 @@ def encode(figure: Figure, file_format: str) -> bytes:
 
 def _settle(figure: Figure) -> None:
     """Ends the layout on rounded positions: its solver gives the same ones only up to the last bit."""
-    figure.draw_without_rendering()
+    # the second pass lays out the ticks that the first one chose
+    for _ in range(2):
+        figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
         axes.set_position(np.round(axes.get_position().bounds, 6))
@@ -113,7 +115,7 @@ def n_models(pairs: pd.DataFrame) -> int:
 
 def named_families(pairs: pd.DataFrame) -> pd.DataFrame:
     """The pairs, those of no family under a name that can stand in a legend."""
-    return pairs.assign(family=pairs["family"].fillna("").replace("", "no family"))
+    return pairs.assign(family=pairs["family"].astype(object).fillna("no family").replace("", "no family"))
 
 
 def percent(axis: Axis) -> None:
