@@ -12,6 +12,7 @@ from matplotlib.text import Text
 
 from bench.schema import CORRELATION, LEADERBOARD, MARGINS, SECTIONS, SUBSET_WEIGHTS
 from bench.study import figures
+from bench.study.correlate import ALL
 from bench.study.leaderboard import frontier
 from bench.study.metrics import accuracy, accuracy_by_length, intervals
 
@@ -63,7 +64,7 @@ def board(n_pairs: int = 12, *, sections: bool = True, seed: int = 1) -> pd.Data
 
 def correlation(names: tuple[str, ...] = ("score", *SECTIONS)) -> pd.DataFrame:
     rows = [
-        ("sum", "overall" if name == "score" else "section", name, "all", "alpaca_eval_2_lc", estimator, value,
+        ("sum", "overall" if name == "score" else "section", name, ALL, "alpaca_eval_2_lc", estimator, value,
          value - 0.1, value + 0.1, 0.0004, 12, 8, 184)
         for name in names
         for estimator, value in (("spearman", 0.42), ("slope", 0.5))

@@ -8,10 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, NullFormatter
 
+from bench.study.correlate import ALL
 from bench.study.figures.style import CHANCE, INK, STYLE, counts, head, looks, n_models, named_families, percent
-
-ALL_FAMILIES = "all"
-"""CORRELATION's family for the estimate over all of them."""
 
 _PANELS = {
     "score": "Score",
@@ -136,7 +134,7 @@ def _scatter(axes: Axes, drawn: pd.DataFrame, column: str, styles: dict[str, dic
 def _trend(axes: Axes, drawn: pd.DataFrame, column: str, correlation: pd.DataFrame) -> None:
     """The regression line, through the pairs' means as least squares has it, and rho with its interval."""
     name = column.replace("_", "-")
-    rows = correlation[(correlation["name"] == name) & (correlation["family"] == ALL_FAMILIES)]
+    rows = correlation[(correlation["name"] == name) & (correlation["family"] == ALL)]
     effects = rows.set_index("estimator")
     if "slope" in effects.index:
         # pairs of gap 0 take no part in the estimates

@@ -1,0 +1,189 @@
+"""Frames -> tables: a frame of numbers for CSV, and the same as Markdown and LaTeX text.
+
+Numbers are percent here, with the unit in the column's name. A number that nobody published or measured is empty in
+the CSV and a dash in the text.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+from bench.schema import SECTIONS
+
+_SCORES = ("score", *SECTIONS)
+_TITLES = {
+    "score": "Score",
+    "chat": "Chat",
+    "chat-hard": "Chat Hard",
+    "safety": "Safety",
+    "reasoning": "Reasoning",
+}
+_DASH = "–"
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+        _DASH: "--",
+    }
+)
+
+
+class Table(NamedTuple):
+    """One table in its two forms."""
+
+    title: str
+    frame: pd.DataFrame
+    """Numbers, for the CSV file."""
+    cells: pd.DataFrame
+    """The same rows as a reader sees them, all text, under the headings that a reader sees."""
+    note: str
+    """Data, coverage and provenance, in one sentence or a few."""
+
+
+def rewardbench_table(runs: Mapping[str, pd.DataFrame], references: pd.DataFrame, *, provenance: str) -> Table:
+    """Our rows of each pair, and under them the published ones, marked as published.
+
+    Args:
+        runs: By what was run ("plain", or the name of a customisation): ACCURACY of its pairs under one reward, with
+            the columns `low` and `high` of `metrics.intervals`.
+        references: pair_id, source, customised (bool), and in percent `score`, `chat`, `chat-hard`, `safety`,
+            `reasoning`, missing where not published.
+        provenance: What the numbers were made with, for the note.
+    """
+    ours = pd.concat([_measured(frame).assign(system=name, source="measured") for name, frame in runs.items()])
+    known = references[references["pair_id"].isin(ours["pair_id"])]
+    published = known.rename(columns={name: f"{_column(name)}_percent" for name in _SCORES}).assign(
+        system="published" + known["customised"].map({True: ", customised", False: ""}).astype(str)
+    )
+    columns = ["pair_id", "system", *_percent_columns(), "n_examples", "n_excluded", "source"]
+    order = {pair_id: position for position, pair_id in enumerate(pd.unique(ours["pair_id"]))}
+    frame = pd.concat([ours.reindex(columns=columns), published.reindex(columns=columns)], ignore_index=True)
+    frame = frame.sort_values("pair_id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
+    cells = pd.DataFrame({"Pair": frame["pair_id"], "System": frame["system"]})
+    cells = cells.assign(**_score_cells(frame), Prompts=_counts(frame["n_examples"]))
+    cells = cells.assign(**{"Left out": _counts(frame["n_excluded"]), "Source": frame["source"]})
+    note = f"Percent, 95% intervals. Reward: {_one(pd.concat(runs.values())['reward'])}. {provenance}"
+    return Table("RewardBench", frame.astype({"n_examples": "Int64", "n_excluded": "Int64"}), cells, note)
+
+
+def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
+    """The pairs in their order, ranks and scores with their 95% intervals.
+
+    Args:
+        board: LEADERBOARD, whole or its first rows.
+        provenance: What the numbers were made with, for the note.
+    """
+    frame = pd.DataFrame({name: board[name] for name in ("rank", "rank_low", "rank_high", "strong", "weak", "family")})
+    percents = {"score": "score", "score_low": "score_low", "score_high": "score_high"}
+    percents |= {_column(section): _column(section) for section in SECTIONS}
+    frame = frame.assign(
+        gap_points=board["gap_points"],
+        **{f"{name}_percent": (100 * board[column]).round(2) for name, column in percents.items()},
+        n_examples=board["n_examples"],
+        n_excluded=board["n_excluded"],
+        cost_flop=board["cost_flop"],
+    )
+    ranks = [
+        _DASH if pd.isna(rank) else f"{rank} ({low}–{high})"
+        for rank, low, high in board[["rank", "rank_low", "rank_high"]].itertuples(index=False)
+    ]
+    cells = pd.DataFrame({"Rank": ranks, "Strong": board["strong"].array, "Weak": board["weak"].array})
+    numbers = frame.reset_index(drop=True)
+    cells = cells.assign(Gap=_numbers(numbers["gap_points"], 1), **_score_cells(numbers))
+    cells = cells.assign(Prompts=_counts(numbers["n_examples"]))
+    cells = cells.assign(**{"Left out": _counts(numbers["n_excluded"])})
+    cells = cells.assign(**{"TFLOP a row": _numbers(numbers["cost_flop"] / 1e12, 2)})
+    note = (
+        "Scores in percent, gaps in points, 95% intervals over prompts; a pair with rows left out is not ranked. "
+        f"Reward: {_one(board['reward'])}. {provenance}"
+    )
+    return Table("Pairs by score", numbers, cells, note)
+
+
+def markdown(table: Table) -> str:
+    """The table as Markdown; ends with a line break."""
+    names = list(table.cells)
+    lines = [names, [":--" if _is_text(name) else "--:" for name in names]]
+    lines += [[str(cell).replace("|", "\\|") for cell in row] for row in table.cells.itertuples(index=False)]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"**{table.title}**\n\n{body}\n\n{table.note}\n"
+
+
+def latex(table: Table) -> str:
+    """The table as LaTeX (packages booktabs and longtable); ends with a line break."""
+    names = list(table.cells)
+    rows = [[str(cell).translate(_LATEX) for cell in row] for row in table.cells.itertuples(index=False)]
+    caption = f"{table.title}. {table.note}".translate(_LATEX)
+    return "\n".join(
+        [
+            rf"\begin{{longtable}}{{{''.join('l' if _is_text(name) else 'r' for name in names)}}}",
+            rf"\caption{{{caption}}}\\",
+            r"\toprule",
+            " & ".join(names) + r" \\",
+            r"\midrule",
+            r"\endhead",
+            *[" & ".join(row) + r" \\" for row in rows],
+            r"\bottomrule",
+            r"\end{longtable}",
+            "",
+        ]
+    )
+
+
+def _measured(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """One row a pair: score with its interval and sections in percent, coverage."""
+    tops = accuracy[accuracy["level"] != "subset"]
+    wide = tops.pivot(index="pair_id", columns="name", values="accuracy").reindex(columns=list(_SCORES))
+    percents = (100 * wide).round(2).rename(columns=lambda name: f"{_column(name)}_percent")
+    overall = tops[tops["level"] == "overall"].set_index("pair_id")
+    frame = overall[["n_examples", "n_excluded"]].join(percents, validate="one_to_one")
+    limits = {f"score_{end}_percent": (100 * overall[end]).round(2) for end in ("low", "high")}
+    return frame.assign(**limits).reset_index()
+
+
+def _percent_columns() -> list[str]:
+    """The numbers of a row in their order."""
+    score, *sections = [f"{_column(name)}_percent" for name in _SCORES]
+    return [score, "score_low_percent", "score_high_percent", *sections]
+
+
+def _column(name: str) -> str:
+    """A section's name as the start of a column's."""
+    return name.replace("-", "_")
+
+
+def _score_cells(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Text of the score with its interval, and of the sections."""
+    intervals = [
+        "" if pd.isna(low) else f" [{low:.1f}, {high:.1f}]"
+        for low, high in frame[["score_low_percent", "score_high_percent"]].itertuples(index=False)
+    ]
+    cells = {title: _numbers(frame[f"{_column(name)}_percent"], 1) for name, title in _TITLES.items()}
+    scores = [score + interval for score, interval in zip(cells["Score"], intervals, strict=True)]
+    return cells | {"Score": scores}
+
+
+def _numbers(values: pd.Series, decimals: int) -> list[str]:
+    """Text of numbers, a dash for a missing one."""
+    return [_DASH if pd.isna(value) else f"{value:.{decimals}f}" for value in values]
+
+
+def _counts(values: pd.Series) -> list[str]:
+    """Text of counts, a dash for a missing one."""
+    return [_DASH if pd.isna(value) else f"{int(value):,}" for value in values]
+
+
+def _one(rewards: pd.Series) -> str:
+    """The only reward of a table."""
+    names = list(pd.unique(rewards))
+    if len(names) != 1:
+        raise ValueError(f"a table shows one reward, not {', '.join(names)}")
+    return names[0]
+
+
+def _is_text(heading: str) -> bool:
+    """Whether a column holds words."""
+    return heading in ("Pair", "System", "Source", "Strong", "Weak")
