@@ -1,6 +1,6 @@
 """Packed trie + model -> log-probabilities of every response token."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from bench.schema import DrsowError
 from bench.scoring import ATTENTION, attention
 from bench.scoring.trie import Plan, Step
 
-HEAD_ROWS = 512
-"""Target positions whose logits are held at once."""
+HEAD_ROWS, HEAD_WORDS = 1024, 1024
+"""Target positions and vocabulary entries of a block of logits: on a CPU it stays in the cache."""
 
 
 def score(model: PreTrainedModel, plan: Plan) -> np.ndarray:
@@ -61,7 +61,7 @@ def body(model: PreTrainedModel, step: Step, ctx: attention.StepContext) -> Tens
 
 @torch.inference_mode()
 def head_logps(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Log-probability of each target token, its logits never held for more than HEAD_ROWS positions.
+    """Log-probability of each target token; logits stand in blocks of HEAD_ROWS x HEAD_WORDS, in float32.
 
     Args:
         model: Gives the output head and its scaling.
@@ -71,38 +71,75 @@ def head_logps(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tenso
     Returns:
         Nats, (m,), float32.
     """
+    rows, words = (HEAD_ROWS, HEAD_WORDS) if hidden.device.type == "cpu" else (16 * HEAD_ROWS, 16 * HEAD_WORDS)
+    head = model.get_output_embeddings()
     parts = [
-        target_logps(logits(model, h), t)
-        for h, t in zip(hidden.split(HEAD_ROWS), targets.split(HEAD_ROWS), strict=True)
+        target_logps(head, h, t, rescale=lambda x: rescaled(model, x), words=words)
+        for h, t in zip(
+            hidden.to(head.weight.device).split(rows), targets.to(head.weight.device).split(rows), strict=True
+        )
     ]
     return torch.cat(parts) if parts else hidden.new_empty(0, dtype=torch.float32)
 
 
-def logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    """The model's own head on some positions: (m, hidden) -> (m, vocab), with its scaling and soft cap."""
-    config = model.config.to_dict()
-    out = model.get_output_embeddings()(hidden)
+def rescaled(model: PreTrainedModel, logits: Tensor) -> Tensor:
+    """What the model's own forward pass does to its head's output: a factor, a soft cap."""
+    config = model.config.get_text_config().to_dict()
     if config.get("logit_scale"):
-        out = out * config["logit_scale"]
+        logits = logits * config["logit_scale"]
     if config.get("logits_scaling"):
-        out = out / config["logits_scaling"]
+        logits = logits / config["logits_scaling"]
     if cap := config.get("final_logit_softcapping"):
-        out = torch.tanh(out.float() / cap) * cap
-    return out
+        logits = torch.tanh(logits / cap) * cap
+    return logits
 
 
-def target_logps(logits: Tensor, targets: Tensor) -> Tensor:
-    """Log-probability of each target token.
+def target_logps(
+    head: torch.nn.Linear, hidden: Tensor, targets: Tensor, *, rescale: Callable[[Tensor], Tensor], words: int
+) -> Tensor:
+    """Log-probability of each target token, -log sum_j exp(logit_j - logit_target).
+
+    Shifted by the target's logit the sum is at least 1 and the likely targets lose no digit. It overflows where
+    a target's log-probability is under -88 nats: those rows are done again, shifted by their largest logit.
 
     Args:
-        logits: The model's prediction for each target, (m, vocab), any float dtype.
+        head: Weight (vocab, hidden), any float dtype.
+        hidden: (m, hidden), in the head's dtype.
         targets: Token ids, (m,).
+        rescale: What the model does to logits, element by element.
+        words: Vocabulary entries a block.
 
     Returns:
         Nats, (m,), float32.
     """
-    logits = logits.float()
-    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
+    bias = head.weight.new_zeros(head.weight.shape[0]) if head.bias is None else head.bias
+    own = (hidden.float() * head.weight[targets].float()).sum(dim=1) + bias[targets].float()
+    own = rescale(own)
+    total = torch.zeros_like(own)
+    blocks = list(zip(head.weight.split(words), bias.split(words), strict=True))
+    for weight, offset in blocks:
+        block = rescale(float32_product(hidden, weight).add_(offset))
+        total += block.sub_(own[:, None]).exp_().sum(dim=1)
+    lost = (~torch.isfinite(total)).nonzero()[:, 0]
+    if len(lost):
+        logits = torch.cat([rescale(float32_product(hidden[lost], w).add_(o)) for w, o in blocks], dim=1)
+        return (-total.log()).index_copy_(0, lost, own[lost] - logits.logsumexp(dim=1))
+    return -total.log()
+
+
+def float32_product(hidden: Tensor, weight: Tensor) -> Tensor:
+    """hidden @ weight.T, (m, vocab), products of the inputs' dtype summed and kept in float32."""
+    if hidden.dtype == torch.float32:
+        return hidden @ weight.T
+    if hidden.device.type == "cuda":
+        return torch.mm(hidden, weight.T, out_dtype=torch.float32)
+    # oneDNN rounds float32 inputs to bfloat16 on the way in, which changes nothing here, and keeps the sums.
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    try:
+        return hidden.float() @ weight.float().T
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
 
 
 @torch.inference_mode()
@@ -119,8 +156,10 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
     model.set_attn_implementation(ATTENTION)
     step = Step(ids[0].cpu().numpy(), np.arange(24), np.full(24, 24), -1, False, *(np.empty(0, np.int64),) * 4)
     ctx = attention.context(step, trunk=None, device=model.device)
-    got = logits(model, body(model, step, ctx)).float()
-    worst = (expected.log_softmax(-1) - got.log_softmax(-1)).abs().amax().item()
+    hidden = body(model, step, ctx)
+    every = torch.arange(0, vocab, max(vocab // 64, 1), device=model.device)
+    got = torch.stack([head_logps(model, hidden, t.expand(len(hidden))) for t in every], dim=1)
+    worst = (expected.log_softmax(-1)[:, every] - got).abs().amax().item()
     if not worst < (1e-3 if model.dtype == torch.float32 else 1.0):
         raise DrsowError(
             f"{model.config.name_or_path}: {type(model).__name__} is not supported: "

@@ -10,8 +10,8 @@ EFFECTS = ("spearman", "kendall", "pearson", "slope", "mean-accuracy")
 """Spearman's rho (primary), Kendall's tau-b, Pearson's r, the least-squares slope in points of accuracy per point
 of gap, and the mean accuracy (0 to 1) that they vary around."""
 
-_KENDALL_CELLS = 4_000_000
-"""Pairs of pairs handled at once: 16 MB."""
+_COUPLES = 1_000_000
+"""Couples of pairs handled at once: 4 MB, which a processor's cache holds."""
 
 
 def effects(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -25,12 +25,15 @@ def effects(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Returns:
         (draws, len(EFFECTS)), float64; NaN where x or y do not vary.
     """
-    total = weights.sum(axis=1)
+    x_below, x_through = _tie_groups(x, weights)
+    y_below, y_through = _tie_groups(y, weights)
+    rho = correlation((x_below + x_through) / 2, (y_below + y_through) / 2, weights)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = (weights * y).sum(axis=1) / total
-    return np.column_stack(
-        [spearman(x, y, weights), kendall(x, y, weights), correlation(x, y, weights), slope(x, y, weights), mean]
-    )
+        # the weight of the couples that differ in x, and in y
+        untied = (weights * x_below).sum(axis=1) * (weights * y_below).sum(axis=1)
+        tau = np.clip(_concordance(x, y, weights) / np.sqrt(untied), -1, 1)
+        mean = (weights * y).sum(axis=1) / weights.sum(axis=1)
+    return np.column_stack([rho, tau, correlation(x, y, weights), slope(x, y, weights), mean])
 
 
 def spearman(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -53,28 +56,6 @@ def slope(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return 100 * (weights * x * y).sum(axis=1) / (weights * x * x).sum(axis=1)
 
 
-def kendall(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b, (draws,); arguments as in `effects`."""
-    result = np.empty(len(y))
-    step = max(1, _KENDALL_CELLS // len(x) ** 2)
-    x_sign = np.sign(x[:, None] - x[None, :]).astype(np.float32)
-    x_differs = np.abs(x_sign)
-    for start in range(0, len(y), step):
-        part = slice(start, start + step)
-        # whole-number weights stay exact in single precision up to 2^24
-        weight = weights[part].astype(np.float32)
-        # ranks keep every order in single precision, the accuracies themselves would not
-        rank = midranks(y[part], np.ones_like(y[part])).astype(np.float32)
-        sign = np.sign(rank[:, :, None] - rank[:, None, :])
-        concordant = np.einsum("dp,dp->d", weight, np.matmul(sign * x_sign, weight[:, :, None])[:, :, 0])
-        x_total = np.einsum("dp,dp->d", weight @ x_differs, weight)
-        y_total = np.einsum("dp,dp->d", weight, np.matmul(np.abs(sign), weight[:, :, None])[:, :, 0])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            tau = concordant / np.sqrt(x_total.astype(float) * y_total)
-        result[part] = np.clip(tau, -1, 1)
-    return result
-
-
 def midranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean rank of each item among the items as often as their weights say, less one half.
 
@@ -85,19 +66,8 @@ def midranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     Returns:
         (draws, items), float64.
     """
-    values = np.broadcast_to(values, weights.shape)
-    order = np.argsort(values, axis=1, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=1)
-    weight = np.take_along_axis(weights, order, axis=1)
-    up_to = np.cumsum(weight, axis=1)
-    edge = np.ones((len(values), 1), dtype=bool)
-    changes = ordered[:, 1:] != ordered[:, :-1]
-    begins, ends = np.hstack([edge, changes]), np.hstack([changes, edge])
-    low = np.maximum.accumulate(np.where(begins, up_to - weight, 0), axis=1)
-    high = np.minimum.accumulate(np.where(ends, up_to, np.inf)[:, ::-1], axis=1)[:, ::-1]
-    ranks = np.empty_like(up_to)
-    np.put_along_axis(ranks, order, (low + high) / 2, axis=1)
-    return ranks
+    low, high = _tie_groups(values, weights)
+    return (low + high) / 2
 
 
 def centred(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -110,8 +80,10 @@ def centred(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.where(varies[:, None], rest, 0.0)
 
 
-def dyadic_t(x: np.ndarray, y: np.ndarray, weights: np.ndarray, membership: np.ndarray) -> np.ndarray:
-    """Correlation over its dyadic-robust standard error, which knows that pairs share models.
+def dyadic_test(
+    x: np.ndarray, y: np.ndarray, weights: np.ndarray, membership: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Correlation, and it over its dyadic-robust standard error, which knows that pairs share models.
 
     With x and y standardised, r is a least-squares slope with residuals e = y - r x and scores u = x e. The
     covariances of all pairs of pairs with a model in common are added up (Fafchamps and Gubert 2007):
@@ -125,20 +97,20 @@ def dyadic_t(x: np.ndarray, y: np.ndarray, weights: np.ndarray, membership: np.n
         membership: (pairs, models), 1 where the model is one of the pair's two.
 
     Returns:
-        (draws,); infinite where the correlation is 1 or -1, NaN where x or y do not vary.
+        r and t, (draws,) each; t is infinite where r is 1 or -1; both are NaN where x or y do not vary.
     """
     n_pairs = weights.sum(axis=1, keepdims=True)
     x, y = centred(x, weights), centred(y, weights)
     with np.errstate(invalid="ignore", divide="ignore"):
         x = x / np.sqrt((weights * x * x).sum(axis=1, keepdims=True) / n_pairs)
         y = y / np.sqrt((weights * y * y).sum(axis=1, keepdims=True) / n_pairs)
-        r = (weights * x * y).sum(axis=1, keepdims=True) / n_pairs
-        scores = weights * x * (y - r * x)
+        products = weights * x
+        r = (products * y).sum(axis=1) / n_pairs[:, 0]
+        scores = products * (y - r[:, None] * x)
         alone = (scores**2).sum(axis=1)
         together = ((scores @ membership) ** 2).sum(axis=1) - alone
         error = np.sqrt(np.maximum(together, alone)) / n_pairs[:, 0]
-        t = r[:, 0] / np.where(error > 1e-12, error, 0.0)
-    return np.where(np.isnan(r[:, 0]), np.nan, t)
+        return r, r / np.where(error < 1e-12, 0.0, error)
 
 
 def membership(first: np.ndarray, second: np.ndarray, n_models: int) -> np.ndarray:
@@ -147,3 +119,46 @@ def membership(first: np.ndarray, second: np.ndarray, n_models: int) -> np.ndarr
     result[np.arange(len(first)), first] = 1
     result[np.arange(len(second)), second] = 1
     return result
+
+
+def _tie_groups(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weight of all items below each item, and of those below or tied with it, (draws, items) each."""
+    values = np.broadcast_to(values, weights.shape)
+    order = np.argsort(values, axis=1, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=1)
+    weight = np.take_along_axis(weights, order, axis=1)
+    up_to = np.cumsum(weight, axis=1)
+    edge = np.ones((len(values), 1), dtype=bool)
+    changes = ordered[:, 1:] != ordered[:, :-1]
+    begins, ends = np.hstack([edge, changes]), np.hstack([changes, edge])
+    low = np.maximum.accumulate(np.where(begins, up_to - weight, 0), axis=1)
+    high = np.minimum.accumulate(np.where(ends, up_to, np.inf)[:, ::-1], axis=1)[:, ::-1]
+    below, through = np.empty_like(up_to), np.empty_like(up_to)
+    np.put_along_axis(below, order, low, axis=1)
+    np.put_along_axis(through, order, high, axis=1)
+    return below, through
+
+
+def _concordance(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weight of the concordant couples of pairs less that of the discordant ones, (draws,)."""
+    result = np.empty(len(y))
+    step = max(1, _COUPLES // len(x) ** 2)
+    for start in range(0, len(y), step):
+        part = slice(start, start + step)
+        # in a bootstrap draw more than half of the pairs are absent: they are put last and cut off
+        n_present = (weights[part] > 0).sum(axis=1).max()
+        present = np.argsort(weights[part] == 0, axis=1, kind="stable")[:, :n_present]
+        y_part, weight = (np.take_along_axis(values[part], present, axis=1) for values in (y, weights))
+        result[part] = _concordance_of(x[present], y_part, weight)
+    return result
+
+
+def _concordance_of(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The same, of few draws and all at once, from (draws, pairs) each."""
+    # each unordered couple is met once, at the pair with the larger y
+    above = y[:, :, None] > y[:, None, :]
+    agrees = (above & (x[:, :, None] > x[:, None, :])).view(np.int8)
+    agrees -= (above & (x[:, :, None] < x[:, None, :])).view(np.int8)
+    # whole-number weights, and the sums of their products, stay exact in single precision up to 2^24
+    weights = weights.astype(np.float32)
+    return (weights * np.matmul(agrees.astype(np.float32), weights[:, :, None])[:, :, 0]).sum(axis=1)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 CHANCE = 0.5
 
@@ -71,10 +72,13 @@ def encode(figure: Figure, file_format: str) -> bytes:
 
 
 def _settle(figure: Figure) -> None:
-    """Ends the layout on rounded positions: its solver gives the same ones only up to the last bit."""
+    """Ends a figure's layout on rounded positions: the solver gives the same ones only up to the last bit."""
+    layout = figure.get_layout_engine()
+    if not isinstance(layout, ConstrainedLayoutEngine):
+        return
     # the second pass lays out the ticks that the first one chose
     for _ in range(2):
-        figure.draw_without_rendering()
+        layout.execute(figure)
     figure.set_layout_engine("none")
     for axes in figure.axes:
         axes.set_position(np.round(axes.get_position().bounds, 6))
