@@ -223,6 +223,18 @@ def test_the_gap_is_drawn_before_the_correlation_is_known():
     assert "ρ =" not in texts(figure)
 
 
+def test_two_performances_in_one_figure_are_an_error():
+    both = pd.concat([correlation(), correlation().assign(performance="arena_hard")])
+    with pytest.raises(ValueError, match="one performance and one reward"):
+        figures.gap_accuracy(board(), both)
+
+
+def test_a_study_without_published_gaps_is_drawn_empty_and_says_so():
+    figure = figures.gap_accuracy(board().assign(gap_points=NAN), correlation(()))
+    assert n_points(figure) == 0
+    assert "not drawn without a gap or a score: 12 pairs" in texts(figure)
+
+
 def test_data_without_sections_have_one_gap_panel():
     figure = figures.gap_accuracy(board(sections=False), correlation(("score",)))
     assert len(figure.axes) == 1

@@ -32,6 +32,8 @@ def gap_accuracy(
             (points of accuracy per point of gap) over all families.
         performance: What the gap is measured in, as a reader calls it.
     """
+    if correlation["performance"].nunique() > 1 or correlation["reward"].nunique() > 1:
+        raise ValueError("a figure shows the correlation for one performance and one reward")
     drawn = named_families(leaderboard).dropna(subset=["gap_points", "score"])
     columns = [column for column in _PANELS if drawn[column].notna().any()]
     rows = [["score", "chat", "chat_hard"], ["score", "safety", "reasoning"]] if len(columns) > 1 else [["score"]]
