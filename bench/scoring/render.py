@@ -57,28 +57,33 @@ class Template:
         if self.owner is None:
             turns = "".join(f"{m.role.capitalize()}: {m.content}\n\n" for m in messages)
             return turns + "Assistant:" if generation else turns.removesuffix("\n\n")
-        turns = [m._asdict() for m in self._merged(messages)]
-        text = self.owner.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
+        text = self._written(self._merged(messages), generation=generation)
         # A BOS that the template writes would be doubled by a tokenizer that adds its own.
         return text.removeprefix(self.owner.bos_token) if adds_bos(self.owner) else text
+
+    def _written(self, messages: Seq[Message], *, generation: bool) -> str:
+        turns = [m._asdict() for m in messages]
+        return self.owner.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
 
     def _merged(self, messages: Seq[Message]) -> Seq[Message]:
         """Put a system turn into the first user turn where the template knows no system role."""
         if messages[0].role != "system" or self.knows_system:
             return messages
-        system, first, *rest = messages
-        return [Message("user", f"{system.content}\n\n{first.content}"), *rest]
+        system, *rest = messages
+        first = "\n\n".join(m.content for m in (system, *rest[:1]) if m.content)
+        return [Message("user", first), *rest[1:]]
 
     @cached_property
     def knows_system(self) -> bool:
-        """Whether a system turn reaches the text."""
+        """Whether a system turn reaches the text, with and without a response behind it."""
         if self.owner is None:
             return True
-        turns = [{"role": "system", "content": _PROBE}, {"role": "user", "content": "x"}]
+        turns = [Message("system", _PROBE), Message("user", "x"), Message("assistant", "y")]
         try:
-            return _PROBE in self.owner.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            prompt, whole = self._written(turns[:2], generation=True), self._written(turns, generation=False)
         except TemplateError:
             return False
+        return _PROBE in prompt and _PROBE in whole
 
     @cached_property
     def around(self) -> tuple[str, str]:
@@ -154,11 +159,16 @@ def render(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, template:
 
 def _texts(example: Example, template: Template) -> tuple[str, list[str]]:
     """The rendered prompt and each response as rendered, without its end of turn."""
-    prompt = template.text(example.messages, generation=True)
     after = template.around[1]
+    try:
+        prompt = template.text(example.messages, generation=True)
+        wholes = [
+            template.text([*example.messages, Message("assistant", r)], generation=False) for _, r in example.responses
+        ]
+    except TemplateError as error:
+        raise UsageError(f"{example.example_id}: the chat template refuses it: {error}") from None
     responses = []
-    for response_id, given in example.responses:
-        whole = template.text([*example.messages, Message("assistant", given)], generation=False)
+    for (response_id, given), whole in zip(example.responses, wholes, strict=True):
         if not whole.startswith(prompt):
             raise UsageError(f"{example.example_id}: the rendered prompt is no prefix of the rendered conversation")
         response = whole[len(prompt) :].removesuffix(after)

@@ -1,0 +1,313 @@
+"""Rendered ids against what each template writes and each kind of tokenizer reads."""
+
+import itertools
+import re
+
+import pytest
+from chat_templates import CHATML, CHATML_SYSTEM, GEMMA, LLAMA_2, LLAMA_3, MISTRAL, MISTRAL_3, ZEPHYR
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_tokenizers import byte_level, sentence_piece, spelled
+
+from bench.schema import DrsowError, Example, Message, UsageError
+from bench.scoring.models import load_tokenizer
+from bench.scoring.render import Template, encode_alone, render
+
+HEADERS = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+READERS = {
+    "bytes": byte_level(eos="<|im_end|>", special=["<|im_start|>"]),
+    "bytes with BOS": byte_level(bos="<|begin|>", adds_bos=True, eos="<|end|>", special=HEADERS),
+    "first": sentence_piece(kind="first", special=["[INST]", "[/INST]"]),
+    "always": sentence_piece(kind="always"),
+    "legacy": sentence_piece(kind="legacy"),
+    "never": sentence_piece(kind="never", special=["<start_of_turn>", "<end_of_turn>"]),
+}
+"""Kind of tokenizer -> one, named after where it puts dummy spaces."""
+
+SHAPES = {
+    "ChatML": (CHATML, "bytes"),
+    "ChatML with a system turn": (CHATML_SYSTEM, "bytes"),
+    "Llama 3": (LLAMA_3, "bytes with BOS"),
+    "Mistral": (MISTRAL, "legacy"),
+    "Mistral 3": (MISTRAL_3, "first"),
+    "Zephyr": (ZEPHYR, "always"),
+    "Gemma": (GEMMA, "never"),
+    "Llama 2": (LLAMA_2, "legacy"),
+    "plain": (None, "bytes"),
+}
+"""Template -> its text and the tokenizer that it came with."""
+
+PIECES = ["the", " the", "User", ".", " ", "  ", "\n", "\n\n", "\t", "é", "🎉", "二", "\u00a0", "<", "|", "[", "7"]
+TEXTS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=8).map("".join).filter(str.strip)
+TURNS = st.lists(TEXTS, min_size=1, max_size=3).filter(lambda texts: len(texts) != 2)
+"""An odd number of turns: user, or user, assistant, user."""
+
+
+def owner_of(text: str | None, kind: str):
+    """A tokenizer of that kind that owns that chat template."""
+    made = {"bytes": byte_level(eos="<|im_end|>", special=["<|im_start|>"])}
+    made["bytes with BOS"] = byte_level(bos="<|begin|>", adds_bos=True, eos="<|end|>", special=HEADERS)
+    extra = {"first": ["[INST]", "[/INST]"], "never": ["<start_of_turn>", "<end_of_turn>"]}
+    owner = made[kind] if kind in made else sentence_piece(kind=kind, special=extra.get(kind, ()))
+    owner.chat_template = text
+    return owner
+
+
+TEMPLATES = {name: Template(None if text is None else owner_of(text, kind)) for name, (text, kind) in SHAPES.items()}
+BOTH = pytest.mark.parametrize(("shape", "kind"), [(shape, kind) for shape in SHAPES for kind in READERS])
+
+
+def messages(*texts: str) -> tuple[Message, ...]:
+    return tuple(Message(("user", "assistant")[i % 2], text) for i, text in enumerate(texts))
+
+
+def example(*texts: str, responses: tuple[str, ...] = ("yes",)) -> Example:
+    return Example("s/1", "s", messages(*texts), tuple((str(i), text) for i, text in enumerate(responses)))
+
+
+def written(shape: str, turns: tuple[Message, ...], *, generation: bool) -> str:
+    """What the template writes by itself, without the BOS that its own tokenizer would double."""
+    owner = TEMPLATES[shape].owner
+    if owner is None:
+        text = "\n\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in turns)
+        return text + "\n\nAssistant:" if generation else text
+    dicts = [turn._asdict() for turn in turns]
+    text = owner.apply_chat_template(dicts, tokenize=False, add_generation_prompt=generation)
+    return text.removeprefix(owner.bos_token) if owner.bos_token else text
+
+
+def with_dummies(kind: str, text: str) -> str:
+    """The text with the dummy spaces that a tokenizer of this kind puts before stretches of ordinary text."""
+    special = "|".join(re.escape(token) for token in READERS[kind].get_added_vocab())
+    stretches = re.split(f"({special})", text)
+    if kind == "first":
+        stretches[0] = stretches[0] if stretches[0].startswith(" ") or not stretches[0] else f" {stretches[0]}"
+    elif kind == "always":
+        stretches[::2] = [f" {s}" if s and not s.startswith(" ") else s for s in stretches[::2]]
+    elif kind == "legacy":
+        stretches[::2] = [f" {s}" if s else s for s in stretches[::2]]
+    return "".join(stretches)
+
+
+def plain_ids(kind: str, text: str) -> list[int]:
+    return READERS[kind](text, add_special_tokens=False).input_ids
+
+
+@BOTH
+@settings(deadline=None, max_examples=40)
+@given(TURNS, st.lists(TEXTS, min_size=1, max_size=2))
+def test_prompt_and_response_are_what_a_prompted_model_reads(shape, kind, texts, responses):
+    row = example(*texts, responses=tuple(responses))
+    rendered = render([row], READERS[kind], TEMPLATES[shape])
+    prompt = written(shape, row.messages, generation=True)
+    n_bos, fallbacks = int(READERS[kind]("x").input_ids[0] == READERS[kind].bos_token_id), 0
+    for (_, given_text), sequence in zip(row.responses, rendered.sequences, strict=True):
+        head, tail = sequence.ids[n_bos : sequence.start].tolist(), sequence.ids[sequence.start : -1].tolist()
+        assert head == plain_ids(kind, prompt)
+        assert spelled(READERS[kind], head) == with_dummies(kind, prompt)
+        whole = written(shape, (*row.messages, Message("assistant", given_text)), generation=False)
+        assert whole.startswith(prompt + sequence.text)
+        assert sequence.text.strip() == given_text.strip()
+        assert sequence.n_bytes == len(sequence.text.encode())
+        joint = plain_ids(kind, prompt + sequence.text)
+        if joint[: len(head)] == head:
+            assert tail == joint[len(head) :]
+        else:
+            fallbacks += 1
+            assert spelled(READERS[kind], tail) == sequence.text
+    assert rendered.n_start_fallback == fallbacks
+
+
+@BOTH
+@settings(deadline=None, max_examples=20)
+@given(TURNS)
+def test_one_bos_at_the_start_exactly_where_the_tokenizer_adds_one(shape, kind, texts):
+    reader = READERS[kind]
+    ids = render([example(*texts)], reader, TEMPLATES[shape]).sequences[0].ids.tolist()
+    assert (ids[0] == reader.bos_token_id) == (reader("x").input_ids[0] == reader.bos_token_id)
+    # Llama 2 writes one more before each later user turn.
+    later = len(texts) // 2 if shape == "Llama 2" and reader.bos_token == "<s>" else 0
+    assert ids[1:].count(reader.bos_token_id) == later
+    assert all(pair != (reader.bos_token_id,) * 2 for pair in itertools.pairwise(ids))
+
+
+@BOTH
+@settings(deadline=None, max_examples=20)
+@given(TURNS, TEXTS)
+def test_one_end_of_turn_closes_every_response(shape, kind, texts, response):
+    ids = render([example(*texts, responses=(response,))], READERS[kind], TEMPLATES[shape]).sequences[0].ids
+    specials = set(READERS[kind].get_added_vocab().values())
+    assert int(ids[-1]) in specials
+    assert int(ids[-2]) not in specials
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "token"),
+    [
+        ("ChatML", "bytes", "<|im_end|>"),
+        ("ChatML", "legacy", "</s>"),
+        ("Llama 3", "bytes with BOS", "<|eot_id|>"),
+        ("Llama 3", "bytes", "<|im_end|>"),
+        ("Mistral", "legacy", "</s>"),
+        ("Mistral", "bytes with BOS", "<|end|>"),
+        ("Mistral 3", "first", "</s>"),
+        ("Zephyr", "always", "</s>"),
+        ("Gemma", "never", "<end_of_turn>"),
+        ("Gemma", "first", "</s>"),
+        ("Llama 2", "legacy", "</s>"),
+        ("plain", "bytes with BOS", "<|end|>"),
+    ],
+)
+def test_the_end_is_the_templates_token_where_the_reader_has_it_else_its_eos(shape, kind, token):
+    ids = render([example("the")], READERS[kind], TEMPLATES[shape]).sequences[0].ids
+    assert READERS[kind].convert_ids_to_tokens(int(ids[-1])) == token
+
+
+def test_chatml_in_bytes_is_spelled_to_the_letter():
+    rendered = render([example("is 7 prime", responses=("yes.",))], READERS["bytes"], TEMPLATES["ChatML"])
+    (sequence,) = rendered.sequences
+    text = "<|im_start|>user\nis 7 prime<|im_end|>\n<|im_start|>assistant\nyes.<|im_end|>"
+    assert READERS["bytes"].decode(sequence.ids) == text
+    assert READERS["bytes"].decode(sequence.ids[sequence.start :]) == "yes.<|im_end|>"
+    assert (sequence.text, sequence.n_bytes) == ("yes.", 4)
+
+
+def test_the_bos_of_llama_3s_template_is_not_doubled():
+    (sequence,) = render([example("yes")], READERS["bytes with BOS"], TEMPLATES["Llama 3"]).sequences
+    tokens = READERS["bytes with BOS"].convert_ids_to_tokens(sequence.ids[:3].tolist())
+    assert tokens == ["<|begin|>", "<|start_header_id|>", "user"]
+
+
+def test_a_bos_that_no_tokenizer_adds_stays_as_the_template_writes_it():
+    owner = byte_level(bos="<|begin|>", eos="<|end|>", special=HEADERS)
+    owner.chat_template = LLAMA_3
+    (sequence,) = render([example("yes")], owner, Template(owner)).sequences
+    tokens = owner.convert_ids_to_tokens(sequence.ids.tolist())
+    assert (tokens[0], tokens.count("<|begin|>")) == ("<|begin|>", 1)
+
+
+def test_two_bos_in_a_row_are_refused_with_the_row_named():
+    owner = byte_level(bos="<s>", eos="</s>", special=HEADERS)
+    owner.chat_template = LLAMA_3
+    with pytest.raises(UsageError, match=r"^s/1: the prompt begins with a second <s>$"):
+        render([example("yes")], READERS["legacy"], Template(owner))
+
+
+def test_a_response_that_merges_with_the_header_is_encoded_alone_and_counted():
+    rendered = render([example("the", responses=("\n\nno", "no"))], READERS["bytes"], TEMPLATES["ChatML"])
+    merged, clean = rendered.sequences
+    assert rendered.n_start_fallback == 1
+    assert merged.ids[: merged.start].tolist() == clean.ids[: clean.start].tolist()
+    assert READERS["bytes"].convert_ids_to_tokens(merged.ids[merged.start :].tolist()) == ["Ċ", "Ċ", "no", "<|im_end|>"]
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("text", ["the answer", " the answer", "\nthe", "7", "  7"])
+def test_a_response_alone_has_no_dummy_space(kind, text):
+    assert spelled(READERS[kind], encode_alone(READERS[kind], text)) == text
+
+
+@pytest.mark.parametrize(
+    ("shape", "given_text", "text", "trimmed"),
+    [
+        ("Gemma", "  no \n", "no", 1),
+        ("Llama 3", "\tno", "no", 1),
+        ("Mistral", "no\n", " no", 1),
+        ("Mistral", "no", " no", 0),
+        ("ChatML", "  no \n", "  no \n", 0),
+        ("Zephyr", " é ", " é ", 0),
+        ("plain", " no\n\n", "  no\n\n", 0),
+    ],
+)
+def test_what_a_template_trims_is_counted_and_bytes_are_of_the_rendered_text(shape, given_text, text, trimmed):
+    rendered = render([example("the", responses=(given_text,))], READERS["bytes"], TEMPLATES[shape])
+    assert rendered.n_trimmed == trimmed
+    assert rendered.sequences[0].text == text
+    assert rendered.sequences[0].n_bytes == len(text.encode())
+
+
+@pytest.mark.parametrize(("shape", "merges"), [("Gemma", True), ("Mistral", True), ("Mistral 3", True),
+                                               ("Llama 2", False), ("ChatML", False), ("plain", False)])  # fmt: skip
+def test_a_system_turn_joins_the_first_user_turn_where_the_template_loses_it(shape, merges):
+    template = TEMPLATES[shape]
+    system = Message("system", "no water")
+    text = template.text([system, *messages("two", "yes", "three")], generation=True)
+    merged = template.text(messages("no water\n\ntwo", "yes", "three"), generation=True)
+    assert (text == merged) == merges
+    assert text.count("no water") == 1
+
+
+@pytest.mark.parametrize("shape", ["Gemma", "Mistral", "Mistral 3"])
+def test_an_empty_system_turn_that_joins_the_user_turn_adds_nothing(shape):
+    turns = messages("two")
+    with_system = TEMPLATES[shape].text([Message("system", ""), *turns], generation=True)
+    assert with_system == TEMPLATES[shape].text(turns, generation=True)
+
+
+def refusal(template: str, *texts: str, responses: tuple[str, ...] = ("yes",)) -> str:
+    """What `render` says against a template."""
+    with pytest.raises(UsageError) as error:
+        render([example(*texts, responses=responses)], READERS["bytes"], Template(owner_of(template, "bytes")))
+    return str(error.value)
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused_with_the_row_named():
+    rewrites = "{% if messages | length == 4 %}{% set messages = messages[2:] %}{% endif %}" + CHATML
+    render([example("two")], READERS["bytes"], Template(owner_of(rewrites, "bytes")))
+    words = "s/1: the rendered prompt is no prefix of the rendered conversation"
+    assert refusal(rewrites, "two", "no", "three") == words
+
+
+def test_a_template_that_rewrites_a_response_is_refused_with_the_row_named():
+    rewrites = CHATML.replace("turn['content']", "turn['content'] | replace('cold', 'warm')")
+    assert refusal(rewrites, "water", responses=("yes", "it is cold")) == "s/1: the template rewrites response 1"
+
+
+@pytest.mark.parametrize("block", ["<think>\\n\\n</think>\\n\\n", "1 May 2024: "])
+def test_a_template_that_writes_a_block_before_the_response_is_refused(block):
+    injects = CHATML.replace("turn['content']", f"('{block}' if turn['role'] == 'assistant' else '') + turn['content']")
+    assert "does not directly follow the generation header" in refusal(injects, "two")
+
+
+def test_a_template_that_marks_the_last_turn_is_refused():
+    marks = CHATML.replace("turn['content']", "('now: ' if loop.last else '') + turn['content']")
+    assert "does not directly follow the generation header" in refusal(marks, "two")
+
+
+def test_a_conversation_that_the_template_cannot_write_is_refused_with_the_row_named():
+    row = example("two")._replace(messages=(Message("user", "two"), Message("user", "three")))
+    with pytest.raises(UsageError, match=r"^s/1: the chat template refuses it: turns must alternate"):
+        render([row], READERS["legacy"], TEMPLATES["Mistral"])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("empty", ["", " \n"])
+def test_an_empty_response_is_refused_with_the_row_named(shape, empty):
+    with pytest.raises(UsageError, match=r"^s/1: response 1 is empty$"):
+        render([example("two", responses=("yes", empty))], READERS["bytes"], TEMPLATES[shape])
+
+
+def test_a_tokenizer_without_any_end_token_is_refused():
+    endless = byte_level(eos="</s>")
+    endless.eos_token = None
+    with pytest.raises(DrsowError, match="neither the template's end of turn nor an EOS token"):
+        render([example("two")], endless, TEMPLATES["ChatML"])
+
+
+@settings(deadline=None, max_examples=60)
+@given(texts=TURNS, response=TEXTS)
+def test_the_packaged_models_read_the_rendered_conversation(packaged, texts, response):
+    owner = packaged["smollm2-135m-instruct-q4"]
+    row = example(*texts, responses=(response,))
+    system = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    turns = "".join(f"<|im_start|>{turn.role}\n{turn.content}<|im_end|>\n" for turn in row.messages)
+    text = system + turns + "<|im_start|>assistant\n"
+    for name, bos, end in (("smollm2-135m-instruct-q4", "", "<|im_end|>"), ("gemma-3-270m-q4", "<bos>", "<eos>")):
+        (sequence,) = render([row], packaged[name], Template(owner)).sequences
+        assert packaged[name].decode(sequence.ids[: sequence.start]) == bos + text
+        assert packaged[name].decode(sequence.ids[sequence.start :]) == response + end
+
+
+@pytest.fixture(scope="module")
+def packaged(embedded):
+    return {model_id: load_tokenizer(folder) for model_id, folder in embedded.items()}

@@ -1,0 +1,63 @@
+"""Models so small that a test makes them, and a registry folder that names them."""
+
+from pathlib import Path
+
+import torch
+from chat_templates import CHATML
+from tiny_tokenizers import byte_level, sentence_piece
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel
+
+CONTEXT = 2048
+
+
+def tiny_model(config: PretrainedConfig, *, seed: int, scale: float = 8.0) -> PreTrainedModel:
+    """A float32 model of random weights, `scale` times as large as usual so that its predictions are far apart."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(scale)
+    return model.eval()
+
+
+def save_tiny(folder: Path, *, tokenizer: object, seed: int) -> Path:
+    """Write a two-layer Llama with grouped queries, and its tokenizer, as a user's own model folder."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    tiny_model(config, seed=seed).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_registry(folder: Path) -> Path:
+    """A registry of two tiny models of different tokenizers, and a pair of them."""
+    chat = byte_level(eos="<|im_end|>", special=["<|im_start|>"])
+    chat.chat_template = CHATML
+    save_tiny(folder / "strong", tokenizer=chat, seed=1)
+    save_tiny(folder / "weak", tokenizer=sentence_piece(kind="first"), seed=2)
+    (folder / "models.toml").write_text(entry("tiny-strong", "strong") + entry("tiny-weak", "weak"))
+    (folder / "pairs.toml").write_text(pair_entry("tiny", "tiny-strong", "tiny-weak"))
+    return folder
+
+
+def entry(model_id: str, folder: str) -> str:
+    """A models.toml entry of a folder beside it."""
+    return (
+        f'[[models]]\nmodel_id = "{model_id}"\nsource = {{ folder = "{folder}" }}\n'
+        'format = "safetensors"\nmethod = "sft"\nn_params = 30_000\nlicence = "apache-2.0"\n\n'
+    )
+
+
+def pair_entry(pair_id: str, strong: str, weak: str) -> str:
+    """A pairs.toml entry."""
+    return f'[[pairs]]\npair_id = "{pair_id}"\nstrong = "{strong}"\nweak = "{weak}"\n\n'
