@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 
-from bench.study.design import Rows, Study, accuracy, once
+from bench.study.design import Rows, Study, accuracy, plain_accuracy
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Accuracies (draws, levels, pairs) and how often each pair stands (draws, pairs) -> estimates (draws, k)."""
@@ -37,7 +37,7 @@ class Resampling(NamedTuple):
 
 def estimate(correct: np.ndarray, study: Study, rows: Rows, statistic: Statistic) -> np.ndarray:
     """The statistic of the sample itself, (k,); arguments as in `crossed_bootstrap`."""
-    return statistic(accuracy(correct, rows, once(rows)), np.ones((1, len(study.strong))))[0]
+    return statistic(plain_accuracy(correct, rows)[None], np.ones((1, len(study.strong))))[0]
 
 
 def crossed_bootstrap(
@@ -77,6 +77,15 @@ def draw_prompts(rows: Rows, n_draws: int, *, rng: np.random.Generator) -> np.nd
     return rng.standard_exponential((n_draws, rows.cluster.max() + 1))[:, rows.cluster]
 
 
+def prompt_bootstrap(correct: np.ndarray, rows: Rows, *, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Accuracies when the prompts alone are drawn again, the same ones for every pair, (draws, levels, pairs)."""
+    parts = [
+        accuracy(correct, rows, draw_prompts(rows, min(_CHUNK, n_draws - start), rng=rng))
+        for start in range(0, n_draws, _CHUNK)
+    ]
+    return np.concatenate(parts)
+
+
 def draw_models(family: np.ndarray, n_draws: int, *, rng: np.random.Generator) -> np.ndarray:
     """How often each model is drawn, (draws, models); counts of a family sum to its size."""
     times = np.empty((n_draws, len(family)))
@@ -100,7 +109,9 @@ def basic_interval(estimate: float, draws: np.ndarray, *, level: float = 0.95) -
     known = draws[~np.isnan(draws)]
     if np.isnan(estimate) or len(known) < 0.95 * len(draws):
         return np.nan, np.nan
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    # the k-th smallest and the k-th largest with k = tail x (n + 1): of 999 draws the 25th and the 975th
+    k = max(1, int((len(known) + 1) * (1 - level) / 2 + 1e-9))
+    low, high = np.sort(known)[[k - 1, len(known) - k]]
     return 2 * estimate - high, 2 * estimate - low
 
 

@@ -19,7 +19,7 @@ from bench.study.bootstrap import (
     crossed_bootstrap,
     estimate,
 )
-from bench.study.design import Judged, Rows, Study, accuracy, gaps, once, oriented, with_scores
+from bench.study.design import Judged, OnAxis, Rows, Study, on_axis, oriented, plain_accuracy
 from bench.study.effects import EFFECTS, effects
 from bench.study.qap import QapTest, qap, relabellings
 
@@ -92,27 +92,23 @@ def correlate(
     frames = []
     for reward, answer in answers.items():
         for axis, performance in axes.items():
-            scored, kept = with_scores(study, performance)
-            known = performance[np.isfinite(performance)]
-            part = Judged(answer.forward[kept], answer.turned[kept])
             rngs = (np.random.default_rng(boot_seed), np.random.default_rng(label_seed))
-            frame = _on_axis(scored, rows, part, known, resampling=resampling, rngs=rngs)
+            frame = _effects(on_axis(study, answer, performance), rows, resampling=resampling, rngs=rngs)
             frames.append(frame.assign(reward=reward, performance=axis))
     return pd.concat(frames, ignore_index=True)[list(CORRELATION)]
 
 
-def groups_of(study: Study, rows: Rows, gap: np.ndarray, answers: np.ndarray) -> tuple[Group, ...]:
+def groups_of(axis: OnAxis, rows: Rows, answers: np.ndarray) -> tuple[Group, ...]:
     """What is estimated: each level over all families, then the overall score inside each family.
 
     Args:
-        study: Models and pairs.
+        axis: Models and pairs; pairs of gap 0 are left out.
         rows: Its levels.
-        gap: (pairs,), points; pairs of gap 0 are left out.
         answers: Accuracy, (levels, pairs); pairs without one are left out.
     """
-    usable = (gap != 0) & np.isfinite(answers)
+    usable = (axis.gap != 0) & np.isfinite(answers)
     found = [Group(level, ALL, np.flatnonzero(usable[level])) for level in range(len(rows.levels))]
-    family = study.family[study.strong]
+    family = axis.study.family[axis.study.strong]
     for name in np.unique(family):
         found.append(Group(0, str(name), np.flatnonzero(usable[0] & (family == name))))
     return tuple(group for group in found if len(group.pairs))
@@ -121,34 +117,6 @@ def groups_of(study: Study, rows: Rows, gap: np.ndarray, answers: np.ndarray) ->
 def interval_of(estimator: str) -> Callable[[float, np.ndarray], tuple[float, float]]:
     """The interval that an estimator gets."""
     return correlation_interval if estimator in _CORRELATIONS else basic_interval
-
-
-def _on_axis(
-    study: Study, rows: Rows, answer: Judged, performance: np.ndarray, *, resampling: Resampling, rngs: tuple
-) -> pd.DataFrame:
-    """CORRELATION but for reward and performance, of models that all have a score."""
-    gap = gaps(study, performance)
-    correct = oriented(answer, gap)
-    groups = groups_of(study, rows, gap, accuracy(correct, rows, once(rows))[0])
-    statistic = Effects(np.abs(gap), groups)
-    shape = (len(groups), len(EFFECTS))
-    estimates = estimate(correct, study, rows, statistic).reshape(shape)
-    draws = crossed_bootstrap(correct, study, rows, statistic, resampling=resampling, rng=rngs[0])
-    labels = relabellings(study.family, n_draws=resampling.n_draws, rng=rngs[1])
-    tests = Parallel(n_jobs=resampling.n_jobs)(
-        delayed(_test)(study, performance, group, _both(answer, rows, group), labels) for group in groups
-    )
-    lines = []
-    for group, values, drawn, test in zip(
-        groups, estimates, np.moveaxis(draws.reshape(-1, *shape), 0, 2), tests, strict=True
-    ):
-        for estimator, value, sample in zip(EFFECTS, values, drawn, strict=True):
-            low, high = interval_of(estimator)(value, sample)
-            line = describe(group, study, rows) | {"estimator": estimator, "estimate": value, "low": low, "high": high}
-            lines.append(line | {"p_value": test.exchangeable if estimator == "spearman" else np.nan})
-            if estimator == "spearman":
-                lines.append(line | {"estimator": SIGN_ONLY, "p_value": test.sign_only})
-    return pd.DataFrame(lines)
 
 
 def describe(group: Group, study: Study, rows: Rows) -> dict:
@@ -164,16 +132,42 @@ def describe(group: Group, study: Study, rows: Rows) -> dict:
     }
 
 
-def _both(answer: Judged, rows: Rows, group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy of every pair on the group's level, forward and turned, (pairs,) each."""
-    forward, turned = (accuracy(correct, rows, once(rows))[0, group.level] for correct in answer)
-    return forward, turned
+def _effects(axis: OnAxis, rows: Rows, *, resampling: Resampling, rngs: tuple) -> pd.DataFrame:
+    """CORRELATION but for reward and performance."""
+    correct = oriented(axis)
+    groups = groups_of(axis, rows, plain_accuracy(correct, rows))
+    statistic = Effects(np.abs(axis.gap), groups)
+    shape = (len(groups), len(EFFECTS))
+    estimates = estimate(correct, axis.study, rows, statistic).reshape(shape)
+    draws = crossed_bootstrap(correct, axis.study, rows, statistic, resampling=resampling, rng=rngs[0])
+    tests = _tests(axis, rows, groups, resampling=resampling, rng=rngs[1])
+    lines = []
+    for group, values, drawn, test in zip(
+        groups, estimates, np.moveaxis(draws.reshape(-1, *shape), 0, 2), tests, strict=True
+    ):
+        for estimator, value, sample in zip(EFFECTS, values, drawn, strict=True):
+            low, high = interval_of(estimator)(value, sample)
+            line = describe(group, axis.study, rows) | {"estimator": estimator, "estimate": value}
+            line |= {"low": low, "high": high, "p_value": np.nan}
+            if estimator == "spearman":
+                lines.append(line | {"p_value": test.exchangeable})
+                lines.append(line | {"estimator": SIGN_ONLY, "p_value": test.sign_only})
+            else:
+                lines.append(line)
+    return pd.DataFrame(lines)
 
 
-def _test(
-    study: Study, performance: np.ndarray, group: Group, both: tuple[np.ndarray, np.ndarray], labels: np.ndarray
-) -> QapTest:
-    """QAP over a group's pairs and those that a relabelling gives a gap."""
-    inside = np.full(len(study.strong), group.family == ALL) | (study.family[study.strong] == group.family)
-    pairs = study._replace(strong=study.strong[inside], weak=study.weak[inside])
-    return qap(pairs, performance, both[0][inside], both[1][inside], labels)
+def _tests(
+    axis: OnAxis, rows: Rows, groups: tuple[Group, ...], *, resampling: Resampling, rng: np.random.Generator
+) -> list[QapTest]:
+    """QAP of each group, over its pairs and those that only a relabelling gives a gap."""
+    labels = relabellings(axis.study.family, n_draws=resampling.n_draws, rng=rng)
+    forward, turned = (plain_accuracy(correct, rows) for correct in axis.answers)
+    family = axis.study.family[axis.study.strong]
+    tasks = []
+    for group in groups:
+        inside = (family == group.family) | (group.family == ALL)
+        pairs = axis.study._replace(strong=axis.study.strong[inside], weak=axis.study.weak[inside])
+        sides = (forward[group.level, inside], turned[group.level, inside])
+        tasks.append(delayed(qap)(pairs, axis.performance, *sides, labels))
+    return Parallel(n_jobs=resampling.n_jobs)(tasks)

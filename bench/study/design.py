@@ -83,13 +83,27 @@ def performance_of(study: Study, scores: Mapping[str, float]) -> np.ndarray:
     return np.array([scores.get(model_id, np.nan) for model_id in study.model_ids], dtype=float)
 
 
-def with_scores(study: Study, performance: np.ndarray) -> tuple[Study, np.ndarray]:
-    """The study without the models that have no score, and which pairs are left, (pairs,), bool."""
+class OnAxis(NamedTuple):
+    """A study's models that have a score on one performance axis, and their pairs."""
+
+    study: Study
+    performance: np.ndarray
+    """Published score of each of its models, (models,), points."""
+    gap: np.ndarray
+    """Performance(strong) - performance(weak), (pairs,), points; negative where the axis turns a pair round."""
+    answers: Judged
+
+
+def on_axis(study: Study, answers: Judged, performance: np.ndarray) -> OnAxis:
+    """Leaves out the models without a score, NaN in `performance` (models,), and their pairs."""
     known = np.isfinite(performance)
     kept = known[study.strong] & known[study.weak]
     position = np.cumsum(known) - 1
-    left = Study(study.model_ids[known], study.family[known], position[study.strong[kept]], position[study.weak[kept]])
-    return left, kept
+    scored = Study(
+        study.model_ids[known], study.family[known], position[study.strong[kept]], position[study.weak[kept]]
+    )
+    left = Judged(answers.forward[kept], answers.turned[kept])
+    return OnAxis(scored, performance[known], gaps(scored, performance[known]), left)
 
 
 def gaps(study: Study, performance: np.ndarray) -> np.ndarray:
@@ -149,9 +163,9 @@ def judged(margins: np.ndarray) -> Judged:
     return Judged(np.where(scored, margins > 0, np.nan), np.where(scored, margins < 0, np.nan))
 
 
-def oriented(answers: Judged, gap: np.ndarray) -> np.ndarray:
-    """Right and wrong, (pairs, rows), with the better performing model as the strong one; gap is (pairs,), points."""
-    return np.where((gap < 0)[:, None], answers.turned, answers.forward)
+def oriented(axis: OnAxis) -> np.ndarray:
+    """Right and wrong, (pairs, rows), with the better performing model as the strong one."""
+    return np.where((axis.gap < 0)[:, None], axis.answers.turned, axis.answers.forward)
 
 
 def accuracy(correct: np.ndarray, rows: Rows, times: np.ndarray) -> np.ndarray:
@@ -184,9 +198,9 @@ def accuracy(correct: np.ndarray, rows: Rows, times: np.ndarray) -> np.ndarray:
     return np.round(result, 10)
 
 
-def once(rows: Rows) -> np.ndarray:
-    """`times` for every row counted once, (1, rows)."""
-    return np.ones((1, len(rows.subset)))
+def plain_accuracy(correct: np.ndarray, rows: Rows) -> np.ndarray:
+    """Weighted accuracy with every row counted once, (levels, pairs)."""
+    return accuracy(correct, rows, np.ones((1, len(rows.subset))))[0]
 
 
 def _problem_keys(example: Example) -> list[tuple]:

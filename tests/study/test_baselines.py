@@ -1,0 +1,125 @@
+"""What else a pair's accuracy could be, and how much rests on single models or scores."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+
+from bench.schema import CORRELATION
+from bench.study.baselines import (
+    BASELINES,
+    GAP_NOISE,
+    LEFT_OUT,
+    REGRESSION,
+    baseline_judges,
+    gap_noise,
+    leave_one_out,
+    regression,
+    two_slopes,
+)
+from bench.study.bootstrap import Resampling
+from bench.study.design import Rows, Study, judged, on_axis, plain_accuracy
+
+NAN = float("nan")
+FAMILY = np.array(["f"] * 5 + ["g"] * 4)
+FIRST, SECOND = (np.concatenate([a, b + 5]) for a, b in zip(np.triu_indices(5, 1), np.triu_indices(4, 1), strict=True))
+STUDY = Study(np.array(list("abcdefghi")), FAMILY, FIRST, SECOND)
+SCORES = np.array([30.0, 25, 24, 18, 11, 9, 7.5, 7.5, 2])
+ROWS = Rows((("overall", "score"),), np.full((1, 60), 1 / 60), np.zeros(60, dtype=int), np.arange(60))
+
+
+def axis():
+    rng = np.random.default_rng(0)
+    model_margins = rng.standard_normal((9, 60)) + 0.03 * SCORES[:, None]
+    return on_axis(STUDY, judged(model_margins[FIRST] - model_margins[SECOND]), SCORES)
+
+
+def test_each_baseline_judges_as_it_is_called():
+    pair = Study(np.array(["s", "w"]), np.array(["f", "f"]), np.array([0]), np.array([1]))
+    margins = np.array([[2.0, -1, 1, NAN], [1.0, -3, 2, 1]])
+    found = baseline_judges(pair, margins, np.array([5.0, -5, 0, 5]))
+    assert tuple(found) == BASELINES
+    expected = {
+        "strong-alone": ([1, 0, 1, NAN], [1, 0, 1, 1]),
+        "minus-weak-alone": ([0, 1, 0, 0], [0, 1, 0, NAN]),
+        "longer": ([1, 0, 0, 1], [1, 0, 0, 1]),
+        # the pair's margins are 1, 2, -1 and unknown; the third row's responses are equally long
+        "prefers-longer": ([1, 0, 0, NAN], [0, 1, 0, NAN]),
+        "chance": ([0.5] * 4, [0.5] * 4),
+    }
+    for name, (forward, turned) in expected.items():
+        np.testing.assert_equal(found[name].forward[0], np.array(forward, dtype=float))
+        np.testing.assert_equal(found[name].turned[0], np.array(turned, dtype=float))
+
+
+def test_two_slopes_are_ordinary_least_squares_with_an_intercept_a_block():
+    rng = np.random.default_rng(1)
+    first, second, y = rng.random((3, 20))
+    weights = rng.integers(0, 3, 20).astype(float)
+    block = np.array(["f", "g"] * 10)
+    design = np.column_stack([first, second, block == "f", block == "g"]).astype(float)
+    expected = sm.WLS(y, design, weights=weights).fit().params[:2]
+    assert two_slopes(first, second, y[None], weights[None], block)[0] == pytest.approx(expected)
+    plain = sm.WLS(y, sm.add_constant(design[:, :2]), weights=weights).fit().params[1:]
+    assert two_slopes(first, second, y[None], weights[None], np.zeros(20))[0] == pytest.approx(plain)
+
+
+def test_slopes_on_variables_that_go_together_are_missing():
+    first = np.arange(5.0)
+    assert np.isnan(two_slopes(first, 2 * first, first[None] ** 2, np.ones((1, 5)), np.zeros(5))).all()
+
+
+def test_the_regression_holds_the_strong_models_performance():
+    table = regression(axis(), ROWS, resampling=Resampling(199), rng=np.random.default_rng(0))
+    assert tuple(table.columns) == CORRELATION
+    assert table["estimator"].tolist() == list(REGRESSION)
+    assert (table["low"] < table["high"]).all()
+    assert (table["n_pairs"].iloc[0], table["n_models"].iloc[0]) == (15, 9)
+    used = axis().gap != 0
+    y = 100 * plain_accuracy(axis().answers.forward, ROWS)[0][used]
+    design = sm.add_constant(np.column_stack([axis().gap, SCORES[FIRST]])[used])
+    assert table["estimate"].iloc[:2].tolist() == pytest.approx(sm.OLS(y, design).fit().params[1:].tolist())
+
+
+def test_each_model_and_each_family_is_left_out_once():
+    table = leave_one_out(axis(), ROWS)
+    assert tuple(table.columns) == LEFT_OUT
+    assert table["left_out_name"].tolist() == [*"abcdefghi", "f", "g"]
+    # a is in 4 of the 15 pairs with a gap; family g has 5 of them
+    assert table.loc[0, ["n_pairs", "n_models"]].tolist() == [11, 8]
+    assert table.iloc[-1][["left_out", "n_pairs", "n_models"]].tolist() == ["family", 10, 5]
+    kept = (axis().gap != 0) & (FIRST != 0) & (SECOND != 0)
+    y = plain_accuracy(axis().answers.forward, ROWS)[0]
+    assert table.loc[0, "estimate"] == pytest.approx(stats.spearmanr(axis().gap[kept], y[kept]).statistic)
+
+
+def test_a_study_of_one_family_cannot_do_without_it():
+    inside = FAMILY[FIRST] == "g"
+    alone = Study(STUDY.model_ids[5:], FAMILY[5:], FIRST[inside] - 5, SECOND[inside] - 5)
+    margins = np.random.default_rng(0).standard_normal((6, 60))
+    table = leave_one_out(on_axis(alone, judged(margins), SCORES[5:]), ROWS)
+    without = table[table["left_out"] == "family"].iloc[0]
+    assert (without["left_out_name"], without["n_pairs"]) == ("g", 0)
+    assert np.isnan(without["estimate"])
+
+
+def test_noise_in_the_scores_is_counted_and_wears_rho_off():
+    table = gap_noise(axis(), ROWS, rng=np.random.default_rng(0), n_draws=400).set_index("stderr_points")
+    assert tuple(table.reset_index().columns[1:]) == tuple(c for c in GAP_NOISE if c != "stderr_points")
+    none, one, two = (table.loc[stderr] for stderr in (0.0, 1.0, 2.0))
+    used = axis().gap != 0
+    rho = stats.spearmanr(axis().gap[used], plain_accuracy(axis().answers.forward, ROWS)[0][used]).statistic
+    assert (none["estimate"], none["low"], none["high"]) == pytest.approx((rho, rho, rho))
+    assert (none["n_uncertain"], none["share_turned"], none["n_pairs"]) == (1, 0, 16)
+    # gaps below 2.77 points: b-c 1, f-g 1.5, f-h 1.5, g-h 0; below 5.54 also a-b 5 and none else
+    assert one["n_uncertain"] == int((np.abs(axis().gap) < 1.96 * 2**0.5).sum()) == 4
+    assert two["n_uncertain"] == int((np.abs(axis().gap) < 1.96 * 2 * 2**0.5).sum())
+    assert 0 < one["share_turned"] < two["share_turned"] < 0.25
+    assert two["high"] - two["low"] > one["high"] - one["low"] > 0
+
+
+def test_a_seed_repeats_the_noise():
+    tables = [gap_noise(axis(), ROWS, rng=np.random.default_rng(s), n_draws=50) for s in (1, 1, 2)]
+    pd.testing.assert_frame_equal(tables[0], tables[1])
+    assert not tables[0].equals(tables[2])
