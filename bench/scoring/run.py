@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from bench.entries import HubSource, ModelSpec
-from bench.schema import NONFINITE, OK, SCHEMA_VERSION, SCORES, TOO_LONG, Dataset, ScoreKey
+from bench.schema import NONFINITE, OK, SCHEMA_VERSION, SCORES, TOO_LONG, Dataset, PreconditionError, ScoreKey
 from bench.scoring import ATTENTION, PLAIN, SPAN, fetch
 from bench.scoring.device import DTYPES, default_device, default_dtype
 from bench.store import ScoreSet, Store
 
-BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
+BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 PART_BUDGETS = 16
 """Batch budgets a part holds: what a kill can cost."""
 PRECISION_ROWS = 16
@@ -78,7 +78,13 @@ def make_ready(work: Work, options: Options) -> Ready:
 
 
 def device_name(options: Options) -> str:
-    """The device that a run uses, "cpu" or "cuda"."""
+    """The device that a run uses, "cpu" or "cuda".
+
+    Raises:
+        PreconditionError: the one that the user wants is not there.
+    """
+    if options.device == "cuda" and default_device() != "cuda":
+        raise PreconditionError("--device cuda: torch finds no GPU on this machine")
     return default_device() if options.device == "auto" else options.device
 
 
