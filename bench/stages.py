@@ -74,6 +74,8 @@ def redo_subjects(
 def _score_all(
     registry: Registry, subjects: Sequence[Subject], dataset: Dataset, store: Store, options: run.Options
 ) -> tuple[dict[tuple[str, str], ScoreSet], list[str], int]:
+    # A device that is not there shows before anything is fetched.
+    run.device_name(options)
     passes = list(dict.fromkeys(side for subject in subjects for side in subject.passes()))
     sets, errors, code = {}, [], 1
     ready = {}
@@ -104,7 +106,7 @@ def reward(
 ) -> list[float]:
     """Reward of each response to one conversation: log p_strong - log p_weak, nats (arXiv 2411.02481)."""
     example = Example("messages", "", tuple(messages), tuple((str(i), text) for i, text in enumerate(responses)))
-    if not responses or messages[-1].role == "assistant":
+    if not responses or not messages or messages[-1].role == "assistant":
         raise UsageError("a reward needs messages that end on a user turn, and at least one response")
     dataset = Dataset("", "", "", (example,))
     logps = [scorer.response_logps(example) for scorer in scorers(registry, pair, dataset, options)]

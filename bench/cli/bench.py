@@ -25,7 +25,7 @@ from bench.cli.options import (
     TemplateMode,
     TemplateOption,
 )
-from bench.cli.select import load, one_example, printable, select, show_board
+from bench.cli.select import load, one_example, printable, select, show_boards
 
 PARTLY = 3
 """Exit code of a run in which some models failed and the others' pairs are done."""
@@ -55,8 +55,7 @@ def run(
     dataset = load(data, limit)
     options = Options(dtype.value, device.value, batch_tokens)
     outcome = run_subjects(known, subjects, dataset, Store(results), options=options, reward=reward.value)
-    for folder in outcome.folders:
-        show_board(folder, as_json=as_json)
+    show_boards(outcome.folders, as_json=as_json)
     for line in outcome.errors:
         print(f"drsow: {printable(line)}", file=sys.stderr)
     if outcome.errors:
@@ -82,10 +81,8 @@ def leaderboard(
 
     known, subjects = select(registry, pair, study, template)
     dataset = load(data, limit)
-    dataset = load(data, limit)
     folders = redo_subjects(known, subjects, dataset, Store(results), dtype=dtype.value, reward=reward.value)
-    for folder in folders:
-        show_board(folder, as_json=as_json)
+    show_boards(folders, as_json=as_json)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -56,17 +57,18 @@ def emit(frame: pd.DataFrame, output: Format) -> None:
     elif output is Format.json:
         print(frame.to_json(orient="records", force_ascii=False, indent=1))
     else:
-        print(frame.fillna("").to_string(index=False))
+        print(frame.astype(object).where(frame.notna(), "").to_string(index=False))
 
 
-def show_board(folder: Path, *, as_json: bool) -> None:
-    """Print a results folder's leaderboard."""
-    board = read_csv(folder / "leaderboard.csv")
-    if as_json:
-        emit(board, Format.json)
+def show_boards(folders: Sequence[Path], *, as_json: bool) -> None:
+    """Print the leaderboards of results folders; as JSON they are one list."""
+    boards = [read_csv(folder / "leaderboard.csv") for folder in folders]
+    if as_json and boards:
+        emit(pd.concat(boards, ignore_index=True), Format.json)
         return
-    print(board_text(board))
-    print(f"\n{folder / 'leaderboard.csv'}")
+    for folder, board in zip(folders, boards, strict=True):
+        print(board_text(board))
+        print(f"\n{folder / 'leaderboard.csv'}")
 
 
 def board_text(board: pd.DataFrame) -> str:

@@ -2,8 +2,6 @@
 
 import functools
 
-import torch
-
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 """What a user types -> torch's name."""
 
@@ -11,6 +9,9 @@ DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 @functools.cache
 def default_device() -> str:
     """ "cuda" where there is a GPU, else "cpu"."""
+    # Imported here: what only reads the store needs no torch.
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -18,5 +19,7 @@ def default_dtype(device: str) -> str:
     """ "bf16" on GPUs and on processors that multiply it in hardware, else "fp32"; never fp16."""
     if device == "cuda":
         return "bf16"
+    import torch
+
     capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if capable else "fp32"

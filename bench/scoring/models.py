@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from bench.schema import DrsowError
@@ -19,11 +20,8 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     Raises:
         DrsowError: there is none, or only one without offsets (a slow one).
     """
-    with quiet():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError) as error:
-            raise DrsowError(f"{folder}: no tokenizer can be loaded: {str(error).splitlines()[0]}") from None
+    with _loading(f"{folder}: its tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if not tokenizer.is_fast:
         raise DrsowError(f"{folder}: its tokenizer has no tokenizer.json")
     return tokenizer
@@ -31,38 +29,65 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
 
 def context_tokens(folder: Path, *, trust_remote_code: bool = False) -> int:
     """The longest sequence that the model's configuration allows, in tokens."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
-    return int(config.max_position_embeddings)
+    with _loading(f"{folder}: its configuration"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
+        return int(config.max_position_embeddings)
 
 
 def load_model(folder: Path, *, dtype: torch.dtype, device: str, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal language model, ready for the engine; what one GPU cannot hold is spread over all of them."""
+    """A causal language model, ready for the engine; what one GPU cannot hold is spread over all of them.
+
+    Raises:
+        DrsowError: its files cannot be read or lack a weight, or the engine does not support it.
+    """
     spread = device == "cuda" and torch.cuda.device_count() > 1
-    with quiet():
-        model = AutoModelForCausalLM.from_pretrained(
+    with _loading(f"{folder}: the model"):
+        model, found = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
             attn_implementation="sdpa",
             device_map="auto" if spread else None,
             trust_remote_code=trust_remote_code,
+            output_loading_info=True,
         )
+    _check_whole(str(folder), found)
     return engine.prepare(model if spread else model.to(device))
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Write a GGUF file's model, dequantised to float32, and its tokenizer as a folder of safetensors."""
-    with quiet():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        except (OSError, ValueError, KeyError) as error:
-            raise DrsowError(f"{gguf.name}: cannot be read: {str(error).splitlines()[0]}") from None
+    with _loading(gguf.name):
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
+        )
+        _check_whole(gguf.name, found)
         # The weights are plain float32 now; while these two stay, transformers refuses to write them.
         model.hf_quantizer = None
         del model.config.quantization_config
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def _check_whole(name: str, found: dict) -> None:
+    # transformers makes up what a file lacks, at random, and says so in a log alone.
+    if missing := sorted(found["missing_keys"]):
+        raise DrsowError(f"{name}: {missing[0]} is not in its files ({len(missing)} weights are missing)")
+
+
+@contextlib.contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Load something quietly; what cannot be read is one clear error."""
+    unreadable = (AttributeError, ImportError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
+    with quiet():
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except unreadable as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DrsowError(f"{name} cannot be loaded: {reason}") from error
 
 
 @contextlib.contextmanager

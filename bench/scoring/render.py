@@ -69,9 +69,9 @@ class Template:
         """Put a system turn into the first user turn where the template knows no system role."""
         if messages[0].role != "system" or self.knows_system:
             return messages
-        system, *rest = messages
-        first = "\n\n".join(m.content for m in (system, *rest[:1]) if m.content)
-        return [Message("user", first), *rest[1:]]
+        joined = messages[:2] if [m.role for m in messages[1:2]] == ["user"] else messages[:1]
+        text = "\n\n".join(m.content for m in joined if m.content)
+        return [Message("user", text), *messages[len(joined) :]]
 
     @cached_property
     def knows_system(self) -> bool:
