@@ -1,0 +1,152 @@
+"""Pairs against pairs on the same rows."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from bench.study.bootstrap import prompt_bootstrap
+from bench.study.compare import COMPARISON, compare, confidence_set, holm
+from bench.study.design import Rows
+
+NAN = float("nan")
+
+
+def plain_rows(n_rows: int, n_clusters: int | None = None) -> Rows:
+    cluster = np.arange(n_rows) % (n_clusters or n_rows)
+    return Rows((("overall", "score"),), np.full((1, n_rows), 1 / n_rows), np.zeros(n_rows, dtype=int), cluster)
+
+
+def table(correct: np.ndarray, rows: Rows, comparisons=(("a", "b"),), *, seed: int = 0):
+    names = [chr(ord("a") + number) for number in range(len(correct))]
+    return compare(correct, names, rows, comparisons, rng=np.random.default_rng(seed), n_draws=999)
+
+
+def answers(n_both: int, n_first: int, n_second: int, n_none: int) -> np.ndarray:
+    first = [1] * n_both + [1] * n_first + [0] * n_second + [0] * n_none
+    second = [1] * n_both + [0] * n_first + [1] * n_second + [0] * n_none
+    return np.array([first, second], dtype=float)
+
+
+def test_mcnemar_is_the_binomial_test_of_the_rows_that_one_pair_alone_gets_right():
+    row = table(answers(50, 12, 3, 35), plain_rows(100)).iloc[0]
+    assert tuple(row.index) == COMPARISON
+    assert (row["n_first_only"], row["n_second_only"], row["n_rows"]) == (12, 3, 100)
+    # 2 x (C(15,0) + C(15,1) + C(15,2) + C(15,3)) / 2^15 = 2 x 576 / 32768
+    assert row["p_mcnemar"] == pytest.approx(1152 / 32768)
+    assert row["p_mcnemar"] == pytest.approx(binomtest(12, 15).pvalue)
+
+
+def test_the_difference_is_weighted_and_its_interval_is_paired():
+    row = table(answers(50, 12, 3, 35), plain_rows(100)).iloc[0]
+    assert row["difference"] == pytest.approx(0.09)
+    # the differences are 12 x 1, 3 x -1, 85 x 0: their standard error is sqrt(0.15 - 0.09²) / 10 = 0.0377
+    assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * 0.0377, rel=0.1)
+    assert row["low"] < 0.09 < row["high"]
+    assert 0.005 < row["p_bootstrap"] < 0.05
+
+
+def test_rows_of_one_problem_count_as_one_for_the_bootstrap():
+    correct = np.tile(answers(4, 4, 1, 3), 6)
+    row = table(correct, plain_rows(72, 12)).iloc[0]
+    assert (row["n_rows"], row["n_clusters"]) == (72, 12)
+    assert row["p_mcnemar"] < 0.01
+    assert row["p_bootstrap"] > 0.05
+
+
+def test_equal_pairs_differ_by_nothing():
+    row = table(answers(5, 0, 0, 5), plain_rows(10)).iloc[0]
+    assert (row["difference"], row["low"], row["high"]) == (0, 0, 0)
+    assert (row["p_mcnemar"], row["p_bootstrap"]) == (1, 1)
+
+
+def test_a_row_that_one_pair_lacks_is_no_comparison():
+    correct = answers(5, 2, 1, 2)
+    correct[1, 5] = NAN
+    row = table(correct, plain_rows(10)).iloc[0]
+    assert (row["n_rows"], row["n_first_only"]) == (9, 1)
+    assert row["difference"] == pytest.approx(0)
+
+
+def test_each_level_is_compared():
+    levels = (("overall", "score"), ("section", "chat"))
+    rows = Rows(levels, np.array([[0.1] * 5 + [0.5 / 5] * 5, [0.2] * 5 + [0] * 5]), np.arange(10) // 5, np.arange(10))
+    correct = np.array([[1, 1, 1, 0, 0, 1, 1, 1, 1, 1], [0, 0, 1, 0, 0, 1, 1, 1, 1, 1]], dtype=float)
+    found = table(correct, rows).set_index("name")
+    assert found.loc["score", "difference"] == pytest.approx(0.2)
+    assert found.loc["chat", "difference"] == pytest.approx(0.4)
+    assert found.loc["chat", "n_rows"] == 5
+
+
+def test_holm_multiplies_the_smallest_p_by_the_size_of_the_declared_set():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    np.testing.assert_allclose(holm([0.01, NAN, 0.04]), [0.02, NAN, 0.04])
+
+
+def test_holm_is_over_the_comparisons_asked_for():
+    rng = np.random.default_rng(0)
+    correct = (rng.random((3, 200)) < np.array([[0.7], [0.6], [0.5]])).astype(float)
+    asked = [("a", "b"), ("a", "c")]
+    found = table(correct, plain_rows(200), asked)
+    assert found[["first", "second"]].to_numpy().tolist() == [list(pair) for pair in asked]
+    assert found["p_mcnemar_holm"].tolist() == pytest.approx(holm(found["p_mcnemar"]).tolist())
+    alone = table(correct, plain_rows(200), asked[:1])
+    assert alone["p_mcnemar_holm"].tolist() == alone["p_mcnemar"].tolist()
+
+
+def test_a_seed_changes_the_draws_and_repeats_them():
+    correct = answers(50, 12, 3, 35)
+    first, again, other = (table(correct, plain_rows(100), seed=seed) for seed in (1, 1, 2))
+    assert first.equals(again)
+    assert first["low"].iloc[0] != other["low"].iloc[0]
+
+
+def confidence(correct: np.ndarray, *, seed: int = 0, n_draws: int = 499) -> np.ndarray:
+    rows = plain_rows(correct.shape[1])
+    draws = prompt_bootstrap(correct, rows, n_draws=n_draws, rng=np.random.default_rng(seed))[:, 0]
+    return confidence_set(correct.mean(axis=1), draws)
+
+
+def test_a_pair_far_below_the_best_is_not_in_the_set():
+    rng = np.random.default_rng(0)
+    correct = (rng.random((4, 500)) < np.array([[0.8], [0.79], [0.5], [0.3]])).astype(float)
+    p_values = confidence(correct)
+    assert (p_values[:2] > 0.05).all()
+    assert (p_values[2:] < 0.05).all()
+    assert p_values.max() == 1
+
+
+def test_the_p_of_two_pairs_is_that_of_their_difference():
+    correct = answers(50, 12, 3, 35)
+    rows = plain_rows(100)
+    draws = prompt_bootstrap(correct, rows, n_draws=999, rng=np.random.default_rng(0))[:, 0]
+    # worse is the second: its shortfall from the mean is half of the difference, one way as likely as the other
+    reached = np.abs((draws[:, 0] - draws[:, 1]) - 0.09) >= 0.09
+    assert confidence_set(correct.mean(axis=1), draws) == pytest.approx([1, (1 + reached.sum()) / 1000])
+
+
+def test_twins_share_their_fate():
+    rng = np.random.default_rng(1)
+    best = (rng.random(300) < 0.7).astype(float)
+    p_values = confidence(np.array([best, best, (rng.random(300) < 0.4)], dtype=float))
+    assert p_values[:2].tolist() == [1, 1]
+    assert p_values[2] < 0.05
+
+
+def test_p_values_never_fall_as_pairs_go():
+    rng = np.random.default_rng(2)
+    correct = (rng.random((12, 200)) < np.linspace(0.4, 0.6, 12)[:, None]).astype(float)
+    p_values = confidence(correct)
+    order = np.argsort(correct.mean(axis=1))
+    assert p_values[order[0]] == p_values.min()
+    assert p_values[order[-1]] > 0.5
+
+
+def test_the_set_holds_the_best_pair_in_95_of_100_samples():
+    held = []
+    for sample in range(200):
+        rng = np.random.default_rng([7, sample])
+        taste = rng.random(150)
+        # eight equally good pairs that share half of their answers: any of them is the best
+        correct = np.where(rng.random((8, 150)) < 0.5, taste, rng.random((8, 150))) < 0.6
+        held.append(confidence(correct.astype(float), seed=sample, n_draws=199)[0] > 0.05)
+    assert 0.9 <= np.mean(held) <= 1
