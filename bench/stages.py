@@ -10,7 +10,7 @@ from bench.registry import Pair, Registry
 from bench.schema import Dataset, DrsowError, Example, Message, UsageError
 from bench.scoring import run
 from bench.store import ScoreSet, Store
-from bench.study.board import Subject, stored_sets, write_figures, write_results
+from bench.study.board import Subject, stored_sets, write_results
 
 
 class Outcome(NamedTuple):
@@ -44,7 +44,7 @@ def run_subjects(
         if left.pairs:
             mine = {side: sets[side] for side in left.passes()}
             folders.append(write_results(store, registry, left, dataset, mine, reward=reward))
-            write_figures(folders[-1], reward=reward)
+            draw(registry, subject, folders[-1])
     return Outcome(folders, errors, code)
 
 
@@ -69,6 +69,15 @@ def redo_subjects(
         sets = stored_sets(store, subject, dataset, dtype=DTYPES.get(dtype))
         folders.append(write_results(store, registry, subject, dataset, sets, reward=reward))
     return folders
+
+
+def draw(registry: Registry, subject: Subject, folder: Path) -> list[Path]:
+    """Draw a results folder's figures and write its printable tables, from its CSVs alone."""
+    from bench.study.draw import write_figures, write_tables
+
+    axis = subject.axes[0] if subject.axes else None
+    words = f"Data and versions: manifest.json of {folder.parent.name}/{folder.name}."
+    return write_figures(folder, registry, axis=axis) + write_tables(folder, registry, provenance=words)
 
 
 def _score_all(

@@ -96,15 +96,15 @@ def figures(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Draw the figures again from the stored tables."""
+    """Draw the figures and printable tables again from the stored CSVs."""
+    from bench.stages import draw
     from bench.store import Store
-    from bench.study.board import result_folder, write_figures
+    from bench.study.board import result_folder
 
-    _, subjects = select(registry, pair, study, template)
+    known, subjects = select(registry, pair, study, template)
     dataset = load(data, limit)
     for subject in subjects:
-        folder = result_folder(Store(results), subject, dataset, reward=reward.value)
-        for path in write_figures(folder, reward=reward.value):
+        for path in draw(known, subject, result_folder(Store(results), subject, dataset, reward=reward.value)):
             print(path)
 
 

@@ -30,7 +30,9 @@ def select(
     if bool(pair) == bool(study):
         raise UsageError("name what to run: --pair PAIR (once or more) or --study STUDY")
     if study:
-        return known, [Subject(study, tuple(known.study_pairs(known.study(study))), native)]
+        entry = known.study(study)
+        axes = tuple(dict.fromkeys(axis for axis in (entry.performance, entry.second_performance) if axis))
+        return known, [Subject(study, tuple(known.study_pairs(entry)), native, axes)]
     return known, [Subject(name, (known.pair(name),), native) for name in dict.fromkeys(pair)]
 
 

@@ -1,4 +1,4 @@
-"""Stored scores of a pair or study -> accuracy.csv, leaderboard.csv and figures in its results folder."""
+"""Stored scores of a pair or study -> the tables of its results folder."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,29 @@ import numpy as np
 import pandas as pd
 
 from bench.registry import Pair, Registry
-from bench.schema import ACCURACY, LEADERBOARD, Dataset, PreconditionError, UsageError
-from bench.store import ScoreSet, Store, read_csv, write_csv, write_json, write_whole
-from bench.study import figures
+from bench.schema import (
+    ACCURACY,
+    CHOSEN,
+    CORRELATION,
+    LEADERBOARD,
+    MARGINS,
+    REJECTED,
+    Dataset,
+    PreconditionError,
+    UsageError,
+)
+from bench.store import ScoreSet, Store, write_csv, write_json
+from bench.study.analysis import GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse
+from bench.study.bootstrap import Resampling
 from bench.study.leaderboard import bootstrap_scores, leaderboard
-from bench.study.metrics import accuracy, intervals
+from bench.study.metrics import accuracy, accuracy_by_length
 from bench.study.reward import margin_matrix, margins
+
+DRAWS = 10_000
+"""Bootstrap draws and relabellings of a study's statistics."""
+
+SHOWN_PAIRS = 3
+"""Pairs whose every margin is kept in margins.csv: the best."""
 
 Sets = Mapping[tuple[str, str], ScoreSet]
 """(model_id, template) -> complete score set."""
@@ -28,6 +45,8 @@ class Subject(NamedTuple):
     pairs: tuple[Pair, ...]
     native: bool = False
     """Whether each model reads its own chat template."""
+    axes: tuple[str, ...] = ()
+    """performance_ids that a study's gaps are measured in, its own first; none for a pair."""
 
     def passes(self) -> list[tuple[str, str]]:
         """(model_id, owner of the chat template) of every pass that it needs, each once."""
@@ -66,10 +85,11 @@ def stored_sets(store: Store, subject: Subject, dataset: Dataset, *, dtype: str 
 def write_results(
     store: Store, registry: Registry, subject: Subject, dataset: Dataset, sets: Sets, *, reward: str = "sum"
 ) -> Path:
-    """Write accuracy.csv, leaderboard.csv and manifest.json of a subject; returns their folder."""
+    """Write accuracy.csv, leaderboard.csv, margins.csv, length.csv and manifest.json of a subject, for a study what
+    its statistics say too; returns their folder."""
     scores = {key: score_set.read() for key, score_set in sets.items()}
     subsets = pd.Series({e.example_id: e.subset for e in dataset.examples}, name="subset")
-    pairs = pd.DataFrame(subject.pairs)[["pair_id", "strong", "weak", "family", "gap_points"]]
+    pairs = pair_table(subject)
     rows = pd.concat([_margins(subject, pair, scores, subsets) for pair in subject.pairs], ignore_index=True)
     table = accuracy(rows)
     matrix = margin_matrix({model: frame for (model, _), frame in scores.items()}, pairs, reward=reward)
@@ -78,40 +98,47 @@ def write_results(
     draws = bootstrap_scores(matrix.values, subsets.loc[matrix.example_ids], rng=rng)
     board = leaderboard(table[table["reward"] == reward], draws, pairs, _models(registry, sets))
     folder = result_folder(store, subject, dataset, reward=reward)
+    shown = rows[rows["reward"] == reward]
+    best = board["pair_id"].head(SHOWN_PAIRS)
     write_csv(folder / "accuracy.csv", table, ACCURACY)
+    write_csv(folder / "margins.csv", shown[shown["pair_id"].isin(best)], MARGINS)
+    write_csv(folder / "length.csv", *_by_length(shown, next(iter(scores.values()))))
     write_csv(folder / "leaderboard.csv", board, LEADERBOARD)
+    if subject.axes:
+        _write_analysis(folder, registry, subject, dataset, scores)
     write_json(folder / "manifest.json", manifest(subject, dataset, sets))
     return folder
+
+
+def _write_analysis(folder: Path, registry: Registry, subject: Subject, dataset: Dataset, scores: Mapping) -> None:
+    """Write what the statistics say of a study: correlation.csv, left_out.csv, gap_noise.csv."""
+    frames = {model: frame for (model, _), frame in scores.items()}
+    axes = {
+        name: {m: registry.model(m).score(name) for m in frames if name in registry.model(m).scores}
+        for name in subject.axes
+    }
+    found = analyse(
+        frames,
+        pair_table(subject),
+        {example.example_id: example for example in dataset.examples},
+        axes,
+        resampling=Resampling(DRAWS, n_jobs=-1),
+        rng=np.random.default_rng(zlib.crc32(dataset.digest.encode())),
+    )
+    write_csv(folder / "correlation.csv", found.correlation, CORRELATION)
+    write_csv(folder / "left_out.csv", found.left_out, LEFT_OUT_COLUMNS)
+    write_csv(folder / "gap_noise.csv", found.gap_noise, GAP_NOISE_COLUMNS)
+
+
+def pair_table(subject: Subject) -> pd.DataFrame:
+    """pair_id, strong, weak, family, gap_points; one row a pair."""
+    return pd.DataFrame(subject.pairs)[["pair_id", "strong", "weak", "family", "gap_points"]]
 
 
 def result_folder(store: Store, subject: Subject, dataset: Dataset, *, reward: str = "sum") -> Path:
     """Where a subject's tables on a data set lie; a variant other than the plain one is in the name."""
     parts = (["native"] if subject.native else []) + ([reward] if reward != "sum" else [])
     return store.result_dir(subject.name, dataset.slug, "-".join(parts))
-
-
-def write_figures(folder: Path, *, reward: str = "sum") -> list[Path]:
-    """Draw what a results folder's tables hold; each figure stands beside the CSV that it was drawn from."""
-    board = read_csv(folder / "leaderboard.csv")
-    rows = intervals(read_csv(folder / "accuracy.csv").query("reward == @reward"))
-    written = []
-    for index, pair in board.iterrows() if len(board) <= 1 else ():
-        figure = figures.pair_accuracy(rows[rows["pair_id"] == pair["pair_id"]], board.loc[index])
-        written += save(folder / "figures", "accuracy", figure, rows)
-    if len(board) > 1:
-        written += save(folder / "figures", "gap_accuracy", figures.gap_accuracy(board, _no_correlation()), board)
-    return written
-
-
-def save(folder: Path, name: str, figure: object, drawn: pd.DataFrame) -> list[Path]:
-    """Write a figure in every format, and the frame that it shows."""
-    paths = []
-    for suffix in figures.FORMATS:
-        path = folder / f"{name}.{suffix}"
-        write_whole(path, figures.encode(figure, suffix))
-        paths.append(path)
-    write_csv(folder / f"{name}.csv", drawn, tuple(drawn.columns))
-    return paths
 
 
 def manifest(subject: Subject, dataset: Dataset, sets: Sets) -> dict:
@@ -155,6 +182,13 @@ def _margins(subject: Subject, pair: Pair, scores: Mapping, subsets: pd.Series) 
     return margins(scores[strong], scores[weak], subsets, pair_id=pair.pair_id)
 
 
+def _by_length(margins: pd.DataFrame, scores: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Accuracy by the difference in length, and its columns."""
+    sides = {side: rows.set_index("example_id")["n_bytes"] for side, rows in scores.groupby("response_id")}
+    table = accuracy_by_length(margins, sides[CHOSEN] - sides[REJECTED])
+    return table, tuple(table.columns)
+
+
 def _models(registry: Registry, sets: Sets) -> pd.DataFrame:
     rows = []
     for (model_id, _), score_set in sets.items():
@@ -171,7 +205,3 @@ def _models(registry: Registry, sets: Sets) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows).astype({"n_params": "Int64", "n_params_active": "Float64"})
-
-
-def _no_correlation() -> pd.DataFrame:
-    return pd.DataFrame(columns=["reward", "level", "name", "family", "performance", "estimator", "estimate"])

@@ -186,13 +186,15 @@ def accuracy(correct: np.ndarray, rows: Rows, times: np.ndarray) -> np.ndarray:
     right, scored = np.nan_to_num(correct), np.isfinite(correct)
     for subset in np.unique(rows.subset):
         columns = np.flatnonzero(rows.subset == subset)
+        weight = rows.weights[:, columns].sum(axis=1)
+        if not weight.any():
+            continue
         counted = times[:, columns]
         if scored[:, columns].all():
             total = counted.sum(axis=1, keepdims=True)
         else:
             total = counted @ scored[:, columns].T.astype(float)
         share = counted @ right[:, columns].T / np.where(total > 0, total, np.nan)
-        weight = rows.weights[:, columns].sum(axis=1)
         for level in np.flatnonzero(weight):
             result[:, level] += weight[level] * share
     return np.round(result, 10)

@@ -1,0 +1,106 @@
+"""A results folder's tables -> its figures and printable tables. Reads CSVs alone: needs no scores and no model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+from bench.registry import Registry
+from bench.schema import SECTIONS
+from bench.store import read_csv, write_csv, write_whole
+from bench.study import figures, tables
+from bench.study.leaderboard import frontier
+from bench.study.metrics import intervals
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Drawing(NamedTuple):
+    """One figure and the frame that it shows."""
+
+    name: str
+    frame: pd.DataFrame
+    draw: "Callable[[], Figure]"
+
+
+def write_figures(folder: Path, registry: Registry, *, axis: str | None = None) -> list[Path]:
+    """Draw what a results folder's tables hold; each figure stands beside the CSV that it was drawn from.
+
+    Args:
+        folder: A results folder, its leaderboard.csv and accuracy.csv at least.
+        registry: Names the performances.
+        axis: performance_id of a study's gaps; None for a pair.
+
+    Raises:
+        PreconditionError: The folder has no tables: says what to run.
+    """
+    board = read_csv(folder / "leaderboard.csv")
+    written = []
+    for drawing in _drawings(folder, board, registry, axis):
+        for suffix in figures.FORMATS:
+            path = folder / "figures" / f"{drawing.name}.{suffix}"
+            write_whole(path, figures.encode(drawing.draw(), suffix))
+            written.append(path)
+        write_csv(folder / "figures" / f"{drawing.name}.csv", drawing.frame, tuple(drawing.frame.columns))
+    return written
+
+
+def write_tables(folder: Path, registry: Registry, *, provenance: str) -> list[Path]:
+    """Write the RewardBench table and the leaderboard as Markdown, LaTeX and CSV."""
+    board = read_csv(folder / "leaderboard.csv")
+    rows = intervals(_headline(folder, board))
+    made = {"leaderboard": tables.leaderboard_table(board, provenance=provenance)}
+    if rows["level"].eq("section").any():
+        table = tables.rewardbench_table({"plain": rows}, references(registry), provenance=provenance)
+        made["rewardbench"] = table
+    written = []
+    for name, table in made.items():
+        stem = folder / "tables" / name
+        write_whole(stem.with_suffix(".md"), tables.markdown(table).encode())
+        write_whole(stem.with_suffix(".tex"), tables.latex(table).encode())
+        write_csv(stem.with_suffix(".csv"), table.frame, tuple(table.frame.columns))
+        written += [stem.with_suffix(suffix) for suffix in (".md", ".tex", ".csv")]
+    return written
+
+
+def references(registry: Registry) -> pd.DataFrame:
+    """The published rows of the registry's pairs, percent, one row each."""
+    rows = [
+        {"pair_id": pair.pair_id, "source": known.source, "customised": known.customised, **known.percent}
+        for pair in registry.named_pairs()
+        for known in pair.references
+    ]
+    return pd.DataFrame(rows).reindex(columns=["pair_id", "source", "customised", "score", *SECTIONS])
+
+
+def _drawings(folder: Path, board: pd.DataFrame, registry: Registry, axis: str | None) -> list[Drawing]:
+    rows = intervals(_headline(folder, board))
+    by_length, margins = read_csv(folder / "length.csv"), read_csv(folder / "margins.csv")
+    drawn = [
+        Drawing("margins", margins, lambda: figures.margin_distributions(margins, board)),
+        Drawing("length", by_length, lambda: figures.length_accuracy(by_length, board)),
+    ]
+    if axis is None:
+        drawn.append(Drawing("accuracy", rows, lambda: figures.pair_accuracy(rows, board.iloc[0])))
+        return drawn
+    correlation = read_csv(folder / "correlation.csv")
+    shown = correlation[(correlation["reward"] == board["reward"].iloc[0]) & (correlation["performance"] == axis)]
+    words = registry.performances[axis].name
+    best = frontier(board)
+    costed = board["cost_flop"].notna().any()
+    return [
+        *drawn,
+        Drawing("gap_accuracy", board, lambda: figures.gap_accuracy(board, shown, performance=words)),
+        Drawing("strong_weak", board, lambda: figures.strong_weak_heatmap(board)),
+        Drawing("strong_weak_overview", board, lambda: figures.strong_weak_overview(board)),
+        Drawing("subset_pair", rows, lambda: figures.subset_pair_heatmap(rows, board)),
+        *([Drawing("accuracy_cost", best, lambda: figures.accuracy_cost(board, best))] if costed else []),
+    ]
+
+
+def _headline(folder: Path, board: pd.DataFrame) -> pd.DataFrame:
+    """ACCURACY under the leaderboard's reward."""
+    rows = read_csv(folder / "accuracy.csv")
+    return rows[rows["reward"] == board["reward"].iloc[0]].reset_index(drop=True)
