@@ -7,13 +7,11 @@ from pathlib import Path
 import pandas as pd
 
 from bench.files import csv_bytes
-from bench.schema import SCHEMA_VERSION, Dataset, PreconditionError, ScoreKey, UsageError
+from bench.schema import DTYPES, SCHEMA_VERSION, Dataset, PreconditionError, ScoreKey, UsageError
 from bench.store import Store, check_scores, read_csv, write_whole
 
 IMPORTED = "imported"
 """What a key says of how imported numbers came to be."""
-
-DTYPES = {"auto": None, "bf16": "bfloat16", "fp32": "float32"}
 
 
 def export_scores(store: Store, model_id: str, dataset: Dataset, out: Path, *, dtype: str) -> None:
@@ -23,7 +21,7 @@ def export_scores(store: Store, model_id: str, dataset: Dataset, out: Path, *, d
         PreconditionError: there is none.
         UsageError: several fit, or the file's ending is another one.
     """
-    wanted = {} if DTYPES[dtype] is None else {"dtype": DTYPES[dtype]}
+    wanted = {"dtype": DTYPES[dtype]} if dtype in DTYPES else {}
     sets = store.find(model_id=model_id, data_digest=dataset.digest, **wanted)
     if not sets:
         raise PreconditionError(f"{model_id} is not scored on {dataset.slug}: run it first")
@@ -73,7 +71,7 @@ def import_scores(store: Store, file: Path, model_id: str, owner: str, dataset: 
         domain_digest="",
         data=dataset.slug,
         data_digest=dataset.digest,
-        dtype=DTYPES[dtype] or "float32",
+        dtype=DTYPES[dtype],
         attention=IMPORTED,
         span=IMPORTED,
         schema_version=SCHEMA_VERSION,

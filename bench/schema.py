@@ -15,6 +15,9 @@ CHOSEN, REJECTED = "chosen", "rejected"
 OK, TOO_LONG, NONFINITE = "ok", "too_long", "nonfinite"
 """Status of a score or margin: scored; longer than the model's context; NaN or infinite."""
 
+DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
+"""What a user types -> the full name. Never fp16."""
+
 REWARDS = ("sum", "mean", "per-byte")
 """`sum` is strong's minus weak's summed log-probability, end of turn included; `mean` divides it by
 the strong model's token count; `per-byte` by the UTF-8 bytes of the rendered response."""

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from bench.registry import Pair, Registry
-from bench.schema import Dataset, DrsowError, Example, Message, UsageError
+from bench.schema import DTYPES, Dataset, DrsowError, Example, Message, UsageError
 from bench.scoring import run
 from bench.store import ScoreSet, Store
-from bench.study.board import Subject, stored_sets, write_results
+from bench.study.board import Subject, comparison, stored_sets, write_results
 
 
 class Outcome(NamedTuple):
@@ -62,13 +62,32 @@ def redo_subjects(
     Raises:
         PreconditionError: a model of a subject is not scored on the data.
     """
-    from bench.scoring.device import DTYPES
-
     folders = []
     for subject in subjects:
         sets = stored_sets(store, subject, dataset, dtype=DTYPES.get(dtype))
         folders.append(write_results(store, registry, subject, dataset, sets, reward=reward))
     return folders
+
+
+def compared_pairs(
+    registry: Registry, subjects: Sequence[Subject], dataset: Dataset, store: Store, *, dtype: str, reward: str
+) -> pd.DataFrame:
+    """COMPARISON of two pairs from stored scores.
+
+    Raises:
+        UsageError: they are one pair, or do not share a chat template for a model of both.
+        PreconditionError: a model is not scored on the data.
+    """
+    if len(subjects) != 2:
+        raise UsageError("compare takes two different pairs")
+    pairs = [subject.pairs[0] for subject in subjects]
+    owners = {model: owner for subject in subjects for model, owner in subject.passes()}
+    if any(owners[model] != owner for subject in subjects for model, owner in subject.passes()):
+        raise UsageError("a model of both pairs stands under two chat templates: compare with --template native")
+    sets = {}
+    for subject in subjects:
+        sets |= stored_sets(store, subject, dataset, dtype=DTYPES.get(dtype))
+    return comparison(pairs, sets, dataset, reward=reward, native=subjects[0].native)
 
 
 def draw(registry: Registry, subject: Subject, folder: Path) -> list[Path]:

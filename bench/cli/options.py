@@ -23,6 +23,13 @@ class Dtype(StrEnum):
     fp32 = "fp32"
 
 
+class ScoredIn(StrEnum):
+    """What `--dtype` of an import takes."""
+
+    bf16 = "bf16"
+    fp32 = "fp32"
+
+
 class Device(StrEnum):
     """What `--device` takes."""
 
@@ -62,7 +69,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the leaderboard as J
 Owner = Annotated[
     str | None, typer.Option("--template", help="Whose chat template rendered the text; default: the model's own.")
 ]
-ScoredDtype = Annotated[Dtype, typer.Option("--dtype", help="The dtype that the scores were computed in.")]
+ScoredDtype = Annotated[ScoredIn, typer.Option("--dtype", help="The dtype that the scores were computed in.")]
 ModelName = Annotated[str, typer.Option("--model", help="A model_id of the registry.")]
 
 RESULTS = Path("results")

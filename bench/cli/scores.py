@@ -17,6 +17,7 @@ from bench.cli.options import (
     RegistryDir,
     Results,
     ScoredDtype,
+    ScoredIn,
 )
 from bench.cli.select import load
 
@@ -47,7 +48,7 @@ def import_(
     data: Data = "reward-bench",
     limit: Limit = None,
     template: Owner = None,
-    dtype: ScoredDtype = Dtype.fp32,
+    dtype: ScoredDtype = ScoredIn.fp32,
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:

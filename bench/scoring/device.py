@@ -2,9 +2,6 @@
 
 import functools
 
-DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
-"""What a user types -> torch's name."""
-
 
 @functools.cache
 def default_device() -> str:

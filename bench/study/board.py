@@ -20,9 +20,11 @@ from bench.schema import (
     PreconditionError,
     UsageError,
 )
-from bench.store import ScoreSet, Store, write_csv, write_json
-from bench.study.analysis import GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse
+from bench.store import ScoreSet, Store, read_csv, write_csv, write_json
+from bench.study.analysis import GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
 from bench.study.bootstrap import Resampling
+from bench.study.choose import Wish, choose, count_halves, name_of
+from bench.study.compare import compare
 from bench.study.leaderboard import bootstrap_scores, leaderboard
 from bench.study.metrics import accuracy, accuracy_by_length
 from bench.study.reward import margin_matrix, margins
@@ -139,6 +141,29 @@ def result_folder(store: Store, subject: Subject, dataset: Dataset, *, reward: s
     """Where a subject's tables on a data set lie; a variant other than the plain one is in the name."""
     parts = (["native"] if subject.native else []) + ([reward] if reward != "sum" else [])
     return store.result_dir(subject.name, dataset.slug, "-".join(parts))
+
+
+def chosen_pairs(folder: Path, wish: Wish, *, top: int) -> pd.DataFrame:
+    """CHOICE of a results folder's pairs, from its leaderboard.csv and accuracy.csv alone.
+
+    Raises:
+        PreconditionError: The folder has no tables, or no pair is what the user wishes.
+    """
+    board, table = read_csv(folder / "leaderboard.csv"), read_csv(folder / "accuracy.csv")
+    table = table[table["reward"] == board["reward"].iloc[0]]
+    rng = np.random.default_rng(zlib.crc32(str(folder.name).encode()))
+    return choose(board, count_halves(table, name_of(wish)[1], rng=rng), wish, top=top)
+
+
+def comparison(pairs: Sequence[Pair], sets: Sets, dataset: Dataset, *, reward: str, native: bool) -> pd.DataFrame:
+    """COMPARISON of two pairs on the same rows."""
+    subject = Subject("", tuple(pairs), native)
+    frames = {model: sets[model, owner].read() for model, owner in subject.passes()}
+    examples = {example.example_id: example for example in dataset.examples}
+    correct, rows = correctness(frames, pair_table(subject), examples, reward=reward)
+    names = [pair.pair_id for pair in pairs]
+    rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
+    return compare(correct, names, rows, [(names[0], names[1])], rng=rng)
 
 
 def manifest(subject: Subject, dataset: Dataset, sets: Sets) -> dict:
