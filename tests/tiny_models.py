@@ -1,5 +1,6 @@
 """Models so small that a test makes them, and a registry folder that names them."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ CONTEXT = 2048
 def tiny_model(config: PretrainedConfig, *, seed: int, scale: float = 8.0) -> PreTrainedModel:
     """A float32 model of random weights, `scale` times as large as usual so that its predictions are far apart."""
     torch.manual_seed(seed)
+    # A model keeps its configuration and changes it with its attention.
+    config = copy.deepcopy(config)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
     with torch.no_grad():
         for weight in model.parameters():

@@ -1,0 +1,14 @@
+"""Log-probabilities the plain way, to compare the engine with: one sequence at a time, one forward pass each."""
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+
+@torch.inference_mode()
+def plain_logps(model: PreTrainedModel, ids: np.ndarray, start: int) -> np.ndarray:
+    """Nats of ids[start:], each given all before it, by the model's own forward pass, (n - start,), float64."""
+    row = torch.from_numpy(ids.astype(np.int64))[None]
+    logits = model(input_ids=row, use_cache=False, logits_to_keep=len(ids) - start + 1).logits[0, :-1]
+    logps = logits.log_softmax(dim=-1)
+    return logps.gather(1, row[0, start:, None])[:, 0].double().numpy()

@@ -1,0 +1,182 @@
+"""The engine against plain forward passes of models small enough to make here."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain import plain_logps
+from tiny_models import tiny_model
+
+from bench.schema import DrsowError
+from bench.scoring import engine, trie
+
+TOLERANCE_NATS = 3e-5
+"""A token, in float32."""
+
+VOCAB = 97
+SHAPE = {
+    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+MIXED = ["sliding_attention", "full_attention"]
+
+
+def config(kind: str, **more: object) -> transformers.PretrainedConfig:
+    return getattr(transformers, f"{kind}Config")(**SHAPE | more)
+
+
+ARCHITECTURES = {
+    "Llama, grouped queries": config("Llama"),
+    "Llama, a key a query": config("Llama", num_key_value_heads=4),
+    "Mistral, window of 8": config("Mistral", sliding_window=8),
+    "Mistral, window of 100": config("Mistral", sliding_window=100),
+    "Gemma 3, window of 8 in one layer": config("Gemma3Text", head_dim=8, sliding_window=8, layer_types=MIXED),
+    "Gemma 3, soft-capped logits": config("Gemma3Text", head_dim=8, final_logit_softcapping=3.0, layer_types=MIXED),
+    "Qwen 2, biased queries": config("Qwen2"),
+    "Qwen 3": config("Qwen3", head_dim=8),
+    "Phi, biased head": config("Phi"),
+    "Phi 3": config("Phi3"),
+    "GPT-NeoX": config("GPTNeoX"),
+    "OPT, learned positions": config("OPT", ffn_dim=48, word_embed_proj_dim=32),
+    "Cohere, scaled logits": config("Cohere", logit_scale=0.3),
+    "Granite, scaled logits and attention": config("Granite", logits_scaling=3.0, attention_multiplier=0.3),
+    "Mixtral, experts": config("Mixtral", num_local_experts=4),
+}
+
+
+def conversations(n_prompts: int, *, seed: int) -> tuple[list[np.ndarray], list[int]]:
+    """Token ids and starts: prompts of 3 to 40 tokens, two responses each that share up to 6 tokens."""
+    rng = np.random.default_rng(seed)
+    ids, starts = [], []
+    for _ in range(n_prompts):
+        prompt = rng.integers(3, VOCAB, rng.integers(3, 41))
+        shared = rng.integers(3, VOCAB, rng.integers(0, 7))
+        for _ in range(2):
+            own = rng.integers(3, VOCAB, rng.integers(1, 30))
+            ids.append(np.concatenate([prompt, shared, own]))
+            starts.append(len(prompt))
+    return ids, starts
+
+
+def engine_logps(model, ids: list[np.ndarray], starts: list[int], *, budget: int) -> list[np.ndarray]:
+    plan = trie.plan(ids, starts, budget=budget)
+    out = engine.score(model, plan)
+    return [out[low:high] for low, high in zip(plan.offsets, plan.offsets[1:], strict=False)]
+
+
+def assert_close(got: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE_NATS)
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return engine.prepare(tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_any_budget_gives_the_plain_loops_numbers(name):
+    model = tiny_model(ARCHITECTURES[name], seed=3)
+    exact = copy.deepcopy(model).double()
+    if "experts" in name:
+        exact.set_experts_implementation("eager")
+    ids, starts = conversations(6, seed=0)
+    plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
+    assert_close(plain, [plain_logps(exact, row, start) for row, start in zip(ids, starts, strict=True)])
+    engine.prepare(model)
+    for budget in (7, 64, 8192):
+        assert_close(engine_logps(model, ids, starts, budget=budget), plain)
+
+
+def test_order_and_company_do_not_matter(llama):
+    ids, starts = conversations(6, seed=1)
+    together = engine_logps(llama, ids, starts, budget=8192)
+    turned = engine_logps(llama, ids[::-1], starts[::-1], budget=64)
+    assert_close(turned[::-1], together)
+    assert_close([engine_logps(llama, [i], [s], budget=64)[0] for i, s in zip(ids, starts, strict=True)], together)
+
+
+@pytest.fixture(scope="module")
+def windowed():
+    """A model whose layers see 8 tokens back or all of them: as it is, and prepared."""
+    shape = ARCHITECTURES["Gemma 3, window of 8 in one layer"]
+    return tiny_model(shape, seed=4), engine.prepare(tiny_model(shape, seed=4))
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data(), budget=st.integers(1, 40))
+def test_any_trie_gives_the_plain_loops_numbers(windowed, data, budget):
+    row = st.lists(st.integers(3, 5), min_size=2, max_size=14)
+    ids = [np.array(ids) for ids in data.draw(st.lists(row, min_size=1, max_size=6))]
+    starts = [data.draw(st.integers(1, len(i) - 1)) for i in ids]
+    plain = [plain_logps(windowed[0], row, start) for row, start in zip(ids, starts, strict=True)]
+    assert_close(engine_logps(windowed[1], ids, starts, budget=budget), plain)
+
+
+@pytest.mark.parametrize("name", ["Llama, grouped queries", "Mistral, window of 100", "OPT, learned positions"])
+@pytest.mark.parametrize("budget", [40, 100, 330])
+def test_responses_under_a_long_prompt_stand_on_its_trunk(name, budget):
+    model = tiny_model(ARCHITECTURES[name], seed=5)
+    rng = np.random.default_rng(0)
+    prompt = rng.integers(3, VOCAB, 300)
+    ids = [np.concatenate([prompt, rng.integers(3, VOCAB, n)]) for n in (1, 9, 30, 60, 90)]
+    plain = [plain_logps(model, row, 300) for row in ids]
+    plan = trie.plan(ids, [300] * 5, budget=budget)
+    assert any(step.is_trunk for step in plan.steps)
+    assert_close(engine_logps(engine.prepare(model), ids, [300] * 5, budget=budget), plain)
+
+
+def test_nothing_to_score_is_an_empty_answer(llama):
+    assert engine.score(llama, trie.plan([], [], budget=8)).shape == (0,)
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 1000.0])
+def test_improbable_targets_keep_their_digits(spread):
+    rng = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(8, 5000, bias=True)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(5000, 8, generator=rng) * spread)
+        head.bias.copy_(torch.randn(5000, generator=rng) * spread)
+    hidden, targets = torch.randn(40, 8, generator=rng), torch.randint(0, 5000, (40,), generator=rng)
+    with torch.inference_mode():
+        got = engine.target_logps(head, hidden, targets, rescale=lambda x: x, words=1024)
+        logits = hidden.double() @ head.weight.double().T + head.bias.double()
+    exact = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    assert (exact.min() < -88) == (spread > 1)
+    torch.testing.assert_close(got.double(), exact, rtol=1e-6, atol=1e-5)
+
+
+def test_a_bfloat16_head_loses_nothing_beyond_its_inputs():
+    rng = torch.Generator().manual_seed(0)
+    hidden = torch.randn(30, 64, generator=rng).bfloat16()
+    weight = torch.randn(700, 64, generator=rng).bfloat16()
+    got = engine.float32_product(hidden, weight)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), hidden.double() @ weight.double().T, rtol=1e-6, atol=1e-5)
+
+
+def test_a_bfloat16_model_stays_near_its_float32_self(llama):
+    ids, starts = conversations(4, seed=2)
+    low = engine.prepare(tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3, scale=1.0).bfloat16())
+    high = engine.prepare(tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3, scale=1.0))
+    for ours, exact in zip(*(engine_logps(m, ids, starts, budget=64) for m in (low, high)), strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=0.05)
+
+
+UNSUPPORTED = {
+    "Falcon, whose attention cannot be replaced": (config("Falcon"), "differs by"),
+    "StableLM, whose attention hears of no step": (config("StableLm"), "step"),
+    "Gemma 2, soft-capped attention": (config("Gemma2", head_dim=8, layer_types=MIXED), "softcap"),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_a_model_that_the_engine_would_score_wrongly_is_refused(name):
+    shape, words = UNSUPPORTED[name]
+    model = transformers.AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
+    with pytest.raises(DrsowError, match=f"ForCausalLM is not supported: .*{words}"):
+        engine.prepare(model)
