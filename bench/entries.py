@@ -15,6 +15,7 @@ from pydantic import (
     Discriminator,
     Field,
     FiniteFloat,
+    NonNegativeInt,
     PositiveInt,
     Tag,
     ValidationInfo,
@@ -120,7 +121,24 @@ class FolderSource(_Record):
         return info.context / folder.expanduser() if info.context else folder
 
 
-SOURCE_TAGS = {"repo": "hub source", "packages": "package source", "folder": "folder source"}
+class NoiseSource(_Record):
+    """Another model's files, its weights broken by seeded Gaussian noise (`scoring.noise`)."""
+
+    base: Text
+    """The model_id of that other model."""
+    noise: FiniteFloat = Field(ge=0, lt=10)
+    """Standard deviation of the noise on a weight matrix, in standard deviations of that matrix; 0 is the base."""
+    seed: NonNegativeInt
+    model: "ModelSpec | None" = None
+    """The base itself: the registry fills it in, an entry leaves it out."""
+
+    @property
+    def location(self) -> str:
+        """What a table calls it."""
+        return f"{self.base} + noise {self.noise:g} (seed {self.seed})"
+
+
+SOURCE_TAGS = {"repo": "hub source", "packages": "package source", "folder": "folder source", "base": "noise source"}
 """The key that tells a source's kind, and what pydantic calls that kind when it says where an error is."""
 
 
@@ -144,9 +162,10 @@ class ModelSpec(Entry):
     source: Annotated[
         Annotated[HubSource, Tag("hub source")]
         | Annotated[PackageSource, Tag("package source")]
-        | Annotated[FolderSource, Tag("folder source")],
+        | Annotated[FolderSource, Tag("folder source")]
+        | Annotated[NoiseSource, Tag("noise source")],
         Discriminator(
-            _source_kind, custom_error_type="source", custom_error_message="needs one of repo, packages, folder"
+            _source_kind, custom_error_type="source", custom_error_message="needs one of repo, packages, folder, base"
         ),
     ]
     format: Literal["safetensors", "gguf"]
@@ -166,9 +185,17 @@ class ModelSpec(Entry):
     @field_validator("format")
     @classmethod
     def _format_of_the_source(cls, name: str, info: ValidationInfo) -> str:
-        if "source" in info.data and (name == "gguf") != isinstance(info.data["source"], PackageSource):
+        source = info.data.get("source")
+        # A noise model's is its base's, which the registry knows.
+        known = source is not None and not isinstance(source, NoiseSource)
+        if known and (name == "gguf") != isinstance(source, PackageSource):
             raise ValueError("a package's file is 'gguf', a repository or folder 'safetensors'")
         return name
+
+    @property
+    def files(self) -> "ModelSpec":
+        """The model whose files it is made of: itself, or the base of a noise model."""
+        return self.source.model if isinstance(self.source, NoiseSource) else self
 
     def score(self, performance: str) -> float:
         """Published performance in points, NaN where there is none."""

