@@ -112,7 +112,14 @@ class Scorer:
                 torch.cuda.empty_cache()
         counts["n_steps"] += len(plan.steps)
         counts["n_computed_tokens"] += plan.n_computed
-        found = {id(s): out[a:b] for s, a, b in zip(fits, plan.offsets, plan.offsets[1:], strict=False)}
+        logps = [out[a:b] for a, b in zip(plan.offsets, plan.offsets[1:], strict=False)]
+        if len(fits) > 1:
+            # What is not finite spreads to all that stands in its step: alone, each shows whether it is its own.
+            logps = [
+                v if np.isfinite(v).all() else self.logps([s], budget, counts)[0]
+                for s, v in zip(fits, logps, strict=True)
+            ]
+        found = {id(s): values for s, values in zip(fits, logps, strict=True)}
         return [found.get(id(s)) for s in sequences]
 
     def response_logps(self, example: Example) -> list[np.ndarray]:

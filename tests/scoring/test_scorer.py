@@ -1,0 +1,237 @@
+"""One model's pass: what is too long, not finite or too much for memory; what its files must hold."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from plain import plain_logps
+from safetensors.torch import load_file, save_file
+from tiny_models import CONTEXT
+from transformers import AutoModelForCausalLM
+
+from bench import stages
+from bench.registry import load_registry
+from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
+from bench.scoring import models, run
+from bench.scoring.render import render
+from bench.scoring.scorer import Scorer, out_of_memory
+from bench.store import Store
+
+OPTIONS = run.Options(dtype="fp32", device="cpu", batch_tokens=256)
+
+
+def example(number: int, prompt: str, *responses: str) -> Example:
+    names = ("chosen", "rejected")[: len(responses)]
+    return Example(f"s/{number}", "s", (Message("user", prompt),), tuple(zip(names, responses, strict=True)))
+
+
+WORDS = ["water is two", "no", "yes, the answer is prime", "three!", "é 🎉", "the user"]
+ROWS = [example(i, f"{word} {i}?", word, f"{word} {word}") for i, word in enumerate(WORDS)]
+LONG = example(90, "x" * (CONTEXT + 1), "yes", "no")
+
+
+def ready(registry, rows, *, options: run.Options = OPTIONS) -> run.Ready:
+    spec = load_registry(registry).model("tiny-strong")
+    return run.make_ready(run.Work(spec, spec, Dataset("rows", "rows", "0", tuple(rows))), options)
+
+
+def scored(registry, rows, root, *, options: run.Options = OPTIONS):
+    """The stored scores, by example_id and response_id, and what the run reported."""
+    score_set = run.score_missing(ready(registry, rows, options=options), Store(root), options)
+    return score_set.read().set_index(["example_id", "response_id"]), score_set.info()
+
+
+def changed(registry, target, change):
+    """A copy of a registry whose strong model's weights were changed."""
+    shutil.copytree(registry, target)
+    weights = load_file(target / "strong" / "model.safetensors")
+    change(weights)
+    save_file(weights, target / "strong" / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+def test_stored_sums_are_the_plain_loops(tiny_registry, tmp_path):
+    scores, info = scored(tiny_registry, ROWS, tmp_path)
+    scorer = Scorer(ready(tiny_registry, ROWS), OPTIONS)
+    model = AutoModelForCausalLM.from_pretrained(tiny_registry / "strong", dtype=torch.float32).eval()
+    for sequence in render(ROWS, scorer.tokenizer, scorer.template).sequences:
+        logps = plain_logps(model, sequence.ids, sequence.start)
+        row = scores.loc[sequence.example_id, sequence.response_id]
+        assert row["logp_sum_nats"] == pytest.approx(logps[:-1].sum(), abs=3e-5 * len(logps))
+        assert row["logp_end_nats"] == pytest.approx(logps[-1], abs=3e-5)
+        assert (row["n_tokens"], row["n_bytes"], row["status"]) == (len(logps), sequence.n_bytes, "ok")
+    assert info["n_examples"] == len(ROWS)
+    assert info["context_tokens"] == CONTEXT
+
+
+def test_a_row_longer_than_the_context_is_too_long_and_the_others_stay(tiny_registry, tmp_path):
+    scores, _ = scored(tiny_registry, [*ROWS, LONG], tmp_path / "with")
+    without, _ = scored(tiny_registry, ROWS, tmp_path / "without")
+    assert scores.loc["s/90", "status"].tolist() == ["too_long", "too_long"]
+    assert scores.loc["s/90", ["logp_sum_nats", "logp_end_nats"]].isna().all(axis=None)
+    shared = scores.drop(index="s/90")
+    assert shared["status"].eq("ok").all()
+    np.testing.assert_allclose(shared["logp_sum_nats"], without["logp_sum_nats"], rtol=0, atol=1e-3)
+
+
+def test_a_row_of_exactly_the_context_is_scored(tiny_registry, tmp_path):
+    scorer = Scorer(ready(tiny_registry, ROWS), OPTIONS)
+    around = len(render([example(1, "x", "7")], scorer.tokenizer, scorer.template).sequences[0].ids)
+    fits = example(1, "x" * (1 + CONTEXT - around), "7", "77")
+    scores, _ = scored(tiny_registry, [fits], tmp_path)
+    assert scores["status"].tolist() == ["ok", "too_long"]
+
+
+def test_rewards_of_a_text_longer_than_the_context_are_an_error_with_the_model_named(tiny_registry):
+    known = load_registry(tiny_registry)
+    with pytest.raises(UsageError, match="longer than the context of tiny-strong"):
+        stages.reward(known, known.pair("tiny"), LONG.messages, ["yes"], options=OPTIONS)
+
+
+def test_what_is_not_finite_has_that_status_and_no_number(tiny_registry, tmp_path):
+    broken = changed(tiny_registry, tmp_path / "r", lambda w: w["model.norm.weight"].fill_(float("nan")))
+    scores, _ = scored(broken, ROWS, tmp_path / "out")
+    assert len(scores) == 2 * len(ROWS)
+    assert scores["status"].eq("nonfinite").all()
+    assert scores[["logp_sum_nats", "logp_end_nats"]].isna().all(axis=None)
+
+
+def test_one_token_that_is_not_finite_makes_the_response_so(tiny_registry):
+    sequences = render(ROWS[:1], *_reader(tiny_registry)).sequences
+    frame = run.scores_frame(sequences, [np.array([-1.0, np.nan, -2.0]), np.array([-1.0, -np.inf])])
+    assert frame["status"].tolist() == ["nonfinite", "nonfinite"]
+    assert frame[["logp_sum_nats", "logp_end_nats"]].isna().all(axis=None)
+
+
+def test_a_broken_token_spoils_the_responses_that_hold_it_alone(tiny_registry, tmp_path):
+    token = _reader(tiny_registry)[0].convert_tokens_to_ids("7")
+    broken = changed(tiny_registry, tmp_path / "r", lambda w: w["model.embed_tokens.weight"][token].fill_(float("nan")))
+    rows = [*ROWS, example(7, "what?", "7 7", "no")]
+    scores, _ = scored(broken, rows, tmp_path / "out")
+    sound, _ = scored(tiny_registry, rows, tmp_path / "sound")
+    assert scores.loc[("s/7", "chosen"), "status"] == "nonfinite"
+    others = scores.drop(index=("s/7", "chosen"))
+    assert others["status"].eq("ok").all()
+    np.testing.assert_allclose(
+        others["logp_sum_nats"], sound.drop(index=("s/7", "chosen"))["logp_sum_nats"], rtol=0, atol=1e-3
+    )
+
+
+def _reader(registry):
+    scorer = Scorer(ready(registry, ROWS), OPTIONS)
+    return scorer.tokenizer, scorer.template
+
+
+class Memory:
+    """A hook that runs out of memory above some number of tokens a step."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.refused = most, 0
+
+    def __call__(self, module, args, kwargs) -> None:
+        if kwargs["input_ids"].shape[1] > self.most:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_out_of_memory_the_budget_is_halved_and_the_numbers_stay(tiny_registry, capsys):
+    scorer = Scorer(ready(tiny_registry, ROWS), OPTIONS)
+    sequences = render(ROWS, scorer.tokenizer, scorer.template).sequences
+    calm, counts = scorer.logps(sequences, 256), {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
+    memory = Memory(70)
+    handle = scorer.model().base_model.register_forward_pre_hook(memory, with_kwargs=True)
+    tight = scorer.logps(sequences, 256, counts)
+    handle.remove()
+    assert memory.refused == counts["halved"] == 2
+    assert capsys.readouterr().err.count("tiny-strong: out of memory, going on with") == 2
+    for ours, theirs in zip(tight, calm, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=3e-5)
+
+
+def test_what_is_no_lack_of_memory_is_not_tried_again(tiny_registry):
+    scorer = Scorer(ready(tiny_registry, ROWS), OPTIONS)
+    sequences = render(ROWS, scorer.tokenizer, scorer.template).sequences
+
+    def fail(module, args) -> None:
+        raise RuntimeError("shape mismatch")
+
+    scorer.model().base_model.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        scorer.logps(sequences, 256)
+
+
+@pytest.mark.parametrize(
+    ("error", "lack"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (RuntimeError("shape mismatch"), False),
+    ],
+)
+def test_a_lack_of_memory_is_told_from_other_errors(error, lack):
+    assert out_of_memory(error) == lack
+
+
+def test_bfloat16_reports_how_far_it_moves_a_sample(tiny_registry, tmp_path):
+    low, info = scored(tiny_registry, ROWS, tmp_path, options=OPTIONS._replace(dtype="bf16"))
+    high, exact = scored(tiny_registry, ROWS, tmp_path)
+    precision = info["precision"]
+    assert precision["n_responses"] == 2 * len(ROWS)
+    sums = ["logp_sum_nats", "logp_end_nats"]
+    total = (low[sums] - high[sums]).sum(axis=1).abs()
+    assert precision["max_shift_nats"] == pytest.approx(total.max(), abs=1e-3)
+    assert precision["mean_shift_nats"] == pytest.approx(total.mean(), abs=1e-3)
+    assert "precision" not in exact
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_a_missing_precondition(tiny_registry):
+    with pytest.raises(PreconditionError, match="torch finds no GPU"):
+        run.device_name(OPTIONS._replace(device="cuda"))
+
+
+def lacks_a_weight(folder) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def is_cut_short(folder) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def has_another_shape(folder) -> None:
+    shape = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(shape | {"intermediate_size": 128}))
+
+
+def is_of_no_known_kind(folder) -> None:
+    (folder / "config.json").write_text('{"model_type": "abacus"}')
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lacks_a_weight, r"model\.layers\.1\.mlp\.up_proj\.weight is not in its files \(1 weights are missing\)"),
+        (is_cut_short, "the model cannot be loaded: "),
+        (has_another_shape, "the model cannot be loaded: "),
+        (is_of_no_known_kind, "the model cannot be loaded: .*abacus"),
+    ],
+)
+def test_weights_that_are_not_whole_are_refused_in_one_line(tiny_registry, tmp_path, damage, words):
+    folder = shutil.copytree(tiny_registry / "strong", tmp_path / "model")
+    damage(folder)
+    with pytest.raises(DrsowError, match=words) as error:
+        models.load_model(folder, dtype=torch.float32, device="cpu")
+    assert "\n" not in str(error.value)
+    assert str(folder) in str(error.value)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tiny_registry, tmp_path):
+    folder = shutil.copytree(tiny_registry / "strong", tmp_path / "model", ignore=shutil.ignore_patterns("token*"))
+    with pytest.raises(DrsowError, match="its tokenizer cannot be loaded"):
+        models.load_tokenizer(folder)
