@@ -12,10 +12,10 @@ DATA ?= $(if $(filter embedded,$(PAIR)),sample,reward-bench)
 SUBJECT = $(if $(STUDY),--study $(STUDY),--pair $(PAIR)) --data $(if $(STUDY),$(or $(STUDY_DATA),$(if $(filter command\ line,$(origin DATA)),$(DATA),reward-bench)),$(DATA))
 
 .DEFAULT_GOAL := help
-.PHONY: help bench leaderboard figures test test-slow check golden clean
+.PHONY: help bench leaderboard figures tables test test-slow check clean
 
 help: ## list these verbs
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  e.g. make bench; make bench PAIR=mistral-7b; make bench STUDY=paper-221; make figures PAIR=embedded"
 
 bench: $(VENV)/.installed ## score a pair or study, print its leaderboard, write CSVs and figures
@@ -24,7 +24,7 @@ bench: $(VENV)/.installed ## score a pair or study, print its leaderboard, write
 leaderboard: $(VENV)/.installed ## make the leaderboard again from stored scores
 	@$(BIN)/drsow leaderboard $(SUBJECT) $(ARGS)
 
-figures: $(VENV)/.installed ## draw the figures again from the stored tables
+figures tables: $(VENV)/.installed ## draw figures and printable tables again from the CSVs
 	@$(BIN)/drsow figures $(SUBJECT) $(ARGS)
 
 test: $(VENV)/.tested ## run the tests (under 10 minutes)
