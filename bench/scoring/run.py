@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from bench.entries import HubSource, ModelSpec
-from bench.schema import NONFINITE, OK, SCHEMA_VERSION, SCORES, TOO_LONG, Dataset, PreconditionError, ScoreKey
+from bench.schema import DTYPES, NONFINITE, OK, SCHEMA_VERSION, SCORES, TOO_LONG, Dataset, PreconditionError, ScoreKey
 from bench.scoring import ATTENTION, PLAIN, SPAN, fetch
-from bench.scoring.device import DTYPES, default_device, default_dtype
+from bench.scoring.device import default_device, default_dtype
 from bench.store import ScoreSet, Store
 
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
