@@ -115,13 +115,18 @@ def _score_all(
         except DrsowError as error:
             errors.append(str(error))
             code = error.code
+    pairs = [subject.sides(pair) for subject in subjects for pair in subject.pairs]
+    whole = {side for sides in pairs if all(s in ready for s in sides) for side in sides}
     for side, job in ready.items():
+        # A model whose every pair lacks the other one is not scored for nothing.
+        if side not in whole:
+            continue
         try:
             sets[side] = run.score_missing(job, store, options)
         except DrsowError as error:
             errors.append(f"{side[0]}: {error}")
             code = error.code
-    return sets, errors, code
+    return sets, list(dict.fromkeys(errors)), code
 
 
 def reward(
