@@ -1,0 +1,98 @@
+"""The verb that writes a results folder's page."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from bench.cli.app import app
+from bench.cli.options import (
+    RESULTS,
+    Data,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    Limit,
+    Pairs,
+    RegistryDir,
+    Results,
+    Reward,
+    RewardOption,
+    StudyName,
+    TemplateMode,
+    TemplateOption,
+)
+from bench.cli.select import load, select
+from bench.registry import Pair, Registry
+from bench.schema import Dataset, UsageError
+
+
+@app.command()
+def report(
+    pair: Pairs = None,
+    study: StudyName = None,
+    data: Data = "reward-bench",
+    limit: Limit = None,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="Score the rows that are shown again, and shade their tokens.")
+    ] = False,
+    template: TemplateOption = TemplateMode.shared,
+    reward: RewardOption = Reward.sum,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    results: Results = RESULTS,
+    registry: RegistryDir = None,
+) -> None:
+    """Write report.html, one page that opens without a network, from the stored tables and scores."""
+    from bench.scoring.device import DTYPES
+    from bench.store import Store, write_whole
+    from bench.study.board import result_folder
+    from bench.study.report import gather, html, store_stretches, stretched_rows
+
+    known, subjects = select(registry, pair, study, template)
+    if tokens and template is TemplateMode.native:
+        raise UsageError("--tokens: two models under their own templates read different texts")
+    dataset, store, stored_dtype = load(data, limit), Store(results), DTYPES.get(dtype.value)
+    for subject in subjects:
+        if tokens:
+            rows = stretched_rows(store, subject, dataset, reward=reward.value, dtype=stored_dtype)
+            frame = _stretches(known, rows, dataset, dtype=dtype, device=device)
+            store_stretches(store, subject, dataset, frame, reward=reward.value)
+        shown = gather(store, known, subject, dataset, reward=reward.value, dtype=stored_dtype)
+        path = result_folder(store, subject, dataset, reward=reward.value) / "report.html"
+        write_whole(path, html(shown).encode())
+        print(path)
+
+
+def _stretches(
+    known: Registry, rows: list[tuple[Pair, list[str]]], dataset: Dataset, *, dtype: Dtype, device: Device
+) -> pd.DataFrame:
+    """Stretches of the given rows and the revisions of the models that read them; each model is loaded once a pair."""
+    from bench.study.report import STORED_STRETCHES
+
+    frames = [frame for pair, ids in rows for frame in _of_pair(known, pair, ids, dataset, (dtype, device))]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(STORED_STRETCHES))
+
+
+def _of_pair(
+    known: Registry, pair: Pair, ids: list[str], dataset: Dataset, where: tuple[Dtype, Device]
+) -> Iterator[pd.DataFrame]:
+    from bench.scoring.run import Options
+    from bench.scoring.tokens import tokens
+    from bench.stages import scorers
+    from bench.study.stretches import stretches
+
+    examples = {example.example_id: example for example in dataset.examples}
+    models = scorers(known, pair, dataset, Options(where[0].value, where[1].value)) if ids else []
+    for example_id in ids:
+        sides = [dict(iter(tokens(model, examples[example_id]).groupby("response_id"))) for model in models]
+        for response_id, _ in examples[example_id].responses:
+            yield stretches(*(side[response_id] for side in sides)).assign(
+                pair_id=pair.pair_id,
+                example_id=example_id,
+                response_id=response_id,
+                strong_revision=models[0].ready.key.revision,
+                weak_revision=models[1].ready.key.revision,
+            )

@@ -1,0 +1,130 @@
+"""The rows that a pair gets wrong by the largest margin, and their text in shaded runs."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench.schema import CHOSEN, REJECTED, Example, Message
+from bench.study.reward import rewards
+from bench.study.stretches import STRETCHES, pieces
+
+N_PAIRS, N_ROWS = 10, 20
+"""How many of the best pairs are shown, and how many rows of each."""
+
+MAX_CHARACTERS = 3000
+"""Longest piece of a prompt or response that is shown: it keeps the page under 8 MB. The rest is counted."""
+
+SHADES = ((2.0, "for strongly"), (0.5, "for"), (-0.5, ""), (-2.0, "against"), (-np.inf, "against strongly"))
+"""Least log-ratio in nats of a stretch -> how it is shaded."""
+
+
+class Run(NamedTuple):
+    """A stretch of text in one shade."""
+
+    shade: str
+    text: str
+
+
+class Text(NamedTuple):
+    """What is shown of a text."""
+
+    runs: tuple[Run, ...]
+    n_hidden: int
+    """Characters that are not shown."""
+
+
+class Answer(NamedTuple):
+    """One response of a case."""
+
+    response_id: str
+    reward: float
+    """In the report's unit: nats, nats a token or nats a byte."""
+    text: Text
+    shaded: bool
+
+
+class Case(NamedTuple):
+    """A row that a pair gets wrong."""
+
+    pair_id: str
+    example_id: str
+    margin: float
+    """reward(chosen) - reward(rejected), below 0."""
+    prompt: tuple[tuple[str, Text], ...]
+    """(role, text) of each turn."""
+    answers: tuple[Answer, ...]
+
+
+def worst_rows(strong: pd.DataFrame, weak: pd.DataFrame, *, reward: str, n_rows: int = N_ROWS) -> pd.DataFrame:
+    """The preferences with the largest margin for the rejected response, worst first.
+
+    Args:
+        strong: SCORES of the strong model.
+        weak: SCORES of the weak model.
+        reward: One of `schema.REWARDS`.
+        n_rows: At most so many.
+
+    Returns:
+        Index example_id; `chosen` and `rejected`, the rewards, and `margin`, below 0.
+    """
+    table = rewards(strong, weak, reward=reward).pivot(index="example_id", columns="response_id", values="reward")
+    table = table.assign(margin=table[CHOSEN] - table[REJECTED])
+    # Equal margins in the order of their ids: a report is the same each time.
+    return table[table["margin"] < 0].sort_index().sort_values("margin", kind="stable").head(n_rows)
+
+
+def cases(pair_id: str, worst: pd.DataFrame, examples: dict[str, Example], stretches: pd.DataFrame) -> list[Case]:
+    """The worst rows with their texts.
+
+    Args:
+        pair_id: Whose rows they are.
+        worst: What `worst_rows` gave.
+        examples: The data set by example_id.
+        stretches: example_id, response_id and STRETCHES of the pair's rows, of those that are known.
+    """
+    grouped = dict(iter(stretches.groupby(["example_id", "response_id"], sort=False)))
+    found = []
+    for example_id, row in worst.to_dict("index").items():
+        example = examples[example_id]
+        answers = [
+            _answer(response_id, row[response_id], text, grouped.get((example_id, response_id)))
+            for response_id, text in example.responses
+        ]
+        found.append(Case(pair_id, example_id, row["margin"], _prompt(example.messages), tuple(answers)))
+    return found
+
+
+def shown(parts: Iterable[tuple[str, float]], *, limit: int = MAX_CHARACTERS) -> Text:
+    """Pieces of text with their log-ratio -> runs of one shade; what goes over the limit is counted.
+
+    Args:
+        parts: (text, log-ratio in nats); NaN where there is none.
+        limit: Characters shown at most.
+    """
+    runs: list[Run] = []
+    left = limit
+    hidden = 0
+    for text, ratio in parts:
+        kept, left, hidden = text[:left], left - len(text[:left]), hidden + len(text[left:])
+        shade = _shade(ratio)
+        if kept and runs and runs[-1].shade == shade:
+            runs[-1] = Run(shade, runs[-1].text + kept)
+        elif kept:
+            runs.append(Run(shade, kept))
+    return Text(tuple(runs), hidden)
+
+
+def _answer(response_id: str, reward: float, text: str, rows: pd.DataFrame | None) -> Answer:
+    if rows is None:
+        return Answer(response_id, reward, shown([(text, np.nan)]), shaded=False)
+    return Answer(response_id, reward, shown(pieces(text, rows[list(STRETCHES)])), shaded=True)
+
+
+def _prompt(messages: Sequence[Message]) -> tuple[tuple[str, Text], ...]:
+    return tuple((message.role, shown([(message.content, np.nan)])) for message in messages)
+
+
+def _shade(ratio: float) -> str:
+    return "" if np.isnan(ratio) else next(shade for least, shade in SHADES if ratio >= least)

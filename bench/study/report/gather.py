@@ -1,0 +1,143 @@
+"""A results folder's tables, and the stored scores behind them where they are at hand -> what a report shows."""
+
+import io
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from bench.files import read_if_there
+from bench.registry import Pair, Registry
+from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
+from bench.store import Store, read_csv, write_whole
+from bench.study.board import Sets, Subject, result_folder, stored_sets
+from bench.study.metrics import intervals
+from bench.study.report.cases import N_PAIRS, Case, cases, worst_rows
+from bench.study.stretches import STRETCHES
+
+STORED_STRETCHES = (
+    "pair_id", "example_id", "response_id", *STRETCHES, "strong_revision", "weak_revision", "data_digest",
+)  # fmt: skip
+"""Columns of stretches.parquet: whose numbers they are stands beside them."""
+
+
+class Report(NamedTuple):
+    """What a report shows."""
+
+    subject: str
+    note: str
+    """What the registry says of the subject."""
+    dataset: Dataset
+    performance: str
+    """What gaps are measured in, in words; "" where a subject names none."""
+    axis: str
+    """Its performance_id."""
+    board: pd.DataFrame
+    """LEADERBOARD."""
+    accuracy: pd.DataFrame
+    """ACCURACY under the leaderboard's reward, with `low` and `high`."""
+    correlation: pd.DataFrame
+    """CORRELATION; empty where there is none."""
+    manifest: dict
+    cases: tuple[Case, ...]
+    missing: str
+    """Why there are no cases; "" where there are."""
+
+
+def gather(
+    store: Store, registry: Registry, subject: Subject, dataset: Dataset, *, reward: str, dtype: str | None = None
+) -> Report:
+    """Read what a report shows.
+
+    Raises:
+        PreconditionError: The results folder has no tables.
+        UsageError: Several score sets fit.
+    """
+    folder = result_folder(store, subject, dataset, reward=reward)
+    board = read_csv(folder / "leaderboard.csv")
+    rows = read_csv(folder / "accuracy.csv")
+    stored = read_if_there(folder / "manifest.json")
+    correlation = folder / "correlation.csv"
+    axis = subject.axes[0] if subject.axes else ""
+    found, missing = (), ""
+    try:
+        sets = stored_sets(store, subject, dataset, dtype=dtype)
+        found = _cases(folder, subject, dataset, sets, board)
+    except PreconditionError as error:
+        missing = str(error)
+    return Report(
+        subject.name,
+        registry.studies[subject.name].note if subject.name in registry.studies else subject.pairs[0].note,
+        dataset,
+        registry.performances[axis].name if axis else "",
+        axis,
+        board,
+        intervals(rows[rows["reward"] == reward].reset_index(drop=True)),
+        read_csv(correlation) if correlation.is_file() else pd.DataFrame(columns=list(CORRELATION)),
+        {} if stored is None else json.loads(stored),
+        found,
+        missing,
+    )
+
+
+def stretched_rows(
+    store: Store, subject: Subject, dataset: Dataset, *, reward: str, dtype: str | None = None
+) -> list[tuple[Pair, list[str]]]:
+    """The best pairs, and the example_ids whose stretches a report shows."""
+    board = read_csv(result_folder(store, subject, dataset, reward=reward) / "leaderboard.csv")
+    sets = stored_sets(store, subject, dataset, dtype=dtype)
+    return [(pair, list(_worst(subject, pair, sets, reward).index)) for pair in _best(subject, board)]
+
+
+def store_stretches(store: Store, subject: Subject, dataset: Dataset, frame: pd.DataFrame, *, reward: str) -> Path:
+    """Keep the stretches of the rows that a report shows, for reports without models.
+
+    Args:
+        store: The results folder.
+        subject: Whose report.
+        dataset: On which data.
+        frame: STORED_STRETCHES without the data's digest.
+        reward: The report's.
+    """
+    path = result_folder(store, subject, dataset, reward=reward) / "stretches.parquet"
+    table = frame.assign(data_digest=dataset.digest)[list(STORED_STRETCHES)]
+    write_whole(path, table.to_parquet(index=False))
+    return path
+
+
+def _best(subject: Subject, board: pd.DataFrame) -> list[Pair]:
+    """The best ranked pairs, best first."""
+    pairs = {pair.pair_id: pair for pair in subject.pairs}
+    ranked = board.dropna(subset=["rank", "score"])["pair_id"]
+    return [pairs[pair_id] for pair_id in ranked if pair_id in pairs][:N_PAIRS]
+
+
+def _worst(subject: Subject, pair: Pair, sets: Sets, reward: str) -> pd.DataFrame:
+    strong, weak = subject.sides(pair)
+    return worst_rows(sets[strong].read(), sets[weak].read(), reward=reward)
+
+
+def _cases(folder: Path, subject: Subject, dataset: Dataset, sets: Sets, board: pd.DataFrame) -> tuple[Case, ...]:
+    examples = {example.example_id: example for example in dataset.examples}
+    reward = board["reward"].iloc[0]
+    stretches = _stretches(folder, dataset, board)
+    found = []
+    for pair in _best(subject, board):
+        mine = stretches[stretches["pair_id"] == pair.pair_id]
+        found += cases(pair.pair_id, _worst(subject, pair, sets, reward), examples, mine)
+    return tuple(found)
+
+
+def _stretches(folder: Path, dataset: Dataset, board: pd.DataFrame) -> pd.DataFrame:
+    """The stored stretches that are of these models and these data."""
+    data = read_if_there(folder / "stretches.parquet")
+    if data is None:
+        return pd.DataFrame(columns=list(STORED_STRETCHES))
+    try:
+        frame = pd.read_parquet(io.BytesIO(data), columns=list(STORED_STRETCHES))
+    except (OSError, ValueError) as error:
+        raise DrsowError(f"{folder / 'stretches.parquet'}: is no table; delete it: {error}") from error
+    keys = ["pair_id", "strong_revision", "weak_revision"]
+    current = frame.merge(board[keys], on=keys, how="inner", validate="many_to_one")
+    return current[current["data_digest"] == dataset.digest]

@@ -1,0 +1,99 @@
+"""Report -> HTML: one file with its libraries inside, which asks no network for anything.
+
+The libraries come from their installed Python packages. A policy in the page lets only its own scripts run, by their
+digests: text of models and data is escaped, and would not run if it were not.
+"""
+
+import base64
+import hashlib
+import importlib.metadata
+import importlib.resources
+from collections.abc import Iterable
+
+import jinja2
+import pandas as pd
+from bokeh.resources import Resources
+from markupsafe import Markup
+
+from bench.study.report import views
+from bench.study.report.cases import MAX_CHARACTERS, N_ROWS, SHADES, Case
+from bench.study.report.gather import Report
+
+_HERE = "bench.study.report"
+
+
+def html(report: Report) -> str:
+    """The page."""
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    scripts = [_script(text) for text in (_bokeh(), _own("report.js"))]
+    board = report.board
+    return templates.get_template("report.html").render(
+        report=report,
+        policy=_policy(scripts),
+        scripts=scripts,
+        datatables=_script(_itables("dt_bundle.js")),
+        styles=[Markup(_itables("dt_bundle.css")), Markup(_own("report.css"))],
+        version=importlib.metadata.version("drsow"),
+        reward=board["reward"].iloc[0],
+        unit=views.UNITS[board["reward"].iloc[0]],
+        n_models=pd.concat([board["strong"], board["weak"]]).nunique(),
+        families=sorted(set(board["family"]) - {""}),
+        board=views.board_rows(report),
+        section_titles=views.section_titles(report),
+        tabs=views.tabs(report),
+        details=views.details(report),
+        cases=_by_pair(report.cases),
+        n_wrong=views.wrong_counts(report),
+        shaded=any(answer.shaded for case in report.cases for answer in case.answers),
+        shades=SHADES,
+        n_rows=N_ROWS,
+        max_characters=MAX_CHARACTERS,
+        sets=report.manifest.get("score_sets", []),
+        precision=report.manifest.get("precision", {}),
+    )
+
+
+def _by_pair(cases: Iterable[Case]) -> dict[str, list[Case]]:
+    grouped: dict[str, list[Case]] = {}
+    for case in cases:
+        grouped.setdefault(case.pair_id, []).append(case)
+    return grouped
+
+
+def _policy(scripts: Iterable[str]) -> str:
+    """What the page may do: run the given scripts, and what these make of the text in it; nothing from outside."""
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    return (
+        f"default-src 'none'; script-src {allowed} blob:; style-src 'unsafe-inline'; img-src data: blob:; "
+        "font-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _script(text: str) -> Markup:
+    """A script as it may stand between its tags."""
+    # A browser reads CR LF as LF, and digests what it read.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # Only strings of the libraries hold it: the same string, without a start of a comment.
+    text = text.replace("<!--", "\\x3c!--")
+    if "</script" in text.lower():
+        raise ValueError("a library's script holds the tag that would end it")
+    return Markup(text)
+
+
+def _bokeh() -> str:
+    return "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
+
+
+def _itables(name: str) -> str:
+    return importlib.resources.files("itables").joinpath("html", name).read_text(encoding="utf-8")
+
+
+def _own(name: str) -> str:
+    return importlib.resources.files(_HERE).joinpath("templates", name).read_text(encoding="utf-8")

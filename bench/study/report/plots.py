@@ -1,0 +1,259 @@
+"""Frames -> figures with hover for the page: the same looks as the printed ones.
+
+A figure computes no statistic. Colours are Okabe and Ito's, each with a marker of its own; the scale of the heat maps
+rises evenly in brightness. Both read the same in grey.
+"""
+
+import json
+
+import numpy as np
+import pandas as pd
+from bokeh.core.properties import value
+from bokeh.embed import json_item
+from bokeh.layouts import column, gridplot
+from bokeh.models import (
+    BasicTicker,
+    ColorBar,
+    ColumnDataSource,
+    HoverTool,
+    LayoutDOM,
+    LinearColorMapper,
+    NumeralTickFormatter,
+    Span,
+)
+from bokeh.palettes import Viridis256
+from bokeh.plotting import figure
+from bokeh.themes import Theme
+
+from bench.schema import SECTIONS
+
+CHANCE = 0.5
+
+INK, GRID = "#1a1a1a", "#e3e3e3"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f")
+MARKERS = ("circle", "triangle", "square", "diamond", "inverted_triangle", "plus", "x", "star")
+
+_FONT = "system-ui, sans-serif"
+_THEME = Theme(
+    json={
+        "attrs": {
+            "Plot": {"toolbar_location": None, "outline_line_color": None, "background_fill_color": None},
+            "Axis": {
+                "axis_label_text_font": _FONT,
+                "axis_label_text_font_style": "normal",
+                "axis_label_text_color": INK,
+                "axis_label_text_font_size": "13px",
+                "major_label_text_font": _FONT,
+                "major_label_text_color": INK,
+                "minor_tick_line_color": None,
+            },
+            "Grid": {"grid_line_color": GRID},
+            "Legend": {
+                "label_text_font": _FONT,
+                "label_text_font_size": "13px",
+                "label_text_color": INK,
+                "border_line_color": None,
+                "orientation": "horizontal",
+                "padding": 0,
+                "margin": 0,
+            },
+            "Title": {"text_font": _FONT, "text_font_size": "13px", "text_color": INK},
+        }
+    }
+)
+
+_PERCENT = "0%"
+_ACCURACY_TIP = ("accuracy", "@accuracy{0.0%} [@low{0.0%}, @high{0.0%}], n = @n_examples{0,0}")
+
+
+def embedded(plot: LayoutDOM) -> str:
+    """The figure as JSON that BokehJS draws; without a `<`, so that it can stand inside an HTML element."""
+    return json.dumps(json_item(plot, theme=_THEME), separators=(",", ":")).replace("<", "\\u003c")
+
+
+def gap_scatter(pairs: pd.DataFrame, slope: float, *, performance: str) -> LayoutDOM:
+    """Accuracy against gap, one point a pair, families by colour and marker.
+
+    Args:
+        pairs: pair_id, family, gap_points, accuracy, low, high, n_examples; a row a pair.
+        slope: Accuracy per point of gap of the line through the pairs' means; NaN for none.
+        performance: What the gap is measured in.
+    """
+    plot = figure(width=860, height=460, x_axis_label=f"Gap (points of {performance})", y_axis_label="Accuracy")
+    plot.add_layout(Span(location=CHANCE, dimension="width", line_color=INK, line_dash="dotted", line_width=1))
+    for position, (family, rows) in enumerate(pairs.groupby("family", sort=True)):
+        colour = COLOURS[position % len(COLOURS)]
+        plot.scatter(
+            "gap_points",
+            "accuracy",
+            source=_source(rows),
+            size=9,
+            marker=MARKERS[position % len(MARKERS)],
+            line_color=colour,
+            # every second marker is open: in grey, shape and filling tell more than the colours
+            fill_color="white" if position % 2 else colour,
+            line_width=1.3,
+            fill_alpha=0.9,
+            name="pairs",
+            legend_label=f"{family or 'no family'} ({len(rows)} pairs)",
+        )
+    if np.isfinite(slope):
+        used = pairs[pairs["gap_points"] > 0].dropna(subset=["accuracy"])
+        ends = np.array([0.0, used["gap_points"].max()])
+        line = used["accuracy"].mean() + slope * (ends - used["gap_points"].mean())
+        plot.line(ends, line, line_color=INK, line_width=1.5)
+    tips = [("pair", "@pair_id"), ("gap", "@gap_points{0.0} points"), _ACCURACY_TIP]
+    plot.add_tools(_hover(tips, plot.select(name="pairs")))
+    plot.yaxis.formatter = NumeralTickFormatter(format=_PERCENT)
+    plot.add_layout(plot.legend[0], "above")
+    return plot
+
+
+def strong_weak(pairs: pd.DataFrame) -> LayoutDOM:
+    """Accuracy of every pair, strong model by weak model, a square a family, strongest model first.
+
+    Args:
+        pairs: pair_id, strong, weak, family, gap_points, accuracy, low, high, n_examples.
+    """
+    mapper = _scale(pairs["accuracy"])
+    plots = [_square(family, rows, mapper) for family, rows in pairs.groupby("family", sort=True)]
+    return column(gridplot(plots, ncols=2, toolbar_location=None, merge_tools=False), _scale_bar(mapper))
+
+
+def subset_pair(rows: pd.DataFrame, pairs: pd.DataFrame) -> LayoutDOM:
+    """Accuracy of every pair on every subset; pairs by family and gap.
+
+    Args:
+        rows: pair_id, name (the subset), accuracy, low, high, n_examples.
+        pairs: pair_id, family, gap_points.
+    """
+    order = pairs.sort_values(["family", "gap_points", "pair_id"])[["pair_id", "family", "gap_points"]]
+    order = order.assign(place=np.arange(len(order)) + 0.5)
+    cells = rows.merge(order, on="pair_id", how="inner", validate="many_to_one")
+    names = in_sections(cells["name"])
+    plot = figure(
+        width=1000,
+        height=90 + 20 * len(names),
+        x_range=(0, len(order)),
+        y_range=list(reversed(names)),
+        x_axis_label="Pairs by family, smallest gap first",
+    )
+    mapper = _scale(cells["accuracy"])
+    colour = {"field": "accuracy", "transform": mapper}
+    drawn = plot.rect("place", "name", 1, 1, source=_source(cells), fill_color=colour, line_color=None)
+    tips = [("pair", "@pair_id"), ("subset", "@name"), ("gap", "@gap_points{0.0} points"), _ACCURACY_TIP]
+    plot.add_tools(_hover(tips, [drawn]))
+    edges = np.cumsum([0, *order.groupby("family", sort=True).size()])
+    for edge in edges[1:-1]:
+        plot.add_layout(Span(location=float(edge), dimension="height", line_color="white", line_width=2))
+    middles = ((edges[:-1] + edges[1:]) / 2).tolist()
+    plot.xaxis.ticker = middles
+    families = [family or "no family" for family in sorted(order["family"].unique())]
+    plot.xaxis.major_label_overrides = dict(zip(middles, families, strict=True))
+    plot.grid.visible = False
+    return column(plot, _scale_bar(mapper))
+
+
+def intervals_by_name(rows: pd.DataFrame) -> LayoutDOM:
+    """Accuracy with its interval, a line a subset, section or score.
+
+    Args:
+        rows: name, level, accuracy, low, high, n_examples; top to bottom.
+    """
+    names = list(reversed(rows["name"]))
+    plot = figure(width=860, height=70 + 24 * len(rows), y_range=names, x_range=(-0.02, 1.02), x_axis_label="Accuracy")
+    plot.add_layout(Span(location=CHANCE, dimension="height", line_color=INK, line_dash="dotted", line_width=1))
+    source = _source(rows.assign(face=np.where(rows["level"] == "subset", "white", COLOURS[0])))
+    plot.segment("low", "name", "high", "name", source=source, line_color=COLOURS[0], line_width=2)
+    drawn = plot.scatter(
+        "accuracy", "name", source=source, size=9, fill_color="face", line_color=COLOURS[0], line_width=1.5
+    )
+    plot.add_tools(_hover([("name", "@name"), _ACCURACY_TIP], [drawn]))
+    plot.xaxis.formatter = NumeralTickFormatter(format=_PERCENT)
+    plot.ygrid.visible = False
+    return plot
+
+
+def in_sections(names: pd.Series) -> list[str]:
+    """Distinct subsets in the sections' order; those of no section last, in the data's."""
+    distinct = list(pd.unique(names))
+    known = [subset for subsets in SECTIONS.values() for subset in subsets if subset in distinct]
+    return known + [name for name in distinct if name not in known]
+
+
+def _square(family: str, rows: pd.DataFrame, mapper: LinearColorMapper) -> LayoutDOM:
+    """One family's heat map; a model is the strong one of as many pairs as there are weaker models."""
+    models = pd.unique(pd.concat([rows["strong"], rows["weak"]]))
+    n_weaker = rows["strong"].value_counts().reindex(models, fill_value=0)
+    order = sorted(models, key=lambda model: (-n_weaker[model], model))
+    # A square of few models is still wide enough for its title.
+    side = max(34 * len(order), 220)
+    plot = figure(
+        frame_width=side,
+        frame_height=side,
+        x_range=order,
+        y_range=list(reversed(order)),
+        title=f"{family or 'no family'}: {len(order)} models, {len(rows)} pairs",
+        x_axis_label="weak",
+        y_axis_label="strong",
+    )
+    bright = (rows["accuracy"] - mapper.low) / (mapper.high - mapper.low) > 0.55
+    source = _source(
+        rows.assign(
+            number=[f"{100 * share:.1f}" if share == share else "" for share in rows["accuracy"]],
+            ink=np.where(bright, "black", "white"),
+        )
+    )
+    colour = {"field": "accuracy", "transform": mapper}
+    drawn = plot.rect("weak", "strong", 1, 1, source=source, fill_color=colour, line_color="white")
+    plot.text(
+        "weak",
+        "strong",
+        "number",
+        source=source,
+        text_color="ink",
+        text_align="center",
+        text_baseline="middle",
+        text_font=value(_FONT),
+        text_font_size="11px",
+    )
+    tips = [("pair", "@pair_id"), ("gap", "@gap_points{0.0} points"), _ACCURACY_TIP]
+    plot.add_tools(_hover(tips, [drawn]))
+    plot.xaxis.major_label_orientation = "vertical"
+    plot.grid.visible = False
+    return plot
+
+
+def _source(rows: pd.DataFrame) -> ColumnDataSource:
+    return ColumnDataSource({name: rows[name].to_numpy() for name in rows})
+
+
+def _hover(tips: list[tuple[str, str]], drawn: list) -> HoverTool:
+    return HoverTool(tooltips=tips, renderers=list(drawn), point_policy="snap_to_data")
+
+
+def _scale(values: pd.Series) -> LinearColorMapper:
+    """The colours of accuracies, chance among them."""
+    known = [CHANCE, *values[np.isfinite(values)]]
+    return LinearColorMapper(palette=Viridis256, low=min(known), high=max(known), nan_color="white")
+
+
+def _scale_bar(mapper: LinearColorMapper) -> LayoutDOM:
+    """What the colours mean, under a heat map."""
+    plot = figure(width=420, height=70, x_range=(0, 1), y_range=(0, 1), min_border=0, outline_line_color=None)
+    plot.axis.visible = plot.grid.visible = False
+    bar = ColorBar(
+        color_mapper=mapper,
+        orientation="horizontal",
+        formatter=NumeralTickFormatter(format=_PERCENT),
+        ticker=BasicTicker(desired_num_ticks=6),
+        title="Accuracy",
+        title_text_font=_FONT,
+        title_text_font_style="normal",
+        major_label_text_font=value(_FONT),
+        major_label_text_color=INK,
+        height=12,
+        padding=2,
+    )
+    plot.add_layout(bar, "below")
+    return plot

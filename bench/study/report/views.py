@@ -1,0 +1,246 @@
+"""What a report shows, as the rows that its template prints: text for the reader beside the number to sort by."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench.schema import SECTIONS
+from bench.study.correlate import ALL
+from bench.study.report import plots
+from bench.study.report.gather import Report
+
+TITLES = {"score": "Overall", "chat": "Chat", "chat-hard": "Chat Hard", "safety": "Safety", "reasoning": "Reasoning"}
+
+DASH = "–"
+
+UNITS = {"sum": "nats", "mean": "nats a token", "per-byte": "nats a byte"}
+
+
+class Cell(NamedTuple):
+    """One number of a table."""
+
+    text: str
+    note: str
+    """In smaller type under it, such as an interval."""
+    order: float
+    """What to sort by, -1 where the number is missing."""
+
+
+class Figure(NamedTuple):
+    """One drawing."""
+
+    title: str
+    words: str
+    """What it shows, for who cannot see it."""
+    json: str
+
+
+class Tab(NamedTuple):
+    """What is shown of the score or of one section."""
+
+    name: str
+    title: str
+    figures: tuple[Figure, ...]
+    statistics: tuple[dict[str, str], ...]
+
+
+def share(value: float, low: float = np.nan, high: float = np.nan) -> Cell:
+    """A fraction as percent with one decimal, and its interval."""
+    if pd.isna(value):
+        return Cell(DASH, "", -1.0)
+    return Cell(f"{100 * value:.1f}", "" if pd.isna(low) else f"[{100 * low:.1f}, {100 * high:.1f}]", float(value))
+
+
+def number(value: float, words: str = "{:,.0f}") -> Cell:
+    """A count or a quantity."""
+    return Cell(DASH, "", -1.0) if pd.isna(value) else Cell(words.format(value), "", float(value))
+
+
+def board_rows(report: Report) -> list[dict]:
+    """A row a pair of the leaderboard."""
+    sections = _of_level(report, "section").set_index(["pair_id", "name"])[["accuracy", "low", "high"]]
+    limits = sections.to_dict("index")
+    rows = []
+    for place, row in enumerate(report.board.to_dict("records")):
+        rank = number(row["rank"])
+        if rank.text != DASH:
+            rank = rank._replace(note=f"[{row['rank_low']:.0f}, {row['rank_high']:.0f}]")
+        cells = {
+            name: share(row[name.replace("-", "_")], *_limits(limits.get((row["pair_id"], name))))
+            for name in _sections(report)
+        }
+        rows.append(
+            {
+                **{name: row[name] for name in ("pair_id", "strong", "weak", "family", "dtype", "licence")},
+                "place": place,
+                "rank": rank,
+                "gap": number(row["gap_points"], "{:.1f}"),
+                "score": share(row["score"], row["score_low"], row["score_high"]),
+                "sections": list(cells.values()),
+                "n_examples": number(row["n_examples"]),
+                "n_excluded": number(row["n_excluded"]),
+                "n_params": number(row["n_params"] / 1e9, "{:,.1f}"),
+                "cost": number(row["cost_flop"] / 1e12, "{:,.2f}"),
+            }
+        )
+    return rows
+
+
+def section_titles(report: Report) -> list[str]:
+    """Headings of the sections' columns, none where the data have no sections."""
+    return [TITLES[name] for name in _sections(report)]
+
+
+def tabs(report: Report) -> list[Tab]:
+    """The score first, then the sections."""
+    return [
+        Tab(name, TITLES[name], tuple(_figures(report, name)), tuple(_statistics(report, name)))
+        for name in ("score", *_sections(report))
+    ]
+
+
+def details(report: Report) -> dict[str, list[dict]]:
+    """Per pair its score, sections and subsets, each beside the middle of all pairs."""
+    rows = report.accuracy
+    middle = rows.groupby(["level", "name"])["accuracy"].median()
+    order = {name: position for position, name in enumerate(_order(report))}
+    rows = rows.sort_values("name", key=lambda names: names.map(order), kind="stable")
+    found: dict[str, list[dict]] = {}
+    for row in rows.to_dict("records"):
+        line = {
+            "name": TITLES.get(row["name"], row["name"]) if row["level"] != "subset" else row["name"],
+            "level": row["level"],
+            "accuracy": share(row["accuracy"], row["low"], row["high"]),
+            "median": share(middle[row["level"], row["name"]]),
+            "n_examples": number(row["n_examples"]),
+            "n_ties": number(row["n_ties"]),
+            "n_excluded": number(row["n_excluded"]),
+        }
+        found.setdefault(row["pair_id"], []).append(line)
+    return found
+
+
+def wrong_counts(report: Report) -> dict[str, int]:
+    """Per pair how many rows it gets wrong, ties not counted."""
+    rows = _of_level(report, "subset")
+    wrong = (rows["n_examples"] * (1 - rows["accuracy"] - rows["tie_rate"])).round()
+    return wrong.groupby(rows["pair_id"]).sum().astype(int).to_dict()
+
+
+def _of_level(report: Report, level: str) -> pd.DataFrame:
+    return report.accuracy[report.accuracy["level"] == level]
+
+
+def _limits(row: dict[str, float] | None) -> tuple[float, float]:
+    return (np.nan, np.nan) if row is None else (row["low"], row["high"])
+
+
+def _sections(report: Report) -> list[str]:
+    there = set(_of_level(report, "section")["name"])
+    return [name for name in SECTIONS if name in there]
+
+
+def _order(report: Report) -> list[str]:
+    """Score, then each section and its subsets."""
+    subsets = plots.in_sections(_of_level(report, "subset")["name"])
+    names = ["score"]
+    for section in _sections(report):
+        names += [section, *(name for name in SECTIONS[section] if name in subsets)]
+    return names + [name for name in subsets if name not in names]
+
+
+def _figures(report: Report, name: str) -> list[Figure]:
+    title = TITLES[name]
+    pairs = _pairs(report, name)
+    within = _of_level(report, "subset")
+    if name != "score":
+        within = within[within["name"].isin(SECTIONS[name])]
+    if len(pairs) < 2:
+        rows = report.accuracy if name == "score" else pd.concat([_rows(report, name), within])
+        order = {label: position for position, label in enumerate(_order(report))}
+        rows = rows.sort_values("name", key=lambda names: names.map(order), kind="stable")
+        words = f"{title}: accuracy with its 95% interval, a line a subset; dotted: chance. Numbers: the pair's table."
+        return [Figure("Accuracy by subset", words, plots.embedded(plots.intervals_by_name(rows)))]
+    return [
+        *_scatter(report, name, pairs),
+        Figure(
+            "Strong model by weak model",
+            f"{title}: accuracy of each pair, a square a family. The leaderboard has the numbers.",
+            plots.embedded(plots.strong_weak(pairs)),
+        ),
+        Figure(
+            "Subsets",
+            f"{title}: accuracy of each pair on each subset. The pairs' tables have the numbers.",
+            plots.embedded(plots.subset_pair(within[[*_DRAWN, "name"]], pairs)),
+        ),
+    ]
+
+
+_DRAWN = ["pair_id", "accuracy", "low", "high", "n_examples"]
+
+
+def _rows(report: Report, name: str) -> pd.DataFrame:
+    level = "overall" if name == "score" else "section"
+    return report.accuracy[(report.accuracy["level"] == level) & (report.accuracy["name"] == name)]
+
+
+def _pairs(report: Report, name: str) -> pd.DataFrame:
+    """pair_id, strong, weak, family, gap_points, and accuracy with its interval and count."""
+    names = ["pair_id", "strong", "weak", "family", "gap_points"]
+    if name == "score":
+        columns = {"score": "accuracy", "score_low": "low", "score_high": "high"}
+        return report.board[[*names, *columns, "n_examples"]].rename(columns=columns)
+    return report.board[names].merge(_rows(report, name)[_DRAWN], on="pair_id", how="left", validate="one_to_one")
+
+
+def _scatter(report: Report, name: str, pairs: pd.DataFrame) -> list[Figure]:
+    drawn = pairs.dropna(subset=["gap_points", "accuracy"])
+    if drawn.empty:
+        return []
+    words = f"{TITLES[name]}: accuracy against the models' gap; dotted: chance. The leaderboard has the numbers."
+    rows = _headline(report, name)
+    slopes = rows.loc[rows["estimator"] == "slope", "estimate"]
+    slope = slopes.iloc[0] / 100 if len(slopes) else np.nan
+    performance = report.performance or "published performance"
+    return [Figure("Gap and accuracy", words, plots.embedded(plots.gap_scatter(drawn, slope, performance=performance)))]
+
+
+def _headline(report: Report, name: str) -> pd.DataFrame:
+    """CORRELATION of the score or a section over all families, in the study's own performance and reward."""
+    rows = _correlation(report, name)
+    return rows[(rows["family"] == ALL) & (rows["reward"] == report.board["reward"].iloc[0])]
+
+
+def _correlation(report: Report, name: str) -> pd.DataFrame:
+    rows = report.correlation
+    return rows[(rows["name"] == name) & (rows["performance"] == report.axis)]
+
+
+def _statistics(report: Report, name: str) -> list[dict[str, str]]:
+    """Spearman's rho of every family and reward, and the other effects of the headline."""
+    rows = _correlation(report, name)
+    headline = (rows["family"] == ALL) & (rows["reward"] == report.board["reward"].iloc[0])
+    rows = pd.concat([rows[headline], rows[~headline & (rows["estimator"] == "spearman")]])
+    return [
+        {
+            "reward": row["reward"],
+            "family": "all families" if row["family"] == ALL else row["family"],
+            "estimator": row["estimator"],
+            "estimate": _signed(row["estimate"]),
+            "interval": DASH if pd.isna(row["low"]) else f"[{_signed(row['low'])}, {_signed(row['high'])}]",
+            "p_value": _p_value(row["p_value"]),
+            "n": ", ".join(f"{row[f'n_{noun}']:,.0f} {noun}" for noun in ("pairs", "models", "prompts")),
+        }
+        for row in rows.to_dict("records")
+    ]
+
+
+def _signed(value: float) -> str:
+    return DASH if pd.isna(value) else f"{value:.2f}".replace("-", "−")
+
+
+def _p_value(value: float) -> str:
+    if pd.isna(value):
+        return DASH
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
