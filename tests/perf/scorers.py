@@ -24,7 +24,7 @@ BATCH = 8
 DPO_ROWS = 6
 """Rows a batch of DPOInference, two sequences each: the default of its own script."""
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
 
 
 class Loaded(NamedTuple):
@@ -64,7 +64,8 @@ def parts(work: Workload) -> list[list[int]]:
 
 
 def load_transformers(folder: Path, dtype: str) -> Loaded:
-    """Batches of BATCH, sorted by length, padded on the right; float32 log-softmax at the response's positions."""
+    """Batches of BATCH, sorted by length, padded on the right; log-softmax of at least
+    float32 at the response's positions."""
     model = _plain_model(folder, dtype)
 
     @torch.inference_mode()
@@ -76,7 +77,8 @@ def load_transformers(folder: Path, dtype: str) -> Loaded:
             logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
             for row, i in enumerate(chosen):
                 low, high = work.starts[i], len(work.ids[i])
-                logps = logits[row, low - 1 : high - 1].float().log_softmax(dim=-1)
+                wide = torch.promote_types(logits.dtype, torch.float32)
+                logps = logits[row, low - 1 : high - 1].to(wide).log_softmax(dim=-1)
                 sums[i] = logps.gather(1, ids[row, low:high, None]).sum().item()
         return sums
 

@@ -17,11 +17,6 @@ from perf.gauge import TokenCount, demand, matmul_rate, peak
 from perf.scorers import DPO, DTYPES, LM_EVAL, OURS, SCORERS, TRANSFORMERS
 from perf.workloads import Workload
 
-PERF = (
-    "scorer", "workload", "dtype", "device", "rows", "unique_tokens", "computed_tokens", "wall_s", "peak_bytes",
-    "share_of_matmul_rate", "round",
-)  # fmt: skip
-
 CONTESTS = {
     "plain": ((OURS, LM_EVAL, DPO, TRANSFORMERS), ("fp32", "bf16")),
     "customised": ((OURS, LM_EVAL), ("bf16",)),
@@ -32,12 +27,25 @@ ROUNDS = 2
 
 
 class Timing(NamedTuple):
-    """One run of one scorer."""
+    """One run of one scorer on one workload."""
 
-    row: tuple
-    """PERF."""
-    sums: np.ndarray
-    """Nats of each sequence's response, (sequences,)."""
+    scorer: str
+    workload: str
+    dtype: str
+    device: str
+    rows: int
+    unique_tokens: int
+    """Tokens of one trie over the whole workload."""
+    computed_tokens: int
+    """Tokens that went through the model, padding and repeats included."""
+    wall_s: float
+    peak_bytes: int
+    """Memory over what the process held with the model loaded."""
+    share_of_matmul_rate: float
+    """FLOP of the unique tokens a second, over what a square product in that dtype reaches in the same process."""
+
+
+PERF = (*Timing._fields, "round")
 
 
 def contest(work: Workload, folder: Path) -> Iterator[tuple[pd.DataFrame, dict[tuple, np.ndarray]]]:
@@ -54,27 +62,22 @@ def contest(work: Workload, folder: Path) -> Iterator[tuple[pd.DataFrame, dict[t
     rows, sums = [], {}
     for turn, dtype in itertools.product(range(1, ROUNDS + 1), dtypes):
         for scorer in scorers if turn % 2 else scorers[::-1]:
-            timing = apart(timed, scorer, dtype, work, folder)
-            rows.append((*timing.row, turn))
-            sums[scorer, dtype] = timing.sums
-            frame = pd.DataFrame(rows, columns=list(PERF))
-            last = frame.iloc[-1]
-            print(
-                f"{work.name}, {dtype}, round {turn}: {scorer} {last['wall_s']:.1f} s, "
-                f"{last['share_of_matmul_rate']:.0%} of the matmul rate",
-                file=sys.stderr,
-            )
-            yield frame, sums
+            timing, sums[scorer, dtype] = apart(timed, scorer, dtype, work, folder)
+            rows.append((*timing, turn))
+            said = f"{timing.wall_s:.1f} s, {timing.share_of_matmul_rate:.0%} of the matmul rate"
+            print(f"{work.name}, {dtype}, round {turn}: {scorer} {said}", file=sys.stderr)
+            yield pd.DataFrame(rows, columns=list(PERF)), sums
 
 
-def timed(scorer: str, dtype: str, work: Workload, folder: Path) -> Timing:
-    """Load a scorer, warm it up, time it once.
+def timed(scorer: str, dtype: str, work: Workload, folder: Path) -> tuple[Timing, np.ndarray]:
+    """Load a scorer, warm it up, time it once; gives each response's nats too.
 
     The peers score a short row before the clock starts. This engine does not: what it compiles while it
     scores is inside the clock, and what it compiles while the model is loaded is added.
     """
     model, score = SCORERS[scorer](folder, dtype)
-    compiled_s = sum(map(sum, compilation_time_metrics.values()))
+    # The counters nest: the outermost holds the others.
+    compiled_s = max(map(sum, compilation_time_metrics.values()), default=0.0)
     if scorer != OURS:
         score(shortest_row(work))
     need = demand(model, work)
@@ -85,9 +88,9 @@ def timed(scorer: str, dtype: str, work: Workload, folder: Path) -> Timing:
         sums = score(work)
         wall_s = time.perf_counter() - began + compiled_s
     rate = max(before, matmul_rate(DTYPES[dtype]))
-    n_rows = len(set(work.rows))
-    row = (scorer, work.name, dtype, "cpu", n_rows, need.unique_tokens, count.n)
-    return Timing((*row, round(wall_s, 3), memory.n_bytes, round(need.flop / wall_s / rate, 4)), sums)
+    share = round(need.flop / wall_s / rate, 4)
+    facts = (scorer, work.name, dtype, "cpu", len(set(work.rows)), need.unique_tokens, count.n)
+    return Timing(*facts, round(wall_s, 3), memory.n_bytes, share), sums
 
 
 def shortest_row(work: Workload) -> Workload:

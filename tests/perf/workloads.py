@@ -54,13 +54,13 @@ def tokenizer(model_id: str) -> PreTrainedTokenizerFast:
 
 def plain(per_subset: int, *, model_id: str = STRONG) -> Workload:
     """The first rows of each RewardBench subset under the strong model's chat template."""
-    return _workload("plain", _rendered(_examples(per_subset), model_id))
+    return _workload("plain", _rendered(examples(per_subset), model_id))
 
 
 def customised(per_subset: int) -> Workload:
     """The plain rows, each under one block of at least BLOCK_TOKENS tokens."""
     block = Message("system", _block())
-    under = [e._replace(messages=(block, *e.messages)) for e in _examples(per_subset)]
+    under = [e._replace(messages=(block, *e.messages)) for e in examples(per_subset)]
     return _workload("customised", _rendered(under, STRONG))
 
 
@@ -97,7 +97,8 @@ def _tails(sequences: Seq[Sequence]) -> list[np.ndarray]:
     return list(tails.values())
 
 
-def _examples(per_subset: int) -> Seq[Example]:
+def examples(per_subset: int) -> Seq[Example]:
+    """The first rows of each RewardBench subset."""
     return load_data("reward-bench", limit_per_subset=per_subset).examples
 
 

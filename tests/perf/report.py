@@ -1,0 +1,70 @@
+"""CSVs -> figures, README and the table of bars."""
+
+import importlib.metadata
+import platform
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from bench.study.figures.style import FORMATS, encode
+from perf import figures
+from perf.bars import Measured, bars, mean_times, own_ids_words, table
+
+PACKAGES = ("torch", "transformers", "lm_eval", "rewardbench")
+
+TEMPLATE = Path(__file__).parent / "readme_template.md"
+
+
+def read(folder: Path) -> Measured:
+    """What the CSVs of a folder hold."""
+    paths = [folder / f"{name}.csv" for name in Measured._fields]
+    return Measured(*(pd.read_csv(path) if path.is_file() else pd.DataFrame() for path in paths))
+
+
+def write(folder: Path) -> pd.DataFrame:
+    """Write bars, figures and README from a folder's CSVs; gives the bars."""
+    measured = read(folder)
+    found = bars(measured)
+    found.to_csv(folder / "bars.csv", index=False)
+    drawn = {
+        "perf": (figures.scorer_times, measured.perf),
+        "scaling": (figures.growth, measured.scaling),
+        "precision": (figures.dtype_shifts, measured.precision),
+    }
+    for name, (draw, frame) in drawn.items():
+        if len(frame):
+            figure = draw(frame)
+            for file_format in FORMATS:
+                (folder / f"{name}.{file_format}").write_bytes(encode(figure, file_format))
+    (folder / "README.md").write_text(_readme(measured, found), encoding="utf-8")
+    return found
+
+
+def _readme(measured: Measured, found: pd.DataFrame) -> str:
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    threads = f"{torch.get_num_threads()} threads, Python {platform.python_version()}"
+    times = mean_times(measured.perf)[["wall_s", "peak_bytes", "share_of_matmul_rate"]] if len(measured.perf) else None
+    return TEMPLATE.read_text(encoding="utf-8").format(
+        machine=f"Ran on {_processor()}, {threads}, {versions}.",
+        gpu="No GPU was available for these rows.",
+        bars=f"```\n{table(found)}\n```" if len(found) else "none measured",
+        times="" if times is None else _markdown(times.reset_index()),
+        own_ids=f"\non these rows {own_ids_words(measured.own_ids)}" if len(measured.own_ids) else "",
+        precision=_markdown(measured.precision) if len(measured.precision) else "",
+    )
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]} ({len(names)} cores)" if names else platform.machine()
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    """A table of a frame, numbers to four digits."""
+    lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * frame.shape[1]]
+    for row in frame.itertuples(index=False):
+        cells = [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
