@@ -64,7 +64,7 @@ class Pair(NamedTuple):
 
 def gap_points(strong: ModelSpec, weak: ModelSpec, performance: str) -> float:
     """Performance(strong) - performance(weak) in points, NaN where a score is not published."""
-    # Scores are decimals with two places at most: rounding takes away the dust of binary subtraction.
+    # Scores are decimals of a few places: rounding takes away the dust of binary subtraction.
     return round(strong.score(performance) - weak.score(performance), 9)
 
 

@@ -4,13 +4,15 @@ import math
 
 import pytest
 
-from bench.entries import FolderSource, HubSource, ModelSpec, PackageSource
+from bench.entries import FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource
 from bench.registry import MODELS, PAIRS, gap_points, load_registry, models_frame, pairs_folder, pairs_frame
 from bench.schema import UsageError
 
 REGISTRY = load_registry()
 STUDY = REGISTRY.study("paper-221")
 STUDY_PAIRS = {pair.pair_id: pair for pair in REGISTRY.study_pairs(STUDY)}
+NOISE_PAIRS = {pair.pair_id: pair for pair in REGISTRY.study_pairs(REGISTRY.study("noise"))}
+ALL_STUDY_PAIRS = STUDY_PAIRS | NOISE_PAIRS
 
 MODEL = '[[models]]\nmodel_id = "mine"\nsource = { repo = "me/mine" }\nformat = "safetensors"\nmethod = "sft"\n'
 OTHER = MODEL.replace("mine", "yours")
@@ -18,6 +20,7 @@ SCORE = 'scores.arena_hard = {{ value = {}, source = "our own run" }}\n'
 PAIR = '[[pairs]]\npair_id = "mine-vs-base"\nstrong = "mine"\nweak = "mistral-7b-v0.1"\n'
 FAMILY = '[[families]]\nfamily_id = "ours"\ntemplate = "mine"\nmembers = ["mine", "yours"]\n'
 MY_STUDY = '[[studies]]\nstudy_id = "our-study"\nfamilies = ["ours"]\nperformance = "arena_hard"\n'
+NOISE = MODEL.replace("mine", "broken").replace('repo = "me/broken"', 'base = "mine", noise = 0.15, seed = 1')
 PACKAGE = 'packages = ["a==1", "b==1"], file = "w.gguf", parts = ["a/0", "b/1"], sha256 = "' + "0" * 64 + '"'
 
 
@@ -36,7 +39,12 @@ def test_a_shipped_model_has_a_place_and_sound_numbers(model):
             assert repo.count("/") == 1 and not model.source.trust_remote_code
         case PackageSource(sha256=digest):
             assert len(digest) == 64 and model.format == "gguf"
-    assert all(0 < score.value < 100 for score in model.scores.values())
+        case NoiseSource(base=base):
+            assert model.files is REGISTRY.model(base)
+            same = ("format", "n_params", "licence", "context_tokens")
+            assert [getattr(model, name) for name in same] == [getattr(model.files, name) for name in same]
+    published = {name: score.value for name, score in model.scores.items() if name != "neg_bits_per_byte"}
+    assert all(0 < value < 100 for value in published.values())
     assert model.n_params_active is None or model.n_params_active < model.n_params
 
 
@@ -49,14 +57,14 @@ def test_a_named_pair_takes_the_strong_models_template(pair):
 
 @pytest.mark.parametrize("family", REGISTRY.families.values(), ids=REGISTRY.families)
 def test_a_family_gives_all_its_unordered_pairs_under_its_template(family):
-    pairs = [pair for pair in STUDY_PAIRS.values() if pair.family == family.family_id]
+    pairs = [pair for pair in ALL_STUDY_PAIRS.values() if pair.family == family.family_id]
     assert {frozenset((pair.strong, pair.weak)) for pair in pairs} == {
         frozenset((first, second)) for first in family.members for second in family.members if first != second
     }
     assert {pair.template for pair in pairs} == {family.template}
 
 
-@pytest.mark.parametrize("pair", STUDY_PAIRS.values(), ids=STUDY_PAIRS)
+@pytest.mark.parametrize("pair", ALL_STUDY_PAIRS.values(), ids=ALL_STUDY_PAIRS)
 def test_a_study_pair_has_the_better_model_as_strong(pair):
     assert pair.gap_points >= 0
     assert pair.pair_id == f"{pair.strong}--{pair.weak}"
@@ -69,6 +77,32 @@ def test_the_study_has_221_pairs_of_44_models():
     assert len([pair for pair in STUDY_PAIRS.values() if pair.family.startswith("llama")]) == 100
     assert len([pair for pair in STUDY_PAIRS.values() if pair.family.startswith("mistral")]) == 121
     assert len({name for pair in STUDY_PAIRS.values() for name in (pair.strong, pair.weak)}) == 44
+
+
+def test_the_noise_study_has_15_pairs_of_each_base_and_the_strong_model_has_the_better_score():
+    assert [sum(pair.family == name for pair in NOISE_PAIRS.values()) for name in ("noise-smollm2", "noise-gemma")] == [
+        15,
+        15,
+    ]
+    for pair in NOISE_PAIRS.values():
+        strong, weak = REGISTRY.model(pair.strong), REGISTRY.model(pair.weak)
+        assert strong.source.base == weak.source.base
+        assert strong.score("neg_bits_per_byte") > weak.score("neg_bits_per_byte")
+        assert pair.template == "smollm2-135m-instruct-q4"
+
+
+def test_the_bases_noise_goes_from_none_to_0_45_in_even_steps():
+    for family in ("noise-smollm2", "noise-gemma"):
+        sources = [REGISTRY.model(name).source for name in REGISTRY.families[family].members]
+        assert [(source.noise, source.seed) for source in sources] == [
+            (level, 1) for level in (0, 0.09, 0.18, 0.27, 0.36, 0.45)
+        ]
+
+
+def test_a_noise_model_knows_its_base_and_is_listed_by_what_broke_it(tmp_path):
+    model = load_registry(write(tmp_path, models=NOISE + MODEL)).model("broken")
+    assert model.files.source == HubSource(repo="me/mine")
+    assert model.source.location == "mine + noise 0.15 (seed 1)"
 
 
 def test_a_gap_is_strong_minus_weak_in_points():
@@ -93,7 +127,7 @@ def test_a_gap_without_a_published_score_is_nan():
 def test_a_model_has_one_entry_even_where_a_study_and_a_named_pair_share_it():
     assert REGISTRY.pair("zephyr-7b-beta").strong in REGISTRY.families["mistral-base"].members
     repos = [model.source.location for model in REGISTRY.models.values()]
-    assert len(repos) == len(set(repos)) == 59
+    assert len(repos) == len(set(repos)) == 59 + 12
 
 
 def test_published_rows_keep_their_source():
@@ -187,12 +221,25 @@ def test_an_id_used_twice_names_both_files(tmp_path):
         (MODEL.replace('"mine"', '"a--b"'), "model_id: 'a--b' is no id"),
         (MODEL.replace('"mine"', '"../up"'), "model_id: '../up' is no id"),
         (MODEL.replace("me/mine", "mine"), "mine: source.repo: 'mine' is no hub repository (owner/name)"),
-        (MODEL.replace('{ repo = "me/mine" }', "{ }"), "mine: source: needs one of repo, packages, folder"),
-        (MODEL.replace('{ repo = "me/mine" }', "7"), "mine: source: needs one of repo, packages, folder"),
+        (MODEL.replace('{ repo = "me/mine" }', "{ }"), "mine: source: needs one of repo, packages, folder, base"),
+        (MODEL.replace('{ repo = "me/mine" }', "7"), "mine: source: needs one of repo, packages, folder, base"),
         (MODEL.replace('mine" }', 'mine", sha256 = "0" }'), "mine: unknown field 'source.sha256'"),
         (MODEL.replace('mine" }', 'mine", trust_remote_code = true }'), "mine: source: trust_remote_code needs a rev"),
         (MODEL.replace('mine" }', 'mine", revision = "main" }'), "source.revision: 'main' is no commit"),
         (MODEL.replace('"safetensors"', '"gguf"'), "mine: format: a package's file is 'gguf'"),
+        (NOISE, "broken: source.base: unknown model 'mine'"),
+        (MODEL + NOISE.replace("mine", "mien"), "broken: source.base: unknown model 'mien', did you mean 'mine'?"),
+        (
+            MODEL + NOISE + NOISE.replace("broken", "worse").replace("mine", "broken"),
+            "worse: source.base: 'broken' is a",
+        ),
+        (NOISE.replace("mine", "broken"), "broken: source.base: 'broken' is a noise model itself"),
+        (MODEL + NOISE.replace("safetensors", "gguf"), "broken: format: its base, 'mine', is 'safetensors'"),
+        (MODEL + NOISE.replace("0.15", "-0.1"), "broken: source.noise: Input should be greater than or equal to 0"),
+        (MODEL + NOISE.replace("0.15", "10"), "broken: source.noise: Input should be less than 10"),
+        (MODEL + NOISE.replace("0.15", "nan"), "broken: source.noise: Input should be a finite number"),
+        (MODEL + NOISE.replace("seed = 1", "seed = -1"), "broken: source.seed: Input should be greater than or equal"),
+        (MODEL + NOISE.replace(", seed = 1", ""), "broken: source.seed: missing"),
         (MODEL + 'n_params = "7B"', "mine: n_params: Input should be a valid integer"),
         (MODEL + SCORE.format('"6.2"'), "mine: scores.arena_hard.value: Input should be a valid number"),
         (MODEL + "scores.arena_hard = { value = 6.2 }", "mine: scores.arena_hard.source: missing"),
