@@ -136,7 +136,7 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *,
 
     Args:
         module: The layer's attention module; gives `layer_idx`.
-        query: (1, heads, n, head_dim).
+        query: (1, heads, n, head_dim), n padded.
         key: (1, kv_heads, n, head_dim).
         value: (1, kv_heads, n, head_dim).
         attention_mask: Unused: the step's rule is the mask.
@@ -149,7 +149,9 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *,
     for name in ("softcap", "s_aux", "position_bias"):
         if kwargs.get(name) is not None:
             raise NotImplementedError(f"attention with {name} is not supported")
-    n = query.shape[2]
+    # Rows behind the step's own are padding: no tile reaches them, no kept key is one of theirs.
+    n = len(step.end)
+    key, value = key[:, :, :n], value[:, :, :n]
     if step.trunk is not None:
         key = torch.cat([step.trunk[module.layer_idx][0], key], dim=2)
         value = torch.cat([step.trunk[module.layer_idx][1], value], dim=2)
@@ -159,7 +161,7 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *,
     if window is not None and step.n_before + n <= window:
         window = None
     masks = tile_masks(step, window, query.dtype)
-    out = query.new_empty(1, n, query.shape[1], query.shape[3])
+    out = query.new_zeros(1, query.shape[2], query.shape[1], query.shape[3])
     before, groups = step.n_before, query.shape[1] != key.shape[1]
     for tile, mask in zip(step.tiles, masks, strict=True):
         result = scaled_dot_product_attention(

@@ -11,6 +11,9 @@ from bench.schema import DrsowError
 from bench.scoring import ATTENTION, attention
 from bench.scoring.trie import Plan, Step, plan
 
+SHAPE = 64
+"""Every matrix product has a multiple of this many rows: oneDNN makes and keeps 2.5 MB of code for each new number."""
+
 HEAD_ROWS, HEAD_WORDS = 1024, 1024
 """Target positions and vocabulary entries of a block of logits: on a CPU it stays in the cache."""
 
@@ -54,9 +57,15 @@ def _ancestors(steps: Sequence[Step], index: int) -> Iterator[int]:
 @torch.inference_mode()
 def body(model: PreTrainedModel, step: Step, ctx: attention.StepContext) -> Tensor:
     """Last hidden states of a step's tokens, (n, hidden)."""
-    ids = torch.from_numpy(step.ids).to(model.device)[None]
-    output = model.base_model(input_ids=ids, position_ids=ctx.positions[None], use_cache=False, step=ctx)
-    return output.last_hidden_state[0]
+    ids = torch.from_numpy(step.ids).to(model.device)
+    rows = (_padded(ids)[None], _padded(ctx.positions)[None])
+    output = model.base_model(input_ids=rows[0], position_ids=rows[1], use_cache=False, step=ctx)
+    return output.last_hidden_state[0, : len(ids)]
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """Rows of zeros added up to a multiple of SHAPE."""
+    return torch.cat([rows, rows.new_zeros(-len(rows) % SHAPE, *rows.shape[1:])])
 
 
 @torch.inference_mode()
@@ -113,6 +122,8 @@ def target_logps(
         Nats, (m,), float32.
     """
     bias = head.weight.new_zeros(head.weight.shape[0]) if head.bias is None else head.bias
+    n_targets = len(targets)
+    hidden, targets = _padded(hidden), _padded(targets)
     own = (hidden.float() * head.weight[targets].float()).sum(dim=1) + bias[targets].float()
     own = rescale(own)
     total = torch.zeros_like(own)
@@ -123,8 +134,8 @@ def target_logps(
     lost = (~torch.isfinite(total)).nonzero()[:, 0]
     if len(lost):
         logits = torch.cat([rescale(float32_product(hidden[lost], w).add_(o)) for w, o in blocks], dim=1)
-        return (-total.log()).index_copy_(0, lost, own[lost] - logits.logsumexp(dim=1))
-    return -total.log()
+        return (-total.log()).index_copy_(0, lost, own[lost] - logits.logsumexp(dim=1))[:n_targets]
+    return -total.log()[:n_targets]
 
 
 def float32_product(hidden: Tensor, weight: Tensor) -> Tensor:
