@@ -1,6 +1,7 @@
 """`python -m perf`, with `tests` on the path: measure, write CSVs, figures and README, print the bars."""
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,8 +32,10 @@ def main() -> None:
     if not args.report and not args.only:
         for old in args.out.glob("*.csv"):
             old.unlink()
-    for part in () if args.report else args.only or PARTS:
-        _measure(part, args)
+    if not args.report:
+        (args.out / report.MANIFEST).write_text(json.dumps(report.manifest(), indent=1) + "\n")
+        for part in args.only or PARTS:
+            _measure(part, args)
     print(report.table(report.write(args.out)))
 
 

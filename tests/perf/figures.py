@@ -4,6 +4,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from bench.study.figures.style import COLOURS, INK, STYLE, head, looks
 from perf.bars import mean_times
@@ -27,13 +28,9 @@ def scorer_times(perf: pd.DataFrame) -> Figure:
         axes.barh(times.index, times, color=[styles[name]["colour"] for name in times.index], height=0.6)
         axes.scatter(runs["wall_s"], runs["scorer"], s=9, color="white", edgecolor=INK, linewidth=0.7, zorder=3)
         for name, value in times.items():
-            axes.annotate(
-                f"{value:.1f} s, {value / times[OURS]:.1f}x",
-                (value, name),
-                (6, 0),
-                textcoords="offset points",
-                va="center",
-            )
+            end = runs.loc[runs["scorer"] == name, "wall_s"].max()
+            words = f"{value:.1f} s" if name == OURS else f"{value:.1f} s, {value / times[OURS]:.1f}x"
+            axes.annotate(words, (end, name), (6, 0), textcoords="offset points", va="center")
         axes.set(title=f"{panel[0]}, {panel[1]}, {runs['rows'].iloc[0]} rows", xlim=(0, 1.25 * runs["wall_s"].max()))
         axes.invert_yaxis()
         axes.grid(False, axis="y")
@@ -52,6 +49,8 @@ def growth(scaling: pd.DataFrame) -> Figure:
         _proportional(axes, rows[name], rows["wall_s"])
         axes.set(xscale="log", yscale="log", xlabel=name, title=name)
         axes.set_xticks(rows[name], [f"{n}" for n in rows[name]])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.minorticks_off()
     figure.axes[0].set_ylabel("Seconds")
     head(figure, "How the cost grows (dotted: in proportion)")
@@ -71,14 +70,16 @@ def dtype_shifts(precision: pd.DataFrame) -> Figure:
     panels = {"wall_s": "Seconds", "mean_shift_nats": "Mean shift, nats", "max_shift_nats": "Largest shift, nats"}
     names = list(pd.unique(rows["model"]))
     for axes, (column, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for name, style in looks(names).items():
+        for place, (name, style) in enumerate(looks(names).items()):
             own = rows[rows["model"] == name]
             axes.plot(
-                own["variant"], own[column], linestyle="none", marker=style["marker"], markersize=6,
-                markerfacecolor=style["face"], markeredgecolor=style["colour"], label=name,
+                [at + 0.2 * (place - 1) for at in range(len(own))], own[column], linestyle="none", label=name,
+                marker=style["marker"], markersize=6, markerfacecolor=style["face"], markeredgecolor=style["colour"],
             )  # fmt: skip
+        axes.set_xticks(range(len(own)), own["variant"])
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
+        axes.margins(x=0.15)
+        axes.grid(False, axis="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
     pair = rows[rows["model"] == PAIR]
     flips = "; ".join(f"{r.body} body, {r.logits} logits: {r.flipped_share:.1%}" for r in pair.itertuples())

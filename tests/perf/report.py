@@ -1,7 +1,10 @@
 """CSVs -> figures, README and the table of bars."""
 
 import importlib.metadata
+import json
+import os
 import platform
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +14,7 @@ from bench.study.figures.style import FORMATS, encode
 from perf import figures
 from perf.bars import Measured, bars, mean_times, own_ids_words, table
 
+MANIFEST = "manifest.json"
 PACKAGES = ("torch", "transformers", "lm_eval", "rewardbench")
 
 TEMPLATE = Path(__file__).parent / "readme_template.md"
@@ -37,28 +41,36 @@ def write(folder: Path) -> pd.DataFrame:
             figure = draw(frame)
             for file_format in FORMATS:
                 (folder / f"{name}.{file_format}").write_bytes(encode(figure, file_format))
-    (folder / "README.md").write_text(_readme(measured, found), encoding="utf-8")
+    (folder / "README.md").write_text(
+        _readme(measured, found, json.loads((folder / MANIFEST).read_text())), encoding="utf-8"
+    )
     return found
 
 
-def _readme(measured: Measured, found: pd.DataFrame) -> str:
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    threads = f"{torch.get_num_threads()} threads, Python {platform.python_version()}"
+def manifest() -> dict:
+    """What the measurements run on, and when."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "began_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "processor": names[0] if names else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "bf16_in_hardware": torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _readme(measured: Measured, found: pd.DataFrame, ran: dict) -> str:
     times = mean_times(measured.perf)[["wall_s", "peak_bytes", "share_of_matmul_rate"]] if len(measured.perf) else None
     return TEMPLATE.read_text(encoding="utf-8").format(
-        machine=f"Ran on {_processor()}, {threads}, {versions}.",
-        gpu="No GPU was available for these rows.",
+        **ran | {"versions": ", ".join(f"{name} {version}" for name, version in ran["versions"].items())},
         bars=f"```\n{table(found)}\n```" if len(found) else "none measured",
         times="" if times is None else _markdown(times.reset_index()),
         own_ids=f"\non these rows {own_ids_words(measured.own_ids)}" if len(measured.own_ids) else "",
         precision=_markdown(measured.precision) if len(measured.precision) else "",
     )
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]} ({len(names)} cores)" if names else platform.machine()
 
 
 def _markdown(frame: pd.DataFrame) -> str:
