@@ -1,6 +1,7 @@
 """Load a tokenizer or a model from a folder of safetensors; turn a GGUF file into such a folder."""
 
 import contextlib
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,7 +86,8 @@ def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_rem
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Write a GGUF file's model, dequantised to float32, and its tokenizer as a folder of safetensors."""
-    with _loading(gguf.name):
+    # The dequantiser's bar heeds no setting.
+    with _loading(gguf.name), contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model, found = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True

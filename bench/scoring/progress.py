@@ -16,7 +16,7 @@ class Meter:
     def __init__(self, name: str, *, n_rows: int, n_tokens: int) -> None:
         """Name the pass and say how much there is to do."""
         self.name, self.n_rows, self.n_tokens = name, n_rows, n_tokens
-        self.rows = self.tokens = 0
+        self.rows = self.tokens = self.rows_said = 0
         self.began = self.said = time.monotonic()
         self.bar = None
         if sys.stderr.isatty():
@@ -39,7 +39,7 @@ class Meter:
         """Take the bar away, or say the last line."""
         if self.bar:
             self.bar.stop()
-        elif self.rows:
+        elif self.rows > self.rows_said:
             self._say()
 
     def add(self, *, rows: int, tokens: int) -> None:
@@ -56,7 +56,7 @@ class Meter:
         return f"{self.rows / spent_s:.1f} rows/s, {self.tokens / spent_s:,.0f} tokens/s"
 
     def _say(self) -> None:
-        self.said = time.monotonic()
+        self.said, self.rows_said = time.monotonic(), self.rows
         left_s = (self.said - self.began) * (self.n_tokens - self.tokens) / max(self.tokens, 1)
         line = f"{self.name}: {self.rows} of {self.n_rows} rows, {self._rate()}, {left_s:.0f} s left"
         print(line, file=sys.stderr, flush=True)
