@@ -61,7 +61,7 @@ def made_report(
                      "attention": "sdpa"}, "info": {"device": "cpu", "versions": {"torch": "2.13.0"}}}
             for m in models.model_ids]  # fmt: skip
     return Report(
-        "made-up", "A world whose truth is known.", data, "points of a board", "board", board, intervals(table),
+        "made-up", "A world whose truth is known.", data, "the made-up board", "board", board, intervals(table),
         _correlation(board), {"score_sets": sets, "precision": {}}, tuple(found), "",
     )  # fmt: skip
 

@@ -13,11 +13,15 @@ from bench.study.stretches import STRETCHES, pieces
 N_PAIRS, N_ROWS = 10, 20
 """How many of the best pairs are shown, and how many rows of each."""
 
-MAX_CHARACTERS = 3000
-"""Longest piece of a prompt or response that is shown: it keeps the page under 8 MB. The rest is counted."""
+PROMPT_BYTES, RESPONSE_BYTES = 2000, 6000
+"""What a turn or a response may take of the page, marks of shades among it: 400 responses and the rest of a full study
+stay under 8 MB. What is not shown is counted."""
 
-SHADES = ((2.0, "for strongly"), (0.5, "for"), (-0.5, ""), (-2.0, "against"), (-np.inf, "against strongly"))
-"""Least log-ratio in nats of a stretch -> how it is shaded."""
+MARK_BYTES = 15
+"""What the marks around a shaded run take."""
+
+SHADES = ((2.0, "F"), (0.5, "f"), (-0.5, ""), (-2.0, "a"), (-np.inf, "A"))
+"""Least log-ratio in nats of a stretch -> its class in the page: for the response or against it, capital: strongly."""
 
 
 class Run(NamedTuple):
@@ -96,20 +100,25 @@ def cases(pair_id: str, worst: pd.DataFrame, examples: dict[str, Example], stret
     return found
 
 
-def shown(parts: Iterable[tuple[str, float]], *, limit: int = MAX_CHARACTERS) -> Text:
+def shown(parts: Iterable[tuple[str, float]], *, limit: int) -> Text:
     """Pieces of text with their log-ratio -> runs of one shade; what goes over the limit is counted.
 
     Args:
         parts: (text, log-ratio in nats); NaN where there is none.
-        limit: Characters shown at most.
+        limit: Bytes at most, MARK_BYTES a run among them.
     """
     runs: list[Run] = []
-    left = limit
     hidden = 0
     for text, ratio in parts:
-        kept, left, hidden = text[:left], left - len(text[:left]), hidden + len(text[left:])
         shade = _shade(ratio)
-        if kept and runs and runs[-1].shade == shade:
+        joins = bool(runs) and runs[-1].shade == shade
+        limit -= 0 if joins or not text else MARK_BYTES
+        # A character that is cut in two is hidden.
+        kept = text.encode()[: max(limit, 0)].decode(errors="ignore")
+        hidden += len(text) - len(kept)
+        # After the first cut nothing is shown, or a short piece would follow a gap.
+        limit = 0 if len(kept) < len(text) else limit - len(text.encode())
+        if joins:
             runs[-1] = Run(shade, runs[-1].text + kept)
         elif kept:
             runs.append(Run(shade, kept))
@@ -118,12 +127,12 @@ def shown(parts: Iterable[tuple[str, float]], *, limit: int = MAX_CHARACTERS) ->
 
 def _answer(response_id: str, reward: float, text: str, rows: pd.DataFrame | None) -> Answer:
     if rows is None:
-        return Answer(response_id, reward, shown([(text, np.nan)]), shaded=False)
-    return Answer(response_id, reward, shown(pieces(text, rows[list(STRETCHES)])), shaded=True)
+        return Answer(response_id, reward, shown([(text, np.nan)], limit=RESPONSE_BYTES), shaded=False)
+    return Answer(response_id, reward, shown(pieces(text, rows[list(STRETCHES)]), limit=RESPONSE_BYTES), shaded=True)
 
 
 def _prompt(messages: Sequence[Message]) -> tuple[tuple[str, Text], ...]:
-    return tuple((message.role, shown([(message.content, np.nan)])) for message in messages)
+    return tuple((message.role, shown([(message.content, np.nan)], limit=PROMPT_BYTES)) for message in messages)
 
 
 def _shade(ratio: float) -> str:

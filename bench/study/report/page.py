@@ -16,7 +16,7 @@ from bokeh.resources import Resources
 from markupsafe import Markup
 
 from bench.study.report import views
-from bench.study.report.cases import MAX_CHARACTERS, N_ROWS, SHADES, Case
+from bench.study.report.cases import N_ROWS, Case
 from bench.study.report.gather import Report
 
 _HERE = "bench.study.report"
@@ -51,9 +51,7 @@ def html(report: Report) -> str:
         cases=_by_pair(report.cases),
         n_wrong=views.wrong_counts(report),
         shaded=any(answer.shaded for case in report.cases for answer in case.answers),
-        shades=SHADES,
         n_rows=N_ROWS,
-        max_characters=MAX_CHARACTERS,
         sets=report.manifest.get("score_sets", []),
         precision=report.manifest.get("precision", {}),
     )

@@ -116,7 +116,12 @@ def strong_weak(pairs: pd.DataFrame) -> LayoutDOM:
         pairs: pair_id, strong, weak, family, gap_points, accuracy, low, high, n_examples.
     """
     mapper = _scale(pairs["accuracy"])
-    plots = [_square(family, rows, mapper) for family, rows in pairs.groupby("family", sort=True)]
+    names = pd.concat([pairs["strong"], pairs["weak"]])
+    families = list(pairs.groupby("family", sort=True))
+    n_most = max(len(_by_strength(rows)) for _, rows in families)
+    # Squares of one size with one margin: in a grid, plots of several sizes are cut off.
+    size = {"side": max(34 * n_most, 220), "margin": 60 + 7 * int(names.str.len().max())}
+    plots = [_square(family, rows, mapper, **size) for family, rows in families]
     return column(gridplot(plots, ncols=2, toolbar_location=None, merge_tools=False), _scale_bar(mapper))
 
 
@@ -140,7 +145,7 @@ def subset_pair(rows: pd.DataFrame, pairs: pd.DataFrame) -> LayoutDOM:
     )
     mapper = _scale(cells["accuracy"])
     colour = {"field": "accuracy", "transform": mapper}
-    drawn = plot.rect("place", "name", 1, 1, source=_source(cells), fill_color=colour, line_color=None)
+    drawn = plot.rect("place", "name", 1, 1, source=_source(cells), fill_color=colour, line_color=colour)
     tips = [("pair", "@pair_id"), ("subset", "@name"), ("gap", "@gap_points{0.0} points"), _ACCURACY_TIP]
     plot.add_tools(_hover(tips, [drawn]))
     edges = np.cumsum([0, *order.groupby("family", sort=True).size()])
@@ -160,7 +165,7 @@ def intervals_by_name(rows: pd.DataFrame) -> LayoutDOM:
     Args:
         rows: name, level, accuracy, low, high, n_examples; top to bottom.
     """
-    names = list(reversed(rows["name"]))
+    names = rows["name"].tolist()[::-1]
     plot = figure(width=860, height=70 + 24 * len(rows), y_range=names, x_range=(-0.02, 1.02), x_axis_label="Accuracy")
     plot.add_layout(Span(location=CHANCE, dimension="height", line_color=INK, line_dash="dotted", line_width=1))
     source = _source(rows.assign(face=np.where(rows["level"] == "subset", "white", COLOURS[0])))
@@ -181,16 +186,21 @@ def in_sections(names: pd.Series) -> list[str]:
     return known + [name for name in distinct if name not in known]
 
 
-def _square(family: str, rows: pd.DataFrame, mapper: LinearColorMapper) -> LayoutDOM:
-    """One family's heat map; a model is the strong one of as many pairs as there are weaker models."""
-    models = pd.unique(pd.concat([rows["strong"], rows["weak"]]))
-    n_weaker = rows["strong"].value_counts().reindex(models, fill_value=0)
-    order = sorted(models, key=lambda model: (-n_weaker[model], model))
-    # A square of few models is still wide enough for its title.
-    side = max(34 * len(order), 220)
+def _by_strength(pairs: pd.DataFrame) -> list[str]:
+    """Models of a family, strongest first: one is the strong model of as many pairs as there are weaker models."""
+    models = pd.unique(pd.concat([pairs["strong"], pairs["weak"]]))
+    n_weaker = pairs["strong"].value_counts().reindex(models, fill_value=0)
+    return sorted(models, key=lambda model: (-n_weaker[model], model))
+
+
+def _square(family: str, rows: pd.DataFrame, mapper: LinearColorMapper, *, side: int, margin: int) -> LayoutDOM:
+    """One family's heat map; side and margin in pixels."""
+    order = _by_strength(rows)
     plot = figure(
         frame_width=side,
         frame_height=side,
+        min_border_left=margin,
+        min_border_bottom=margin,
         x_range=order,
         y_range=list(reversed(order)),
         title=f"{family or 'no family'}: {len(order)} models, {len(rows)} pairs",
@@ -250,7 +260,7 @@ def _scale_bar(mapper: LinearColorMapper) -> LayoutDOM:
         title="Accuracy",
         title_text_font=_FONT,
         title_text_font_style="normal",
-        major_label_text_font=value(_FONT),
+        major_label_text_font=_FONT,
         major_label_text_color=INK,
         height=12,
         padding=2,

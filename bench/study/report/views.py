@@ -78,8 +78,7 @@ def board_rows(report: Report) -> list[dict]:
                 "gap": number(row["gap_points"], "{:.1f}"),
                 "score": share(row["score"], row["score_low"], row["score_high"]),
                 "sections": list(cells.values()),
-                "n_examples": number(row["n_examples"]),
-                "n_excluded": number(row["n_excluded"]),
+                "n_examples": number(row["n_examples"])._replace(note=_left_out(row["n_excluded"])),
                 "n_params": number(row["n_params"] / 1e9, "{:,.1f}"),
                 "cost": number(row["cost_flop"] / 1e12, "{:,.2f}"),
             }
@@ -106,12 +105,15 @@ def details(report: Report) -> dict[str, list[dict]]:
     middle = rows.groupby(["level", "name"])["accuracy"].median()
     order = {name: position for position, name in enumerate(_order(report))}
     rows = rows.sort_values("name", key=lambda names: names.map(order), kind="stable")
+    # The leaderboard's interval of the score, which comes from drawing prompts again, stands here too.
+    limits = report.board.set_index("pair_id")[["score_low", "score_high"]].to_dict("index")
     found: dict[str, list[dict]] = {}
     for row in rows.to_dict("records"):
+        ends = (row["low"], row["high"]) if row["level"] != "overall" else limits[row["pair_id"]].values()
         line = {
             "name": TITLES.get(row["name"], row["name"]) if row["level"] != "subset" else row["name"],
             "level": row["level"],
-            "accuracy": share(row["accuracy"], row["low"], row["high"]),
+            "accuracy": share(row["accuracy"], *ends),
             "median": share(middle[row["level"], row["name"]]),
             "n_examples": number(row["n_examples"]),
             "n_ties": number(row["n_ties"]),
@@ -134,6 +136,10 @@ def _of_level(report: Report, level: str) -> pd.DataFrame:
 
 def _limits(row: dict[str, float] | None) -> tuple[float, float]:
     return (np.nan, np.nan) if row is None else (row["low"], row["high"])
+
+
+def _left_out(n_excluded: int) -> str:
+    return f"{n_excluded:,} left out" if n_excluded else ""
 
 
 def _sections(report: Report) -> list[str]:
