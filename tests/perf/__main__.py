@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bench.schema import DrsowError
 from perf import checks, report, workloads
 from perf.precision import precision
 from perf.scaling import scaling
@@ -78,4 +79,8 @@ def _keep(frames: Iterator[pd.DataFrame], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DrsowError as error:
+        print(f"perf: {error}", file=sys.stderr)
+        sys.exit(error.code)

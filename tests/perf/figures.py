@@ -79,6 +79,7 @@ def dtype_shifts(precision: pd.DataFrame) -> Figure:
         axes.set_xticks(range(len(own)), own["variant"])
         axes.set_ylabel(label)
         axes.margins(x=0.15)
+        axes.set_ylim(-0.05 * rows[column].max(), 1.1 * rows[column].max())
         axes.grid(False, axis="x")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(names))
     pair = rows[rows["model"] == PAIR]

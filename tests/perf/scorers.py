@@ -5,6 +5,7 @@ Loading is never timed. All get the same ids; each batches them as it does by it
 
 import importlib.metadata
 import importlib.util
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -89,6 +90,7 @@ def load_lm_eval(folder: Path, dtype: str) -> Loaded:
     """lm-evaluation-harness' HFLM, with its own sorting."""
     from lm_eval.models.huggingface import HFLM
 
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     model = _plain_model(folder, dtype)
     harness = HFLM(pretrained=model, tokenizer=AutoTokenizer.from_pretrained(folder), batch_size=BATCH, device="cpu")
 
