@@ -26,7 +26,7 @@ from bench.cli.options import (
 )
 from bench.cli.select import load, select
 from bench.registry import Pair, Registry
-from bench.schema import Dataset, UsageError
+from bench.schema import DTYPES, Dataset, UsageError
 
 
 @app.command()
@@ -46,7 +46,6 @@ def report(
     registry: RegistryDir = None,
 ) -> None:
     """Write report.html, one page that opens without a network, from the stored tables and scores."""
-    from bench.scoring.device import DTYPES
     from bench.store import Store, write_whole
     from bench.study.board import result_folder
     from bench.study.report import gather, html, store_stretches, stretched_rows
