@@ -62,7 +62,17 @@ def import_scores(store: Store, file: Path, model_id: str, owner: str, dataset: 
         example_id, response_id = min(strange)
         raise UsageError(f"{file}: {example_id}, {response_id}: no response of {dataset.slug}")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    key = ScoreKey(
+    score_set = store.score_set(_imported_key(model_id, owner, dataset, digest)._replace(dtype=DTYPES[dtype]))
+    with score_set.lock():
+        score_set.begin(1, {})
+        score_set.write_part(0, frame)
+        score_set.finish({"file": file.name, "sha256": digest, "n_examples": len(dataset.examples)})
+    return score_set.folder
+
+
+def _imported_key(model_id: str, owner: str, dataset: Dataset, digest: str) -> ScoreKey:
+    """The key of numbers of which nothing is known but their file's sha256."""
+    return ScoreKey(
         model_id=model_id,
         revision=f"{IMPORTED}:{digest}",
         template=owner,
@@ -71,17 +81,11 @@ def import_scores(store: Store, file: Path, model_id: str, owner: str, dataset: 
         domain_digest="",
         data=dataset.slug,
         data_digest=dataset.digest,
-        dtype=DTYPES[dtype],
+        dtype="float32",
         attention=IMPORTED,
         span=IMPORTED,
         schema_version=SCHEMA_VERSION,
     )
-    score_set = store.score_set(key)
-    with score_set.lock():
-        score_set.begin(1, {})
-        score_set.write_part(0, frame)
-        score_set.finish({"file": file.name, "sha256": digest, "n_examples": len(dataset.examples)})
-    return score_set.folder
 
 
 def _read(file: Path) -> pd.DataFrame:

@@ -1,8 +1,7 @@
 """Every path under the results folder: where scores, tables and figures lie, and how scores are read back.
 
 A score set is a folder `scores/<model>-<digest of its key>/` with a manifest and a fixed number of parts.
-A part's name carries the digest of its bytes, so a part proves itself, and whatever a kill leaves behind is
-either "this part is there" or "it is missing".
+A part's name carries the digest of its bytes: it proves itself, and after a kill it is there or it is missing.
 """
 
 import contextlib
@@ -39,17 +38,8 @@ from bench.parts import (
 )
 from bench.schema import DrsowError, PreconditionError, ScoreKey, UsageError
 
-__all__ = [
-    "ScoreSet",
-    "Store",
-    "check_scores",
-    "csv_bytes",
-    "read_csv",
-    "safe_name",
-    "write_csv",
-    "write_json",
-    "write_whole",
-]
+__all__ = ["ScoreSet", "Store", "check_scores", "csv_bytes", "read_csv", "safe_name"]
+__all__ += ["write_csv", "write_json", "write_whole"]
 
 _PART = re.compile(r"part-(\d{4,})-([0-9a-f]{16})\.parquet")
 _ASIDE = re.compile(r"\.(stale|damaged)-\d+$")
@@ -226,9 +216,8 @@ class ScoreSet:
     def complete(self) -> bool:
         """Whether the set is finished, is of this key, and every part is as it was written."""
         manifest = self._own_manifest()
-        if manifest is None or not manifest.complete:
-            return False
-        return all(_verified(self.folder / name) is not None for name in manifest.parts)
+        done = manifest is not None and manifest.complete
+        return done and all(_verified(self.folder / name) is not None for name in manifest.parts)
 
     def read(self) -> pd.DataFrame:
         """The scores: columns SCORES, sorted by example_id and response_id.

@@ -1,6 +1,7 @@
 """From options to what the stages take, and from frames to what is printed."""
 
 import difflib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,9 @@ def emit(frame: pd.DataFrame, output: Format) -> None:
     if output is Format.csv:
         sys.stdout.write(csv_bytes(frame).decode())
     elif output is Format.json:
-        print(frame.to_json(orient="records", force_ascii=False, indent=1))
+        # Not to_json, which rounds to ten places.
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        print(json.dumps(rows, ensure_ascii=False, indent=1))
     else:
         print(frame.astype(object).where(frame.notna(), "").to_string(index=False))
 

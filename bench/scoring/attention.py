@@ -152,11 +152,7 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *,
     # Rows behind the step's own are padding: no tile reaches them, no kept key is one of theirs.
     n = len(step.end)
     key, value = key[:, :, :n], value[:, :, :n]
-    if step.trunk is not None:
-        key = torch.cat([step.trunk[module.layer_idx][0], key], dim=2)
-        value = torch.cat([step.trunk[module.layer_idx][1], value], dim=2)
-    if step.kept is not None:
-        step.kept[module.layer_idx] = (key, value)
+    key, value = _behind_trunk(step, module.layer_idx, key, value)
     window = kwargs.get("sliding_window")
     if window is not None and step.n_before + n <= window:
         window = None
@@ -174,6 +170,16 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *,
         )
         out[:, tile.low : tile.high] = result.transpose(1, 2)
     return out, None
+
+
+def _behind_trunk(step: StepContext, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Put a step's keys and values behind its trunk's; where it is a trunk itself, keep both."""
+    if step.trunk is not None:
+        key = torch.cat([step.trunk[layer][0], key], dim=2)
+        value = torch.cat([step.trunk[layer][1], value], dim=2)
+    if step.kept is not None:
+        step.kept[layer] = (key, value)
+    return key, value
 
 
 def _gather(x: Tensor, before: int, ranges: tuple[tuple[int, int], ...]) -> Tensor:
