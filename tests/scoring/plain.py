@@ -7,8 +7,12 @@ from transformers import PreTrainedModel
 
 @torch.inference_mode()
 def plain_logps(model: PreTrainedModel, ids: np.ndarray, start: int) -> np.ndarray:
-    """Nats of ids[start:], each given all before it, by the model's own forward pass, (n - start,), float64."""
+    """Nats of ids[start:], each given all before it, by the model's own forward pass, (n - start,), float64.
+
+    The logits are the model's; they are normalised in float64, since torch's float32 log_softmax over a vocabulary of
+    262,144 words is off by 3e-5 nat and more, always to one side.
+    """
     row = torch.from_numpy(ids.astype(np.int64))[None]
     logits = model(input_ids=row, use_cache=False, logits_to_keep=len(ids) - start + 1).logits[0, :-1]
-    logps = logits.log_softmax(dim=-1)
-    return logps.gather(1, row[0, start:, None])[:, 0].double().numpy()
+    logps = logits.double().log_softmax(dim=-1)
+    return logps.gather(1, row[0, start:, None])[:, 0].numpy()

@@ -1,0 +1,74 @@
+"""The house's own rules: the README's tree, the size of modules and functions, who imports whom."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULE_LINES, FUNCTION_LINES = 300, 40
+
+UNLISTED = {"README.md", ".gitignore"}
+"""The page that holds the tree, and what is no part of the product."""
+
+
+def tree() -> list[str]:
+    """The paths of the README's tree, in its order."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"^## Tree\n+```\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert block, "README.md has no code block under the heading Tree"
+    return [line.split()[0] for line in block[1].splitlines()]
+
+
+def tracked() -> list[str]:
+    """What git tracks, as paths from the root."""
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("this is no git checkout")
+    return [name for name in done.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+def modules() -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "bench").rglob("*.py"))
+
+
+def test_every_line_of_the_readmes_tree_says_what_a_path_is_for():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in tree():
+        assert re.search(rf"^{re.escape(path)}  +\S", text, re.MULTILINE), path
+
+
+def test_every_path_of_the_readmes_tree_is_there():
+    assert [path for path in tree() if not (ROOT / path).exists()] == []
+    assert [path for path in tree() if path.endswith("/") != (ROOT / path).is_dir()] == []
+    assert len(tree()) == len(set(tree()))
+
+
+def test_whatever_git_tracks_at_the_top_is_in_the_readmes_tree():
+    listed = {path.partition("/")[0] for path in tree()}
+    assert {name.partition("/")[0] for name in tracked()} - listed - UNLISTED == set()
+
+
+def test_every_module_is_in_the_readmes_tree_or_in_a_folder_of_it():
+    folders = tuple(path for path in tree() if path.endswith("/"))
+    found = [name for name in tracked() if name.startswith("bench/") and name.endswith(".py")]
+    missing = [name for name in found if name not in tree() and not name.startswith(folders)]
+    assert [name for name in missing if not name.endswith("/__init__.py")] == []
+
+
+@pytest.mark.parametrize("module", modules())
+def test_modules_and_functions_are_short(module):
+    text = (ROOT / module).read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MODULE_LINES
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    sizes = {function.name: function.end_lineno - function.lineno + 1 for function in functions}
+    assert {name: size for name, size in sizes.items() if size > FUNCTION_LINES} == {}
+
+
+def test_the_layers_hold():
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
