@@ -59,6 +59,8 @@ def load_model(
     """
     spread = device == "cuda" and torch.cuda.device_count() > 1
     model = _read(folder, dtype=dtype, device_map="auto" if spread else None, trust_remote_code=trust_remote_code)
+    # Checked before it is broken: rounding moves a broken model's numbers by more than the check allows.
+    model = engine.prepare(model if spread else model.to(device))
     if noise is not None and noise.noise > 0:
         exact = _read(folder, dtype=torch.float32, device_map=None, trust_remote_code=trust_remote_code)
         add_noise(exact, noise=noise.noise, seed=noise.seed)
@@ -66,7 +68,7 @@ def load_model(
         with torch.no_grad():
             for weight, broken in zip(model.parameters(), exact.parameters(), strict=True):
                 weight.copy_(broken)
-    return engine.prepare(model if spread else model.to(device))
+    return model
 
 
 def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_remote_code: bool) -> PreTrainedModel:
