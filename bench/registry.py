@@ -88,15 +88,23 @@ class Registry:
 
     def pair(self, name: str) -> Pair:
         """The named pair of that alias, or the study pair of that pair_id (of the first study that has it)."""
-        studied = (pair for study in self.studies.values() for pair in self.study_pairs(study))
-        pairs = {pair.pair_id: pair for pair in reversed([*self.named_pairs(), *studied])}
+        pairs = self._every_pair()
         return pairs[_known("pair", name, pairs)]
+
+    def _every_pair(self) -> dict[str, Pair]:
+        """Named and study pairs by pair_id; of equal ids the named one, then the first study's."""
+        studied = (pair for study in self.studies.values() for pair in self.study_pairs(study))
+        return {pair.pair_id: pair for pair in reversed([*self.named_pairs(), *studied])}
 
     def models_of(self, name: str) -> list[str]:
         """The model_ids that a model, pair or study needs, the chat template's owner among them."""
         if name in self.models:
             return [name]
-        pairs = self.study_pairs(self.studies[name]) if name in self.studies else [self.pair(name)]
+        if name in self.studies:
+            pairs = self.study_pairs(self.studies[name])
+        else:
+            known = self._every_pair()
+            pairs = [known[_known("model, pair or study", name, [*self.models, *known, *self.studies])]]
         return list(dict.fromkeys(m for pair in pairs for m in (pair.strong, pair.weak, pair.template)))
 
     def named_pairs(self) -> list[Pair]:
