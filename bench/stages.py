@@ -106,13 +106,16 @@ def _score_all(
     run.device_name(options)
     passes = list(dict.fromkeys(side for subject in subjects for side in subject.passes()))
     sets, errors, code = {}, [], 1
-    ready = {}
-    # Every model is found or fetched before the first one is scored: a missing one shows at once.
+    ready, failed = {}, set()
+    # Every model is found or fetched before the first one is scored: a missing one shows at once, asked for once.
     for model_id, owner in passes:
+        if owner in failed:
+            continue
         try:
             work = run.Work(registry.model(model_id), registry.model(owner), dataset)
             ready[model_id, owner] = run.make_ready(work, options)
         except DrsowError as error:
+            failed.add(model_id)
             errors.append(str(error))
             code = error.code
     pairs = [subject.sides(pair) for subject in subjects for pair in subject.pairs]
