@@ -106,22 +106,22 @@ def _score_all(
     run.device_name(options)
     passes = list(dict.fromkeys(side for subject in subjects for side in subject.passes()))
     sets, errors, code = {}, [], 1
+    pairs = [subject.sides(pair) for subject in subjects for pair in subject.pairs]
     ready, failed = {}, set()
     # Every model is found or fetched before the first one is scored: a missing one shows at once, asked for once.
     for model_id, owner in passes:
-        if owner in failed:
+        # A model whose every pair lacks the other one is not fetched, nor scored, for nothing.
+        if all(failed & set(sides) for sides in pairs if (model_id, owner) in sides):
             continue
         try:
             work = run.Work(registry.model(model_id), registry.model(owner), dataset)
             ready[model_id, owner] = run.make_ready(work, options)
         except DrsowError as error:
-            failed.add(model_id)
+            failed.add((model_id, owner))
             errors.append(str(error))
             code = error.code
-    pairs = [subject.sides(pair) for subject in subjects for pair in subject.pairs]
     whole = {side for sides in pairs if all(s in ready for s in sides) for side in sides}
     for side, job in ready.items():
-        # A model whose every pair lacks the other one is not scored for nothing.
         if side not in whole:
             continue
         try:
