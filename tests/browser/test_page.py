@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_report import made_report
+from made_report import HOSTILE, made_report
 
 from bench.study.report import Report, html
 
@@ -229,7 +229,9 @@ def test_axe_finds_no_serious_fault(page: Page, unfolded: bool):
 def test_rows_and_names_that_hold_scripts_are_text(browser: Browser, tmp_path: Path):
     hostile = made_report(hostile=True, n_models=8)
     # Without sections there is less to draw.
-    hostile = hostile._replace(accuracy=hostile.accuracy[hostile.accuracy["level"] != "section"])
+    rows = hostile.accuracy[hostile.accuracy["level"] != "section"]
+    names = rows["name"].where(rows["level"] == "overall", HOSTILE[1] + rows["name"])
+    hostile = hostile._replace(accuracy=rows.assign(name=names))
     visit = Visit(browser, hostile, tmp_path)
     visit.open()
     page = visit.page
@@ -239,6 +241,12 @@ def test_rows_and_names_that_hold_scripts_are_text(browser: Browser, tmp_path: P
     assert "<script>window.broken = true; alert(1)</script>" in text
     assert "</script><img src=x onerror=" in text
     assert "<b onclick=alert(1)>family" in page.inner_text("#board")
+    cells = page.locator("#panel-score .figure").last
+    cells.scroll_into_view_if_needed()
+    box = cells.bounding_box()
+    for part in (0.7, 0.71):
+        page.mouse.move(box["x"] + part * box["width"], box["y"] + 60)
+    page.get_by_text(HOSTILE[1]).last.wait_for(state="visible")
     assert page.evaluate("window.broken") is None
     assert page.locator("#errors img, #errors svg, #errors script").count() == 0
     assert visit.dialogs == []

@@ -62,6 +62,9 @@ _THEME = Theme(
     }
 )
 
+_WIDTH = 1230
+"""Pixels that a figure may take before the reader has to scroll sideways."""
+
 _PERCENT = "0%"
 _ACCURACY_TIP = ("accuracy", "@accuracy{0.0%} [@low{0.0%}, @high{0.0%}], n = @n_examples{0,0}")
 
@@ -120,9 +123,10 @@ def strong_weak(pairs: pd.DataFrame) -> LayoutDOM:
     families = list(pairs.groupby("family", sort=True))
     n_most = max(len(_by_strength(rows)) for _, rows in families)
     # Squares of one size with one margin: in a grid, plots of several sizes are cut off.
-    size = {"side": max(34 * n_most, 220), "margin": 60 + 7 * int(names.str.len().max())}
-    plots = [_square(family, rows, mapper, **size) for family, rows in families]
-    return column(gridplot(plots, ncols=2, toolbar_location=None, merge_tools=False), _scale_bar(mapper))
+    side, margin = max(34 * n_most, 220), 40 + 6 * int(names.str.len().max())
+    plots = [_square(family, rows, mapper, side=side, margin=margin) for family, rows in families]
+    n_beside = max(1, _WIDTH // (side + margin))
+    return column(gridplot(plots, ncols=min(2, n_beside), toolbar_location=None, merge_tools=False), _scale_bar(mapper))
 
 
 def subset_pair(rows: pd.DataFrame, pairs: pd.DataFrame) -> LayoutDOM:
@@ -239,7 +243,13 @@ def _source(rows: pd.DataFrame) -> ColumnDataSource:
 
 
 def _hover(tips: list[tuple[str, str]], drawn: list) -> HoverTool:
-    return HoverTool(tooltips=tips, renderers=list(drawn), point_policy="snap_to_data")
+    # In the page's ink: the library's own labels are too pale to read. The library escapes what it fills in.
+    lines = "".join(f"<div>{label}: <span>{words}</span></div>" for label, words in tips)
+    return HoverTool(
+        tooltips=f'<div style="color: {INK}; font: 13px {_FONT}">{lines}</div>',
+        renderers=list(drawn),
+        point_policy="snap_to_data",
+    )
 
 
 def _scale(values: pd.Series) -> LinearColorMapper:
