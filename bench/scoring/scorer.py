@@ -9,7 +9,7 @@ from collections.abc import Sequence as Seq
 import numpy as np
 import torch
 
-from bench.schema import Example, UsageError
+from bench.schema import DrsowError, Example, UsageError
 from bench.scoring import engine, models, trie
 from bench.scoring.noise import noise_of
 from bench.scoring.progress import Meter
@@ -54,13 +54,16 @@ class Scorer:
         if self._model is None or self._model.dtype != wanted:
             self._model = None
             gc.collect()
-            self._model = models.load_model(
-                self.ready.model.folder,
-                dtype=wanted,
-                device=self.device,
-                trust_remote_code=self._remote,
-                noise=noise_of(self.ready.work.spec),
-            )
+            try:
+                self._model = models.load_model(
+                    self.ready.model.folder,
+                    dtype=wanted,
+                    device=self.device,
+                    trust_remote_code=self._remote,
+                    noise=noise_of(self.ready.work.spec),
+                )
+            except (RuntimeError, MemoryError) as error:
+                raise self._full(error, f"in {dtype or self.ready.key.dtype}") from error
         return self._model
 
     def fill(self, score_set: ScoreSet) -> None:
@@ -90,21 +93,24 @@ class Scorer:
         info = provenance(self.ready, began=began, device=self._device_words()) | counts
         score_set.finish(info | self._facts(rendered, by_example) | self._precision(by_example, settings))
 
-    def logps(self, sequences: Seq[Sequence], budget: int, counts: dict | None = None) -> list[np.ndarray | None]:
+    def logps(
+        self, sequences: Seq[Sequence], budget: int, counts: dict | None = None, *, dtype: str | None = None
+    ) -> list[np.ndarray | None]:
         """Nats of each response's tokens, None where the sequence is longer than the model's context.
 
-        Out of memory, the budget is halved and the work done again.
+        Out of memory, the budget is halved and the work done again. `dtype` is the run's own where none is given.
         """
         counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0} if counts is None else counts
         fits = [s for s in sequences if len(s.ids) <= self.limit]
+        model = self.model(dtype)
         while True:
             plan = trie.plan([s.ids for s in fits], [s.start for s in fits], budget=budget)
             try:
-                out = engine.score(self.model(), plan)
+                out = engine.score(model, plan)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or budget <= 1:
-                    raise
+                    raise self._full(error, "with one token a step") from error
             budget //= 2
             counts["halved"] += 1
             print(f"{self.ready.key.model_id}: out of memory, going on with {budget} tokens a step", file=sys.stderr)
@@ -116,11 +122,16 @@ class Scorer:
         if len(fits) > 1:
             # What is not finite spreads to all that stands in its step: alone, each shows whether it is its own.
             logps = [
-                v if np.isfinite(v).all() else self.logps([s], budget, counts)[0]
+                v if np.isfinite(v).all() else self.logps([s], budget, counts, dtype=dtype)[0]
                 for s, v in zip(fits, logps, strict=True)
             ]
         found = {id(s): values for s, values in zip(fits, logps, strict=True)}
         return [found.get(id(s)) for s in sequences]
+
+    def _full(self, error: Exception, how: str) -> Exception:
+        """What to raise for an error: a lack of memory is the user's to mend, the others go on as they are."""
+        model_id = self.ready.key.model_id
+        return DrsowError(f"{model_id}: out of memory on {self.device} {how}") if out_of_memory(error) else error
 
     def response_logps(self, example: Example) -> list[np.ndarray]:
         """Nats of each response's tokens, the end of turn last.
@@ -159,29 +170,26 @@ class Scorer:
         """How far the run's dtype moves a response: a sample scored in it and again in float32."""
         if self.ready.key.dtype == "float32":
             return {}
-        sample = sorted(by_example, key=lambda r: hashlib.sha256(r[0].example_id.encode()).digest())[:PRECISION_ROWS]
-        chosen = [s for row in sample for s in row if len(s.ids) <= self.limit]
-        low = self.logps(chosen, settings["batch_tokens"])
-        self.model("float32")
-        high = self._float32(chosen, settings["batch_tokens"])
-        shifts = np.array([a.sum() - b.sum() for a, b in zip(low, high, strict=True)])
-        sums = {
-            f"{s.example_id} {s.response_id}": [float(a.sum()), float(b.sum())]
-            for s, a, b in zip(chosen, low, high, strict=True)
+        whole = [row for row in by_example if all(len(s.ids) <= self.limit for s in row)]
+        rows = sorted(whole, key=lambda r: hashlib.sha256(r[0].example_id.encode()).digest())[:PRECISION_ROWS]
+        sample = [s for row in rows for s in row]
+        try:
+            both = [self.logps(sample, settings["batch_tokens"], dtype=name) for name in (None, "float32")]
+        except DrsowError as error:
+            print(f"{error}; its precision is not measured", file=sys.stderr)
+            return {}
+        pairs = list(zip(sample, *both, strict=True))
+        broken = {s.example_id for s, low, high in pairs if not np.isfinite(low.sum() + high.sum())}
+        kept = {
+            f"{s.example_id} {s.response_id}": [float(low.sum()), float(high.sum())]
+            for s, low, high in pairs
+            if s.example_id not in broken
         }
-        return {
-            "precision": {
-                "n_responses": len(chosen),
-                "mean_shift_nats": float(np.abs(shifts).mean()),
-                "max_shift_nats": float(np.abs(shifts).max()),
-                "sums_nats": sums,
-            }
-        }
-
-    def _float32(self, sequences: Seq[Sequence], budget: int) -> list[np.ndarray]:
-        plan = trie.plan([s.ids for s in sequences], [s.start for s in sequences], budget=budget)
-        out = engine.score(self._model, plan)
-        return [out[a:b] for a, b in zip(plan.offsets, plan.offsets[1:], strict=False)]
+        if not kept:
+            return {}
+        shifts = np.abs([low - high for low, high in kept.values()])
+        facts = {"mean_shift_nats": float(shifts.mean()), "max_shift_nats": float(shifts.max()), "sums_nats": kept}
+        return {"precision": {"n_responses": len(kept)} | facts}
 
 
 def group(sequences: Seq[Sequence]) -> list[list[Sequence]]:

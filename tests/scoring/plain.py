@@ -14,5 +14,5 @@ def plain_logps(model: PreTrainedModel, ids: np.ndarray, start: int) -> np.ndarr
     """
     row = torch.from_numpy(ids.astype(np.int64))[None]
     logits = model(input_ids=row, use_cache=False, logits_to_keep=len(ids) - start + 1).logits[0, :-1]
-    logps = logits.double().log_softmax(dim=-1)
-    return logps.gather(1, row[0, start:, None])[:, 0].numpy()
+    pieces = zip(logits.split(64), row[0, start:, None].split(64), strict=True)
+    return torch.cat([x.double().log_softmax(-1).gather(1, target)[:, 0] for x, target in pieces]).numpy()

@@ -187,6 +187,47 @@ def test_bfloat16_reports_how_far_it_moves_a_sample(tiny_registry, tmp_path):
     assert "precision" not in exact
 
 
+def test_the_precision_sample_holds_whole_finite_rows_alone(tiny_registry, tmp_path):
+    half = example(91, "x" * (CONTEXT - 200), "no " * 99, "no")
+    token = _reader(tiny_registry)[0].convert_tokens_to_ids("7")
+    broken = changed(tiny_registry, tmp_path / "r", lambda w: w["model.embed_tokens.weight"][token].fill_(float("nan")))
+    rows = [example(1, "water", "yes", "no"), example(2, "two", "7 7", "no"), half]
+    scores, info = scored(broken, rows, tmp_path / "out", options=OPTIONS._replace(dtype="bf16"))
+    statuses = scores["status"].to_dict()
+    assert statuses[("s/2", "chosen")] == "nonfinite"
+    assert (statuses[("s/91", "chosen")], statuses[("s/91", "rejected")]) == ("too_long", "ok")
+    assert sorted(info["precision"]["sums_nats"]) == ["s/1 chosen", "s/1 rejected"]
+    assert np.isfinite(info["precision"]["max_shift_nats"])
+
+
+class Small(Scorer):
+    """A scorer on a device that holds no float32 model."""
+
+    def model(self, dtype: str | None = None) -> torch.nn.Module:
+        if dtype == "float32":
+            raise DrsowError("tiny-strong: out of memory on cpu in float32")
+        return super().model(dtype)
+
+
+def test_a_model_too_large_for_float32_is_scored_without_that_sample(tiny_registry, tmp_path, capsys):
+    options = OPTIONS._replace(dtype="bf16")
+    job = ready(tiny_registry, ROWS, options=options)
+    score_set = Store(tmp_path).score_set(job.key)
+    with score_set.lock():
+        Small(job, options).fill(score_set)
+    assert score_set.complete
+    assert "precision" not in score_set.info()
+    assert "in float32; its precision is not measured" in capsys.readouterr().err
+
+
+def test_a_lack_of_memory_for_one_token_is_an_error_with_the_model_named(tiny_registry):
+    scorer = Scorer(ready(tiny_registry, ROWS), OPTIONS)
+    sequences = render(ROWS[:1], scorer.tokenizer, scorer.template).sequences
+    scorer.model().base_model.register_forward_pre_hook(Memory(0), with_kwargs=True)
+    with pytest.raises(DrsowError, match="tiny-strong: out of memory on cpu with one token a step"):
+        scorer.logps(sequences, 256)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there_is_a_missing_precondition(tiny_registry):
     with pytest.raises(PreconditionError, match="torch finds no GPU"):
