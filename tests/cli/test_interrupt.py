@@ -7,6 +7,8 @@ import time
 import pytest
 from commands import COMMAND, environment, lasting, rows, write_rows
 
+pytestmark = pytest.mark.slow  # a process of its own for every fact: minutes
+
 KILLED = 137
 """Exit code after `kill -9`."""
 

@@ -15,6 +15,8 @@ import bench
 from bench.schema import ACCURACY, LEADERBOARD, SCORES
 from bench.store import read_csv
 
+pytestmark = pytest.mark.slow  # a process of its own for every fact: minutes
+
 FOLDER = "tiny/rows"
 
 
