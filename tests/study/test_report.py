@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+import worlds
 from made_report import HOSTILE, made_report
 
 from bench.schema import OK, SCORES, Example, Message
@@ -157,3 +158,10 @@ def test_wrong_rows_are_counted_without_ties(report: Report):
 
 def test_data_without_sections_have_one_tab(report: Report):
     assert [tab.title for tab in views.tabs(in_one_tab(report))] == ["Overall"]
+
+
+@pytest.mark.slow
+def test_a_full_study_with_long_shaded_responses_is_under_8_megabytes():
+    report = made_report(n_models=44, sizes=worlds.SIZES, n_characters=8000)
+    assert (len(report.board), len(report.dataset.examples), len(report.cases)) == (221, 2985, 200)
+    assert len(html(report).encode()) < 8e6
