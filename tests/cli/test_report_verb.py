@@ -7,6 +7,8 @@ import pytest
 
 from bench.store import read_csv
 
+pytestmark = pytest.mark.slow
+
 FOLDER = "tiny/rows"
 
 
