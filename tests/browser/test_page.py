@@ -15,7 +15,7 @@ if not CHROMIUM and "CI" not in os.environ:
     pytest.skip("chromium is not installed", allow_module_level=True)
 
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
-from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402
+from playwright.sync_api import Browser, Page, expect, sync_playwright  # noqa: E402
 
 FLAGS = [
     "--no-sandbox",
@@ -76,12 +76,23 @@ class Visit:
         self.page.wait_for_selector("html[data-ready=yes]")
 
 
-def scores(page: Page) -> list[float]:
-    return [float(value) for value in _attributes(page, "#board tbody tr td:nth-child(5)", "data-order")]
+def wait_for_scores(page: Page, wanted: list[float]) -> None:
+    """Wait until the column of scores reads so; fails after SLOW_MS."""
+    page.wait_for_function(
+        """wanted => {
+            const cells = [...document.querySelectorAll("#board tbody tr td:nth-child(5)")];
+            const shown = cells.map(cell => Number(cell.dataset.order));
+            return shown.length === wanted.length && shown.every((score, place) => score === wanted[place]);
+        }""",
+        arg=wanted,
+    )
 
 
-def _attributes(page: Page, selector: str, name: str) -> list[str]:
-    return page.eval_on_selector_all(selector, f"cells => cells.map(cell => cell.getAttribute('{name}'))")
+def shown_scores(report: Report, page: Page) -> list[float]:
+    """The scores of all pairs, the page made to show all of them."""
+    page.wait_for_selector("#panel-score canvas")
+    page.select_option(".dt-length select", "-1")
+    return sorted(report.board["score"])
 
 
 def test_the_page_opens_offline_and_asks_for_nothing(opened: Visit, page: Page):
@@ -114,26 +125,28 @@ def test_its_numbers_are_the_leaderboards(page: Page, report: Report):
         )
 
 
-def test_a_click_on_a_heading_sorts(page: Page):
+def test_a_click_on_a_heading_sorts(page: Page, report: Report):
+    rising = shown_scores(report, page)
     page.click("#board thead th:nth-child(5)")
-    assert scores(page) == sorted(scores(page), reverse=True)
+    wait_for_scores(page, rising[::-1])
     page.click("#board thead th:nth-child(5)")
-    assert scores(page) == sorted(scores(page))
+    wait_for_scores(page, rising)
 
 
 def test_words_in_the_filter_leave_the_pairs_that_hold_them(page: Page, report: Report):
     strong = report.board["strong"].iloc[3]
     page.fill(".dt-search input", strong)
     wanted = ((report.board["strong"] == strong) | (report.board["weak"] == strong)).sum()
-    assert 0 < page.locator("#board tbody tr").count() == wanted < len(report.board)
+    assert 0 < wanted < len(report.board)
+    expect(page.locator("#board tbody tr")).to_have_count(int(wanted))
 
 
 def test_the_family_filter_leaves_one_family(page: Page, report: Report):
     page.select_option("#family", "gamma")
-    families = page.locator("#board tbody tr td:nth-child(3)").all_inner_texts()
-    assert families == ["gamma"] * (report.board["family"] == "gamma").sum()
+    families = ["gamma"] * (report.board["family"] == "gamma").sum()
+    expect(page.locator("#board tbody tr td:nth-child(3)")).to_have_text(families)
     page.select_option("#family", "")
-    assert page.locator("#board tbody tr").count() == len(report.board)
+    expect(page.locator("#board tbody tr")).to_have_count(len(report.board))
 
 
 def test_pointing_at_a_mark_names_the_pair(page: Page, report: Report):
@@ -158,6 +171,7 @@ def test_a_pair_opens_its_subsets(page: Page, report: Report):
     assert page.locator("article:visible").count() == 0
     page.click("#board tbody tr:nth-child(2) a")
     article = page.locator("article:visible")
+    article.wait_for()
     known = report.accuracy[report.accuracy["pair_id"] == report.board["pair_id"].iloc[1]]
     shown = dict(
         zip(
@@ -176,7 +190,7 @@ def test_a_pair_opens_its_subsets(page: Page, report: Report):
 def test_a_section_has_its_own_figures(page: Page):
     page.click("label[for=tab-safety]")
     page.wait_for_selector("#panel-safety canvas")
-    assert page.locator(".panel:visible").count() == 1
+    expect(page.locator(".panel:visible")).to_have_count(1)
     assert page.locator("#panel-safety .figure").count() == 3
 
 
@@ -205,12 +219,13 @@ def test_the_keyboard_reaches_filter_headings_and_pairs_and_opens_one(page: Page
     assert page.locator(address).is_visible()
 
 
-def test_a_heading_sorts_by_keyboard(page: Page):
+def test_a_heading_sorts_by_keyboard(page: Page, report: Report):
+    rising = shown_scores(report, page)
     page.focus("#board thead th:nth-child(5) [tabindex], #board thead th:nth-child(5)[tabindex]")
     page.keyboard.press("Enter")
-    assert scores(page) == sorted(scores(page), reverse=True)
+    wait_for_scores(page, rising[::-1])
     page.keyboard.press("Enter")
-    assert scores(page) == sorted(scores(page))
+    wait_for_scores(page, rising)
 
 
 @pytest.mark.parametrize("unfolded", [False, True])
