@@ -13,6 +13,10 @@ from bench.cli import lists, bench, choose, scores, bits, report  # isort: skip
 __all__ = ["app", "bench", "bits", "choose", "lists", "main", "report", "scores"]
 
 
+STOPPED = 130
+"""Exit code after Ctrl-C."""
+
+
 def main() -> None:
     """Run the command; a mistake that a user can mend is one line on stderr and its exit code."""
     try:
@@ -20,9 +24,12 @@ def main() -> None:
     except DrsowError as error:
         print(f"drsow: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as leave:
+        # typer turns Ctrl-C into an exit of its own and says nothing.
+        if isinstance(leave, SystemExit) and leave.code != STOPPED:
+            raise
         print("drsow: stopped; what is scored is stored, run again to go on", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(STOPPED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
