@@ -21,7 +21,7 @@ class Analysis(NamedTuple):
     """The tables of a study beside its leaderboard."""
 
     correlation: pd.DataFrame
-    """CORRELATION; `reward` is one of REWARDS or of `baselines.BASELINES`."""
+    """CORRELATION; `reward` is one of REWARDS or, on the study's own axis, of `baselines.BASELINES`."""
     left_out: pd.DataFrame
     """LEFT_OUT_COLUMNS, for the headline reward."""
     gap_noise: pd.DataFrame
@@ -52,10 +52,11 @@ def analyse(
     ids = matrices[REWARDS[0]].example_ids
     rows = rows_of([examples[example_id] for example_id in ids])
     answers = {reward: judged(matrix.values) for reward, matrix in matrices.items()}
-    answers |= baseline_judges(study, _model_margins(study, scores, ids), _length_difference(study, scores, ids))
+    baselines = baseline_judges(study, _model_margins(study, scores, ids), _length_difference(study, scores, ids))
     performances = {name: performance_of(study, points) for name, points in axes.items()}
     rngs = rng.spawn(3)
-    correlation = correlate(study, rows, answers, performances, resampling=resampling, rng=rngs[0])
+    # A reader holds the baselines against the rewards on the study's own axis.
+    correlation = correlate(study, rows, answers, performances, baselines=baselines, resampling=resampling, rng=rngs[0])
     headline = on_axis(study, answers[REWARDS[0]], next(iter(performances.values())))
     names = {"reward": REWARDS[0], "performance": next(iter(axes))}
     slopes = regression(headline, rows, resampling=resampling, rng=rngs[1]).assign(**names)

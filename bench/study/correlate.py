@@ -68,6 +68,7 @@ def correlate(
     answers: Mapping[str, Judged],
     axes: Axes,
     *,
+    baselines: Mapping[str, Judged] | None = None,
     resampling: Resampling,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
@@ -81,21 +82,24 @@ def correlate(
         rows: What counts how, and which rows go together.
         answers: Right and wrong by the name of the reward.
         axes: Published scores of the study's models.
-        resampling: Number of bootstrap draws and of relabellings, and of processes.
+        baselines: More judges, on the first axis alone.
+        resampling: Number of bootstrap draws and of relabellings, and of processes; equal seeds give equal results on
+            any number of processes.
         rng: Source of both.
 
     Returns:
         CORRELATION. `estimator` is one of EFFECTS, each with its 95% interval; `p_value` of `spearman` is QAP's under
         exchangeable labels, that of the row SIGN_ONLY under the other null. The primary effect alone is tested.
     """
-    boot_seed, label_seed = (int(seed) for seed in rng.integers(2**63, size=2))
-    frames = []
-    for reward, answer in answers.items():
-        for axis, performance in axes.items():
-            rngs = (np.random.default_rng(boot_seed), np.random.default_rng(label_seed))
-            frame = _effects(on_axis(study, answer, performance), rows, resampling=resampling, rngs=rngs)
-            frames.append(frame.assign(reward=reward, performance=axis))
-    return pd.concat(frames, ignore_index=True)[list(CORRELATION)]
+    seeds = tuple(int(seed) for seed in rng.integers(2**63, size=2))
+    judges = [(name, answer, axis) for name, answer in answers.items() for axis in axes]
+    judges += [(name, answer, next(iter(axes))) for name, answer in (baselines or {}).items()]
+    run, alone = delayed(_effects), resampling._replace(n_jobs=1)
+    frames = Parallel(n_jobs=resampling.n_jobs)(
+        run(on_axis(study, answer, axes[axis]), rows, resampling=alone, seeds=seeds) for _, answer, axis in judges
+    )
+    named = [frame.assign(reward=name, performance=axis) for frame, (name, _, axis) in zip(frames, judges, strict=True)]
+    return pd.concat(named, ignore_index=True)[list(CORRELATION)]
 
 
 def groups_of(axis: OnAxis, rows: Rows, answers: np.ndarray) -> tuple[Group, ...]:
@@ -132,8 +136,9 @@ def describe(group: Group, study: Study, rows: Rows) -> dict:
     }
 
 
-def _effects(axis: OnAxis, rows: Rows, *, resampling: Resampling, rngs: tuple) -> pd.DataFrame:
+def _effects(axis: OnAxis, rows: Rows, *, resampling: Resampling, seeds: tuple[int, int]) -> pd.DataFrame:
     """CORRELATION but for reward and performance."""
+    rngs = [np.random.default_rng(seed) for seed in seeds]
     correct = oriented(axis)
     groups = groups_of(axis, rows, plain_accuracy(correct, rows))
     statistic = Effects(np.abs(axis.gap), groups)
@@ -164,10 +169,10 @@ def _tests(
     labels = relabellings(axis.study.family, n_draws=resampling.n_draws, rng=rng)
     forward, turned = (plain_accuracy(correct, rows) for correct in axis.answers)
     family = axis.study.family[axis.study.strong]
-    tasks = []
+    found = []
     for group in groups:
         inside = (family == group.family) | (group.family == ALL)
         pairs = axis.study._replace(strong=axis.study.strong[inside], weak=axis.study.weak[inside])
         sides = (forward[group.level, inside], turned[group.level, inside])
-        tasks.append(delayed(qap)(pairs, axis.performance, *sides, labels))
-    return Parallel(n_jobs=resampling.n_jobs)(tasks)
+        found.append(qap(pairs, axis.performance, *sides, labels))
+    return found

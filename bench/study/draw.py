@@ -39,9 +39,10 @@ def write_figures(folder: Path, registry: Registry, *, axis: str | None = None) 
     board = read_csv(folder / "leaderboard.csv")
     written = []
     for drawing in _drawings(folder, board, registry, axis):
+        figure = drawing.draw()
         for suffix in figures.FORMATS:
             path = folder / "figures" / f"{drawing.name}.{suffix}"
-            write_whole(path, figures.encode(drawing.draw(), suffix))
+            write_whole(path, figures.encode(figure, suffix))
             written.append(path)
         write_csv(folder / "figures" / f"{drawing.name}.csv", drawing.frame, tuple(drawing.frame.columns))
     return written

@@ -28,7 +28,7 @@ import numpy as np
 from bench.study.design import Study, gaps
 from bench.study.effects import dyadic_test, membership
 
-_CHUNK = 2_000
+_CHUNK = 400
 
 
 class QapTest(NamedTuple):

@@ -41,18 +41,9 @@ def rewards(strong: pd.DataFrame, weak: pd.DataFrame, *, reward: str) -> pd.Data
     Raises:
         ValueError: One model has a response that the other has not, or one twice.
     """
-    keys = [pd.MultiIndex.from_frame(frame[_KEY]) for frame in (strong, weak)]
-    lone = keys[0].symmetric_difference(keys[1])
-    if len(lone):
-        side = "strong" if lone[0] in keys[0] else "weak"
-        raise ValueError(f"{lone[0][0]}, response {lone[0][1]}: scored by the {side} model only")
-    both = strong.merge(weak, on=_KEY, how="left", suffixes=("", "_weak"), validate="one_to_one")
-    difference = (both["logp_sum_nats"] + both["logp_end_nats"]) - (
-        both["logp_sum_nats_weak"] + both["logp_end_nats_weak"]
-    )
-    status = _worse(both["status"], both["status_weak"])
-    value = (difference / _divisor(both, reward)).where(status == OK)
-    return both[_KEY].assign(reward=value, status=status)
+    both = _scored_by_both(strong, weak)
+    value = (both["difference"] / _divisor(both, reward)).where(both["status"] == OK)
+    return both[_KEY].assign(reward=value, status=both["status"])
 
 
 def margins(strong: pd.DataFrame, weak: pd.DataFrame, subsets: pd.Series, *, pair_id: str) -> pd.DataFrame:
@@ -70,9 +61,29 @@ def margins(strong: pd.DataFrame, weak: pd.DataFrame, subsets: pd.Series, *, pai
     Raises:
         ValueError: An example has no subset, or its responses are not one chosen and one rejected.
     """
-    return pd.concat(
-        [_margins(rewards(strong, weak, reward=name), subsets, pair_id, name) for name in REWARDS], ignore_index=True
+    sides = _sides(_scored_by_both(strong, weak), pair_id)
+    chosen = sides[CHOSEN]
+    rejected = sides[REJECTED].loc[chosen.index]
+    unknown = chosen.index.difference(subsets.index)
+    if len(unknown):
+        raise ValueError(f"{unknown[0]}: scored for {pair_id}, but no example of the data set")
+    status = _worse(chosen["status"], rejected["status"])
+    values = [
+        (chosen["difference"] / _divisor(chosen, name) - rejected["difference"] / _divisor(rejected, name))
+        for name in REWARDS
+    ]
+    n = len(chosen)
+    frame = pd.DataFrame(
+        {
+            "pair_id": pair_id,
+            "reward": np.repeat(REWARDS, n),
+            "example_id": np.tile(chosen.index, len(REWARDS)),
+            "subset": np.tile(subsets.loc[chosen.index], len(REWARDS)),
+            "margin_nats": np.concatenate([value.where(status == OK) for value in values]),
+            "status": np.tile(status, len(REWARDS)),
+        }
     )
+    return frame[list(MARGINS)]
 
 
 def margin_matrix(scores: dict[str, pd.DataFrame], pairs: pd.DataFrame, *, reward: str) -> MarginMatrix:
@@ -108,6 +119,18 @@ def margin_matrix(scores: dict[str, pd.DataFrame], pairs: pd.DataFrame, *, rewar
     return MarginMatrix(values[0] - values[1], example_ids.to_numpy())
 
 
+def _scored_by_both(strong: pd.DataFrame, weak: pd.DataFrame) -> pd.DataFrame:
+    """The strong model's scores with the difference of the sums, nats, and the status of the two together."""
+    keys = [pd.MultiIndex.from_frame(frame[_KEY]) for frame in (strong, weak)]
+    lone = keys[0].symmetric_difference(keys[1]) if not keys[0].equals(keys[1]) else ()
+    if len(lone):
+        side = "strong" if lone[0] in keys[0] else "weak"
+        raise ValueError(f"{lone[0][0]}, response {lone[0][1]}: scored by the {side} model only")
+    both = strong.merge(weak, on=_KEY, how="left", suffixes=("", "_weak"), validate="one_to_one")
+    sums = [both[f"logp_sum_nats{side}"] + both[f"logp_end_nats{side}"] for side in ("", "_weak")]
+    return both.assign(difference=sums[0] - sums[1], status=_worse(both["status"], both["status_weak"]))
+
+
 def _divisor(frame: pd.DataFrame, reward: str) -> pd.Series:
     """What the difference of the sums is divided by, (rows,), float64."""
     if reward == "sum":
@@ -124,27 +147,6 @@ def _worse(left: pd.Series, right: pd.Series) -> pd.Series:
     status = pd.Series(OK, index=left.index)
     status = status.mask((left == NONFINITE) | (right == NONFINITE), NONFINITE)
     return status.mask((left == TOO_LONG) | (right == TOO_LONG), TOO_LONG)
-
-
-def _margins(scored: pd.DataFrame, subsets: pd.Series, pair_id: str, reward: str) -> pd.DataFrame:
-    """MARGINS under one reward."""
-    sides = _sides(scored, pair_id)
-    chosen = sides[CHOSEN]
-    rejected = sides[REJECTED].loc[chosen.index]
-    unknown = chosen.index.difference(subsets.index)
-    if len(unknown):
-        raise ValueError(f"{unknown[0]}: scored for {pair_id}, but no example of the data set")
-    frame = pd.DataFrame(
-        {
-            "pair_id": pair_id,
-            "reward": reward,
-            "example_id": chosen.index,
-            "subset": subsets.loc[chosen.index].to_numpy(),
-            "margin_nats": (chosen["reward"] - rejected["reward"]).to_numpy(),
-            "status": _worse(chosen["status"], rejected["status"]).to_numpy(),
-        }
-    )
-    return frame[list(MARGINS)]
 
 
 def _sides(frame: pd.DataFrame, name: str) -> dict[str, pd.DataFrame]:

@@ -13,8 +13,6 @@ from tiny_models import CONTEXT, entry, pair_entry
 
 from bench.store import read_csv
 
-pytestmark = pytest.mark.slow  # a process of its own for every fact: minutes
-
 PACKAGE = "tiny_parcel"
 
 
