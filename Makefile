@@ -12,7 +12,7 @@ DATA ?= $(if $(filter embedded,$(PAIR)),sample,reward-bench)
 SUBJECT = $(if $(STUDY),--study $(STUDY),--pair $(PAIR)) --data $(if $(STUDY),$(or $(STUDY_DATA),$(if $(filter command\ line,$(origin DATA)),$(DATA),reward-bench)),$(DATA))
 
 .DEFAULT_GOAL := help
-.PHONY: help bench leaderboard figures tables test test-slow check clean
+.PHONY: help bench leaderboard figures tables report test test-slow perf check clean
 
 help: ## list these verbs
 	@awk -F':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,11 +27,17 @@ leaderboard: $(VENV)/.installed ## make the leaderboard again from stored scores
 figures tables: $(VENV)/.installed ## draw figures and printable tables again from the CSVs
 	@$(BIN)/drsow figures $(SUBJECT) $(ARGS)
 
+report: $(VENV)/.installed ## write the self-contained page report.html from stored scores
+	@$(BIN)/drsow report $(SUBJECT) $(ARGS)
+
 test: $(VENV)/.tested ## run the tests (under 10 minutes)
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-slow: $(VENV)/.tested ## run the tests that take longer
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+perf: $(VENV)/.perf ## measure speed, memory and precision against the peers (most of an hour; needs DRSOW_REWARDBENCH)
+	@PYTHONPATH=tests $(BIN)/python -m perf $(ARGS)
 
 check: $(VENV)/.tested ## style, layers
 	@$(BIN)/ruff check
@@ -52,4 +58,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.tested: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps rewardbench==0.1.4
+	@touch $@
+
+$(VENV)/.perf: $(VENV)/.tested
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[perf]'
 	@touch $@

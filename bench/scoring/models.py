@@ -1,11 +1,13 @@
 """Load a tokenizer or a model from a folder of safetensors; turn a GGUF file into such a folder."""
 
 import contextlib
+import functools
 import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import gguf as gguf_library
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -89,7 +91,7 @@ def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_rem
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Write a GGUF file's model, dequantised to float32, and its tokenizer as a folder of safetensors."""
     # The dequantiser's bar heeds no setting.
-    with _loading(gguf.name), contextlib.redirect_stderr(io.StringIO()):
+    with _loading(gguf.name), contextlib.redirect_stderr(io.StringIO()), _parsed_once():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model, found = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
@@ -100,6 +102,17 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         del model.config.quantization_config
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Let transformers, which parses a GGUF file three times (20 s each at 262k tokens), share one parse."""
+    whole = gguf_library.GGUFReader
+    gguf_library.GGUFReader = functools.cache(whole)
+    try:
+        yield
+    finally:
+        gguf_library.GGUFReader = whole
 
 
 def _check_whole(name: str, found: dict) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 from scipy import stats
 from worlds import Models, Traits, dataset, difference, draw_models, draw_rows, model_margins, order_only, study
@@ -179,7 +180,8 @@ def simulate(kinds: tuple[Kind, ...] = KINDS, size: Size = FULL) -> pd.DataFrame
     for position, kind in enumerate(kinds):
         true = truth(kind, levels, size, rng=np.random.default_rng([SEED, position]))
         rngs = (np.random.default_rng([SEED, position, world]) for world in range(size.n_worlds))
-        outcomes = [one_world(kind, levels, size.n_draws, rng=rng) for rng in rngs]
+        run = delayed(one_world)
+        outcomes = Parallel(n_jobs=-1)(run(kind, levels, size.n_draws, rng=rng) for rng in rngs)
         frames += [_summary(kind, method, [o[method] for o in outcomes], true, size) for method in METHODS]
         print(f"{kind.name} {kind.effect}: done", file=sys.stderr)
     return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
