@@ -47,11 +47,13 @@ check: $(VENV)/.tested ## style, layers
 clean: ## remove the environment (scores and models stay)
 	rm -rf $(VENV)
 
+# pip compiles what it installs on one core, compileall on all of them.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "drsow needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 4; }
 	@echo "making $(VENV)" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-compile -c constraints.txt -e .
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	@touch $@
 
 # The reference implementation that one test compares with comes without its own dependencies, which it needs for more than that.
