@@ -63,6 +63,7 @@ def manifest() -> dict:
 
 
 def _readme(measured: Measured, found: pd.DataFrame, ran: dict) -> str:
+    missing = [f"`{name}.csv`" for name, frame in measured._asdict().items() if not len(frame)]
     times = mean_times(measured.perf)[["wall_s", "peak_bytes", "share_of_matmul_rate"]] if len(measured.perf) else None
     return TEMPLATE.read_text(encoding="utf-8").format(
         **ran | {"versions": ", ".join(f"{name} {version}" for name, version in ran["versions"].items())},
@@ -70,6 +71,7 @@ def _readme(measured: Measured, found: pd.DataFrame, ran: dict) -> str:
         times="" if times is None else _markdown(times.reset_index()),
         own_ids=f"\non these rows {own_ids_words(measured.own_ids)}" if len(measured.own_ids) else "",
         precision=_markdown(measured.precision) if len(measured.precision) else "",
+        unmeasured=f"\nNot measured in this run: {', '.join(missing)}." if missing else "",
     )
 
 
