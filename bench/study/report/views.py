@@ -103,8 +103,7 @@ def details(report: Report) -> dict[str, list[dict]]:
     """Per pair its score, sections and subsets, each beside the middle of all pairs."""
     rows = report.accuracy
     middle = rows.groupby(["level", "name"])["accuracy"].median()
-    order = {name: position for position, name in enumerate(_order(report))}
-    rows = rows.sort_values("name", key=lambda names: names.map(order), kind="stable")
+    rows = _in_order(report, rows)
     # The leaderboard's interval of the score, which comes from drawing prompts again, stands here too.
     limits = report.board.set_index("pair_id")[["score_low", "score_high"]].to_dict("index")
     found: dict[str, list[dict]] = {}
@@ -147,6 +146,12 @@ def _sections(report: Report) -> list[str]:
     return [name for name in SECTIONS if name in there]
 
 
+def _in_order(report: Report, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the score, then of each section and its subsets."""
+    order = {name: position for position, name in enumerate(_order(report))}
+    return rows.sort_values("name", key=lambda names: names.map(order), kind="stable")
+
+
 def _order(report: Report) -> list[str]:
     """Score, then each section and its subsets."""
     subsets = plots.in_sections(_of_level(report, "subset")["name"])
@@ -164,8 +169,7 @@ def _figures(report: Report, name: str) -> list[Figure]:
         within = within[within["name"].isin(SECTIONS[name])]
     if len(pairs) < 2:
         rows = report.accuracy if name == "score" else pd.concat([_rows(report, name), within])
-        order = {label: position for position, label in enumerate(_order(report))}
-        rows = rows.sort_values("name", key=lambda names: names.map(order), kind="stable")
+        rows = _in_order(report, rows)
         words = f"{title}: accuracy with its 95% interval, a line a subset; dotted: chance. Numbers: the pair's table."
         return [Figure("Accuracy by subset", words, plots.embedded(plots.intervals_by_name(rows)))]
     return [
