@@ -208,6 +208,7 @@ class Performance(Entry):
     KEY = "performance_id"
     performance_id: Id
     name: Text
+    """With its unit: it labels the gaps of every figure."""
 
 
 class Family(Entry):

@@ -97,7 +97,8 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
     cells = cells.assign(**{"Left out": _counts(numbers["n_excluded"])})
     cells = cells.assign(**{"TFLOP a row": _numbers(numbers["cost_flop"] / 1e12, 2)})
     note = (
-        "Scores in percent, gaps in points, 95% intervals over prompts; a pair with rows left out is not ranked. "
+        "Scores in percent, gaps in the unit of their board, 95% intervals over prompts; "
+        "a pair with rows left out is not ranked. "
         f"Reward: {_one(board['reward'])}. {provenance}"
     )
     return Table("Pairs by score", numbers, cells, note)

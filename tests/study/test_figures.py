@@ -185,7 +185,7 @@ def test_a_pair_shows_its_score_sections_and_subsets():
     for name in ("score", *SECTIONS, *SUBSET_WEIGHTS):
         assert name in written.split("\n")
     assert "strong: model-a" in written
-    assert "gap 3.5 points" in written
+    assert "gap 3.5" in written
     assert "chance" in written
 
 
@@ -212,7 +212,7 @@ def test_the_gap_is_drawn_a_point_a_pair_in_five_panels():
     assert len(figure.axes) == 5
     assert n_points(figure) == 5 * 12
     written = texts(figure)
-    assert "Gap: a board's points, strong minus weak (points)" in written
+    assert "Gap, strong minus weak: a board's points" in written
     assert "ρ = 0.42 [0.32, 0.52], p < 0.001" in written
     assert "family-1 (4 pairs)" in written
 

@@ -83,7 +83,7 @@ def subset_pair_heatmap(accuracy: pd.DataFrame, leaderboard: pd.DataFrame) -> Fi
     figure.set_layout_engine("constrained")
     top, main = figure.subplots(2, 1, sharex=True, height_ratios=[1, max(4, len(names) / 4)])
     top.bar(np.arange(len(pairs)) + 0.5, pairs["gap_points"], width=1, color=INK, linewidth=0)
-    top.set_ylabel("Gap\n(points)")
+    top.set_ylabel("Gap")
     low, high = _limits(cells)
     seaborn.heatmap(
         cells.loc[names, pairs["pair_id"]], ax=main, cmap=_SCALE, vmin=low, vmax=high, cbar=False, xticklabels=named

@@ -33,7 +33,7 @@ def pair_accuracy(accuracy: pd.DataFrame, pair: pd.Series) -> Figure:
     percent(axes.xaxis)
     axes.set_xlabel("Accuracy: chosen above rejected, ties wrong (95% interval)")
     overall = rows.iloc[0]
-    gap = "no published gap" if pd.isna(pair["gap_points"]) else f"gap {pair['gap_points']:g} points"
+    gap = "no published gap" if pd.isna(pair["gap_points"]) else f"gap {pair['gap_points']:g}"
     head(
         figure,
         f"strong: {pair['strong']}    weak: {pair['weak']}",

@@ -43,8 +43,8 @@ def gap_accuracy(
     for column in columns:
         _scatter(panels[column], drawn, column, styles)
         _trend(panels[column], drawn, column, correlation)
-        panels[column].set_xlabel("Gap (points)" if column in ("safety", "reasoning") else "")
-    panels["score"].set_xlabel(f"Gap: {performance}, strong minus weak (points)")
+        panels[column].set_xlabel("Gap" if column in ("safety", "reasoning") else "")
+    panels["score"].set_xlabel(f"Gap, strong minus weak: {performance}")
     panels["score"].set_ylabel("Accuracy: chosen above rejected")
     figure.legend(*panels["score"].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     title = f"Gap against accuracy, a point a pair; reward: {leaderboard['reward'].iloc[0]}"

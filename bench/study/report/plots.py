@@ -82,7 +82,7 @@ def gap_scatter(pairs: pd.DataFrame, slope: float, *, performance: str) -> Layou
         slope: Accuracy per point of gap of the line through the pairs' means; NaN for none.
         performance: What the gap is measured in.
     """
-    plot = figure(width=860, height=460, x_axis_label=f"Gap (points of {performance})", y_axis_label="Accuracy")
+    plot = figure(width=860, height=460, x_axis_label=f"Gap: {performance}", y_axis_label="Accuracy")
     plot.add_layout(Span(location=CHANCE, dimension="width", line_color=INK, line_dash="dotted", line_width=1))
     for position, (family, rows) in enumerate(pairs.groupby("family", sort=True)):
         colour = COLOURS[position % len(COLOURS)]
@@ -105,7 +105,7 @@ def gap_scatter(pairs: pd.DataFrame, slope: float, *, performance: str) -> Layou
         ends = np.array([0.0, used["gap_points"].max()])
         line = used["accuracy"].mean() + slope * (ends - used["gap_points"].mean())
         plot.line(ends, line, line_color=INK, line_width=1.5)
-    tips = [("pair", "@pair_id"), ("gap", "@gap_points{0.0} points"), _ACCURACY_TIP]
+    tips = [("pair", "@pair_id"), ("gap", "@gap_points{0.0}"), _ACCURACY_TIP]
     plot.add_tools(_hover(tips, plot.select(name="pairs")))
     plot.yaxis.formatter = NumeralTickFormatter(format=_PERCENT)
     plot.add_layout(plot.legend[0], "above")
@@ -150,7 +150,7 @@ def subset_pair(rows: pd.DataFrame, pairs: pd.DataFrame) -> LayoutDOM:
     mapper = _scale(cells["accuracy"])
     colour = {"field": "accuracy", "transform": mapper}
     drawn = plot.rect("place", "name", 1, 1, source=_source(cells), fill_color=colour, line_color=colour)
-    tips = [("pair", "@pair_id"), ("subset", "@name"), ("gap", "@gap_points{0.0} points"), _ACCURACY_TIP]
+    tips = [("pair", "@pair_id"), ("subset", "@name"), ("gap", "@gap_points{0.0}"), _ACCURACY_TIP]
     plot.add_tools(_hover(tips, [drawn]))
     edges = np.cumsum([0, *order.groupby("family", sort=True).size()])
     for edge in edges[1:-1]:
@@ -231,7 +231,7 @@ def _square(family: str, rows: pd.DataFrame, mapper: LinearColorMapper, *, side:
         text_font=value(_FONT),
         text_font_size="11px",
     )
-    tips = [("pair", "@pair_id"), ("gap", "@gap_points{0.0} points"), _ACCURACY_TIP]
+    tips = [("pair", "@pair_id"), ("gap", "@gap_points{0.0}"), _ACCURACY_TIP]
     plot.add_tools(_hover(tips, [drawn]))
     plot.xaxis.major_label_orientation = "vertical"
     plot.grid.visible = False
