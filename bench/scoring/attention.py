@@ -17,10 +17,8 @@ from transformers import AttentionInterface
 from bench.scoring import ATTENTION
 from bench.scoring.trie import Step
 
-MAX_QUERIES = 256
-"""Queries a tile: longer runs would mask away too much of their own triangle."""
-DENSE = 256
-"""A subtree of at most this many tokens is one tile."""
+TILE = 128
+"""Queries a tile: a larger one would mask away too much of its own triangle, and of its neighbours' subtrees."""
 
 
 class Tile(NamedTuple):
@@ -44,13 +42,13 @@ def tiles(end: np.ndarray, positions: np.ndarray) -> list[Tile]:
         low, high, above = stack.pop()
         while low < high:
             stop = int(end[low])
-            if stop - low <= DENSE:
+            if stop - low <= TILE:
                 low = _dense(found, low, high, end, above)
                 continue
             # The run of tokens whose subtree ends where the first one's does: nothing branches off before its end.
             run = low + int(np.argmax(np.append(end[low:stop] != stop, True)))
-            for at in range(low, run, MAX_QUERIES):
-                cut = min(at + MAX_QUERIES, run)
+            for at in range(low, run, TILE):
+                cut = min(at + TILE, run)
                 found.append(Tile(at, cut, _joined((*above, (low, cut)))))
             if run < stop:
                 stack.append((stop, high, above))
@@ -63,7 +61,7 @@ def tiles(end: np.ndarray, positions: np.ndarray) -> list[Tile]:
 def _dense(found: list[Tile], low: int, high: int, end: np.ndarray, above: tuple) -> int:
     """Append one tile over as many small neighbouring subtrees as fit; return where it ends."""
     stop = int(end[low])
-    while stop < high and int(end[stop]) - low <= DENSE:
+    while stop < high and int(end[stop]) - low <= TILE:
         stop = int(end[stop])
     found.append(Tile(low, stop, _joined((*above, (low, stop)))))
     return stop

@@ -14,9 +14,10 @@ from bench.entries import HubSource, ModelSpec
 from bench.schema import DTYPES, NONFINITE, OK, SCHEMA_VERSION, SCORES, TOO_LONG, Dataset, PreconditionError, ScoreKey
 from bench.scoring import ATTENTION, PLAIN, SPAN, fetch
 from bench.scoring.device import default_device, default_dtype
+from bench.scoring.trie import common_prefix
 from bench.store import ScoreSet, Store
 
-BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
+BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 PART_BUDGETS = 16
 """Batch budgets a part holds: what a kill can cost."""
 PRECISION_ROWS = 16
@@ -108,30 +109,31 @@ def score_missing(ready: Ready, store: Store, options: Options) -> ScoreSet:
     return score_set
 
 
-def cut_parts(lengths: Seq[int], groups: Seq[int], *, part_tokens: int) -> list[list[int]]:
-    """Cut examples into fixed parts, longest first, so that a lack of memory shows in the first seconds.
+def cut_parts(rows: Seq[Seq], *, part_tokens: int) -> list[list[int]]:
+    """Cut rows into fixed parts: those that begin alike beside each other, the part with the longest row first.
+
+    What neighbours share is computed once a part, so it counts once; a lack of memory shows in the first seconds.
 
     Args:
-        lengths: Tokens of each example, all responses together.
-        groups: Number of each example's prompt: those that share one stay in one part.
+        rows: Sequences of each example, which share its prompt.
         part_tokens: Tokens after which a part is closed.
 
     Returns:
         Indices of the examples of each part.
     """
-    members: dict[int, list[int]] = {}
-    for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
-    longest = sorted(members.values(), key=lambda m: (-max(lengths[i] for i in m), m[0]))
+    heads = [row[0].ids[: row[0].start] for row in rows]
+    order = sorted(range(len(rows)), key=lambda i: heads[i].astype(">u4").tobytes())
     parts: list[list[int]] = []
-    size = part_tokens
-    for group in longest:
+    size, before = part_tokens, heads[0][:0]
+    for index in order:
         if size >= part_tokens:
             parts.append([])
-            size = 0
-        parts[-1] += group
-        size += sum(lengths[i] for i in group)
-    return parts
+            size, before = 0, heads[0][:0]
+        parts[-1].append(index)
+        head = heads[index]
+        size += len(head) - common_prefix(before, head) + sum(len(s.ids) - s.start for s in rows[index])
+        before = head
+    return sorted(parts, key=lambda part: -max(len(s.ids) for i in part for s in rows[i]))
 
 
 def scores_frame(sequences: Seq, logps: Seq[np.ndarray | None]) -> pd.DataFrame:

@@ -76,7 +76,7 @@ class Scorer:
             "n_threads": torch.get_num_threads(),
         }
         by_example = group(rendered.sequences)
-        parts = self._parts(by_example, settings["batch_tokens"])
+        parts = cut_parts(by_example, part_tokens=PART_BUDGETS * settings["batch_tokens"])
         settings = score_set.begin(len(parts), settings)
         torch.set_num_threads(settings["n_threads"])
         todo = score_set.missing()
@@ -144,13 +144,6 @@ class Scorer:
         if any(values is None for values in logps):
             raise UsageError(f"{example.example_id}: longer than the context of {self.ready.key.model_id}")
         return logps
-
-    def _parts(self, by_example: list[list[Sequence]], batch_tokens: int) -> list[list[int]]:
-        examples = self.ready.work.dataset.examples
-        prompts: dict[tuple, int] = {}
-        groups = [prompts.setdefault(example.messages, len(prompts)) for example in examples]
-        lengths = [sum(len(s.ids) for s in sequences) for sequences in by_example]
-        return cut_parts(lengths, groups, part_tokens=PART_BUDGETS * batch_tokens)
 
     def _facts(self, rendered: Rendered, by_example: list[list[Sequence]]) -> dict:
         return {

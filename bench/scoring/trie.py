@@ -83,7 +83,7 @@ def plan(ids: Sequence[np.ndarray], starts: Sequence[int], *, budget: int) -> Pl
     order = sorted(range(len(ids)), key=lambda i: ids[i].astype(">u4").tobytes())
     chosen = [ids[i].astype(np.int64) for i in order]
     depth = lengths[order] - 1
-    lcp = np.array([0, *(_common(a, b) for a, b in pairwise(chosen))], dtype=np.int64)
+    lcp = np.array([0, *(common_prefix(a, b) for a, b in pairwise(chosen))], dtype=np.int64)
     seqs = _Sorted(chosen, [starts[i] for i in order], (offsets[:-1] - first)[order], depth, lcp)
     steps: list[Step] = []
     if order:
@@ -92,7 +92,8 @@ def plan(ids: Sequence[np.ndarray], starts: Sequence[int], *, budget: int) -> Pl
     return Plan(steps, offsets, unique, sum(len(step.ids) for step in steps))
 
 
-def _common(a: np.ndarray, b: np.ndarray) -> int:
+def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
+    """How many ids two sequences share from their first on."""
     n = min(len(a), len(b))
     differ = np.flatnonzero(a[:n] != b[:n])
     return int(differ[0]) if len(differ) else n

@@ -57,10 +57,8 @@ def parts(work: Workload) -> list[list[int]]:
     members: list[list[int]] = [[] for _ in range(max(work.rows) + 1)]
     for index, row in enumerate(work.rows):
         members[row].append(index)
-    lengths = [sum(len(work.ids[i]) for i in row) for row in members]
-    heads: dict[bytes, int] = {}
-    groups = [heads.setdefault(work.ids[r[0]][: work.starts[r[0]]].tobytes(), len(heads)) for r in members]
-    cut = cut_parts(lengths, groups, part_tokens=PART_BUDGETS * BATCH_TOKENS["cpu"])
+    rows = [[SimpleNamespace(ids=work.ids[i], start=work.starts[i]) for i in row] for row in members]
+    cut = cut_parts(rows, part_tokens=PART_BUDGETS * BATCH_TOKENS["cpu"])
     return [[i for row in part for i in members[row]] for part in cut]
 
 
