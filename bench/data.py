@@ -43,7 +43,7 @@ def load_data(data: str, *, limit_per_subset: int | None = None) -> Dataset:
     if limit_per_subset is not None:
         slug = f"{slug}-{limit_per_subset}-per-subset"
         examples = list(_first_of_each_subset(examples, limit_per_subset))
-    return Dataset(data, slug, _digest(examples), tuple(examples))
+    return Dataset(data, slug, digest(examples), tuple(examples))
 
 
 def load_candidates(path: str) -> Dataset:
@@ -59,7 +59,17 @@ def load_candidates(path: str) -> Dataset:
         UsageError: No such file, or a bad row, with its line and field.
     """
     examples = _examples(path, file_rows(path), _candidates)
-    return Dataset(path, safe_name(Path(path).stem), _digest(examples), tuple(examples))
+    return Dataset(path, safe_name(Path(path).stem), digest(examples), tuple(examples))
+
+
+def load_prompts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
+    """Loads prompts alone, of preferences or of rows that have nothing else; arguments and errors of `load_data`."""
+    slug, rows = _source(data)
+    examples = _examples(data, rows, lambda row: _example(row, _messages(row, "prompt"), ()))
+    if limit_per_subset is not None:
+        slug = f"{slug}-{limit_per_subset}-per-subset"
+        examples = list(_first_of_each_subset(examples, limit_per_subset))
+    return Dataset(data, slug, digest(examples), tuple(examples))
 
 
 def _source(data: str) -> tuple[str, Iterator[Row]]:
@@ -105,11 +115,12 @@ def _first_of_each_subset(examples: Iterable[Example], limit: int) -> Iterator[E
             yield example
 
 
-def _digest(examples: Iterable[Example]) -> str:
-    digest = hashlib.sha256()
+def digest(examples: Iterable[Example]) -> str:
+    """sha256 over every field of every example, in order."""
+    found = hashlib.sha256()
     for example in examples:
-        digest.update(json.dumps(example, separators=(",", ":")).encode() + b"\n")
-    return digest.hexdigest()
+        found.update(json.dumps(example, separators=(",", ":")).encode() + b"\n")
+    return found.hexdigest()
 
 
 def _examples(source: str, rows: Iterable[Row], parse: Callable[[Row], Example]) -> list[Example]:

@@ -252,3 +252,34 @@ class PairEntry(Entry):
     """The strong model where absent."""
     references: tuple[Reference, ...] = Field(default=(), strict=False)
     note: str = ""
+
+
+Prose = Annotated[str, _form(r"(?s).*\S.*", "text: it is blank")]
+
+
+class Exemplar(_Record):
+    """A worked example of what a good answer is in a domain."""
+
+    principle: Prose
+    user: Prose
+    good: Prose
+    bad: Prose
+    explanation: Prose
+
+
+class Domain(Entry):
+    """A kind of query, and what both models of a pair are told of a good answer to it."""
+
+    KEY = "domain_id"
+    domain_id: Id
+    parent: str | None = None
+    """The domain that it is a part of."""
+    description: Prose
+    turn: Literal["system", "user"]
+    """Where its block stands: in a system turn, or at the head of the first user turn."""
+    instruction: Prose
+    exemplars: tuple[Exemplar, ...] = Field(min_length=1, strict=False)
+    queries: tuple[Prose, ...] = Field(default=(), strict=False)
+    """What else the classifier learns it from; its exemplars' users always are."""
+    subsets: tuple[Text, ...] = Field(default=(), strict=False)
+    """Subsets of data sets whose rows are known to be of it."""

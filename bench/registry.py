@@ -1,4 +1,4 @@
-"""The registry: `pairs/*.toml` -> models, families, studies, named pairs; look-up by name.
+"""The registry: `pairs/*.toml` -> models, families, studies, named pairs, domains; look-up by name.
 
 A user's own folder adds entries, it never replaces one.
 """
@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
 from pydantic import ValidationError
 
 from bench.entries import (
     SOURCE_TAGS,
+    Domain,
     Entry,
     Family,
     ModelSpec,
@@ -27,18 +27,6 @@ from bench.entries import (
     Study,
 )
 from bench.schema import UsageError
-
-PAIRS = ("pair_id", "strong", "weak", "family", "gap_points", "gap_arena_hard_points", "template")
-"""One row a pair. `gap_points` is performance(strong) - performance(weak) in the study's performance (AlpacaEval 2
-length-controlled win rate for a named pair), `gap_arena_hard_points` the same in Arena-Hard v0.1; NaN where a score is
-not published. `family` is "" for a named pair; `template` is the model whose chat template both models are given."""
-
-MODELS = (
-    "model_id", "location", "format", "n_params", "licence", "context_tokens", "alpaca_eval_2_lc", "arena_hard",
-    "source",
-)  # fmt: skip
-"""One row a model. `location` is its hub repository, packages, folder or base; `n_params` counts all parameters; the
-two scores are points, 0 to 100, and `source` says where they were published. What is not known is missing."""
 
 PERFORMANCE, SECOND_PERFORMANCE = "alpaca_eval_2_lc", "arena_hard"
 """What a gap is measured in where no study says otherwise."""
@@ -77,6 +65,7 @@ class Registry:
     families: dict[str, Family]
     studies: dict[str, Study]
     pairs: dict[str, PairEntry]
+    domains: dict[str, Domain]
 
     def model(self, name: str) -> ModelSpec:
         """The model of that model_id."""
@@ -141,6 +130,7 @@ class _Problem(NamedTuple):
 _TABLES: dict[str, dict[str, type[Entry]]] = {
     "models.toml": {"models": ModelSpec},
     "pairs.toml": {"performances": Performance, "families": Family, "studies": Study, "pairs": PairEntry},
+    "domains.toml": {"domains": Domain},
 }
 
 
@@ -229,6 +219,8 @@ def _problems(registry: Registry) -> Iterator[_Problem]:
             yield _Problem("pairs", entry.id, "weak", "is the strong model")
     for study in registry.studies.values():
         yield from _study_problems(registry, study)
+    for domain in registry.domains.values():
+        yield from _domain_problems(registry, domain)
 
 
 def _noise_problems(registry: Registry, model: ModelSpec, source: NoiseSource) -> Iterator[_Problem]:
@@ -254,6 +246,16 @@ def _study_problems(registry: Registry, study: Study) -> Iterator[_Problem]:
         yield _Problem("studies", study.id, "study_id", "is a pair's name too: their results would share a folder")
 
 
+def _domain_problems(registry: Registry, domain: Domain) -> Iterator[_Problem]:
+    if domain.parent is not None:
+        yield from _strangers("domains", domain.id, "domain", {"parent": [domain.parent]}, registry.domains)
+        if registry.domains[domain.parent].parent is not None or domain.parent == domain.id:
+            yield _Problem("domains", domain.id, "parent", f"{domain.parent!r} is a part of a domain itself")
+    for other in itertools.takewhile(lambda each: each is not domain, registry.domains.values()):
+        for subset in sorted({*domain.subsets} & {*other.subsets}):
+            yield _Problem("domains", domain.id, "subsets", f"{subset!r} is of {other.id!r} already")
+
+
 def _strangers(
     table: str, entry_id: str, kind: str, named: Mapping[str, Iterable[str]], known: Collection[str]
 ) -> Iterator[_Problem]:
@@ -272,29 +274,3 @@ def _known(kind: str, name: str, known: Collection[str]) -> str:
 def _unknown(kind: str, name: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(name.lower(), known, n=1)
     return f"unknown {kind} {name!r}" + (f", did you mean {close[0]!r}?" if close else "")
-
-
-def pairs_frame(registry: Registry, pairs: Iterable[Pair]) -> pd.DataFrame:
-    """A table of PAIRS."""
-    models = registry.models
-    rows = [
-        (
-            pair.pair_id, pair.strong, pair.weak, pair.family, pair.gap_points,
-            gap_points(models[pair.strong], models[pair.weak], SECOND_PERFORMANCE), pair.template,
-        )
-        for pair in pairs
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(PAIRS))
-
-
-def models_frame(registry: Registry) -> pd.DataFrame:
-    """A table of MODELS."""
-    rows = [
-        (
-            model.id, model.source.location, model.format, model.n_params, model.licence, model.context_tokens,
-            model.score(PERFORMANCE), model.score(SECOND_PERFORMANCE),
-            "; ".join(dict.fromkeys(score.source for score in model.scores.values())),
-        )
-        for model in registry.models.values()
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=list(MODELS)).astype({"n_params": "Int64", "context_tokens": "Int64"})

@@ -54,6 +54,23 @@ class Dataset(NamedTuple):
     digest: str
     """sha256 over every field of every example, in order."""
     examples: tuple[Example, ...]
+    domain: str = ""
+    """The customisation that its prompts were given, "" for none."""
+    domain_digest: str = ""
+    """sha256 over all that the customisation could have written."""
+
+
+ROUTES = ("example_id", "domain", "confidence")
+"""One row a prompt. `domain` is a domain_id; `confidence` the router's probability of it, 0 to 1."""
+
+ABLATION = (
+    "variant", "router", "section", "accuracy", "stderr", "low", "high",
+    "difference", "difference_low", "difference_high", "routing_difference", "routing_low", "routing_high",
+    "n_examples", "n_ties", "n_excluded",
+)  # fmt: skip
+"""One row a variant, router and section ("score" for the whole). `difference` is the variant's accuracy less that of
+the plain run on the same rows, `routing_difference` less that of the same variant under the known sections: what
+misrouting costs. Intervals are 95%; what does not apply is missing."""
 
 
 class ScoreKey(NamedTuple):

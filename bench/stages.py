@@ -37,7 +37,7 @@ def run_subjects(
 
     A model that fails stops its own pairs only: a study without it is written with the pairs that are left.
     """
-    sets, errors, code = _score_all(registry, subjects, dataset, store, options)
+    sets, errors, code = score_all(registry, subjects, dataset, store, options)
     folders = []
     for subject in subjects:
         left = subject._replace(pairs=tuple(p for p in subject.pairs if all(s in sets for s in subject.sides(p))))
@@ -99,9 +99,14 @@ def draw(registry: Registry, subject: Subject, folder: Path) -> list[Path]:
     return write_figures(folder, registry, axis=axis) + write_tables(folder, registry, provenance=words)
 
 
-def _score_all(
+def score_all(
     registry: Registry, subjects: Sequence[Subject], dataset: Dataset, store: Store, options: run.Options
 ) -> tuple[dict[tuple[str, str], ScoreSet], list[str], int]:
+    """Score what is missing of every pass, each once.
+
+    Returns:
+        The sets by (model_id, owner of the chat template), one line a failure, and the last failure's exit code.
+    """
     # A device that is not there shows before anything is fetched.
     run.device_name(options)
     passes = list(dict.fromkeys(side for subject in subjects for side in subject.passes()))

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from bench.entries import FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource
-from bench.registry import MODELS, PAIRS, gap_points, load_registry, models_frame, pairs_folder, pairs_frame
+from bench.listing import MODELS, PAIRS, models_frame, pairs_frame
+from bench.registry import gap_points, load_registry, pairs_folder
 from bench.schema import UsageError
 
 REGISTRY = load_registry()

@@ -12,7 +12,8 @@ from bench.cli.select import emit
 @app.command()
 def models(output: As = Format.table, registry: RegistryDir = None) -> None:
     """List the registry's models."""
-    from bench.registry import load_registry, models_frame
+    from bench.listing import models_frame
+    from bench.registry import load_registry
 
     emit(models_frame(load_registry(registry)), output)
 
@@ -20,7 +21,8 @@ def models(output: As = Format.table, registry: RegistryDir = None) -> None:
 @app.command()
 def pairs(study: StudyName = None, output: As = Format.table, registry: RegistryDir = None) -> None:
     """List the named pairs, or a study's."""
-    from bench.registry import load_registry, pairs_frame
+    from bench.listing import pairs_frame
+    from bench.registry import load_registry
 
     known = load_registry(registry)
     chosen = known.named_pairs() if study is None else known.study_pairs(known.study(study))

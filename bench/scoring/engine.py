@@ -14,8 +14,8 @@ from bench.scoring.trie import Plan, Step, plan
 SHAPE = 64
 """Every matrix product has a multiple of this many rows: oneDNN makes and keeps 2.5 MB of code for each new number."""
 
-HEAD_ROWS, HEAD_WORDS = 1024, 1024
-"""Target positions and vocabulary entries of a block of logits: on a CPU it stays in the cache."""
+HEAD_ROWS, HEAD_WORDS = 4096, 1024
+"""Target positions and vocabulary entries of a block of logits on a CPU: a whole step, so weights are cast once."""
 
 
 def score(model: PreTrainedModel, plan: Plan) -> np.ndarray:
@@ -45,7 +45,7 @@ def run_steps(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[S
             trunks[index] = ctx
         predict = torch.from_numpy(step.predict).to(model.device)
         targets = torch.from_numpy(step.targets).to(model.device)
-        yield step, head_logps(model, hidden[predict], targets).double().cpu().numpy()
+        yield step, head_logps(model, hidden[predict], targets).cpu().numpy()
 
 
 def _ancestors(steps: Sequence[Step], index: int) -> Iterator[int]:
@@ -78,9 +78,9 @@ def head_logps(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tenso
         targets: Token ids, (m,).
 
     Returns:
-        Nats, (m,), float32.
+        Nats, (m,), float64.
     """
-    rows, words = (HEAD_ROWS, HEAD_WORDS) if hidden.device.type == "cpu" else (16 * HEAD_ROWS, 16 * HEAD_WORDS)
+    rows, words = (HEAD_ROWS, HEAD_WORDS) if hidden.device.type == "cpu" else (16384, 16384)
     head = model.get_output_embeddings()
     parts = [
         target_logps(head, h, t, rescale=lambda x: rescaled(model, x), words=words)
@@ -88,7 +88,7 @@ def head_logps(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tenso
             hidden.to(head.weight.device).split(rows), targets.to(head.weight.device).split(rows), strict=True
         )
     ]
-    return torch.cat(parts) if parts else hidden.new_empty(0, dtype=torch.float32)
+    return torch.cat(parts) if parts else hidden.new_empty(0, dtype=torch.float64)
 
 
 def rescaled(model: PreTrainedModel, logits: Tensor) -> Tensor:
@@ -106,10 +106,10 @@ def rescaled(model: PreTrainedModel, logits: Tensor) -> Tensor:
 def target_logps(
     head: torch.nn.Linear, hidden: Tensor, targets: Tensor, *, rescale: Callable[[Tensor], Tensor], words: int
 ) -> Tensor:
-    """Log-probability of each target token, -log sum_j exp(logit_j - logit_target).
+    """Log-probability of each target token, logit_target - log sum_j exp(logit_j).
 
-    Shifted by the target's logit the sum is at least 1 and the likely targets lose no digit. It overflows where
-    a target's log-probability is under -88 nats: those rows are done again, shifted by their largest logit.
+    The sum is of float32 numbers and unshifted, its logarithm and the difference are float64. Rows whose logits are
+    too large or too small for that, over 88 or all under -69, are done again by logsumexp.
 
     Args:
         head: Weight (vocab, hidden), any float dtype.
@@ -119,36 +119,54 @@ def target_logps(
         words: Vocabulary entries a block.
 
     Returns:
-        Nats, (m,), float32.
+        Nats, (m,), float64.
     """
-    bias = head.weight.new_zeros(head.weight.shape[0]) if head.bias is None else head.bias
     n_targets = len(targets)
     hidden, targets = _padded(hidden), _padded(targets)
-    own = (hidden.float() * head.weight[targets].float()).sum(dim=1) + bias[targets].float()
-    own = rescale(own)
-    total = torch.zeros_like(own)
-    blocks = list(zip(head.weight.split(words), bias.split(words), strict=True))
-    for weight, offset in blocks:
-        block = rescale(float32_product(hidden, weight).add_(offset))
-        total += block.sub_(own[:, None]).exp_().sum(dim=1)
-    lost = (~torch.isfinite(total)).nonzero()[:, 0]
+    own = (hidden.float() * head.weight[targets].float()).sum(dim=1)
+    own = rescale(own if head.bias is None else own + head.bias[targets].float()).double()
+    total = torch.zeros_like(own, dtype=torch.float32)
+    for block in logit_blocks(head, hidden, words=words):
+        total += rescale(block).exp_().sum(dim=1)
+    logps = own - total.double().log()
+    lost = (~torch.isfinite(total) | (total < 1e-30)).nonzero()[:, 0]
     if len(lost):
-        logits = torch.cat([rescale(float32_product(hidden[lost], w).add_(o)) for w, o in blocks], dim=1)
-        return (-total.log()).index_copy_(0, lost, own[lost] - logits.logsumexp(dim=1))[:n_targets]
-    return -total.log()[:n_targets]
+        logits = torch.cat([rescale(b).clone() for b in logit_blocks(head, hidden[lost], words=words)], dim=1)
+        logps = logps.index_copy_(0, lost, own[lost] - logits.double().logsumexp(dim=1))
+    return logps[:n_targets]
 
 
-def float32_product(hidden: Tensor, weight: Tensor) -> Tensor:
-    """hidden @ weight.T, (m, vocab), products of the inputs' dtype summed and kept in float32."""
-    if hidden.dtype == torch.float32:
-        return hidden @ weight.T
-    if hidden.device.type == "cuda":
-        return torch.mm(hidden, weight.T, out_dtype=torch.float32)
+def logit_blocks(head: torch.nn.Linear, hidden: Tensor, *, words: int) -> Iterator[Tensor]:
+    """Logits of one stretch of the vocabulary after the other, (m, words), float32; a CPU reuses one block's memory."""
+    n_words, on_cpu = head.weight.shape[0], hidden.device.type == "cpu"
+    buffer = hidden.new_empty(len(hidden), min(words, n_words), dtype=torch.float32) if on_cpu else None
+    hidden = hidden.float() if on_cpu else hidden
+    for low in range(0, n_words, words):
+        weight = head.weight[low : low + words]
+        if buffer is not None:
+            block = float32_product(hidden, weight, out=buffer if len(weight) == words else None)
+        elif weight.dtype == torch.float32:
+            block = hidden @ weight.T
+        else:
+            block = torch.mm(hidden, weight.T, out_dtype=torch.float32)
+        yield block if head.bias is None else block.add_(head.bias[low : low + words])
+
+
+def float32_product(hidden: Tensor, weight: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """hidden @ weight.T on a CPU, (m, words), products of the weight's dtype summed and kept in float32.
+
+    Args:
+        hidden: (m, hidden), float32, of values that the weight's dtype holds.
+        weight: (words, hidden).
+        out: Where the result goes.
+    """
+    if weight.dtype == torch.float32:
+        return torch.mm(hidden, weight.T, out=out)
     # oneDNN rounds float32 inputs to bfloat16 on the way in, which changes nothing here, and keeps the sums.
     before = torch.backends.mkldnn.matmul.fp32_precision
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     try:
-        return hidden.float() @ weight.float().T
+        return torch.mm(hidden, weight.float().T, out=out)
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = before
 

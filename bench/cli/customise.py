@@ -1,0 +1,100 @@
+"""Verbs that tell a prompt's domain, and what telling both models of it brings."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.app import app
+from bench.cli.options import (
+    RESULTS,
+    Data,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    Format,
+    Limit,
+    OnePair,
+    RegistryDir,
+    Results,
+    Reward,
+    RewardOption,
+    TemplateMode,
+)
+from bench.cli.select import emit, load, select
+
+
+class Router(StrEnum):
+    """What `--router` takes."""
+
+    section = "section"
+    classifier = "classifier"
+    model = "model"
+
+
+@app.command()
+def route(
+    out: Annotated[Path, typer.Option("--out", help="The .csv file to write.")],
+    data: Data = "reward-bench",
+    limit: Limit = None,
+    router: Annotated[
+        Router, typer.Option("--router", help="A text classifier, the known section, or a causal language model.")
+    ] = Router.classifier,
+    model: Annotated[str, typer.Option("--model", help="Whom --router model asks.")] = "smollm2-135m-instruct-q4",
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    results: Results = RESULTS,
+    registry: RegistryDir = None,
+) -> None:
+    """Write each prompt's domain and the router's confidence; print how often it is right where that is known."""
+    from bench.ablate import routes
+    from bench.data import load_prompts
+    from bench.prefer.route import confusion
+    from bench.registry import load_registry
+    from bench.schema import ROUTES
+    from bench.scoring.run import Options
+    from bench.store import Store, write_csv
+
+    known = load_registry(registry)
+    dataset = load_prompts(data, limit_per_subset=limit)
+    options = Options(dtype.value, device.value)
+    table = routes(known, dataset, Store(results), router.value, model_id=model, options=options)
+    write_csv(out, table, ROUTES)
+    print(out, file=sys.stderr)
+    right = confusion(table, dataset, known.domains)
+    emit(right.round(3) if len(right) else table["domain"].value_counts().reset_index(), Format.table)
+
+
+@app.command()
+def ablate(
+    pair: OnePair,
+    data: Data = "reward-bench",
+    limit: Limit = None,
+    router: Annotated[
+        list[Router] | None, typer.Option("--router", help="Who chooses the domains; default: all three.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Chooses each prompt's exemplar.")] = 0,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    reward: RewardOption = Reward.sum,
+    results: Results = RESULTS,
+    registry: RegistryDir = None,
+) -> None:
+    """Score a pair plainly and told by domain what a good answer is; write and print what each part brings."""
+    from bench.ablate import Ablation, ablate_pair
+    from bench.scoring.run import Options
+    from bench.store import Store, read_csv
+    from bench.study.draw import write_ablation
+
+    known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
+    dataset = load(data, limit)
+    routers = [each.value for each in router or Router]
+    wish = Ablation(routers, seed, reward.value, Options(dtype.value, device.value))
+    folder = ablate_pair(known, subject, dataset, Store(results), wish)
+    words = f"Seed {seed}. Data and versions: manifest.json of {folder.parent.name}/{folder.name}."
+    write_ablation(folder, known, subject.name, provenance=words)
+    emit(read_csv(folder / "ablation.csv").round(4), Format.table)
+    print(folder / "ablation.csv", file=sys.stderr)

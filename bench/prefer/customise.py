@@ -1,0 +1,112 @@
+"""A domain's block before the query, the same for both models of a pair (arXiv 2411.02481, customised reward).
+
+A block is the domain's instruction, one exemplar drawn for the prompt, or both. It stands in the system turn or at
+the head of the first user turn, as the domain says; a template without a system role puts a system turn there too.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+
+from bench.data import digest
+from bench.entries import Domain, Exemplar
+from bench.schema import Dataset, Example, Message
+
+INSTRUCTION, EXEMPLARS, BOTH = "instruction", "exemplars", "both"
+VARIANTS = (INSTRUCTION, EXEMPLARS, BOTH)
+"""What a block can hold."""
+
+Domains = Mapping[str, Domain]
+
+
+def pool(domains: Domains, domain_id: str) -> list[Exemplar]:
+    """The exemplars that a domain draws from: its own, then those of its parts."""
+    parts = [domain for domain in domains.values() if domain.parent == domain_id]
+    return [exemplar for domain in (domains[domain_id], *parts) for exemplar in domain.exemplars]
+
+
+def drawn(exemplars: list[Exemplar], example_id: str, *, seed: int) -> Exemplar:
+    """The exemplar of one prompt: it hangs on the row's id and the seed alone, so all its responses share it."""
+    number = hashlib.sha256(f"{seed} {example_id}".encode()).digest()
+    return exemplars[int.from_bytes(number[:8], "big") % len(exemplars)]
+
+
+def block(domains: Domains, domain_id: str, example_id: str, *, variant: str, seed: int) -> str:
+    """What stands before one prompt.
+
+    Args:
+        domains: The registry's, by id.
+        domain_id: The prompt's.
+        example_id: Chooses the exemplar, together with the seed.
+        variant: One of VARIANTS.
+        seed: Another one draws other exemplars.
+    """
+    parts = [domains[domain_id].instruction] if variant in (INSTRUCTION, BOTH) else []
+    if variant in (EXEMPLARS, BOTH):
+        parts.append(written(drawn(pool(domains, domain_id), example_id, seed=seed)))
+    return "\n\n".join(parts)
+
+
+def written(exemplar: Exemplar) -> str:
+    """An exemplar as the models read it."""
+    return (
+        f"{exemplar.principle} For example,\n\nUser: {exemplar.user}\n\nGood Assistant: {exemplar.good}\n\n"
+        f"Bad Assistant: {exemplar.bad}\n\nExplanation: {exemplar.explanation}"
+    )
+
+
+def blocks(domains: Domains, domain_id: str, *, variant: str) -> list[str]:
+    """Every block that a domain can have."""
+    instruction = [domains[domain_id].instruction] if variant in (INSTRUCTION, BOTH) else []
+    if variant == INSTRUCTION:
+        return instruction
+    return ["\n\n".join([*instruction, written(exemplar)]) for exemplar in pool(domains, domain_id)]
+
+
+def under(messages: tuple[Message, ...], text: str, *, turn: str) -> tuple[Message, ...]:
+    """A conversation with a block at the head of its first system turn, or of its first user turn."""
+    at = next((i for i, message in enumerate(messages) if message.role == turn), None)
+    if at is None:
+        return (Message(turn, text), *messages)
+    content = "\n\n".join(part for part in (text, messages[at].content) if part)
+    return (*messages[:at], Message(turn, content), *messages[at + 1 :])
+
+
+def row_id(example_id: str, domain_id: str) -> str:
+    """The example_id of a row under a domain: one row may be scored under several."""
+    return f"{example_id}@{domain_id}"
+
+
+def customised(
+    dataset: Dataset, domains: Domains, wanted: Iterable[tuple[str, str]], *, variant: str, seed: int
+) -> Dataset:
+    """Rows of a data set under the blocks of their domains.
+
+    Args:
+        dataset: The plain rows.
+        domains: The registry's, by id.
+        wanted: (example_id, domain_id), in any order; each is one row of the result.
+        variant: One of VARIANTS.
+        seed: Chooses the exemplars.
+
+    Returns:
+        Rows named by `row_id`, in the order of the data set; `domain` and `domain_digest` say what was done to them.
+    """
+    chosen: dict[str, list[str]] = {}
+    for example_id, domain_id in sorted(set(wanted)):
+        chosen.setdefault(example_id, []).append(domain_id)
+    rows = tuple(
+        _under_domain(example, domains, domain_id, variant=variant, seed=seed)
+        for example in dataset.examples
+        for domain_id in chosen.get(example.example_id, ())
+    )
+    texts = {name: blocks(domains, name, variant=variant) for name in sorted(domains)}
+    words = json.dumps([variant, seed, texts, {name: domains[name].turn for name in sorted(domains)}])
+    name = f"{variant}, seed {seed}"
+    return Dataset(dataset.data_id, dataset.slug, digest(rows), rows, name, hashlib.sha256(words.encode()).hexdigest())
+
+
+def _under_domain(example: Example, domains: Domains, domain_id: str, *, variant: str, seed: int) -> Example:
+    text = block(domains, domain_id, example.example_id, variant=variant, seed=seed)
+    messages = under(example.messages, text, turn=domains[domain_id].turn)
+    return example._replace(example_id=row_id(example.example_id, domain_id), messages=messages)

@@ -1,0 +1,83 @@
+"""One pair's scores with and without customisation -> what each part of it brings, paired on the same rows."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench.schema import ABLATION, Dataset
+from bench.study.compare import compare
+from bench.study.design import judged, rows_of
+from bench.study.metrics import accuracy, intervals
+from bench.study.reward import margins
+
+PLAIN = "plain"
+KNOWN = "section"
+"""The router that knows each row's section: what the others are held against."""
+
+
+class Run(NamedTuple):
+    """What was done to the prompts: a variant of the block, and who chose each prompt's domain."""
+
+    variant: str
+    router: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its name among the compared."""
+        return f"{self.variant} {self.router}".strip()
+
+
+def ablation(
+    runs: Mapping[Run, tuple[pd.DataFrame, pd.DataFrame]],
+    dataset: Dataset,
+    *,
+    reward: str,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """ABLATION of some runs of one pair on the same rows.
+
+    Differences are paired: both runs judge the same rows, and prompts are drawn again with the problem under them
+    (`compare`). A row that one of two compared runs leaves out counts in neither.
+
+    Args:
+        runs: SCORES of the strong and of the weak model; the plain run is among them.
+        dataset: The plain rows, which every run has.
+        reward: One of `schema.REWARDS`.
+        rng: Source of the draws.
+    """
+    subsets = pd.Series({example.example_id: example.subset for example in dataset.examples}, name="subset")
+    every = pd.concat([margins(*scores, subsets, pair_id=run.label) for run, scores in runs.items()])
+    every = every[every["reward"] == reward]
+    board = intervals(accuracy(every))
+    board = board[board["level"] != "subset"].rename(columns={"pair_id": "label", "name": "section"})
+    wide = every.pivot(index="pair_id", columns="example_id", values="margin_nats")
+    wide = wide.loc[[run.label for run in runs], [example.example_id for example in dataset.examples]]
+    correct, rows = judged(wide.to_numpy()).forward, rows_of(dataset.examples)
+    names = pd.DataFrame([(run.label, run.variant, run.router) for run in runs], columns=["label", "variant", "router"])
+    frame = names.merge(board, on="label", how="left", validate="one_to_many")
+    against = {
+        "difference": {run: Run(PLAIN) for run in runs if run.variant != PLAIN},
+        "routing": {run: Run(run.variant, KNOWN) for run in runs if run.variant != PLAIN and run.router != KNOWN},
+    }
+    for (name, others), seed in zip(against.items(), rng.spawn(2), strict=True):
+        pairs = [(run.label, other.label) for run, other in others.items() if other in runs]
+        frame = frame.merge(_differences(correct, list(wide.index), rows, pairs, name, seed), how="left")
+    return frame[list(ABLATION)]
+
+
+def _differences(
+    correct: np.ndarray, labels: list[str], rows, pairs: list[tuple[str, str]], name: str, rng: np.random.Generator
+) -> pd.DataFrame:
+    """label, section and a difference with its limits, one row a comparison and level."""
+    columns = {"first": "label", "name": "section", "difference": "difference", "low": "low", "high": "high"}
+    value = "difference" if name == "difference" else f"{name}_difference"
+    given = {"difference": value, "low": f"{name}_low", "high": f"{name}_high"}
+    if not pairs:
+        return pd.DataFrame({"label": [], "section": [], **{column: [] for column in given.values()}}).astype(
+            {"label": object, "section": object}
+        )
+    found = compare(correct, labels, rows, pairs, rng=rng)
+    found = found[found["level"] != "subset"]
+    return found[list(columns)].rename(columns=columns).rename(columns=given)
