@@ -150,7 +150,8 @@ def load_registry(extra: Path | None = None) -> Registry:
         UsageError: An entry is wrong; the message names its file, id and field.
     """
     if extra is not None and not any((extra / name).is_file() for name in _TABLES):
-        raise UsageError(f"{extra}: no folder with a {' or '.join(_TABLES)}")
+        *most, last = _TABLES
+        raise UsageError(f"{extra}: no folder with a {', '.join(most)} or {last}")
     tables: dict[str, dict[str, Entry]] = {table: {} for kinds in _TABLES.values() for table in kinds}
     origins: dict[tuple[str, str], Path] = {}
     folders = [pairs_folder()] if extra is None else [pairs_folder(), extra]

@@ -6,8 +6,9 @@ import pytest
 
 from bench.entries import FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource
 from bench.listing import MODELS, PAIRS, models_frame, pairs_frame
+from bench.prefer.customise import pool
 from bench.registry import gap_points, load_registry, pairs_folder
-from bench.schema import UsageError
+from bench.schema import SUBSET_WEIGHTS, UsageError
 
 REGISTRY = load_registry()
 STUDY = REGISTRY.study("paper-221")
@@ -25,8 +26,8 @@ NOISE = MODEL.replace("mine", "broken").replace('repo = "me/broken"', 'base = "m
 PACKAGE = 'packages = ["a==1", "b==1"], file = "w.gguf", parts = ["a/0", "b/1"], sha256 = "' + "0" * 64 + '"'
 
 
-def write(folder, *, models="", pairs=""):
-    for name, text in (("models.toml", models), ("pairs.toml", pairs)):
+def write(folder, *, models="", pairs="", domains=""):
+    for name, text in (("models.toml", models), ("pairs.toml", pairs), ("domains.toml", domains)):
         if text:
             (folder / name).write_text(text, encoding="utf-8")
     return folder
@@ -197,7 +198,7 @@ def test_a_folder_starts_at_the_registry_file(tmp_path):
 
 
 def test_a_registry_folder_without_files_is_an_error(tmp_path):
-    with pytest.raises(UsageError, match=r"no folder with a models\.toml or pairs\.toml"):
+    with pytest.raises(UsageError, match=r"no folder with a models\.toml, pairs\.toml or domains\.toml"):
         load_registry(tmp_path)
 
 
@@ -303,3 +304,67 @@ def test_a_bad_pair_family_or_study_is_named_with_its_file_and_field(pairs, mess
 def test_a_model_made_in_code_is_checked_like_one_from_a_file():
     model = ModelSpec(model_id="tiny", source=FolderSource(folder="tiny"), format="safetensors", method="base")
     assert model.n_params is None and math.isnan(model.score("arena_hard"))
+
+
+DOMAIN = """\
+[[domains]]
+domain_id = "tax"
+description = "taxes"
+turn = "system"
+instruction = "Cite the law."
+[[domains.exemplars]]
+principle = "p"
+user = "u"
+good = "g"
+bad = "b"
+explanation = "e"
+"""
+
+
+@pytest.mark.parametrize("domain", REGISTRY.domains.values(), ids=REGISTRY.domains)
+def test_a_shipped_domain_has_distinct_exemplars_and_queries(domain):
+    assert len({exemplar.user for exemplar in domain.exemplars}) == len(domain.exemplars)
+    assert all(exemplar.good != exemplar.bad for exemplar in domain.exemplars)
+    assert len(set(domain.queries)) == len(domain.queries) >= 20
+
+
+def test_the_shipped_pools_are_as_large_as_the_papers():
+    sizes = {name: len(pool(REGISTRY.domains, name)) for name in REGISTRY.domains}
+    assert sizes["safety"] >= 3 and sizes["reasoning"] >= 10
+    assert [name for name, domain in REGISTRY.domains.items() if domain.parent == "reasoning"] == ["maths", "code"]
+
+
+def test_the_domains_name_each_rewardbench_subset_once():
+    named = [subset for domain in REGISTRY.domains.values() for subset in domain.subsets]
+    assert sorted(named) == sorted(SUBSET_WEIGHTS)
+
+
+def test_a_users_domain_stands_beside_the_shipped_ones(tmp_path):
+    known = load_registry(write(tmp_path, domains=DOMAIN)).domains
+    assert list(known) == [*REGISTRY.domains, "tax"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ((DOMAIN[DOMAIN.index("[[domains.ex") :], ""), "tax: exemplars: missing"),
+        ((DOMAIN[DOMAIN.index("[[domains.ex") :], "exemplars = []"), "tax: exemplars: Tuple should have at least 1"),
+        (('good = "g"', 'good = ""'), "tax: exemplars.0.good: '' is no text: it is blank"),
+        (('good = "g"', 'good = " "'), "tax: exemplars.0.good: ' ' is no text: it is blank"),
+        (('good = "g"\n', ""), "tax: exemplars.0.good: missing"),
+        (('good = "g"', 'godo = "g"'), "tax: unknown field 'exemplars.0.godo'"),
+        (('"system"', '"tool"'), "tax: turn: Input should be 'system' or 'user'"),
+        (
+            ("turn =", 'parent = "reasonig"\nturn ='),
+            "tax: parent: unknown domain 'reasonig', did you mean 'reasoning'?",
+        ),
+        (("turn =", 'parent = "code"\nturn ='), "tax: parent: 'code' is a part of a domain itself"),
+        (("turn =", 'subsets = ["hep-go"]\nturn ='), "tax: subsets: 'hep-go' is of 'code' already"),
+        (('"tax"', '"chat"'), "chat: domain_id is taken by an entry of"),
+    ],
+)
+def test_a_bad_domain_is_named_with_its_file_and_field(change, message, tmp_path):
+    with pytest.raises(UsageError) as error:
+        load_registry(write(tmp_path, domains=DOMAIN.replace(*change)))
+    assert str(error.value).startswith(f"{tmp_path / 'domains.toml'}: ")
+    assert message in str(error.value) and "\n" not in str(error.value)

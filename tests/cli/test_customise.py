@@ -1,0 +1,94 @@
+"""`drsow route` and `drsow ablate` on the tiny pair, and what they refuse."""
+
+import shutil
+
+import pytest
+from commands import leftovers, rows, write_rows
+
+from bench.store import read_csv
+
+DOMAINS = """\
+[[domains]]
+domain_id = "sums"
+description = "sums"
+turn = "user"
+instruction = "Count."
+subsets = ["numbers"]
+[[domains.exemplars]]
+principle = "Be right."
+user = "One and one?"
+good = "two"
+bad = "three"
+explanation = "It is two."
+"""
+
+
+@pytest.fixture
+def registry(tiny_registry, tmp_path):
+    """The tiny models' registry with a domain that names one of the rows' two subsets."""
+    folder = shutil.copytree(tiny_registry, tmp_path / "registry")
+    (folder / "domains.toml").write_text(DOMAINS)
+    return folder
+
+
+@pytest.fixture
+def words(registry, tmp_path) -> list:
+    path = write_rows(tmp_path / "rows.jsonl", rows(8))
+    options = ["--dtype", "fp32", "--device", "cpu"]
+    return ["ablate", "--registry", registry, "--pair", "tiny", "--data", path, "--router", "section", *options]
+
+
+def test_an_ablation_writes_every_variant_and_scores_nothing_twice(drsow, words, tmp_path):
+    results = tmp_path / "results"
+    done = drsow(*words, "--results", results)
+    assert done.returncode == 0, done.stderr
+    folder = results / "tiny" / "rows-ablation"
+    table = read_csv(folder / "ablation.csv")
+    assert table["variant"].tolist() == ["plain", "instruction", "exemplars", "both"]
+    assert table["n_examples"].tolist() == [8] * 4
+    # Four rows of "numbers" are known; the others' domain is not, so they are chat and in no row of the table.
+    confusion = read_csv(folder / "confusion.csv")
+    assert confusion[confusion["known"] == "sums"]["n_examples"].sum() == 4
+    assert (folder / "figures/ablation.png").exists() and (folder / "tables/ablation.md").exists()
+    again = drsow(*words, "--results", results)
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    assert "rows/s" in done.stderr and "rows/s" not in again.stderr
+
+
+def test_a_route_is_a_line_a_prompt(drsow, registry, tmp_path):
+    data, out = (
+        write_rows(tmp_path / "rows.jsonl", [{"prompt": "Solve for x: 2x = 4."}, {"prompt": "Hi"}]),
+        tmp_path / "r.csv",
+    )
+    done = drsow("route", "--registry", registry, "--data", data, "--out", out)
+    assert done.returncode == 0, done.stderr
+    table = read_csv(out)
+    assert table["example_id"].astype(str).tolist() == ["0", "1"]
+    assert table["domain"][0] == "maths" and table["confidence"].between(0, 1).all()
+
+
+def refused(done, *said: str) -> None:
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    for words in said:
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ((DOMAINS[DOMAINS.index("[[domains.ex") :], ""), "domains.toml: sums: exemplars: missing"),
+        (('bad = "three"', 'bad = ""'), "domains.toml: sums: exemplars.0.bad: '' is no text: it is blank"),
+        (("Be right.", "Be right. " * 700), "domain sums: its longest block has"),
+    ],
+    ids=["no exemplars", "an empty field", "longer than the context"],
+)
+def test_a_bad_domain_is_one_line_and_nothing_is_scored(drsow, words, registry, tmp_path, change, said):
+    (registry / "domains.toml").write_text(DOMAINS.replace(*change))
+    refused(drsow(*words, "--results", tmp_path / "results"), said)
+    assert leftovers(tmp_path / "results") == []
+
+
+def test_data_without_known_subsets_has_no_sections(drsow, tiny_registry, words, tmp_path):
+    words[words.index("--registry") + 1] = tiny_registry
+    refused(drsow(*words, "--results", tmp_path / "results"), "no domain names one of its subsets")
