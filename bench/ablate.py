@@ -22,6 +22,9 @@ CLASSIFIER, MODEL = "classifier", "model"
 ROUTERS = (KNOWN, CLASSIFIER, MODEL)
 """The known section, the small text classifier, a causal language model by likelihood."""
 
+RELEASED = "released"
+"""The variant that the paper's authors released: chat stays plain, every other domain gets an exemplar."""
+
 CONFUSION = ("router", "known", "domain", "n_examples")
 """How many prompts of a known domain a router sent where, parts counted as their parent."""
 
@@ -71,11 +74,7 @@ def ablate_pair(registry: Registry, subject: Subject, dataset: Dataset, store: S
     _check_room(registry, subject, dataset, wish.options, {domain for _, domain in wanted})
     sets = {PLAIN: _scored(registry, subject, dataset, store, wish.options)}
     sets |= {name: _scored(registry, subject, rows, store, wish.options) for name, rows in variants.items()}
-    runs = {Run(PLAIN): tuple(score_set.read() for score_set in sets[PLAIN])}
-    for name in variants:
-        scores = [score_set.read() for score_set in sets[name]]
-        for router, table in routed.items():
-            runs[Run(name, router)] = tuple(_of_router(frame, table["domain"]) for frame in scores)
+    runs = _runs({name: [each.read() for each in both] for name, both in sets.items()}, routed)
     rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
     folder = ablation_folder(store, subject, dataset)
     write_csv(folder / "ablation.csv", ablation(runs, dataset, reward=wish.reward, rng=rng), ABLATION)
@@ -100,11 +99,32 @@ def _scored(
     registry: Registry, subject: Subject, dataset: Dataset, store: Store, options: run.Options
 ) -> tuple[ScoreSet, ScoreSet]:
     """Score sets of the pair's strong and weak model."""
-    sets, errors, _ = score_all(registry, [subject], dataset, store, options)
+    sets, errors, code = score_all(registry, [subject], dataset, store, options)
     if errors:
-        raise DrsowError(errors[0])
+        failed = DrsowError(errors[0])
+        failed.code = code
+        raise failed
     strong, weak = subject.sides(subject.pairs[0])
     return sets[strong], sets[weak]
+
+
+def _runs(scores: Mapping[str, Sequence[pd.DataFrame]], routed: Mapping[str, pd.DataFrame]) -> dict[Run, tuple]:
+    """SCORES of both models by variant -> by variant and router, every run over the plain rows."""
+    runs = {Run(PLAIN): tuple(scores[PLAIN])}
+    for name in customise.VARIANTS:
+        for router, table in routed.items():
+            runs[Run(name, router)] = tuple(_of_router(frame, table["domain"]) for frame in scores[name])
+    for router, table in routed.items():
+        sides = zip(runs[Run(PLAIN)], runs[Run(customise.EXEMPLARS, router)], strict=True)
+        runs[Run(RELEASED, router)] = tuple(_released(plain, told, table["domain"]) for plain, told in sides)
+    return runs
+
+
+def _released(plain: pd.DataFrame, told: pd.DataFrame, domains: pd.Series) -> pd.DataFrame:
+    """The plain SCORES of what was sent to chat, the customised ones of the rest."""
+    chat = domains.index[domains == route.FALLBACK]
+    parts = plain[plain["example_id"].isin(chat)], told[~told["example_id"].isin(chat)]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _of_router(scores: pd.DataFrame, domains: Mapping[str, str]) -> pd.DataFrame:

@@ -63,7 +63,8 @@ def ablation(
     }
     for (name, others), seed in zip(against.items(), rng.spawn(2), strict=True):
         pairs = [(run.label, other.label) for run, other in others.items() if other in runs]
-        frame = frame.merge(_differences(correct, list(wide.index), rows, pairs, name, seed), how="left")
+        found = _differences(correct, list(wide.index), rows, pairs, name, seed)
+        frame = frame.merge(found, on=["label", "section"], how="left", validate="one_to_one")
     return frame[list(ABLATION)]
 
 

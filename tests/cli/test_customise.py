@@ -44,8 +44,8 @@ def test_an_ablation_writes_every_variant_and_scores_nothing_twice(drsow, words,
     assert done.returncode == 0, done.stderr
     folder = results / "tiny" / "rows-ablation"
     table = read_csv(folder / "ablation.csv")
-    assert table["variant"].tolist() == ["plain", "instruction", "exemplars", "both"]
-    assert table["n_examples"].tolist() == [8] * 4
+    assert table["variant"].tolist() == ["plain", "instruction", "exemplars", "both", "released"]
+    assert table["n_examples"].tolist() == [8] * 5
     # Four rows of "numbers" are known; the others' domain is not, so they are chat and in no row of the table.
     confusion = read_csv(folder / "confusion.csv")
     assert confusion[confusion["known"] == "sums"]["n_examples"].sum() == 4
