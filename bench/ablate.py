@@ -71,9 +71,9 @@ def ablate_pair(registry: Registry, subject: Subject, dataset: Dataset, store: S
         name: customise.customised(dataset, registry.domains, wanted, variant=name, seed=wish.seed)
         for name in customise.VARIANTS
     }
-    _check_room(registry, subject, dataset, wish.options, {domain for _, domain in wanted})
-    sets = {PLAIN: _scored(registry, subject, dataset, store, wish.options)}
-    sets |= {name: _scored(registry, subject, rows, store, wish.options) for name, rows in variants.items()}
+    check_room(registry, subject, dataset, wish.options, {domain for _, domain in wanted})
+    sets = {PLAIN: checked_scores(registry, subject, dataset, store, wish.options)}
+    sets |= {name: checked_scores(registry, subject, rows, store, wish.options) for name, rows in variants.items()}
     runs = _runs({name: [each.read() for each in both] for name, both in sets.items()}, routed)
     rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
     folder = ablation_folder(store, subject, dataset)
@@ -95,10 +95,14 @@ def ablation_folder(store: Store, subject: Subject, dataset: Dataset) -> Path:
     return store.result_dir(subject.name, re.sub(r"-\d+-per-subset$", "", dataset.slug), "ablation")
 
 
-def _scored(
+def checked_scores(
     registry: Registry, subject: Subject, dataset: Dataset, store: Store, options: run.Options
 ) -> tuple[ScoreSet, ScoreSet]:
-    """Score sets of the pair's strong and weak model."""
+    """Complete score sets of the pair's strong and weak model.
+
+    Raises:
+        DrsowError: one of them cannot be scored.
+    """
     sets, errors, code = score_all(registry, [subject], dataset, store, options)
     if errors:
         failed = DrsowError(errors[0])
@@ -113,7 +117,7 @@ def _runs(scores: Mapping[str, Sequence[pd.DataFrame]], routed: Mapping[str, pd.
     runs = {Run(PLAIN): tuple(scores[PLAIN])}
     for name in customise.VARIANTS:
         for router, table in routed.items():
-            runs[Run(name, router)] = tuple(_of_router(frame, table["domain"]) for frame in scores[name])
+            runs[Run(name, router)] = tuple(customise.of_routes(frame, table["domain"]) for frame in scores[name])
     for router, table in routed.items():
         sides = zip(runs[Run(PLAIN)], runs[Run(customise.EXEMPLARS, router)], strict=True)
         runs[Run(RELEASED, router)] = tuple(_released(plain, told, table["domain"]) for plain, told in sides)
@@ -127,16 +131,12 @@ def _released(plain: pd.DataFrame, told: pd.DataFrame, domains: pd.Series) -> pd
     return pd.concat(parts, ignore_index=True)
 
 
-def _of_router(scores: pd.DataFrame, domains: Mapping[str, str]) -> pd.DataFrame:
-    """SCORES under the domains that one router gave, by the plain rows' ids."""
-    names = {customise.row_id(example_id, domain): example_id for example_id, domain in domains.items()}
-    kept = scores[scores["example_id"].isin(names)]
-    return kept.assign(example_id=kept["example_id"].map(names)).reset_index(drop=True)
+def check_room(registry: Registry, subject: Subject, dataset: Dataset, options: run.Options, domains: set[str]) -> None:
+    """Refuse domains whose longest block leaves no room for a prompt in a model's context.
 
-
-def _check_room(
-    registry: Registry, subject: Subject, dataset: Dataset, options: run.Options, domains: set[str]
-) -> None:
+    Raises:
+        UsageError: names the domain and the model.
+    """
     from bench.scoring.scorer import Scorer
 
     longest = {

@@ -29,6 +29,7 @@ _FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠'")
 TEXT_COLUMNS = frozenset({
     "example_id", "response_id", "status", "pair_id", "reward", "subset", "level", "name", "strong", "weak", "family",
     "dtype", "strong_revision", "weak_revision", "licence", "performance", "estimator", "model_id", "template",
+    "variant", "router", "section", "domain", "known",
 })  # fmt: skip
 """Columns of `schema` that are text even where every cell looks like a number ("007" is an id)."""
 

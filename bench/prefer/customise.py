@@ -8,6 +8,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
+import pandas as pd
+
 from bench.data import digest
 from bench.entries import Domain, Exemplar
 from bench.schema import Dataset, Example, Message
@@ -104,6 +106,18 @@ def customised(
     words = json.dumps([variant, seed, texts, {name: domains[name].turn for name in sorted(domains)}])
     name = f"{variant}, seed {seed}"
     return Dataset(dataset.data_id, dataset.slug, digest(rows), rows, name, hashlib.sha256(words.encode()).hexdigest())
+
+
+def of_routes(scores: pd.DataFrame, domains: pd.Series) -> pd.DataFrame:
+    """The SCORES of customised rows that stand under one router's domains, by the plain rows' ids.
+
+    Args:
+        scores: SCORES by `row_id`.
+        domains: domain_id by example_id.
+    """
+    names = {row_id(example_id, domain): example_id for example_id, domain in domains.items()}
+    kept = scores[scores["example_id"].isin(names)]
+    return kept.assign(example_id=kept["example_id"].map(names)).reset_index(drop=True)
 
 
 def _under_domain(example: Example, domains: Domains, domain_id: str, *, variant: str, seed: int) -> Example:

@@ -1,0 +1,86 @@
+"""The verb `annotate`: candidates -> rewards under a pair -> preferences that a trainer reads."""
+
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench.ablate import check_room, checked_scores, routes
+from bench.prefer import customise
+from bench.prefer.annotate import Filters, annotate
+from bench.prefer.export import data_card, length_bias, records, write_preferences
+from bench.registry import Registry
+from bench.schema import Dataset, UsageError
+from bench.scoring import run
+from bench.store import Store, write_json
+from bench.study.board import Subject, manifest
+from bench.study.reward import rewards
+
+
+class Annotation(NamedTuple):
+    """What `annotate_candidates` is told beside the pair."""
+
+    filters: Filters
+    variant: str
+    """"plain" or one of `customise.VARIANTS`."""
+    router: str
+    seed: int
+    """Chooses exemplars, and random rejected responses."""
+    reward: str
+    options: run.Options
+
+
+def annotate_candidates(
+    registry: Registry, subject: Subject, dataset: Dataset, store: Store, wish: Annotation, *, out: Path
+) -> pd.Series:
+    """Score candidates under a pair, choose and reject, and write the preference set into a folder.
+
+    Returns:
+        How many prompts were kept, and skipped for each reason.
+
+    Raises:
+        UsageError: no prompt is left.
+    """
+    strong = subject.pairs[0].strong
+    routed = routes(registry, dataset, store, wish.router, model_id=strong, options=wish.options)
+    domains = routed.set_index("example_id")["domain"]
+    told = dataset
+    if wish.variant != "plain":
+        check_room(registry, subject, dataset, wish.options, set(domains))
+        told = customise.customised(dataset, registry.domains, domains.items(), variant=wish.variant, seed=wish.seed)
+    sets = checked_scores(registry, subject, told, store, wish.options)
+    frames = [each.read() for each in sets]
+    if wish.variant != "plain":
+        frames = [customise.of_routes(frame, domains) for frame in frames]
+    table = rewards(*frames, reward=wish.reward)
+    rng = np.random.default_rng([wish.seed, zlib.crc32(dataset.digest.encode())])
+    found = annotate(dataset.examples, table, wish.filters, rng=rng)
+    if found.preferences.empty:
+        counts = ", ".join(f"{reason} {n}" for reason, n in found.skipped["reason"].value_counts().items())
+        raise UsageError(f"{dataset.data_id}: no prompt is left to learn from ({counts})")
+    facts = _facts(subject, sets, dataset, wish)
+    card = data_card(found, length_bias(dataset.examples, found, table), facts)
+    write_preferences(out, records(dataset.examples, found, table, domains), found.skipped, card)
+    named = {("strong", ""): sets[0], ("weak", ""): sets[1]}
+    write_json(out / "manifest.json", manifest(subject._replace(pairs=()), dataset, named) | facts)
+    return pd.concat([pd.Series({"kept": len(found.preferences)}), found.skipped["reason"].value_counts()])
+
+
+def _facts(subject: Subject, sets, dataset: Dataset, wish: Annotation) -> dict[str, object]:
+    """What the data card and the manifest say of how the rewards came to be."""
+    pair, (strong, weak) = subject.pairs[0], sets
+    asked = {name: value for name, value in wish.filters._asdict().items() if value is not None}
+    return {
+        "pair": f"{pair.pair_id}: {pair.strong} over {pair.weak}",
+        "strong revision": strong.key.revision,
+        "weak revision": weak.key.revision,
+        "template": strong.key.template,
+        "dtype": strong.key.dtype,
+        "reward": wish.reward,
+        "customised": f"{wish.variant}, domains by {wish.router}",
+        "seed": wish.seed,
+        "filters": ", ".join(f"{name} {value}" for name, value in asked.items()),
+        "candidates": f"{dataset.data_id}, sha256 {dataset.digest}",
+    }

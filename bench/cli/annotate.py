@@ -1,0 +1,100 @@
+"""The verb that labels: candidates in, a preference set out."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from bench.cli.app import app
+from bench.cli.customise import Router
+from bench.cli.options import (
+    RESULTS,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    Format,
+    RegistryDir,
+    Results,
+    Reward,
+    RewardOption,
+    TemplateMode,
+)
+from bench.cli.select import emit, select
+from bench.schema import UsageError
+
+
+class Variant(StrEnum):
+    """What `--customise` takes."""
+
+    plain = "plain"
+    instruction = "instruction"
+    exemplars = "exemplars"
+    both = "both"
+
+
+class Rejected(StrEnum):
+    """What `--rejected` takes."""
+
+    worst = "worst"
+    random = "random"
+
+
+@app.command()
+def annotate(
+    candidates: Annotated[str, typer.Option("--candidates", help="A .jsonl or .parquet file: prompt, candidates.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    pair: Annotated[str | None, typer.Option("--pair", help="Alias or pair_id.")] = None,
+    best: Annotated[str | None, typer.Option("--best", help="A study: its best pair on RewardBench.")] = None,
+    customise: Annotated[
+        Variant, typer.Option("--customise", help="Tell both models by domain what a good answer is.")
+    ] = Variant.plain,
+    router: Annotated[Router, typer.Option("--router", help="Who tells the domains.")] = Router.classifier,
+    rejected: Annotated[Rejected, typer.Option("--rejected", help="Which candidate is rejected.")] = Rejected.worst,
+    min_margin: Annotated[
+        float | None, typer.Option("--min-margin", help="Least margin, in the reward's unit.")
+    ] = None,
+    max_length_ratio: Annotated[
+        float | None, typer.Option("--max-length-ratio", min=0, help="Most bytes of chosen over bytes of rejected.")
+    ] = None,
+    drop_poorest: Annotated[
+        float | None,
+        typer.Option("--drop-poorest", min=0, max=1, help="Share with the lowest rejected reward to drop."),
+    ] = None,
+    drop_widest: Annotated[
+        float | None, typer.Option("--drop-widest", min=0, max=1, help="Share with the largest margin to drop.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Chooses exemplars and random rejected ones.")] = 0,
+    reward: RewardOption = Reward.sum,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    results: Results = RESULTS,
+    registry: RegistryDir = None,
+) -> None:
+    """Label candidates with a pair's reward: write the best over the worst of each prompt, as TRL reads it."""
+    from bench.annotation import Annotation, annotate_candidates
+    from bench.data import load_candidates
+    from bench.prefer.annotate import Filters
+    from bench.scoring.run import Options
+    from bench.store import Store
+
+    if (pair is None) == (best is None):
+        raise UsageError("name who annotates: --pair PAIR or --best STUDY")
+    name = pair or _best_pair(registry, best, results)
+    known, (subject,) = select(registry, [name], None, TemplateMode.shared)
+    filters = Filters(rejected.value, min_margin, max_length_ratio, drop_poorest, drop_widest)
+    options = Options(dtype.value, device.value)
+    wish = Annotation(filters, customise.value, router.value, seed, reward.value, options)
+    counts = annotate_candidates(known, subject, load_candidates(candidates), Store(results), wish, out=out)
+    emit(counts.rename_axis("prompts").rename("n").reset_index(), Format.table)
+
+
+def _best_pair(registry: Path | None, study: str, results: Path) -> str:
+    """The first pair of a study's leaderboard on RewardBench."""
+    from bench.store import Store, read_csv
+
+    select(registry, None, study, TemplateMode.shared)
+    board: pd.DataFrame = read_csv(Store(results).result_dir(study, "reward-bench") / "leaderboard.csv")
+    return str(board["pair_id"].iloc[0])

@@ -1,0 +1,129 @@
+"""Annotated preferences -> the files that a trainer reads: parquet, jsonl, a data card, what was skipped."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from bench.files import write_csv, write_whole
+from bench.prefer.annotate import SKIPPED, Annotated
+from bench.schema import OK, Example
+
+FEATURES = (
+    "prompt", "chosen", "rejected", "example_id", "domain", "margin", "chosen_reward", "rejected_reward",
+    "chosen_id", "rejected_id", "n_candidates", "rewards",
+)  # fmt: skip
+"""One row a preference. `prompt`, `chosen` and `rejected` are lists of {"role", "content"} messages, TRL's
+conversational preference format; `rewards` are those of all candidates, in their order, missing where not scored."""
+
+
+def records(
+    examples: Sequence[Example], annotated: Annotated, rewards: pd.DataFrame, domains: Mapping[str, str]
+) -> list[dict]:
+    """FEATURES of each kept preference.
+
+    Args:
+        examples: Prompts with their candidates.
+        annotated: What `annotate` gave for them.
+        rewards: example_id, response_id, reward, status.
+        domains: domain_id by example_id.
+    """
+    known = {example.example_id: example for example in examples}
+    values = {
+        name: dict(zip(rows["response_id"], rows["reward"], strict=True))
+        for name, rows in rewards.groupby("example_id")
+    }
+    return [
+        {
+            "prompt": [message._asdict() for message in known[row.example_id].messages],
+            **{side: _answer(known[row.example_id], getattr(row, f"{side}_id")) for side in ("chosen", "rejected")},
+            "example_id": row.example_id,
+            "domain": domains[row.example_id],
+            **{name: getattr(row, name) for name in FEATURES[5:11]},
+            "rewards": [_number(values[row.example_id].get(name)) for name, _ in known[row.example_id].responses],
+        }
+        for row in annotated.preferences.itertuples()
+    ]
+
+
+def _answer(example: Example, response_id: str) -> list[dict]:
+    return [{"role": "assistant", "content": dict(example.responses)[response_id]}]
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)
+
+
+def length_bias(examples: Sequence[Example], annotated: Annotated, rewards: pd.DataFrame) -> dict[str, float]:
+    """How much of the reward is length.
+
+    Returns:
+        `chosen_is_longer`, the share of preferences whose chosen text has more bytes (equal ones count half);
+        `chosen_bytes` and `rejected_bytes`, means; `rho_length`, the mean over prompts of Spearman's rho between
+        reward and bytes of the candidates, NaN where no prompt has one.
+    """
+    frame = annotated.preferences
+    longer = (frame["chosen_bytes"] > frame["rejected_bytes"]) + 0.5 * (
+        frame["chosen_bytes"] == frame["rejected_bytes"]
+    )
+    sizes = {(e.example_id, name): len(text.encode()) for e in examples for name, text in e.responses}
+    scored = rewards[rewards["status"] == OK]
+    n_bytes = [sizes[key] for key in zip(scored["example_id"], scored["response_id"], strict=True)]
+    rhos = [
+        spearmanr(rows["reward"], rows["n_bytes"]).statistic
+        for _, rows in scored.assign(n_bytes=n_bytes).groupby("example_id")
+        if rows["reward"].nunique() > 1 and rows["n_bytes"].nunique() > 1
+    ]
+    return {
+        "chosen_is_longer": float(longer.mean()),
+        "chosen_bytes": float(frame["chosen_bytes"].mean()),
+        "rejected_bytes": float(frame["rejected_bytes"].mean()),
+        "rho_length": float(np.mean(rhos)) if rhos else float("nan"),
+    }
+
+
+def write_preferences(folder: Path, rows: list[dict], skipped: pd.DataFrame, card: str) -> None:
+    """Write preferences.parquet, preferences.jsonl, skipped.csv and README.md, each whole or not at all."""
+    buffer = io.BytesIO()
+    pd.DataFrame(rows, columns=list(FEATURES)).to_parquet(buffer, index=False)
+    write_whole(folder / "preferences.parquet", buffer.getvalue())
+    lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    write_whole(folder / "preferences.jsonl", lines.encode())
+    write_csv(folder / "skipped.csv", skipped, SKIPPED)
+    write_whole(folder / "README.md", card.encode())
+
+
+def data_card(annotated: Annotated, bias: Mapping[str, float], facts: Mapping[str, object]) -> str:
+    """The data set's README: how it was made, what was left out, how much of the reward is length.
+
+    Args:
+        annotated: What `annotate` gave.
+        bias: `length_bias`.
+        facts: What else to say, a line each: the pair, revisions, template, dtype, filters.
+    """
+    n_kept, counts = len(annotated.preferences), annotated.skipped["reason"].value_counts()
+    margins = annotated.preferences["margin"]
+    lines = [
+        "---",
+        "configs:",
+        "- config_name: default",
+        "  data_files: preferences.parquet",
+        "---",
+        "# Preferences annotated by a density ratio",
+        "",
+        "The reward of a response is log p_strong - log p_weak (arXiv 2411.02481): no person labelled these rows.",
+        "",
+        *[f"- {name}: {value}" for name, value in facts.items()],
+        f"- prompts: {n_kept + len(annotated.skipped):,}, preferences: {n_kept:,}",
+        *[f"- skipped, {reason}: {count:,}" for reason, count in counts.items()],
+        f"- margin: median {margins.median():.3g}, least {margins.min():.3g}, largest {margins.max():.3g}",
+        f"- the chosen response is the longer one in {bias['chosen_is_longer']:.1%} "
+        f"(mean bytes {bias['chosen_bytes']:.0f} against {bias['rejected_bytes']:.0f}); "
+        f"Spearman's rho of reward and length among a prompt's candidates: {bias['rho_length']:.2f} in the mean",
+        "",
+    ]
+    return "\n".join(lines)

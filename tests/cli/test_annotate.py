@@ -1,0 +1,84 @@
+"""`drsow annotate` on the tiny pair: its files, its numbers, what it refuses."""
+
+import json
+
+import datasets
+import pytest
+from commands import leftovers, write_rows
+
+from bench import reward
+from bench.store import read_csv
+
+CANDIDATES = ["yes", "no, never", "it is two\nand three", "7"]
+
+
+@pytest.fixture
+def words(tiny_registry, tmp_path) -> list:
+    path = write_rows(
+        tmp_path / "c.jsonl",
+        [{"id": i, "prompt": f"Is {i} prime?", "candidates": CANDIDATES[: 2 + i % 3]} for i in range(6)],
+    )
+    options = ["--dtype", "fp32", "--device", "cpu", "--results", tmp_path / "results"]
+    return ["annotate", "--registry", tiny_registry, "--pair", "tiny", "--candidates", path, *options]
+
+
+def test_the_preference_set_is_the_best_over_the_worst_by_the_pairs_reward(drsow, words, tiny_registry, tmp_path):
+    out = tmp_path / "out"
+    done = drsow(*words, "--out", out)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (out / "preferences.jsonl").read_text().splitlines()]
+    assert len(rows) + len(read_csv(out / "skipped.csv")) == 6
+    for row in rows:
+        texts = CANDIDATES[: len(row["rewards"])]
+        exact = reward("tiny", row["prompt"][0]["content"], texts, dtype="fp32", registry=tiny_registry)
+        assert row["rewards"] == pytest.approx(exact, abs=1e-3)
+        assert row["prompt"][0]["role"] == "user" and row["n_candidates"] == len(texts)
+        for side, pick in (("chosen", max), ("rejected", min)):
+            assert row[side] == [{"role": "assistant", "content": texts[exact.index(pick(exact))]}]
+        assert row["margin"] == pytest.approx(max(exact) - min(exact), abs=2e-3)
+    loaded = datasets.load_dataset(str(out), split="train", cache_dir=tmp_path / "cache")
+    assert loaded.to_list() == rows
+    card = (out / "README.md").read_text()
+    assert f"preferences: {len(rows)}" in card and "tiny-strong over tiny-weak" in card
+
+
+def test_a_customised_label_reads_the_block_and_keeps_the_prompt_as_it_was(drsow, words, tmp_path):
+    plain, told = tmp_path / "plain", tmp_path / "told"
+    assert drsow(*words, "--out", plain).returncode == 0
+    done = drsow(*words, "--out", told, "--customise", "both")
+    assert done.returncode == 0, done.stderr
+    rows = [
+        {row["example_id"]: row for row in map(json.loads, (folder / "preferences.jsonl").read_text().splitlines())}
+        for folder in (plain, told)
+    ]
+    shared = rows[0].keys() & rows[1].keys()
+    assert shared and all(rows[0][i]["prompt"] == rows[1][i]["prompt"] for i in shared)
+    assert all(rows[0][i]["rewards"] != rows[1][i]["rewards"] for i in shared)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": "a", "candidates": ["b"]}, "line 1, field candidates: must be a list of two or more texts"),
+        ({"prompt": "a", "candidates": ["b", ""]}, "line 1, field candidates[1]: empty"),
+        ({"prompt": "a"}, "line 1, field candidates: missing"),
+    ],
+)
+def test_bad_candidates_are_one_line_and_nothing_is_written(drsow, words, tmp_path, row, said):
+    (tmp_path / "c.jsonl").write_text(json.dumps(row) + "\n")
+    done = drsow(*words, "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert said in done.stderr
+    assert leftovers(tmp_path / "out") == leftovers(tmp_path / "results") == []
+
+
+def test_a_set_that_no_prompt_reaches_is_refused_with_the_reasons(drsow, words, tmp_path):
+    done = drsow(*words, "--out", tmp_path / "out", "--min-margin", 1e9)
+    assert done.returncode == 2
+    assert "no prompt is left to learn from (margin 6)" in done.stderr
+    assert leftovers(tmp_path / "out") == []
+
+
+def test_who_annotates_is_one_of_a_pair_or_a_studys_best(drsow, words, tmp_path):
+    done = drsow(*words, "--best", "paper-221", "--out", tmp_path / "out")
+    assert (done.returncode, done.stderr) == (2, "drsow: name who annotates: --pair PAIR or --best STUDY\n")

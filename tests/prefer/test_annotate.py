@@ -1,0 +1,97 @@
+"""Which candidate is chosen, which rejected, and why a prompt is skipped: worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.prefer.annotate import PREFERENCES, Filters, annotate
+from bench.schema import Example, Message
+
+
+def prompts(*candidates: list[tuple[str, float | None]]) -> tuple[list[Example], pd.DataFrame]:
+    """Examples "0", "1", … from (text, reward) candidates; None is a candidate that was not scored."""
+    examples, rows = [], []
+    for number, texts in enumerate(candidates):
+        named = tuple((str(i), text) for i, (text, _) in enumerate(texts))
+        examples.append(Example(str(number), "", (Message("user", "q"),), named))
+        for i, (_, value) in enumerate(texts):
+            rows.append(
+                (str(number), str(i), np.nan if value is None else value, "too_long" if value is None else "ok")
+            )
+    return examples, pd.DataFrame(rows, columns=["example_id", "response_id", "reward", "status"])
+
+
+def annotated(*candidates, seed: int = 0, **filters):
+    return annotate(*prompts(*candidates), Filters(**filters), rng=np.random.default_rng(seed))
+
+
+def reasons(found) -> dict[str, str]:
+    return dict(found.skipped.itertuples(index=False))
+
+
+def test_the_highest_reward_is_chosen_and_the_lowest_rejected():
+    found = annotated([("aa", 1.0), ("é", 3.5), ("c", -2.0), ("d", None)])
+    assert tuple(found.preferences) == PREFERENCES
+    assert found.preferences.iloc[0].tolist() == ["0", "1", "2", 5.5, 3.5, -2.0, 2, 1, 3]
+    assert reasons(found) == {}
+
+
+@pytest.mark.parametrize(
+    ("candidates", "reason"),
+    [
+        ([("a", 1.0), ("b", None)], "unscored"),
+        ([("a", None), ("b", None)], "unscored"),
+        ([("a", 1.0), ("a", 1.5), ("a", 0.0)], "equal"),
+        ([("a", 1.0), ("b", 1.0), ("c", 1.0)], "tie"),
+    ],
+)
+def test_a_prompt_that_teaches_nothing_is_skipped_with_its_reason(candidates, reason):
+    found = annotated(candidates, [("a", 1.0), ("b", 0.0)])
+    assert reasons(found) == {"0": reason}
+    assert found.preferences["example_id"].tolist() == ["1"]
+
+
+def test_the_rejected_is_never_the_chosen_text_under_another_number():
+    found = annotated([("a", 2.0), ("a", -9.0), ("b", 1.0)]).preferences.iloc[0]
+    assert (found["chosen_id"], found["rejected_id"], found["margin"]) == ("0", "2", 1.0)
+
+
+def test_of_equal_rewards_the_first_candidate_counts():
+    found = annotated([("a", 2.0), ("b", 2.0), ("c", 0.0), ("d", 0.0)]).preferences.iloc[0]
+    assert (found["chosen_id"], found["rejected_id"]) == ("0", "2")
+
+
+def test_a_random_rejected_is_any_but_the_best_and_hangs_on_the_seed():
+    one = [("a", 3.0), ("b", 2.0), ("c", 1.0), ("d", 0.0)]
+    drawn = annotated(*[one] * 300, rejected="random").preferences["rejected_id"]
+    assert drawn.value_counts().between(70, 130).all() and set(drawn) == {"1", "2", "3"}
+    assert drawn.tolist() == annotated(*[one] * 300, rejected="random").preferences["rejected_id"].tolist()
+    assert drawn.tolist() != annotated(*[one] * 300, rejected="random", seed=1).preferences["rejected_id"].tolist()
+
+
+FOUR = [
+    [("aaaa", 1.0), ("b", 0.0)],  # margin 1, four times as long
+    [("a", 9.0), ("b", 0.5)],  # margin 8.5
+    [("a", 3.0), ("b", 1.0)],  # margin 2
+    [("a", -1.0), ("b", -4.0)],  # margin 3, the poorest rejected response
+]
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"min_margin": 2.0}, {"0": "margin"}),
+        ({"max_length_ratio": 2.0}, {"0": "length_ratio"}),
+        ({"poorest_share": 0.25}, {"3": "rejected_quality"}),
+        ({"poorest_share": 0.5}, {"3": "rejected_quality", "0": "rejected_quality"}),
+        ({"widest_share": 0.25}, {"1": "reward_gap"}),
+        # Of the three that the margin leaves, a third is one: the widest of them.
+        ({"min_margin": 2.0, "widest_share": 0.34}, {"0": "margin", "1": "reward_gap"}),
+        ({"poorest_share": 0.2, "widest_share": 0.2}, {}),
+    ],
+)
+def test_each_filter_takes_what_it_says(filters, expected):
+    found = annotated(*FOUR, **filters)
+    assert reasons(found) == expected
+    assert len(found.preferences) + len(found.skipped) == len(FOUR)
+    assert found.skipped["example_id"].tolist() == sorted(expected)
