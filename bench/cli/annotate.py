@@ -42,31 +42,37 @@ class Rejected(StrEnum):
     random = "random"
 
 
+Candidates = Annotated[str, typer.Option("--candidates", help="A .jsonl or .parquet file: prompt, candidates.")]
+Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
+Best = Annotated[str | None, typer.Option("--best", help="A study: its best pair on RewardBench.")]
+Told = Annotated[Variant, typer.Option("--customise", help="Tell both models by domain what a good answer is.")]
+Routed = Annotated[Router, typer.Option("--router", help="Who tells the domains.")]
+Rejects = Annotated[Rejected, typer.Option("--rejected", help="Which candidate is rejected.")]
+Margin = Annotated[float | None, typer.Option("--min-margin", help="Least margin, in the reward's unit.")]
+Ratio = Annotated[float | None, typer.Option("--max-length-ratio", min=0, help="Most bytes of chosen over rejected.")]
+Poorest = Annotated[
+    float | None, typer.Option("--drop-poorest", min=0, max=1, help="Share with the lowest rejected reward to drop.")
+]
+Widest = Annotated[
+    float | None, typer.Option("--drop-widest", min=0, max=1, help="Share with the largest margin to drop.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Chooses exemplars and random rejected ones.")]
+
+
 @app.command()
 def annotate(
-    candidates: Annotated[str, typer.Option("--candidates", help="A .jsonl or .parquet file: prompt, candidates.")],
-    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    candidates: Candidates,
+    out: Out,
     pair: Annotated[str | None, typer.Option("--pair", help="Alias or pair_id.")] = None,
-    best: Annotated[str | None, typer.Option("--best", help="A study: its best pair on RewardBench.")] = None,
-    customise: Annotated[
-        Variant, typer.Option("--customise", help="Tell both models by domain what a good answer is.")
-    ] = Variant.plain,
-    router: Annotated[Router, typer.Option("--router", help="Who tells the domains.")] = Router.classifier,
-    rejected: Annotated[Rejected, typer.Option("--rejected", help="Which candidate is rejected.")] = Rejected.worst,
-    min_margin: Annotated[
-        float | None, typer.Option("--min-margin", help="Least margin, in the reward's unit.")
-    ] = None,
-    max_length_ratio: Annotated[
-        float | None, typer.Option("--max-length-ratio", min=0, help="Most bytes of chosen over bytes of rejected.")
-    ] = None,
-    drop_poorest: Annotated[
-        float | None,
-        typer.Option("--drop-poorest", min=0, max=1, help="Share with the lowest rejected reward to drop."),
-    ] = None,
-    drop_widest: Annotated[
-        float | None, typer.Option("--drop-widest", min=0, max=1, help="Share with the largest margin to drop.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Chooses exemplars and random rejected ones.")] = 0,
+    best: Best = None,
+    customise: Told = Variant.plain,
+    router: Routed = Router.classifier,
+    rejected: Rejects = Rejected.worst,
+    min_margin: Margin = None,
+    max_length_ratio: Ratio = None,
+    drop_poorest: Poorest = None,
+    drop_widest: Widest = None,
+    seed: Seed = 0,
     reward: RewardOption = Reward.sum,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,

@@ -36,6 +36,13 @@ def score(model: PreTrainedModel, plan: Plan) -> np.ndarray:
 
 def run_steps(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, np.ndarray]]:
     """Run the steps in order; yields each with its targets' log-probabilities in nats, (m,), float64."""
+    for step, hidden in hidden_steps(model, steps):
+        targets = torch.from_numpy(step.targets).to(hidden.device)
+        yield step, head_logps(model, hidden, targets).cpu().numpy()
+
+
+def hidden_steps(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, Tensor]]:
+    """Run the steps in order; yields each with the last hidden state of the token before each target, (m, hidden)."""
     trunks: dict[int, attention.StepContext] = {}
     for index, step in enumerate(steps):
         trunks = {i: trunks[i] for i in _ancestors(steps, step.parent)}
@@ -43,9 +50,7 @@ def run_steps(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[S
         hidden = body(model, step, ctx)
         if step.is_trunk:
             trunks[index] = ctx
-        predict = torch.from_numpy(step.predict).to(model.device)
-        targets = torch.from_numpy(step.targets).to(model.device)
-        yield step, head_logps(model, hidden[predict], targets).cpu().numpy()
+        yield step, hidden[torch.from_numpy(step.predict).to(model.device)]
 
 
 def _ancestors(steps: Sequence[Step], index: int) -> Iterator[int]:

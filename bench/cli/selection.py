@@ -1,0 +1,49 @@
+"""The verb that says which responses are worth a label."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.app import app
+from bench.cli.options import Device, DeviceOption, Dtype, DtypeOption, Format, Limit, RegistryDir
+from bench.cli.select import emit
+from bench.schema import UsageError
+
+
+class Strategy(StrEnum):
+    """What `--strategy` takes."""
+
+    dissimilar = "dissimilar"
+    similar = "similar"
+    centroid = "centroid"
+    random = "random"
+
+
+@app.command()
+def select(
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
+    candidates: Annotated[str | None, typer.Option("--candidates", help="Prompts with several responses each.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Preferences, as the other verbs take them.")] = None,
+    limit: Limit = None,
+    strategy: Annotated[Strategy, typer.Option("--strategy", help="Which pairs to keep.")] = Strategy.dissimilar,
+    fraction: Annotated[float, typer.Option("--fraction", min=0, max=1, help="Share of the prompts to keep.")] = 0.5,
+    model: Annotated[str, typer.Option("--model", help="Whose hidden states embed.")] = "smollm2-135m-instruct-q4",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws what is random.")] = 0,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    registry: RegistryDir = None,
+) -> None:
+    """Pick each prompt's two responses and keep the prompts worth a label (REAL, arXiv 2409.17169)."""
+    from bench.data import load_candidates, load_data
+    from bench.registry import load_registry
+    from bench.scoring.run import Options
+    from bench.selection import Selection, select_pairs
+
+    if (candidates is None) == (data is None):
+        raise UsageError("name what to select from: --candidates FILE or --data DATA")
+    dataset = load_candidates(candidates) if candidates else load_data(data, limit_per_subset=limit)
+    wish = Selection(model, strategy.value, fraction, seed, Options(dtype.value, device.value))
+    table = select_pairs(load_registry(registry), dataset, wish, out=out)
+    emit(table["similarity"].describe().round(4).rename_axis("similarity").rename("").reset_index(), Format.table)

@@ -1,0 +1,74 @@
+"""Texts -> embeddings: the mean over a text's tokens of a causal model's last hidden states (arXiv 2409.17169)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from bench.entries import ModelSpec
+from bench.schema import UsageError
+from bench.scoring import engine, fetch, models, trie
+from bench.scoring.run import BATCH_TOKENS, PART_BUDGETS, Options, device_name, dtype_name
+
+
+def embed_with(spec: ModelSpec, texts: Sequence[str], options: Options) -> np.ndarray:
+    """Embed texts with a model of the registry, fetched where it is missing; see `embed`."""
+    folder = fetch.fetch(spec).folder
+    dtype = torch.bfloat16 if dtype_name(options) == "bfloat16" else torch.float32
+    model = models.load_model(folder, dtype=dtype, device=device_name(options))
+    return embed(model, models.load_tokenizer(folder), texts, limit=models.context_tokens(folder))
+
+
+def embed(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, limit: int
+) -> np.ndarray:
+    """Embed texts, each alone, without a template.
+
+    Args:
+        model: Prepared by `engine.prepare`.
+        tokenizer: The model's own; it adds a BOS where it does so to plain text.
+        texts: Not empty.
+        limit: The model's context in tokens.
+
+    Returns:
+        (texts, hidden), float32.
+
+    Raises:
+        UsageError: a text is longer than the context; names its number.
+    """
+    # What texts share is computed once, so equal ones cost nothing; the last id is never an input.
+    ids = [np.array([*row, 0], dtype=np.int32) for row in tokenizer(list(texts), verbose=False).input_ids]
+    for number, row in enumerate(ids):
+        if len(row) - 1 > limit:
+            raise UsageError(f"text {number}: {len(row) - 1:,} tokens, the model reads {limit:,}")
+    budget = BATCH_TOKENS["cuda" if model.device.type == "cuda" else "cpu"]
+    size = model.config.get_text_config().hidden_size
+    out = np.empty((len(ids), size), dtype=np.float32)
+    for chosen in _parts(ids, PART_BUDGETS * budget):
+        out[chosen] = _means(model, [ids[i] for i in chosen], budget, size)
+    return out
+
+
+def _parts(ids: list[np.ndarray], n_tokens: int) -> list[list[int]]:
+    """Indices of the texts of each part, longest first."""
+    parts, room = [], 0
+    for index in sorted(range(len(ids)), key=lambda i: -len(ids[i])):
+        if room <= 0:
+            parts.append([])
+            room = n_tokens
+        parts[-1].append(index)
+        room -= len(ids[index])
+    return parts
+
+
+@torch.inference_mode()
+def _means(model: PreTrainedModel, ids: list[np.ndarray], budget: int, size: int) -> np.ndarray:
+    """Mean of the hidden states of all tokens but the last, (n, hidden): each is what predicts the next one."""
+    plan = trie.plan(ids, [1] * len(ids), budget=budget)
+    owner = np.repeat(np.arange(len(ids)), np.diff(plan.offsets))
+    sums = torch.zeros(len(ids), size, dtype=torch.float32, device=model.device)
+    for step, hidden in engine.hidden_steps(model, plan.steps):
+        rows = torch.from_numpy(owner[step.slots]).to(model.device)
+        sums.index_add_(0, rows, hidden.float()[torch.from_numpy(step.which).to(model.device)])
+    return sums.cpu().numpy() / np.diff(plan.offsets)[:, None]

@@ -1,0 +1,60 @@
+"""The verb `select`: responses -> embeddings -> the pairs worth a label (REAL, arXiv 2409.17169)."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from bench.prefer.select import Picked, keep, pick_all
+from bench.registry import Registry
+from bench.schema import CHOSEN, Dataset, Example
+from bench.scoring import run
+from bench.store import write_whole
+
+
+class Selection(NamedTuple):
+    """What `select_pairs` is told."""
+
+    model_id: str
+    """Whose hidden states embed the responses."""
+    strategy: str
+    """One of `prefer.select.STRATEGIES`."""
+    fraction: float
+    """The share of prompts that is kept."""
+    seed: int
+    options: run.Options
+
+
+def select_pairs(registry: Registry, dataset: Dataset, wish: Selection, *, out: Path) -> pd.DataFrame:
+    """Pick each prompt's pair and keep a share of the prompts; write them as rows that other verbs read.
+
+    Returns:
+        example_id, first, second (response_ids) and similarity of the kept prompts.
+    """
+    from bench.scoring.embed import embed_with
+
+    texts = [text for example in dataset.examples for _, text in example.responses]
+    embeddings = embed_with(registry.model(wish.model_id), texts, wish.options)
+    sizes = [len(example.responses) for example in dataset.examples]
+    picked = pick_all(embeddings, sizes, wish.strategy, seed=wish.seed, n_jobs=-1)
+    kept = keep(picked, wish.strategy, fraction=wish.fraction, seed=wish.seed)
+    rows = [_row(dataset.examples[i], picked[i]) for i in kept]
+    write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    found = [_named(dataset.examples[i], picked[i]) for i in kept]
+    return pd.DataFrame(found, columns=["example_id", "first", "second", "similarity"])
+
+
+def _named(example: Example, picked: Picked) -> tuple:
+    names = [name for name, _ in example.responses]
+    return (example.example_id, names[picked.first], names[picked.second], picked.similarity)
+
+
+def _row(example: Example, picked: Picked) -> dict:
+    """A line of the file: preferences stay chosen and rejected, candidates become two."""
+    (first, one), (_, other) = (example.responses[place] for place in picked[:2])
+    texts = {"chosen": one, "rejected": other} if first == CHOSEN else {"candidates": [one, other]}
+    head = {"subset": example.subset} if example.subset else {}
+    prompt = [message._asdict() for message in example.messages]
+    number = example.example_id.removeprefix(f"{example.subset}/")
+    return {"id": number, **head, "prompt": prompt, **texts, "similarity": picked.similarity}

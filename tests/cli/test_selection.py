@@ -1,0 +1,44 @@
+"""`drsow select`: what it keeps is read by the verbs that follow."""
+
+import json
+
+import pytest
+from commands import rows, write_rows
+
+from bench.data import load_candidates, load_data
+
+
+def test_kept_preferences_are_the_least_similar_and_are_data_again(drsow, tiny_registry, tmp_path):
+    data = write_rows(tmp_path / "rows.jsonl", rows(8))
+    words = ["select", "--registry", tiny_registry, "--model", "tiny-strong", "--dtype", "fp32", "--data", data]
+    files = {name: tmp_path / f"{name}.jsonl" for name in ("dissimilar", "similar", "random")}
+    for name, path in files.items():
+        done = drsow(*words, "--strategy", name, "--out", path)
+        assert done.returncode == 0, done.stderr
+    lines = {name: [json.loads(line) for line in path.read_text().splitlines()] for name, path in files.items()}
+    assert {len(rows) for rows in lines.values()} == {4}
+    least, most = ([row["similarity"] for row in lines[name]] for name in ("dissimilar", "similar"))
+    assert max(least) <= min(most)
+    plain = {example.example_id: example for example in load_data(str(data)).examples}
+    for path in files.values():
+        assert all(plain[example.example_id] == example for example in load_data(str(path)).examples)
+
+
+def test_of_several_candidates_two_are_kept(drsow, tiny_registry, tmp_path):
+    texts = ["yes", "no, never", "it is two", "7"]
+    data = write_rows(tmp_path / "c.jsonl", [{"prompt": f"Is {i} prime?", "candidates": texts} for i in range(5)])
+    out = tmp_path / "kept.jsonl"
+    words = ["select", "--registry", tiny_registry, "--model", "tiny-strong", "--candidates", data, "--fraction", 1]
+    done = drsow(*words, "--strategy", "centroid", "--out", out)
+    assert done.returncode == 0, done.stderr
+    kept = load_candidates(str(out)).examples
+    assert len(kept) == 5
+    # The texts are the same in each prompt, and so is the pair that k-means finds, but for its start.
+    assert all(len(example.responses) == 2 and {t for _, t in example.responses} < set(texts) for example in kept)
+
+
+@pytest.mark.parametrize("more", [[], ["--data", "sample", "--candidates", "x.jsonl"]])
+def test_what_is_selected_from_is_named_once(drsow, tmp_path, more):
+    done = drsow("select", "--out", tmp_path / "x.jsonl", *more)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "drsow: name what to select from: --candidates FILE or --data DATA\n"

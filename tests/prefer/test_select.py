@@ -1,0 +1,83 @@
+"""REAL's selection: similarities against plain float64, pairs and shares by hand."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from bench.prefer.select import Picked, keep, pick, pick_all
+from bench.schema import UsageError
+from bench.scoring import models
+from bench.scoring.embed import embed
+
+# Directions in a plane, in degrees: 0 and 10 are near, 170 is far from 0, 90 between.
+ANGLES = np.deg2rad([0, 90, 10, 170])
+FOUR = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1) * [[1], [2], [3], [4]]
+
+
+def picked(strategy: str, embeddings=FOUR, seed: int = 0) -> Picked:
+    return pick(embeddings, strategy, rng=np.random.default_rng(seed))
+
+
+def test_the_least_and_the_most_similar_pair():
+    assert picked("dissimilar")[:2] == (0, 3)
+    assert picked("dissimilar").similarity == pytest.approx(np.cos(np.deg2rad(170)))
+    assert picked("similar")[:2] == (0, 2)
+    assert picked("similar").similarity == pytest.approx(np.cos(np.deg2rad(10)))
+
+
+def test_the_centroid_pair_is_nearest_to_the_centres_of_two_clusters():
+    left, right = np.array([[0.0, 1.0], [0.2, 1.0], [0.1, 1.0]]), np.array([[5.0, 1.0], [5.4, 1.0], [5.1, 1.0]])
+    # The centres are (0.1, 1) and (5.1667, 1).
+    assert picked("centroid", np.concatenate([left, right]))[:2] == (2, 5)
+    assert picked("centroid", np.ones((4, 3)))[:2] == (0, 1)
+
+
+def test_a_random_pair_is_any_and_hangs_on_the_seed():
+    drawn = {picked("random", seed=seed)[:2] for seed in range(100)}
+    assert drawn == {(i, j) for i in range(4) for j in range(i + 1, 4)}
+    assert picked("random", seed=7) == picked("random", seed=7)
+
+
+@pytest.mark.parametrize("strategy", ["dissimilar", "similar", "centroid", "random"])
+def test_the_number_of_processes_changes_nothing(strategy):
+    rng = np.random.default_rng(1)
+    sizes = rng.integers(2, 6, 5000)
+    embeddings = rng.normal(size=(sizes.sum(), 3))
+    if strategy == "centroid":
+        sizes, embeddings = sizes[:2100], embeddings[: sizes[:2100].sum()]
+    one, two = (pick_all(embeddings, sizes, strategy, seed=3, n_jobs=n) for n in (1, 2))
+    assert one == two and len(one) == len(sizes)
+
+
+def test_a_share_of_the_prompts_is_kept_in_their_order():
+    some = [Picked(0, 1, value) for value in (0.9, 0.1, 0.5, 0.3)]
+    assert keep(some, "dissimilar", fraction=0.5, seed=0).tolist() == [1, 3]
+    assert keep(some, "similar", fraction=0.5, seed=0).tolist() == [0, 2]
+    assert keep(some, "dissimilar", fraction=0.01, seed=0).tolist() == [1]
+    halves = {tuple(keep(some, "random", fraction=0.5, seed=seed)) for seed in range(60)}
+    assert len(halves) == 6
+
+
+TEXTS = ["yes", "no, never", "it is two\nand three", "yes", "the answer is 7 🎉", "the answer is 8"] * 3
+
+
+def test_embeddings_are_the_plain_means_of_the_last_hidden_states(tiny_registry):
+    folder = tiny_registry / "strong"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ours = embed(models.load_model(folder, dtype=torch.float32, device="cpu"), tokenizer, TEXTS, limit=2048)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    with torch.inference_mode():
+        rows = [model.base_model(tokenizer(text, return_tensors="pt").input_ids) for text in TEXTS]
+    exact = np.stack([row.last_hidden_state[0].mean(dim=0).numpy() for row in rows])
+    np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-4)
+    similarity = pick(ours[1:3], "similar", rng=np.random.default_rng(0)).similarity
+    a, b = exact[1:3]
+    assert similarity == pytest.approx(a @ b / np.sqrt((a @ a) * (b @ b)), abs=1e-5)
+
+
+def test_a_text_longer_than_the_context_is_named(tiny_registry):
+    folder = tiny_registry / "strong"
+    model = models.load_model(folder, dtype=torch.float32, device="cpu")
+    with pytest.raises(UsageError, match=r"text 1: .* tokens, the model reads 5"):
+        embed(model, AutoTokenizer.from_pretrained(folder), ["a", "a b c d e f g"], limit=5)
