@@ -22,6 +22,7 @@ def words(tiny_registry, tmp_path) -> list:
     return ["annotate", "--registry", tiny_registry, "--pair", "tiny", "--candidates", path, *options]
 
 
+@pytest.mark.slow
 def test_the_preference_set_is_the_best_over_the_worst_by_the_pairs_reward(drsow, words, tiny_registry, tmp_path):
     out = tmp_path / "out"
     done = drsow(*words, "--out", out)
@@ -42,6 +43,7 @@ def test_the_preference_set_is_the_best_over_the_worst_by_the_pairs_reward(drsow
     assert f"preferences: {len(rows)}" in card and "tiny-strong over tiny-weak" in card
 
 
+@pytest.mark.slow
 def test_a_customised_label_reads_the_block_and_keeps_the_prompt_as_it_was(drsow, words, tmp_path):
     plain, told = tmp_path / "plain", tmp_path / "told"
     assert drsow(*words, "--out", plain).returncode == 0
@@ -72,6 +74,7 @@ def test_bad_candidates_are_one_line_and_nothing_is_written(drsow, words, tmp_pa
     assert leftovers(tmp_path / "out") == leftovers(tmp_path / "results") == []
 
 
+@pytest.mark.slow
 def test_a_set_that_no_prompt_reaches_is_refused_with_the_reasons(drsow, words, tmp_path):
     done = drsow(*words, "--out", tmp_path / "out", "--min-margin", 1e9)
     assert done.returncode == 2

@@ -38,6 +38,7 @@ def words(registry, tmp_path) -> list:
     return ["ablate", "--registry", registry, "--pair", "tiny", "--data", path, "--router", "section", *options]
 
 
+@pytest.mark.slow
 def test_an_ablation_writes_every_variant_and_scores_nothing_twice(drsow, words, tmp_path):
     results = tmp_path / "results"
     done = drsow(*words, "--results", results)

@@ -8,6 +8,7 @@ from commands import rows, write_rows
 from bench.data import load_candidates, load_data
 
 
+@pytest.mark.slow
 def test_kept_preferences_are_the_least_similar_and_are_data_again(drsow, tiny_registry, tmp_path):
     data = write_rows(tmp_path / "rows.jsonl", rows(8))
     words = ["select", "--registry", tiny_registry, "--model", "tiny-strong", "--dtype", "fp32", "--data", data]
@@ -24,6 +25,7 @@ def test_kept_preferences_are_the_least_similar_and_are_data_again(drsow, tiny_r
         assert all(plain[example.example_id] == example for example in load_data(str(path)).examples)
 
 
+@pytest.mark.slow
 def test_of_several_candidates_two_are_kept(drsow, tiny_registry, tmp_path):
     texts = ["yes", "no, never", "it is two", "7"]
     data = write_rows(tmp_path / "c.jsonl", [{"prompt": f"Is {i} prime?", "candidates": texts} for i in range(5)])
