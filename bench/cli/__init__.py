@@ -8,9 +8,22 @@ from bench.cli.select import printable
 from bench.schema import DrsowError
 
 # Importing a module of verbs puts them on the app, in this order.
-from bench.cli import lists, bench, choose, scores, bits, report, customise, annotate, selection  # isort: skip
+from bench.cli import lists, bench, choose, scores, bits, report, customise, sampling, selection, annotate  # isort: skip
 
-__all__ = ["annotate", "app", "bench", "bits", "choose", "customise", "lists", "main", "report", "scores", "selection"]
+__all__ = [
+    "annotate",
+    "app",
+    "bench",
+    "bits",
+    "choose",
+    "customise",
+    "lists",
+    "main",
+    "report",
+    "sampling",
+    "scores",
+    "selection",
+]
 
 
 STOPPED = 130

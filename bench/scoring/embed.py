@@ -15,7 +15,7 @@ from bench.scoring.run import BATCH_TOKENS, PART_BUDGETS, Options, device_name, 
 def embed_with(spec: ModelSpec, texts: Sequence[str], options: Options) -> np.ndarray:
     """Embed texts with a model of the registry, fetched where it is missing; see `embed`."""
     folder = fetch.fetch(spec).folder
-    dtype = torch.bfloat16 if dtype_name(options) == "bfloat16" else torch.float32
+    dtype = models.TORCH_DTYPES[dtype_name(options)]
     model = models.load_model(folder, dtype=dtype, device=device_name(options))
     return embed(model, models.load_tokenizer(folder), texts, limit=models.context_tokens(folder))
 

@@ -18,6 +18,9 @@ from bench.schema import DrsowError
 from bench.scoring import engine
 from bench.scoring.noise import add_noise
 
+TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+"""Full name of a dtype -> torch's."""
+
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
     """The tokenizer of a folder.
@@ -71,6 +74,12 @@ def load_model(
             for weight, broken in zip(model.parameters(), exact.parameters(), strict=True):
                 weight.copy_(broken)
     return model
+
+
+def load_policy(folder: Path, *, dtype: torch.dtype, device: str, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A causal language model as transformers has it, to sample from; errors as in `load_model`."""
+    model = _read(folder, dtype=dtype, device_map=None, trust_remote_code=trust_remote_code)
+    return model.to(device).eval()
 
 
 def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_remote_code: bool) -> PreTrainedModel:

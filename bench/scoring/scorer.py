@@ -50,7 +50,7 @@ class Scorer:
 
     def model(self, dtype: str | None = None) -> torch.nn.Module:
         """The model in a dtype, the run's own where none is given; a model in another dtype is let go first."""
-        wanted = {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype or self.ready.key.dtype]
+        wanted = models.TORCH_DTYPES[dtype or self.ready.key.dtype]
         if self._model is None or self._model.dtype != wanted:
             self._model = None
             gc.collect()

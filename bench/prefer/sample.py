@@ -1,0 +1,122 @@
+"""On-policy candidates: several responses of one model to each prompt, the same ones in every run."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from bench.schema import Example, UsageError
+from bench.store import write_json, write_whole
+
+
+class Sampling(NamedTuple):
+    """How responses are drawn."""
+
+    n: int = 32
+    """Responses a prompt."""
+    temperature: float = 0.7
+    top_p: float = 1.0
+    max_new_tokens: int = 512
+    seed: int = 0
+
+
+def sample_prompt(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, example: Example, wish: Sampling
+) -> list[str]:
+    """Responses to one prompt under the model's own chat template, in one batch.
+
+    They hang on the prompt's id and the seed alone, not on what else is sampled, nor in what order.
+
+    Raises:
+        UsageError: the tokenizer has no chat template, or the prompt leaves no room in the model's context.
+    """
+    if tokenizer.chat_template is None:
+        raise UsageError(f"{tokenizer.name_or_path}: has no chat template, so it cannot answer prompts")
+    turns = [message._asdict() for message in example.messages]
+    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    width, limit = ids["input_ids"].shape[1], model.config.get_text_config().max_position_embeddings
+    if width >= limit:
+        raise UsageError(f"{example.example_id}: {width:,} tokens, the model reads {limit:,}")
+    number = int.from_bytes(hashlib.sha256(f"{wish.seed} {example.example_id}".encode()).digest()[:7], "big")
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.inference_mode():
+        torch.manual_seed(number)
+        out = model.generate(
+            **ids.to(model.device),
+            do_sample=True,
+            temperature=wish.temperature,
+            top_p=wish.top_p,
+            top_k=0,
+            num_return_sequences=wish.n,
+            max_new_tokens=min(wish.max_new_tokens, limit - width),
+            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        )
+    return [text.strip() for text in tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)]
+
+
+def sample_all(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    examples: Sequence[Example],
+    wish: Sampling,
+    *,
+    out: Path,
+    facts: dict[str, object],
+) -> int:
+    """Sample every prompt into a candidates file; a run that was stopped goes on after its last whole line.
+
+    Until it is complete the file's name ends in ".partial". A prompt with fewer than two responses that are not empty
+    is left out.
+
+    Args:
+        model: The policy.
+        tokenizer: Its tokenizer, with a chat template.
+        examples: The prompts.
+        wish: How responses are drawn.
+        out: The .jsonl file.
+        facts: What the samples hang on beside `wish`, written beside them and compared on going on.
+
+    Returns:
+        How many prompts were left out.
+
+    Raises:
+        UsageError: the file was begun with other settings.
+    """
+    settings = facts | wish._asdict()
+    partial, note = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.settings.json")
+    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
+        raise UsageError(f"{out}: was begun with other settings, see {note.name}; name another file or remove both")
+    if out.exists():
+        return 0
+    write_json(note, settings)
+    # What a stop cut off in the middle of a line goes before anything is added behind it.
+    lines = list(_whole_lines(partial))
+    write_whole(partial, _encoded(lines))
+    done = {line["id"] for line in lines}
+    with partial.open("ab") as file:
+        for example in examples:
+            if example.example_id not in done:
+                texts = [text for text in sample_prompt(model, tokenizer, example, wish) if text]
+                prompt = [message._asdict() for message in example.messages]
+                lines.append({"id": example.example_id, "prompt": prompt, "candidates": texts})
+                file.write(_encoded(lines[-1:]))
+                file.flush()
+    kept = [line for line in lines if len(line["candidates"]) > 1]
+    write_whole(out, _encoded(kept))
+    partial.unlink()
+    return len(lines) - len(kept)
+
+
+def _whole_lines(path: Path) -> Iterator[dict]:
+    """The lines of a file that may have been cut off in the middle of one."""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
+            yield json.loads(line)
+
+
+def _encoded(lines: Sequence[dict]) -> bytes:
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
