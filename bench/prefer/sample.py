@@ -93,6 +93,21 @@ def sample_all(
     if out.exists():
         return 0
     write_json(note, settings)
+    lines = _sample_into(partial, model, tokenizer, examples, wish)
+    kept = [line for line in lines if len(line["candidates"]) > 1]
+    write_whole(out, _encoded(kept))
+    partial.unlink()
+    return len(lines) - len(kept)
+
+
+def _sample_into(
+    partial: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    examples: Sequence[Example],
+    wish: Sampling,
+) -> list[dict]:
+    """Add a line for every prompt that has none; returns all lines."""
     # What a stop cut off in the middle of a line goes before anything is added behind it.
     lines = list(_whole_lines(partial))
     write_whole(partial, _encoded(lines))
@@ -105,10 +120,7 @@ def sample_all(
                 lines.append({"id": example.example_id, "prompt": prompt, "candidates": texts})
                 file.write(_encoded(lines[-1:]))
                 file.flush()
-    kept = [line for line in lines if len(line["candidates"]) > 1]
-    write_whole(out, _encoded(kept))
-    partial.unlink()
-    return len(lines) - len(kept)
+    return lines
 
 
 def _whole_lines(path: Path) -> Iterator[dict]:
