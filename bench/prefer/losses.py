@@ -1,0 +1,55 @@
+"""Preference losses of sequences' log-probabilities: SimPO, which the paper tunes with, and DPO, which REAL does."""
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+IGNORED = -100
+"""Label of a token that is not the response's."""
+
+
+def response_logps(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed log-probability and number of each sequence's labelled tokens.
+
+    Args:
+        logits: (batch, length, vocab), any float dtype; position t predicts the token at t + 1.
+        labels: Token ids, (batch, length), IGNORED outside the response.
+
+    Returns:
+        Nats, (batch,), float32, and counts, (batch,), int64.
+    """
+    targets = labels[:, 1:]
+    known = targets != IGNORED
+    logps = logits[:, :-1].float().log_softmax(dim=-1)
+    picked = logps.gather(2, targets.masked_fill(~known, 0)[..., None])[..., 0]
+    return (picked * known).sum(dim=1), known.sum(dim=1)
+
+
+def simpo(chosen: Tensor, rejected: Tensor, *, beta: float, gamma_ratio: float) -> Tensor:
+    """SimPO's loss of each preference (arXiv 2405.14734, eq. 6): -log sigmoid(beta (chosen - rejected) - gamma).
+
+    Args:
+        chosen: Mean log-probability a token of the chosen response, (batch,), nats.
+        rejected: Of the rejected one.
+        beta: Scale of the implicit reward.
+        gamma_ratio: Target margin over beta: gamma = gamma_ratio x beta.
+
+    Returns:
+        (batch,).
+    """
+    return -logsigmoid(beta * (chosen - rejected) - gamma_ratio * beta)
+
+
+def dpo(chosen: Tensor, rejected: Tensor, chosen_start: Tensor, rejected_start: Tensor, *, beta: float) -> Tensor:
+    """DPO's loss of each preference (arXiv 2305.18290, eq. 7): -log sigmoid(beta (log-ratio - log-ratio at the start)).
+
+    Args:
+        chosen: Summed log-probability of the chosen response under the policy, (batch,), nats.
+        rejected: Of the rejected one.
+        chosen_start: Of the chosen one under the model that the tuning started from.
+        rejected_start: Of the rejected one.
+        beta: How strongly the policy is held to its start.
+
+    Returns:
+        (batch,).
+    """
+    return -logsigmoid(beta * ((chosen - rejected) - (chosen_start - rejected_start)))
