@@ -79,6 +79,7 @@ def write_ablation(folder: Path, registry: Registry, pair_id: str, *, provenance
     }
     for name, data in files.items():
         write_whole(folder / name, data)
+    write_csv(folder / "figures" / "ablation.csv", rows, tuple(rows.columns))
     return [folder / name for name in files]
 
 

@@ -135,7 +135,8 @@ def _gain(row) -> str:
         return _DASH
     if pd.isna(row.difference):
         return f"{100 * row.accuracy:.1f}"
-    points = [100 * row.difference, 100 * row.difference_low, 100 * row.difference_high]
+    # Adding 0 takes the sign off a rounded -0.0.
+    points = [round(100 * x, 1) + 0.0 for x in (row.difference, row.difference_low, row.difference_high)]
     return f"{100 * row.accuracy:.1f} ({points[0]:+.1f} [{points[1]:+.1f}, {points[2]:+.1f}])"
 
 
@@ -227,4 +228,4 @@ def _one(rewards: pd.Series) -> str:
 
 def _is_text(heading: str) -> bool:
     """Whether a column holds words."""
-    return heading in ("Pair", "System", "Source", "Strong", "Weak")
+    return heading in ("Pair", "System", "Source", "Strong", "Weak", "Variant", "Router")

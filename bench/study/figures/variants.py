@@ -24,7 +24,11 @@ def ablation(variants: pd.DataFrame, pair_id: str) -> Figure:
     routers = variants["router"].fillna("").astype(str)
     rows = variants.assign(label=variants["variant"].where(routers == "", variants["variant"] + ", " + routers))
     sections = list(pd.unique(rows["section"]))
-    styles = looks(pd.unique(rows["label"]))
+    by_variant = looks(pd.unique(rows["variant"]))
+    labels = dict(zip(rows["label"], zip(rows["variant"], routers, strict=True), strict=True))
+    styles = {
+        label: by_variant[variant] | _face(by_variant[variant], router) for label, (variant, router) in labels.items()
+    }
     figure = Figure(figsize=(9, 1.6 + 0.2 * len(sections) * (len(styles) + 1)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for position, (label, style) in enumerate(styles.items()):
@@ -89,6 +93,11 @@ def tuning(curves: pd.DataFrame, *, n_models: int, n_pairs: int, n_prompts: int)
     figure.legend(labelled.values(), labelled.keys(), loc="outside lower left", ncols=4)
     head(figure, "Tuning; bands: 95% intervals", counts(n_models, n_pairs, n_prompts))
     return figure
+
+
+def _face(style: dict, router: str) -> dict:
+    """The filling of a marker: colour and shape tell the variant, the filling who chose the domains."""
+    return {"face": {"classifier": "white", "model": GRID}.get(router, style["colour"])}
 
 
 def _marks(axes: Axes, values: pd.DataFrame, places: np.ndarray, style: dict, label: str) -> None:
