@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.schema import ABLATION, Dataset
 from bench.study.compare import compare
-from bench.study.design import judged, rows_of
+from bench.study.design import Rows, judged, rows_of
 from bench.study.metrics import accuracy, intervals
 from bench.study.reward import margins
 
@@ -69,16 +69,17 @@ def ablation(
 
 
 def _differences(
-    correct: np.ndarray, labels: list[str], rows, pairs: list[tuple[str, str]], name: str, rng: np.random.Generator
+    correct: np.ndarray,
+    labels: list[str],
+    rows: Rows,
+    pairs: list[tuple[str, str]],
+    name: str,
+    rng: np.random.Generator,
 ) -> pd.DataFrame:
     """label, section and a difference with its limits, one row a comparison and level."""
-    columns = {"first": "label", "name": "section", "difference": "difference", "low": "low", "high": "high"}
     value = "difference" if name == "difference" else f"{name}_difference"
-    given = {"difference": value, "low": f"{name}_low", "high": f"{name}_high"}
+    columns = {"first": "label", "name": "section", "difference": value, "low": f"{name}_low", "high": f"{name}_high"}
     if not pairs:
-        return pd.DataFrame({"label": [], "section": [], **{column: [] for column in given.values()}}).astype(
-            {"label": object, "section": object}
-        )
+        return pd.DataFrame(columns=list(columns.values()))
     found = compare(correct, labels, rows, pairs, rng=rng)
-    found = found[found["level"] != "subset"]
-    return found[list(columns)].rename(columns=columns).rename(columns=given)
+    return found.loc[found["level"] != "subset", list(columns)].rename(columns=columns)
