@@ -13,7 +13,10 @@ from transformers import LlamaConfig
 
 from bench.scoring import engine, trie
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from /proc"),
+]
 
 MB = 2**20
 GEMMA_WORDS = 262_144
