@@ -3,6 +3,7 @@
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +41,9 @@ class Ablation(NamedTuple):
     options: run.Options
 
 
-def routes(registry: Registry, dataset: Dataset, store: Store, router: str, *, model_id: str, options) -> pd.DataFrame:
+def routes(
+    registry: Registry, dataset: Dataset, store: Store, router: str, *, model_id: str, options: run.Options
+) -> pd.DataFrame:
     """ROUTES of a data set's prompts by one of ROUTERS; `model_id` is whom MODEL asks."""
     if router == KNOWN:
         return route.by_section(dataset, registry.domains)
@@ -71,7 +74,8 @@ def ablate_pair(registry: Registry, subject: Subject, dataset: Dataset, store: S
         name: customise.customised(dataset, registry.domains, wanted, variant=name, seed=wish.seed)
         for name in customise.VARIANTS
     }
-    check_room(registry, subject, dataset, wish.options, {domain for _, domain in wanted})
+    used = {domain for _, domain in wanted}
+    check_room(registry, subject, dataset, wish.options, used, variant=customise.BOTH)
     sets = {PLAIN: checked_scores(registry, subject, dataset, store, wish.options)}
     sets |= {name: checked_scores(registry, subject, rows, store, wish.options) for name, rows in variants.items()}
     runs = _runs({name: [each.read() for each in both] for name, both in sets.items()}, routed)
@@ -80,13 +84,8 @@ def ablate_pair(registry: Registry, subject: Subject, dataset: Dataset, store: S
     write_csv(folder / "ablation.csv", ablation(runs, dataset, reward=wish.reward, rng=rng), ABLATION)
     counts = [_confusion(name, table.reset_index(), dataset, registry) for name, table in routed.items()]
     write_csv(folder / "confusion.csv", pd.concat(counts, ignore_index=True), CONFUSION)
-    named = {
-        (f"{name}: {side}", ""): score_set
-        for name, both in sets.items()
-        for side, score_set in zip(("strong", "weak"), both, strict=True)
-    }
     told = {"routers": list(wish.routers), "seed": wish.seed, "reward": wish.reward}
-    write_json(folder / "manifest.json", manifest(subject._replace(pairs=()), dataset, named) | told)
+    write_json(folder / "manifest.json", manifest(subject.name, dataset, chain(*sets.values())) | told)
     return folder
 
 
@@ -131,7 +130,9 @@ def _released(plain: pd.DataFrame, told: pd.DataFrame, domains: pd.Series) -> pd
     return pd.concat(parts, ignore_index=True)
 
 
-def check_room(registry: Registry, subject: Subject, dataset: Dataset, options: run.Options, domains: set[str]) -> None:
+def check_room(
+    registry: Registry, subject: Subject, dataset: Dataset, options: run.Options, domains: set[str], *, variant: str
+) -> None:
     """Refuse domains whose longest block leaves no room for a prompt in a model's context.
 
     Raises:
@@ -139,14 +140,12 @@ def check_room(registry: Registry, subject: Subject, dataset: Dataset, options: 
     """
     from bench.scoring.scorer import Scorer
 
-    longest = {
-        name: max(customise.blocks(registry.domains, name, variant=customise.BOTH), key=len) for name in sorted(domains)
-    }
+    texts = {name: customise.blocks(registry.domains, name, variant=variant) for name in sorted(domains)}
     for model_id, owner in subject.passes():
         work = run.Work(registry.model(model_id), registry.model(owner), dataset)
         scorer = Scorer(run.make_ready(work, options), options)
-        for name, text in longest.items():
-            n_tokens = len(scorer.tokenizer(text).input_ids)
+        for name, blocks in texts.items():
+            n_tokens = max(map(len, scorer.tokenizer(blocks, verbose=False).input_ids))
             if n_tokens >= scorer.limit:
                 room = f"the context of {model_id} {scorer.limit:,}"
                 raise UsageError(f"domain {name}: its longest block has {n_tokens:,} tokens, {room}")

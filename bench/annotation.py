@@ -48,7 +48,7 @@ def annotate_candidates(
     domains = routed.set_index("example_id")["domain"]
     told = dataset
     if wish.variant != "plain":
-        check_room(registry, subject, dataset, wish.options, set(domains))
+        check_room(registry, subject, dataset, wish.options, set(domains), variant=wish.variant)
         told = customise.customised(dataset, registry.domains, domains.items(), variant=wish.variant, seed=wish.seed)
     sets = checked_scores(registry, subject, told, store, wish.options)
     frames = [each.read() for each in sets]
@@ -63,8 +63,7 @@ def annotate_candidates(
     facts = _facts(subject, sets, dataset, wish)
     card = data_card(found, length_bias(dataset.examples, found, table), facts)
     write_preferences(out, records(dataset.examples, found, table, domains), found.skipped, card)
-    named = {("strong", ""): sets[0], ("weak", ""): sets[1]}
-    write_json(out / "manifest.json", manifest(subject._replace(pairs=()), dataset, named) | facts)
+    write_json(out / "manifest.json", manifest(subject.name, dataset, sets) | facts)
     return pd.concat([pd.Series({"kept": len(found.preferences)}), found.skipped["reason"].value_counts()])
 
 

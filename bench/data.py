@@ -36,14 +36,7 @@ def load_data(data: str, *, limit_per_subset: int | None = None) -> Dataset:
         UsageError: An unknown name, or a bad row, with its file, line and field.
         PreconditionError: The data set is not on this machine and cannot be fetched.
     """
-    if limit_per_subset is not None and limit_per_subset < 1:
-        raise UsageError(f"limit per subset: must be 1 or more, is {limit_per_subset}")
-    slug, rows = _source(data)
-    examples = _examples(data, rows, _preference)
-    if limit_per_subset is not None:
-        slug = f"{slug}-{limit_per_subset}-per-subset"
-        examples = list(_first_of_each_subset(examples, limit_per_subset))
-    return Dataset(data, slug, digest(examples), tuple(examples))
+    return _load(data, _preference, limit_per_subset)
 
 
 def load_candidates(path: str) -> Dataset:
@@ -64,11 +57,17 @@ def load_candidates(path: str) -> Dataset:
 
 def load_prompts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
     """Loads prompts alone, of preferences or of rows that have nothing else; arguments and errors of `load_data`."""
+    return _load(data, lambda row: _example(row, _messages(row, "prompt"), ()), limit_per_subset)
+
+
+def _load(data: str, parse: Callable[[Row], Example], limit: int | None) -> Dataset:
+    if limit is not None and limit < 1:
+        raise UsageError(f"limit per subset: must be 1 or more, is {limit}")
     slug, rows = _source(data)
-    examples = _examples(data, rows, lambda row: _example(row, _messages(row, "prompt"), ()))
-    if limit_per_subset is not None:
-        slug = f"{slug}-{limit_per_subset}-per-subset"
-        examples = list(_first_of_each_subset(examples, limit_per_subset))
+    examples = _examples(data, rows, parse)
+    if limit is not None:
+        slug = f"{slug}-{limit}-per-subset"
+        examples = list(_first_of_each_subset(examples, limit))
     return Dataset(data, slug, digest(examples), tuple(examples))
 
 

@@ -16,7 +16,6 @@ from bench.schema import OK, Example
 
 UNSCORED, EQUAL, TIE = "unscored", "equal", "tie"
 MARGIN, LENGTH, POOR, FAR = "margin", "length_ratio", "rejected_quality", "reward_gap"
-REASONS = (UNSCORED, EQUAL, TIE, MARGIN, LENGTH, POOR, FAR)
 """Why a prompt is skipped, in the order in which it is asked: fewer than two candidates were scored; all scored ones
 are one text; best and worst reward are equal; the margin is too small; the chosen text is too long beside the rejected
 one; the rejected reward is among the lowest; the margin is among the highest."""

@@ -6,13 +6,13 @@ the head of the first user turn, as the domain says; a template without a system
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from bench.data import digest
 from bench.entries import Domain, Exemplar
-from bench.schema import Dataset, Example, Message
+from bench.schema import Dataset, Message
 
 INSTRUCTION, EXEMPLARS, BOTH = "instruction", "exemplars", "both"
 VARIANTS = (INSTRUCTION, EXEMPLARS, BOTH)
@@ -27,26 +27,14 @@ def pool(domains: Domains, domain_id: str) -> list[Exemplar]:
     return [exemplar for domain in (domains[domain_id], *parts) for exemplar in domain.exemplars]
 
 
-def drawn(exemplars: list[Exemplar], example_id: str, *, seed: int) -> Exemplar:
-    """The exemplar of one prompt: it hangs on the row's id and the seed alone, so all its responses share it."""
-    number = hashlib.sha256(f"{seed} {example_id}".encode()).digest()
-    return exemplars[int.from_bytes(number[:8], "big") % len(exemplars)]
+def drawn(blocks: Sequence[str], example_id: str, *, seed: int) -> str:
+    """The block of one prompt: it hangs on the row's id and the seed alone, so all its responses share it."""
+    return blocks[row_number(example_id, seed=seed) % len(blocks)]
 
 
-def block(domains: Domains, domain_id: str, example_id: str, *, variant: str, seed: int) -> str:
-    """What stands before one prompt.
-
-    Args:
-        domains: The registry's, by id.
-        domain_id: The prompt's.
-        example_id: Chooses the exemplar, together with the seed.
-        variant: One of VARIANTS.
-        seed: Another one draws other exemplars.
-    """
-    parts = [domains[domain_id].instruction] if variant in (INSTRUCTION, BOTH) else []
-    if variant in (EXEMPLARS, BOTH):
-        parts.append(written(drawn(pool(domains, domain_id), example_id, seed=seed)))
-    return "\n\n".join(parts)
+def row_number(example_id: str, *, seed: int) -> int:
+    """A number of 64 bits that looks random, from a row's id and a seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {example_id}".encode()).digest()[:8], "big")
 
 
 def written(exemplar: Exemplar) -> str:
@@ -58,11 +46,18 @@ def written(exemplar: Exemplar) -> str:
 
 
 def blocks(domains: Domains, domain_id: str, *, variant: str) -> list[str]:
-    """Every block that a domain can have."""
-    instruction = [domains[domain_id].instruction] if variant in (INSTRUCTION, BOTH) else []
+    """Every block that a domain can have; one is drawn for each prompt.
+
+    Args:
+        domains: The registry's, by id.
+        domain_id: The domain.
+        variant: One of VARIANTS.
+    """
+    instruction = domains[domain_id].instruction
     if variant == INSTRUCTION:
-        return instruction
-    return ["\n\n".join([*instruction, written(exemplar)]) for exemplar in pool(domains, domain_id)]
+        return [instruction]
+    exemplars = [written(exemplar) for exemplar in pool(domains, domain_id)]
+    return exemplars if variant == EXEMPLARS else [f"{instruction}\n\n{text}" for text in exemplars]
 
 
 def under(messages: tuple[Message, ...], text: str, *, turn: str) -> tuple[Message, ...]:
@@ -97,13 +92,17 @@ def customised(
     chosen: dict[str, list[str]] = {}
     for example_id, domain_id in sorted(set(wanted)):
         chosen.setdefault(example_id, []).append(domain_id)
-    rows = tuple(
-        _under_domain(example, domains, domain_id, variant=variant, seed=seed)
-        for example in dataset.examples
-        for domain_id in chosen.get(example.example_id, ())
-    )
     texts = {name: blocks(domains, name, variant=variant) for name in sorted(domains)}
-    words = json.dumps([variant, seed, texts, {name: domains[name].turn for name in sorted(domains)}])
+    turns = {name: domains[name].turn for name in sorted(domains)}
+    rows = tuple(
+        example._replace(
+            example_id=row_id(example.example_id, name),
+            messages=under(example.messages, drawn(texts[name], example.example_id, seed=seed), turn=turns[name]),
+        )
+        for example in dataset.examples
+        for name in chosen.get(example.example_id, ())
+    )
+    words = json.dumps([variant, seed, texts, turns])
     name = f"{variant}, seed {seed}"
     return Dataset(dataset.data_id, dataset.slug, digest(rows), rows, name, hashlib.sha256(words.encode()).hexdigest())
 
@@ -118,9 +117,3 @@ def of_routes(scores: pd.DataFrame, domains: pd.Series) -> pd.DataFrame:
     names = {row_id(example_id, domain): example_id for example_id, domain in domains.items()}
     kept = scores[scores["example_id"].isin(names)]
     return kept.assign(example_id=kept["example_id"].map(names)).reset_index(drop=True)
-
-
-def _under_domain(example: Example, domains: Domains, domain_id: str, *, variant: str, seed: int) -> Example:
-    text = block(domains, domain_id, example.example_id, variant=variant, seed=seed)
-    messages = under(example.messages, text, turn=domains[domain_id].turn)
-    return example._replace(example_id=row_id(example.example_id, domain_id), messages=messages)

@@ -5,7 +5,7 @@ queries. `by_model` asks a causal language model, by the likelihood of each clas
 generated, and the query is computed once with the names as leaves under it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from scipy.special import softmax
 
 from bench.data import digest
 from bench.entries import Domain
+from bench.prefer.customise import Domains
 from bench.registry import pairs_folder
 from bench.schema import OK, ROUTES, Dataset, Example, Message, UsageError
 
@@ -24,8 +25,6 @@ MIN_CONFIDENCE = 0.3
 
 _NEUTRAL = Example("neutral", "", (Message("user", "N/A"),), ())
 """A query of no domain: what a model prefers even here is its bias for a name, and is taken off (Zhao et al. 2021)."""
-
-Domains = Mapping[str, Domain]
 
 
 def by_section(dataset: Dataset, domains: Domains) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """On-policy candidates: several responses of one model to each prompt, the same ones in every run."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from bench.prefer.customise import row_number
 from bench.schema import Example, UsageError
 from bench.store import write_json, write_whole
 
@@ -41,10 +41,9 @@ def sample_prompt(
     width, limit = ids["input_ids"].shape[1], model.config.get_text_config().max_position_embeddings
     if width >= limit:
         raise UsageError(f"{example.example_id}: {width:,} tokens, the model reads {limit:,}")
-    number = int.from_bytes(hashlib.sha256(f"{wish.seed} {example.example_id}".encode()).digest()[:7], "big")
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.inference_mode():
-        torch.manual_seed(number)
+        torch.manual_seed(row_number(example.example_id, seed=wish.seed))
         out = model.generate(
             **ids.to(model.device),
             do_sample=True,
@@ -84,20 +83,20 @@ def sample_all(
         How many prompts were left out.
 
     Raises:
-        UsageError: the file was begun with other settings.
+        UsageError: the file was begun with other settings, or is of somebody else.
     """
     settings = facts | wish._asdict()
     partial, note = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.settings.json")
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
         raise UsageError(f"{out}: was begun with other settings, see {note.name}; name another file or remove both")
-    if out.exists():
-        return 0
-    write_json(note, settings)
-    lines = _sample_into(partial, model, tokenizer, examples, wish)
-    kept = [line for line in lines if len(line["candidates"]) > 1]
-    write_whole(out, _encoded(kept))
-    partial.unlink()
-    return len(lines) - len(kept)
+    if out.exists() and not note.exists():
+        raise UsageError(f"{out}: is there already, and no run of these settings wrote it")
+    if not out.exists():
+        write_json(note, settings)
+        lines = _sample_into(partial, model, tokenizer, examples, wish)
+        write_whole(out, _encoded([line for line in lines if len(line["candidates"]) > 1]))
+        partial.unlink()
+    return len(examples) - len(list(_whole_lines(out)))
 
 
 def _sample_into(

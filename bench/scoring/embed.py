@@ -1,6 +1,6 @@
 """Texts -> embeddings: the mean over a text's tokens of a causal model's last hidden states (arXiv 2409.17169)."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence as Seq
 
 import numpy as np
 import torch
@@ -9,10 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from bench.entries import ModelSpec
 from bench.schema import UsageError
 from bench.scoring import engine, fetch, models, trie
-from bench.scoring.run import BATCH_TOKENS, PART_BUDGETS, Options, device_name, dtype_name
+from bench.scoring.render import Sequence
+from bench.scoring.run import BATCH_TOKENS, PART_BUDGETS, Options, cut_parts, device_name, dtype_name
 
 
-def embed_with(spec: ModelSpec, texts: Sequence[str], options: Options) -> np.ndarray:
+def embed_with(spec: ModelSpec, texts: Seq[str], options: Options) -> np.ndarray:
     """Embed texts with a model of the registry, fetched where it is missing; see `embed`."""
     folder = fetch.fetch(spec).folder
     dtype = models.TORCH_DTYPES[dtype_name(options)]
@@ -20,9 +21,7 @@ def embed_with(spec: ModelSpec, texts: Sequence[str], options: Options) -> np.nd
     return embed(model, models.load_tokenizer(folder), texts, limit=models.context_tokens(folder))
 
 
-def embed(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], *, limit: int
-) -> np.ndarray:
+def embed(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Seq[str], *, limit: int) -> np.ndarray:
     """Embed texts, each alone, without a template.
 
     Args:
@@ -45,21 +44,11 @@ def embed(
     budget = BATCH_TOKENS["cuda" if model.device.type == "cuda" else "cpu"]
     size = model.config.get_text_config().hidden_size
     out = np.empty((len(ids), size), dtype=np.float32)
-    for chosen in _parts(ids, PART_BUDGETS * budget):
+    # A row a text, all of it a head, so that texts that begin alike lie in one part.
+    rows = [[Sequence(str(number), "", row, len(row) - 1, 0, "")] for number, row in enumerate(ids)]
+    for chosen in cut_parts(rows, part_tokens=PART_BUDGETS * budget):
         out[chosen] = _means(model, [ids[i] for i in chosen], budget, size)
     return out
-
-
-def _parts(ids: list[np.ndarray], n_tokens: int) -> list[list[int]]:
-    """Indices of the texts of each part, longest first."""
-    parts, room = [], 0
-    for index in sorted(range(len(ids)), key=lambda i: -len(ids[i])):
-        if room <= 0:
-            parts.append([])
-            room = n_tokens
-        parts[-1].append(index)
-        room -= len(ids[index])
-    return parts
 
 
 @torch.inference_mode()

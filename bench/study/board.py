@@ -1,7 +1,7 @@
 """Stored scores of a pair or study -> the tables of its results folder."""
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,7 +108,8 @@ def write_results(
     write_csv(folder / "leaderboard.csv", board, LEADERBOARD)
     if subject.axes:
         _write_analysis(folder, registry, subject, dataset, scores)
-    write_json(folder / "manifest.json", manifest(subject, dataset, sets))
+    facts = manifest(subject.name, dataset, sets.values()) | {"precision": precision(subject, sets)}
+    write_json(folder / "manifest.json", facts)
     return folder
 
 
@@ -166,15 +167,14 @@ def comparison(pairs: Sequence[Pair], sets: Sets, dataset: Dataset, *, reward: s
     return compare(correct, names, rows, [(names[0], names[1])], rng=rng)
 
 
-def manifest(subject: Subject, dataset: Dataset, sets: Sets) -> dict:
-    """Provenance of a results folder: every score set's key and what its run reported."""
+def manifest(name: str, dataset: Dataset, sets: Iterable[ScoreSet]) -> dict:
+    """Provenance of a folder: every score set's key and what its run reported."""
     return {
-        "subject": subject.name,
+        "subject": name,
         "data": dataset.data_id,
         "data_digest": dataset.digest,
         "n_examples": len(dataset.examples),
-        "score_sets": [{"key": s.key._asdict(), "info": _without_sums(s.info())} for s in sets.values()],
-        "precision": precision(subject, sets),
+        "score_sets": [{"key": s.key._asdict(), "info": _without_sums(s.info())} for s in sets],
     }
 
 

@@ -90,3 +90,11 @@ def test_a_prompt_without_room_is_named(policy):
     long = Example("long", "", (Message("user", "x" * 3000),), ())
     with pytest.raises(UsageError, match=r"long: .* tokens, the model reads 2,048"):
         sample_prompt(*policy, long, WISH)
+
+
+def test_a_file_of_somebody_else_is_refused_and_stays(policy, tmp_path):
+    out = tmp_path / "mine.jsonl"
+    out.write_text("mine")
+    with pytest.raises(UsageError, match=r"mine\.jsonl: is there already"):
+        sampled(policy, out)
+    assert out.read_text() == "mine"
