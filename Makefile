@@ -12,7 +12,15 @@ DATA ?= $(if $(filter embedded,$(PAIR)),sample,reward-bench)
 SUBJECT = $(if $(STUDY),--study $(STUDY),--pair $(PAIR)) --data $(if $(STUDY),$(or $(STUDY_DATA),$(if $(filter command\ line,$(origin DATA)),$(DATA),reward-bench)),$(DATA))
 
 .DEFAULT_GOAL := help
-.PHONY: help bench leaderboard figures tables report test test-slow perf check clean
+# The whole way from prompts to a tuned model; the second pair took no part in the labels.
+POLICY ?= smollm2-135m-instruct-q4
+PROMPTS ?= pairs/prompts.jsonl
+HELD_OUT ?= pairs/prompts_held_out.jsonl
+JUDGE ?= gemma-noise-0.00--gemma-noise-0.18
+PIPELINE ?= results/pipeline
+RUN = $(PIPELINE)/run
+
+.PHONY: help bench leaderboard figures tables report pipeline test test-slow perf check clean
 
 help: ## list these verbs
 	@awk -F':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +37,13 @@ figures tables: $(VENV)/.installed ## draw figures and printable tables again fr
 
 report: $(VENV)/.installed ## write the self-contained page report.html from stored scores
 	@$(BIN)/drsow report $(SUBJECT) $(ARGS)
+
+pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model -> before and after (PROMPTS= HELD_OUT= POLICY= JUDGE=)
+	@$(BIN)/drsow sample --model $(POLICY) --prompts $(PROMPTS) --n 8 --max-new-tokens 128 --out $(RUN)/candidates.jsonl
+	@$(BIN)/drsow annotate --pair $(PAIR) --candidates $(RUN)/candidates.jsonl --out $(RUN)/preferences
+	@$(BIN)/drsow tune --policy $(POLICY) --preferences $(RUN)/preferences --lora --epochs 3 --batch 8 --out $(RUN)/tuned
+	@$(BIN)/drsow judge --before $(POLICY) --after $(RUN)/tuned --prompts $(HELD_OUT) --annotator $(PAIR) --pair $(JUDGE) \
+	  --max-new-tokens 128 --out $(PIPELINE)
 
 test: $(VENV)/.tested ## run the tests (under 10 minutes)
 	@$(BIN)/python -m pytest $(ARGS)
@@ -56,10 +71,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	@touch $@
 
-# The reference implementation that one test compares with comes without its own dependencies, which it needs for more than that.
+# What tests compare with comes without its own dependencies, which it needs for more than that.
 $(VENV)/.tested: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps rewardbench==0.1.4
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps rewardbench==0.1.4 alpaca-eval==0.6.6
 	@touch $@
 
 $(VENV)/.perf: $(VENV)/.tested

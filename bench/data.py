@@ -22,6 +22,9 @@ REWARD_BENCH_VARIABLE = "DRSOW_REWARDBENCH"
 
 ROLES = ("system", "user", "assistant")
 
+_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+"""The header of a turn in a transcript."""
+
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?")
 
 
@@ -58,6 +61,26 @@ def load_candidates(path: str) -> Dataset:
 def load_prompts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
     """Loads prompts alone, of preferences or of rows that have nothing else; arguments and errors of `load_data`."""
     return _load(data, lambda row: _example(row, _messages(row, "prompt"), ()), limit_per_subset)
+
+
+def conversations(dataset: Dataset) -> Dataset:
+    """The data set with its prompts as turns, where they are transcripts "Human: …\\n\\nAssistant: …" (HH-RLHF).
+
+    Raises:
+        UsageError: a prompt is no transcript, a turn is empty, or the last one is not the person's; names the row.
+    """
+    rows = tuple(example._replace(messages=_turns(example)) for example in dataset.examples)
+    return dataset._replace(slug=f"{dataset.slug}-turns", digest=digest(rows), examples=rows)
+
+
+def _turns(example: Example) -> tuple[Message, ...]:
+    text = example.messages[0].content if len(example.messages) == 1 else ""
+    before, *turns = _TURN.split(text)
+    roles = ["user" if speaker == "Human" else "assistant" for speaker in turns[::2]]
+    texts = [turn.strip() for turn in turns[1::2]]
+    if before.strip() or not all(texts) or roles[-1:] != ["user"]:
+        raise UsageError(f"{example.example_id}: its prompt is no transcript that ends on a turn of the person")
+    return tuple(map(Message, roles, texts))
 
 
 def _load(data: str, parse: Callable[[Row], Example], limit: int | None) -> Dataset:

@@ -5,6 +5,7 @@ A user's own folder adds entries, it never replaces one.
 
 import difflib
 import itertools
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -70,6 +71,22 @@ class Registry:
     def model(self, name: str) -> ModelSpec:
         """The model of that model_id."""
         return self.models[_known("model", name, self.models)]
+
+    def policy(self, name: str) -> ModelSpec:
+        """The model of that model_id, or the one that lies in that folder, or that `drsow tune` wrote there.
+
+        Raises:
+            UsageError: it is neither, or a noise model, which exists as scores alone.
+        """
+        folders = [path for path in (Path(name), Path(name) / "model") if (path / "config.json").is_file()]
+        if name not in self.models and folders:
+            folder = folders[0].resolve()
+            model_id = re.sub(r"[^a-z0-9._]+", "-", f"{folder.parent.name}-{folder.name}".lower()).strip("-._")[-80:]
+            return ModelSpec(model_id=model_id, source={"folder": folder}, format="safetensors", method="unknown")
+        spec = self.model(name)
+        if isinstance(spec.source, NoiseSource):
+            raise UsageError(f"{name}: a noise model can be scored, not sampled or tuned")
+        return spec
 
     def study(self, name: str) -> Study:
         """The study of that study_id."""

@@ -3,29 +3,65 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.data import load_prompts
 from bench.registry import Registry
 from bench.schema import Dataset
 from bench.scoring import fetch, run
+from bench.sources import file_rows
 
 if TYPE_CHECKING:
     from bench.prefer.sample import Sampling
 
 
 def sample_candidates(
-    registry: Registry, dataset: Dataset, model_id: str, wish: "Sampling", options: run.Options, *, out: Path
+    registry: Registry,
+    dataset: Dataset,
+    name: str,
+    wish: "Sampling",
+    options: run.Options,
+    *,
+    out: Path,
 ) -> int:
-    """Sample a model's responses to every prompt into a file; returns how many prompts were left out."""
+    """Sample a policy's responses to every prompt into a file; see `prefer.sample.sample_all`.
+
+    Args:
+        registry: Knows the policy.
+        dataset: The prompts.
+        name: The policy's model_id, or its folder.
+        wish: How responses are drawn.
+        options: Device and dtype.
+        out: The .jsonl file.
+
+    Returns:
+        How many prompts were left out.
+    """
     from bench.prefer.sample import sample_all
     from bench.scoring import models
 
-    located = fetch.fetch(registry.model(model_id))
+    located = fetch.fetch(registry.policy(name))
     dtype = models.TORCH_DTYPES[run.dtype_name(options)]
     model = models.load_policy(located.folder, dtype=dtype, device=run.device_name(options))
     facts = {
-        "model_id": model_id,
+        "model_id": name,
         "revision": located.revision,
         "dtype": run.dtype_name(options),
         "prompts": dataset.data_id,
         "prompts_digest": dataset.digest,
     }
     return sample_all(model, models.load_tokenizer(located.folder), dataset.examples, wish, out=out, facts=facts)
+
+
+def first_responses(path: str) -> tuple[Dataset, dict[str, str]]:
+    """The prompts of a file that `sample` wrote, and the first response to each, which may be empty.
+
+    Raises:
+        UsageError: No such file, or a bad row, with its line and field.
+    """
+    dataset = load_prompts(path)
+    texts = {}
+    for example, row in zip(dataset.examples, file_rows(path), strict=True):
+        found = row.fields.get("candidates")
+        if not isinstance(found, list) or not found or not isinstance(found[0], str):
+            raise row.error("candidates", "must be a list of texts")
+        texts[example.example_id] = found[0]
+    return dataset, texts

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.data import REWARD_BENCH_VARIABLE, load_candidates, load_data
+from bench.data import REWARD_BENCH_VARIABLE, conversations, load_candidates, load_data
 from bench.schema import SUBSET_WEIGHTS, Message, PreconditionError, UsageError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -343,3 +343,19 @@ def test_reading_a_csv_leaves_the_csv_module_as_it_was():
     pd.DataFrame([GOOD]).to_csv("rows.csv", index=False)
     load_data("rows.csv")
     assert csv.field_size_limit() == before
+
+
+def test_a_transcript_becomes_its_turns():
+    prompt = "Human: a\n\nHuman: b\n\nAssistant: Assistant: c\n\nd\n\nHuman: e"
+    dataset = load_data(jsonl({"prompt": prompt, "chosen": "f", "rejected": "g"}))
+    found = conversations(dataset)
+    turns = [("user", "a"), ("user", "b"), ("assistant", "Assistant: c\n\nd"), ("user", "e")]
+    assert found.examples[0].messages == tuple(Message(*turn) for turn in turns)
+    assert found.digest != dataset.digest and found.slug != dataset.slug
+
+
+@pytest.mark.parametrize("prompt", ["a", "Human: a\n\nAssistant: b", "Human: \n\nHuman: b", "x Human: a", "Human:"])
+def test_a_prompt_that_is_no_transcript_is_named(prompt):
+    dataset = load_data(jsonl({"id": "r", "prompt": prompt, "chosen": "f", "rejected": "g"}))
+    with pytest.raises(UsageError, match="r: its prompt is no transcript"):
+        conversations(dataset)

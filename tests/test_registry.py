@@ -368,3 +368,19 @@ def test_a_bad_domain_is_named_with_its_file_and_field(change, message, tmp_path
         load_registry(write(tmp_path, domains=DOMAIN.replace(*change)))
     assert str(error.value).startswith(f"{tmp_path / 'domains.toml'}: ")
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_policy_is_a_model_of_the_registry_or_a_folder(tmp_path):
+    assert REGISTRY.policy("llama-3-base-sft").model_id == "llama-3-base-sft"
+    tuned = tmp_path / "My run" / "model"
+    tuned.mkdir(parents=True)
+    (tuned / "config.json").write_text("{}")
+    for name in (tuned, tuned.parent):
+        spec = REGISTRY.policy(str(name))
+        assert (spec.model_id, spec.source.folder) == ("my-run-model", tuned.resolve())
+
+
+def test_a_noise_model_is_no_policy():
+    # Its files are its base's: sampling it would answer with the base and say nothing.
+    with pytest.raises(UsageError, match="a noise model can be scored, not sampled or tuned"):
+        REGISTRY.policy("smollm2-noise-0.45")

@@ -71,5 +71,11 @@ Owner = Annotated[
 ]
 ScoredDtype = Annotated[ScoredIn, typer.Option("--dtype", help="The dtype that the scores were computed in.")]
 ModelName = Annotated[str, typer.Option("--model", help="A model_id of the registry.")]
+PolicyName = Annotated[str, typer.Option("--model", help="A model_id of the registry, or a model's folder.")]
+Prompts = Annotated[str, typer.Option("--prompts", help="A .jsonl, .parquet or .csv file with prompts, or a hub id.")]
+Temperature = Annotated[float, typer.Option("--temperature", min=0.01, help="Of the sampling.")]
+TopP = Annotated[float, typer.Option("--top-p", min=0.01, max=1, help="Share of the probability drawn from.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest response.")]
+SampleSeed = Annotated[int, typer.Option("--seed", min=0, help="With a prompt's id it gives its responses.")]
 
 RESULTS = Path("results")

@@ -7,21 +7,32 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import app
-from bench.cli.options import Device, DeviceOption, Dtype, DtypeOption, Limit, ModelName, RegistryDir
+from bench.cli.options import (
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    Limit,
+    MaxNewTokens,
+    PolicyName,
+    Prompts,
+    RegistryDir,
+    SampleSeed,
+    Temperature,
+    TopP,
+)
 
 
 @app.command()
 def sample(
-    model: ModelName,
-    prompts: Annotated[
-        str, typer.Option("--prompts", help="A .jsonl, .parquet or .csv file with prompts, or a hub id.")
-    ],
+    model: PolicyName,
+    prompts: Prompts,
     out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
-    n: Annotated[int, typer.Option("--n", min=2, help="Responses a prompt.")] = 32,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.01, help="Of the sampling.")] = 0.7,
-    top_p: Annotated[float, typer.Option("--top-p", min=0.01, max=1, help="Share of the probability drawn from.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest response.")] = 512,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="With a prompt's id it gives its responses.")] = 0,
+    n: Annotated[int, typer.Option("--n", min=1, help="Responses a prompt; 1 keeps empty ones.")] = 32,
+    temperature: Temperature = 0.7,
+    top_p: TopP = 1,
+    max_new_tokens: MaxNewTokens = 512,
+    seed: SampleSeed = 0,
     limit: Limit = None,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
@@ -35,9 +46,9 @@ def sample(
     from bench.scoring.run import Options
 
     known = load_registry(registry)
-    known.model(model)
+    known.policy(model)
     dataset = load_prompts(prompts, limit_per_subset=limit)
-    wish = Sampling(n, temperature, top_p, max_new_tokens, seed)
+    wish = Sampling(n, temperature, top_p, max_new_tokens, seed, keep_empty=n == 1)
     options = Options(dtype.value, device.value)
     n_left_out = sample_candidates(known, dataset, model, wish, options, out=out)
     if n_left_out:

@@ -9,7 +9,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from bench.prefer.customise import row_number
-from bench.schema import Example, UsageError
+from bench.schema import DrsowError, Example, UsageError
+from bench.scoring.progress import Meter
 from bench.store import write_json, write_whole
 
 
@@ -22,6 +23,8 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
     max_new_tokens: int = 512
     seed: int = 0
+    keep_empty: bool = False
+    """Whether empty responses stay, and with them every prompt."""
 
 
 def sample_prompt(
@@ -68,8 +71,8 @@ def sample_all(
 ) -> int:
     """Sample every prompt into a candidates file; a run that was stopped goes on after its last whole line.
 
-    Until it is complete the file's name ends in ".partial". A prompt with fewer than two responses that are not empty
-    is left out.
+    Until it is complete the file's name ends in ".partial". Unless `wish` keeps them, empty responses are left out, and
+    prompts with fewer than two others.
 
     Args:
         model: The policy.
@@ -94,7 +97,7 @@ def sample_all(
     if not out.exists():
         write_json(note, settings)
         lines = _sample_into(partial, model, tokenizer, examples, wish)
-        write_whole(out, _encoded([line for line in lines if len(line["candidates"]) > 1]))
+        write_whole(out, _encoded(lines if wish.keep_empty else _comparable(lines)))
         partial.unlink()
     return len(examples) - len(list(_whole_lines(out)))
 
@@ -111,15 +114,28 @@ def _sample_into(
     lines = list(_whole_lines(partial))
     write_whole(partial, _encoded(lines))
     done = {line["id"] for line in lines}
-    with partial.open("ab") as file:
-        for example in examples:
-            if example.example_id not in done:
-                texts = [text for text in sample_prompt(model, tokenizer, example, wish) if text]
+    todo = [example for example in examples if example.example_id not in done]
+    try:
+        with (
+            partial.open("ab") as file,
+            Meter("sampling", n_rows=len(todo), n_tokens=len(todo), unit="prompts") as meter,
+        ):
+            for example in todo:
+                texts = sample_prompt(model, tokenizer, example, wish)
                 prompt = [message._asdict() for message in example.messages]
                 lines.append({"id": example.example_id, "prompt": prompt, "candidates": texts})
                 file.write(_encoded(lines[-1:]))
                 file.flush()
+                meter.add(rows=1, tokens=1)
+    except OSError as error:
+        raise DrsowError(f"{partial}: cannot be written: {error.strerror or error}") from error
     return lines
+
+
+def _comparable(lines: Sequence[dict]) -> list[dict]:
+    """The lines without empty responses, where two are left."""
+    told = [line | {"candidates": [text for text in line["candidates"] if text]} for line in lines]
+    return [line for line in told if len(line["candidates"]) > 1]
 
 
 def _whole_lines(path: Path) -> Iterator[dict]:

@@ -13,9 +13,9 @@ EVERY_S = 30.0
 class Meter:
     """Counts rows and tokens of one model's pass."""
 
-    def __init__(self, name: str, *, n_rows: int, n_tokens: int) -> None:
-        """Name the pass and say how much there is to do."""
-        self.name, self.n_rows, self.n_tokens = name, n_rows, n_tokens
+    def __init__(self, name: str, *, n_rows: int, n_tokens: int, unit: str = "rows") -> None:
+        """Name the pass and say how much there is to do; a pass that counts no tokens gives its rows as such."""
+        self.name, self.n_rows, self.n_tokens, self.unit = name, n_rows, n_tokens, unit
         self.rows = self.tokens = self.rows_said = 0
         self.began = self.said = time.monotonic()
         self.bar = None
@@ -53,10 +53,11 @@ class Meter:
 
     def _rate(self) -> str:
         spent_s = max(time.monotonic() - self.began, 1e-9)
-        return f"{self.rows / spent_s:.1f} rows/s, {self.tokens / spent_s:,.0f} tokens/s"
+        rate = f"{self.rows / spent_s:.1f} {self.unit}/s"
+        return rate if self.n_tokens == self.n_rows else f"{rate}, {self.tokens / spent_s:,.0f} tokens/s"
 
     def _say(self) -> None:
         self.said, self.rows_said = time.monotonic(), self.rows
         left_s = (self.said - self.began) * (self.n_tokens - self.tokens) / max(self.tokens, 1)
-        line = f"{self.name}: {self.rows} of {self.n_rows} rows, {self._rate()}, {left_s:.0f} s left"
+        line = f"{self.name}: {self.rows} of {self.n_rows} {self.unit}, {self._rate()}, {left_s:.0f} s left"
         print(line, file=sys.stderr, flush=True)

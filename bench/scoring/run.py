@@ -169,6 +169,11 @@ def provenance(ready: Ready, *, began: float, device: str) -> dict:
         "device": device,
         "processor": platform.machine(),
         "python": platform.python_version(),
-        "versions": {n: importlib.metadata.version(n) for n in ("drsow", "torch", "transformers", "tokenizers")},
+        "versions": versions(),
         "repo": source.repo if isinstance(source, HubSource) else source.location,
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that can change a number."""
+    return {name: importlib.metadata.version(name) for name in ("drsow", "torch", "transformers", "tokenizers")}

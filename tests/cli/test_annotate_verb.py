@@ -1,6 +1,7 @@
 """`drsow annotate` on the tiny pair: its files, its numbers, what it refuses."""
 
 import json
+import warnings
 
 import datasets
 import pytest
@@ -39,8 +40,20 @@ def test_the_preference_set_is_the_best_over_the_worst_by_the_pairs_reward(drsow
         assert row["margin"] == pytest.approx(max(exact) - min(exact), abs=2e-3)
     loaded = datasets.load_dataset(str(out), split="train", cache_dir=tmp_path / "cache")
     assert loaded.to_list() == rows
+    ready = prepared_by_trl(loaded, tiny_registry / "strong", tmp_path / "trl")
+    assert len(ready) == len(rows) and all(row["chosen_ids"] != row["rejected_ids"] for row in ready)
     card = (out / "README.md").read_text()
     assert f"preferences: {len(rows)}" in card and "tiny-strong over tiny-weak" in card
+
+
+def prepared_by_trl(dataset, model, scratch) -> datasets.Dataset:
+    """What TRL's DPO trainer makes of a preference set."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from trl import DPOConfig, DPOTrainer
+
+        config = DPOConfig(output_dir=str(scratch), use_cpu=True, bf16=False, report_to="none", max_length=None)
+        return DPOTrainer(model=str(model), args=config, train_dataset=dataset).train_dataset
 
 
 @pytest.mark.slow

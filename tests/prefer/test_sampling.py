@@ -98,3 +98,12 @@ def test_a_file_of_somebody_else_is_refused_and_stays(policy, tmp_path):
     with pytest.raises(UsageError, match=r"mine\.jsonl: is there already"):
         sampled(policy, out)
     assert out.read_text() == "mine"
+
+
+def test_empty_responses_go_unless_they_are_kept(policy, tmp_path, monkeypatch):
+    said = iter([["", "a", "b"], ["", "", "c"], ["", "", ""], ["d", "e", "f"]] * 2)
+    monkeypatch.setattr("bench.prefer.sample.sample_prompt", lambda *_: next(said))
+    dropped = sampled(policy, tmp_path / "a")
+    assert dropped == {"0": ["a", "b"], "3": ["d", "e", "f"]}
+    kept = sampled(policy, tmp_path / "b", wish=WISH._replace(keep_empty=True))
+    assert kept == {"0": ["", "a", "b"], "1": ["", "", "c"], "2": ["", "", ""], "3": ["d", "e", "f"]}

@@ -1,0 +1,65 @@
+"""The verb `agree`: preferences that people labelled -> a pair's labels -> their agreement by similarity."""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench.ablate import checked_scores
+from bench.prefer.select import cosines
+from bench.registry import Registry
+from bench.schema import Dataset
+from bench.scoring import run
+from bench.store import Store, write_csv, write_json, write_whole
+from bench.study.agreement import AGREEMENT, agreement
+from bench.study.board import Subject, manifest
+from bench.study.reward import margins
+
+
+def agree(
+    registry: Registry, subject: Subject, dataset: Dataset, store: Store, options: run.Options, *, embedder: str
+) -> Path:
+    """Score preferences under a pair, embed their responses, and write agreement.csv and agreement.md.
+
+    Args:
+        registry: Knows the models.
+        subject: The pair.
+        dataset: Preferences whose labels are people's.
+        store: Where scores and tables lie.
+        options: Device and dtype.
+        embedder: The model_id whose mean last hidden states tell similarity.
+
+    Returns:
+        The folder, below results/real/.
+    """
+    from bench.scoring.embed import embed_with
+
+    sets = checked_scores(registry, subject, dataset, store, options)
+    subsets = pd.Series({e.example_id: e.subset for e in dataset.examples}, name="subset")
+    table = margins(*(each.read() for each in sets), subsets, pair_id=subject.pairs[0].pair_id)
+    texts = [text for example in dataset.examples for _, text in example.responses]
+    embeddings = embed_with(registry.model(embedder), texts, options).reshape(len(dataset.examples), 2, -1)
+    values = {e.example_id: cosines(both)[0, 1] for e, both in zip(dataset.examples, embeddings, strict=True)}
+    rows = [
+        agreement(part, pd.Series(values), rng=np.random.default_rng(zlib.crc32(dataset.digest.encode())))
+        for _, part in table.groupby("reward", sort=False)
+    ]
+    found = pd.concat(rows, ignore_index=True)
+    folder = store.result_dir("real", dataset.slug, subject.name)
+    write_csv(folder / "agreement.csv", found, AGREEMENT)
+    write_whole(folder / "agreement.md", agreement_table(found).encode())
+    write_json(folder / "manifest.json", manifest(subject.name, dataset, sets) | {"embedder": embedder})
+    return folder
+
+
+def agreement_table(found: pd.DataFrame) -> str:
+    """AGREEMENT for a reader, percent."""
+    lines = ["| pair | reward | half | agreement % [95% interval] | less the similar half, points | rows | ties |"]
+    lines.append("|---|---|---|---|---|---|")
+    for row in found.itertuples():
+        share = f"{row.agreement:.1%} [{row.low:.1%}, {row.high:.1%}]".replace("%", "")
+        gap = f"{row.difference:+.1%} [{row.difference_low:+.1%}, {row.difference_high:+.1%}]".replace("%", "")
+        gap = gap if row.difference == row.difference else ""
+        lines.append(f"| {row.pair_id} | {row.reward} | {row.half} | {share} | {gap} | {row.n_examples} |")
+    return "\n".join(lines) + "\n"

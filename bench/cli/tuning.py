@@ -1,0 +1,172 @@
+"""The verbs from labels to a better model: tune it, judge it, hand its responses to other judges."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.app import app
+from bench.cli.options import (
+    RESULTS,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    Format,
+    Limit,
+    MaxNewTokens,
+    Prompts,
+    RegistryDir,
+    Results,
+    Reward,
+    RewardOption,
+    SampleSeed,
+    Temperature,
+    TemplateMode,
+    TopP,
+)
+from bench.cli.select import emit, select
+from bench.schema import UsageError
+
+
+class Loss(StrEnum):
+    """What `--loss` takes."""
+
+    simpo = "simpo"
+    dpo = "dpo"
+
+
+class Board(StrEnum):
+    """What `--to` takes."""
+
+    alpaca_eval = "alpaca-eval"
+    arena_hard = "arena-hard"
+
+
+BETA = {Loss.simpo: 10.0, Loss.dpo: 0.1}
+LR, LORA_LR = 1e-6, 1e-4
+LORA_RANK = 16
+
+PolicyOption = Annotated[str, typer.Option("--policy", help="A model_id of the registry, or a model's folder.")]
+
+
+@app.command()
+def tune(
+    policy: PolicyOption,
+    preferences: Annotated[str, typer.Option("--preferences", help="What `annotate` wrote, or preferences as --data.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    loss: Annotated[Loss, typer.Option("--loss", help="SimPO as the paper, or DPO as REAL.")] = Loss.simpo,
+    beta: Annotated[float | None, typer.Option("--beta", min=0, help="Default: 10 for SimPO, 0.1 for DPO.")] = None,
+    gamma_ratio: Annotated[float, typer.Option("--gamma-ratio", min=0, help="SimPO's target margin over beta.")] = 0.3,
+    lr: Annotated[float | None, typer.Option("--lr", min=0, help="Default: 1e-6, with --lora 1e-4.")] = None,
+    epochs: Annotated[float, typer.Option("--epochs", min=0.01, help="Times through the preferences.")] = 1,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Preferences a step.")] = 32,
+    at_once: Annotated[int, typer.Option("--at-once", min=1, help="Preferences in memory at once, a device.")] = 4,
+    lora: Annotated[bool, typer.Option("--lora", help="Tune a LoRA adapter instead of all weights.")] = False,
+    lora_rank: Annotated[int, typer.Option("--lora-rank", min=1, help="Its rank.")] = LORA_RANK,
+    save_every: Annotated[int, typer.Option("--save-every", min=1, help="Steps between checkpoints.")] = 50,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Order of the rows, start of the adapter.")] = 0,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    registry: RegistryDir = None,
+) -> None:
+    """Tune a policy on preferences with SimPO or DPO; a stopped run goes on from its last checkpoint."""
+    from bench.prefer.tune import Tuning
+    from bench.registry import load_registry
+    from bench.scoring.run import Options
+    from bench.tuning import preferences as load_preferences
+    from bench.tuning import tune_policy
+
+    rate = lr if lr is not None else (LORA_LR if lora else LR)
+    strength = beta if beta is not None else BETA[loss]
+    ranks = lora_rank if lora else 0
+    tuning = Tuning(loss.value, strength, gamma_ratio, rate, epochs, batch, at_once, ranks, seed, save_every)
+    known, dataset = load_registry(registry), load_preferences(preferences)
+    done = tune_policy(known, policy, dataset, tuning, Options(dtype.value, device.value), out=out)
+    ends = done.curve.iloc[[0, -1]][["step", "loss", "accuracy", "chosen_reward", "rejected_reward"]]
+    emit(ends.round(4), Format.table)
+    print(f"{done.n_preferences} preferences, {done.n_too_long} too long; {out / 'model'}")
+
+
+@app.command()
+def judge(
+    before: Annotated[str, typer.Option("--before", help="The policy as it was: a model_id or a folder.")],
+    after: Annotated[str, typer.Option("--after", help="The tuned one; the folder that `tune` wrote will do.")],
+    prompts: Prompts,
+    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    annotator: Annotated[str | None, typer.Option("--annotator", help="The pair that labelled the data.")] = None,
+    pair: Annotated[list[str] | None, typer.Option("--pair", help="A pair that took no part; one or more.")] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Responses a prompt and policy.")] = 4,
+    temperature: Temperature = 0.7,
+    top_p: TopP = 1,
+    max_new_tokens: MaxNewTokens = 512,
+    seed: SampleSeed = 0,
+    limit: Limit = None,
+    reward: RewardOption = Reward.sum,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    results: Results = RESULTS,
+    registry: RegistryDir = None,
+) -> None:
+    """Compare a tuned policy with its start on held-out prompts: reward, win rate and length, with intervals."""
+    from bench.data import load_prompts
+    from bench.judging import Judging, judge_policies, judged_table
+    from bench.prefer.sample import Sampling
+    from bench.scoring.run import Options
+    from bench.store import Store
+
+    names = [*([annotator] if annotator else []), *(pair or [])]
+    if not names:
+        raise UsageError("name who judges: --annotator PAIR, --pair PAIR, or both")
+    known, subjects = select(registry, names, None, TemplateMode.shared)
+    first, others = (subjects[0], subjects[1:]) if annotator else (None, subjects)
+    sampling, options = Sampling(n, temperature, top_p, max_new_tokens, seed), Options(dtype.value, device.value)
+    wish = Judging(before, after, first, others, sampling, reward.value, options)
+    found = judge_policies(known, load_prompts(prompts, limit_per_subset=limit), Store(results), wish, out=out)
+    print(judged_table(found), end="")
+
+
+@app.command()
+def export(
+    responses: Annotated[str, typer.Option("--responses", help="What `drsow sample --n 1` wrote.")],
+    to: Annotated[Board, typer.Option("--to", help="Whose format.")],
+    generator: Annotated[str, typer.Option("--generator", help="What the board calls the model.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+) -> None:
+    """Write a model's responses as AlpacaEval 2 or Arena-Hard-Auto reads them."""
+    from bench.prefer import outputs
+    from bench.sampling import first_responses
+    from bench.store import write_whole
+
+    written = {Board.alpaca_eval: outputs.alpaca_eval, Board.arena_hard: outputs.arena_hard}[to]
+    dataset, texts = first_responses(responses)
+    write_whole(out, written(dataset.examples, texts, generator=generator))
+    print(out)
+
+
+@app.command()
+def agree(
+    pair: Annotated[str, typer.Option("--pair", help="Alias or pair_id.")],
+    data: Annotated[str, typer.Option("--data", help="Preferences that people labelled.")],
+    model: Annotated[str, typer.Option("--model", help="Whose hidden states embed.")] = "smollm2-135m-instruct-q4",
+    transcripts: Annotated[bool, typer.Option("--transcripts", help="Prompts are Human:/Assistant: texts.")] = False,
+    limit: Limit = None,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    results: Results = RESULTS,
+    registry: RegistryDir = None,
+) -> None:
+    """How often a pair's label is the people's, on dissimilar and on similar responses (REAL, arXiv 2409.17169)."""
+    from bench.agreement import agree as agree_on
+    from bench.data import conversations, load_data
+    from bench.scoring.run import Options
+    from bench.store import Store
+
+    dataset = load_data(data, limit_per_subset=limit)
+    dataset = conversations(dataset) if transcripts else dataset
+    known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
+    options = Options(dtype.value, device.value)
+    folder = agree_on(known, subject, dataset, Store(results), options, embedder=model)
+    print((folder / "agreement.md").read_text(encoding="utf-8"), end="")
+    print(f"\n{folder / 'agreement.csv'}")

@@ -1,0 +1,133 @@
+"""The verb `judge`: a policy before and after tuning -> its responses to held-out prompts -> rewards -> a table."""
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench.ablate import checked_scores
+from bench.data import digest
+from bench.registry import Registry
+from bench.sampling import sample_candidates
+from bench.schema import Dataset, UsageError
+from bench.scoring import run
+from bench.store import Store, read_csv, safe_name, write_csv, write_json, write_whole
+from bench.study.board import Subject, manifest
+from bench.study.judging import AFTER, BEFORE, JUDGED, judge
+from bench.study.reward import rewards
+from bench.tuning import curves
+
+if TYPE_CHECKING:
+    from bench.prefer.sample import Sampling
+
+Texts = Mapping[str, Mapping[str, list[str]]]
+"""side -> prompt_id -> responses."""
+
+
+class Judging(NamedTuple):
+    """What `judge_policies` is told."""
+
+    before: str
+    """A model_id or folder."""
+    after: str
+    annotator: Subject | None
+    """The pair that labelled what was tuned on."""
+    others: Sequence[Subject]
+    """Pairs that took no part."""
+    sampling: "Sampling"
+    reward: str
+    options: run.Options
+
+
+def judge_policies(registry: Registry, prompts: Dataset, store: Store, wish: Judging, *, out: Path) -> pd.DataFrame:
+    """Sample both policies, score what they say under each pair, and write judge.csv, judge.md and a figure.
+
+    Returns:
+        JUDGED.
+    """
+    texts = {}
+    for side, name in ((BEFORE, wish.before), (AFTER, wish.after)):
+        path = out / f"{side}.jsonl"
+        sampling = wish.sampling._replace(keep_empty=True)
+        sample_candidates(registry, prompts, name, sampling, wish.options, out=path)
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+        texts[side] = {row["id"]: row["candidates"] for row in rows}
+    dataset = _responses(prompts, texts, slug=f"{prompts.slug}-{safe_name(out.name)}-judged")
+    rows, sets = [], {}
+    for subject in [*([wish.annotator] if wish.annotator else []), *wish.others]:
+        pair_id = subject.pairs[0].pair_id
+        sets[pair_id] = checked_scores(registry, subject, dataset, store, wish.options)
+        table = rewards(*(each.read() for each in sets[pair_id]), reward=wish.reward)
+        table[["prompt_id", "side"]] = table[["example_id", "response_id"]].assign(
+            response_id=table["response_id"].str.partition("-")[0]
+        )
+        rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
+        mine = "yes" if subject is wish.annotator else "no"
+        # A length is the same whoever judges.
+        rows += [[pair_id, mine, *row] for row in judge(table, texts, rng=rng) if not rows or row[0] != "bytes"]
+    found = pd.DataFrame(rows, columns=list(JUDGED))
+    _write(out, found, wish, dataset, sets)
+    return found
+
+
+def _responses(prompts: Dataset, texts: Texts, *, slug: str) -> Dataset:
+    """The responses of both sides that are not empty, "before-0" and so on, by prompt."""
+    examples = []
+    for example in prompts.examples:
+        named = [
+            (f"{side}-{number}", text)
+            for side, by_prompt in texts.items()
+            for number, text in enumerate(by_prompt[example.example_id])
+            if text
+        ]
+        if named:
+            examples.append(example._replace(responses=tuple(named)))
+    if not examples:
+        raise UsageError(f"{prompts.data_id}: every response is empty, there is nothing to judge")
+    return Dataset(prompts.data_id, slug, digest(examples), tuple(examples))
+
+
+def _write(out: Path, found: pd.DataFrame, wish: Judging, dataset: Dataset, sets: Mapping) -> None:
+    write_csv(out / "judge.csv", found, JUDGED)
+    write_whole(out / "judge.md", judged_table(found).encode())
+    told = {"before": wish.before, "after": wish.after, "sampling": wish.sampling._asdict(), "reward": wish.reward}
+    every = [each for both in sets.values() for each in both]
+    write_json(out / "manifest.json", manifest("judge", dataset, every) | told)
+    curve = Path(wish.after) / "curve.csv"
+    if curve.is_file():
+        _draw(out, read_csv(curve), found)
+
+
+def judged_table(found: pd.DataFrame) -> str:
+    """JUDGED for a reader: a line a pair and measure."""
+    lines = ["| pair | labelled the data | measure | before | after | difference [95% interval] | prompts |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for row in found.itertuples():
+        numbers = f"{row.before:.3g} | {row.after:.3g} | {row.difference:+.3g} [{row.low:+.3g}, {row.high:+.3g}]"
+        lines.append(f"| {row.pair_id} | {row.annotator} | {row.measure} | {numbers} | {row.n_prompts} |")
+    first = found.iloc[0]
+    lines += ["", f"Responses: {first.n_before} before ({first.n_empty_before} empty), {first.n_after} after "]
+    lines[-1] += f"({first.n_empty_after} empty). Rewards in nats; a win rate's difference is to 0.5."
+    return "\n".join(lines) + "\n"
+
+
+def _draw(out: Path, curve: pd.DataFrame, found: pd.DataFrame) -> None:
+    """The tuning's curve with the win rates at its end."""
+    from bench.study import figures
+
+    last = curve["step"].max()
+    points = []
+    for row in found[found["measure"] == "win_rate"].itertuples():
+        limits = (row.after, 0.5 + row.low, 0.5 + row.high)
+        points += [(step, "win_rate", row.pair_id, *v) for step, v in ((0, (0.5,) * 3), (last, limits))]
+    rates = pd.DataFrame(points, columns=["step", "measure", "series", "value", "low", "high"])
+    counts = {"n_models": 2, "n_pairs": found["pair_id"].nunique(), "n_prompts": int(found["n_prompts"].max())}
+    shown = pd.concat([curves(curve), rates], ignore_index=True)
+    figure = figures.tuning(shown, **counts)
+    for suffix in figures.FORMATS:
+        write_whole(out / "figures" / f"tuning.{suffix}", figures.encode(figure, suffix))
+    write_csv(out / "figures" / "tuning.csv", shown, tuple(shown.columns))

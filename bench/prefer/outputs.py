@@ -1,0 +1,50 @@
+"""Responses -> the files that AlpacaEval 2 and Arena-Hard judge."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from bench.schema import Example, UsageError
+
+ALPACA_EVAL, ARENA_HARD = "alpaca-eval", "arena-hard"
+FORMATS = (ALPACA_EVAL, ARENA_HARD)
+
+
+def alpaca_eval(examples: Sequence[Example], texts: Mapping[str, str], *, generator: str) -> bytes:
+    """AlpacaEval's model_outputs.json: a list of instruction, output, generator and dataset.
+
+    Args:
+        examples: The prompts, one user turn each.
+        texts: The response by example_id.
+        generator: What the board calls the model.
+
+    Raises:
+        UsageError: a prompt has several turns.
+    """
+    rows = [
+        {"instruction": _question(e), "output": texts[e.example_id], "generator": generator, "dataset": e.subset}
+        for e in examples
+    ]
+    return (json.dumps(rows, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def arena_hard(examples: Sequence[Example], texts: Mapping[str, str], *, generator: str) -> bytes:
+    """Arena-Hard-Auto's answers, one a line: uid, ans_id, model, messages.
+
+    The uid is the prompt's id. What its judge reads is model and messages; the lengths that its style control wants are
+    added by its own add_markdown_info.py. Arguments and errors of `alpaca_eval`.
+    """
+    lines = []
+    for example in examples:
+        uid = example.example_id.removeprefix(f"{example.subset}/")
+        answer = {"role": "assistant", "content": {"answer": texts[example.example_id]}}
+        ans_id = hashlib.sha256(f"{generator} {uid}".encode()).hexdigest()[:22]
+        messages = [{"role": "user", "content": _question(example)}, answer]
+        lines.append({"uid": uid, "ans_id": ans_id, "model": generator, "messages": messages})
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+
+
+def _question(example: Example) -> str:
+    if [message.role for message in example.messages] != ["user"]:
+        raise UsageError(f"{example.example_id}: these boards ask one user turn, this prompt has more")
+    return example.messages[0].content

@@ -1,0 +1,236 @@
+"""Preferences -> a tuned policy: SimPO (arXiv 2405.14734) or DPO on transformers' Trainer, all weights or LoRA."""
+
+import json
+import warnings
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainingArguments
+
+from bench.prefer.losses import IGNORED, dpo, response_logps, simpo
+from bench.schema import CHOSEN, DrsowError, Example
+from bench.scoring.progress import Meter
+from bench.scoring.render import Sequence, Template, render
+
+SIMPO, DPO = "simpo", "dpo"
+LOSSES = (SIMPO, DPO)
+
+CURVE = (
+    "step", "epoch", "loss", "chosen_reward", "rejected_reward", "accuracy", "chosen_logp", "rejected_logp",
+    "learning_rate", "grad_norm",
+)  # fmt: skip
+"""One row a step, means over its preferences. A reward is the loss's own: SimPO's beta x mean log-probability a token,
+DPO's beta x (log-probability - that of the start); `accuracy` the share whose chosen reward is the higher one; `_logp`
+the mean log-probability a token, nats."""
+
+_TOLD = CURVE[3:8]
+
+WARMUP = 0.1
+"""Share of the steps in which the learning rate rises; then it falls as a cosine."""
+
+
+class Tuning(NamedTuple):
+    """How a policy is tuned."""
+
+    loss: str = SIMPO
+    beta: float = 10.0
+    gamma_ratio: float = 0.3
+    """SimPO's target margin over beta."""
+    lr: float = 1e-6
+    n_epochs: float = 1.0
+    batch: int = 32
+    """Preferences a step of the optimiser, on all devices together."""
+    at_once: int = 4
+    """Preferences in memory at once, a device."""
+    lora_rank: int = 0
+    """0 tunes all weights."""
+    seed: int = 0
+    save_every: int = 50
+    """Steps between checkpoints."""
+
+
+class Row(NamedTuple):
+    """One preference as the policy reads it."""
+
+    chosen: Sequence
+    rejected: Sequence
+    start: tuple[float, float] = (0.0, 0.0)
+    """Summed log-probability of both under the policy as it began, nats; DPO's."""
+
+
+def rows_of(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, *, limit: int) -> list[Row]:
+    """Preferences as token ids under the tokenizer's own chat template; those of over `limit` tokens are left out."""
+    sequences = render(examples, tokenizer, Template(tokenizer)).sequences
+    both = {(s.example_id, s.response_id == CHOSEN): s for s in sequences}
+    rows = [Row(both[e.example_id, True], both[e.example_id, False]) for e in examples]
+    return [row for row in rows if max(len(row.chosen.ids), len(row.rejected.ids)) <= limit]
+
+
+def collate(rows: Seq[Row]) -> dict:
+    """A batch: chosen sequences first, then the rejected ones, padded on the right.
+
+    Returns:
+        `input_ids` and `attention_mask`, (2 x rows, length); `labels`, (2 x rows, kept), IGNORED outside the response;
+        `logits_to_keep`, the number of last positions whose logits are needed; `start`, (2 x rows,), nats.
+    """
+    sequences = [row.chosen for row in rows] + [row.rejected for row in rows]
+    width, kept = max(len(s.ids) for s in sequences), min(s.start for s in sequences) - 1
+    ids = torch.zeros(len(sequences), width, dtype=torch.int64)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
+    for place, sequence in enumerate(sequences):
+        row = torch.from_numpy(sequence.ids.astype("int64"))
+        ids[place, : len(row)], mask[place, : len(row)] = row, 1
+        labels[place, sequence.start : len(row)] = row[sequence.start :]
+    start = torch.tensor([row.start[0] for row in rows] + [row.start[1] for row in rows])
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels[:, kept:]}
+    return batch | {"logits_to_keep": width - kept, "start": start}
+
+
+def batch_logps(model: torch.nn.Module, batch: dict) -> tuple[Tensor, Tensor]:
+    """Summed log-probability, nats, and tokens of each response of a batch, (2 x rows,)."""
+    told = {name: batch[name] for name in ("input_ids", "attention_mask", "logits_to_keep")}
+    return response_logps(model(**told, use_cache=False).logits, batch["labels"])
+
+
+class PreferenceTrainer(Trainer):
+    """Trainer with a preference loss; its log holds CURVE."""
+
+    def __init__(self, tuning: Tuning, **words) -> None:
+        """As Trainer's; `tuning` says which loss."""
+        super().__init__(data_collator=collate, **words)
+        self.tuning = tuning
+        # stdout is data.
+        self.remove_callback(PrinterCallback)
+        # The loss is a mean over the batch: Trainer has to divide by the batches that make up a step.
+        self.model_accepts_loss_kwargs = False
+        self._told: list[Tensor] = []
+        self.meter: Meter | None = None
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
+        """Mean loss of a batch."""
+        sums, counts = batch_logps(model, inputs)
+        losses, rewards = preference_losses(sums, counts, inputs["start"], self.tuning)
+        loss = losses.mean()
+        if not torch.isfinite(loss):
+            raise DrsowError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; a lower --lr may help")
+        means = (sums / counts).chunk(2)
+        right = (rewards[0] > rewards[1]).float()
+        self._told.append(torch.stack([*rewards, right, *means]).detach().float().mean(dim=1))
+        if self.meter:
+            self.meter.add(rows=len(losses), tokens=len(losses))
+        return loss
+
+    def log(self, logs: dict, start_time: float | None = None) -> None:
+        """Add the means since the last log, over all devices."""
+        if self._told and "loss" in logs:
+            values = self.accelerator.gather(torch.stack(self._told)).mean(dim=0)
+            logs |= dict(zip(_TOLD, values.tolist(), strict=True))
+            self._told.clear()
+        super().log(logs, start_time)
+
+
+def preference_losses(
+    sums: Tensor, counts: Tensor, start: Tensor, tuning: Tuning
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Loss of each preference, and the reward of its chosen and its rejected response, (rows,) each.
+
+    Args:
+        sums: Nats of chosen, then rejected responses, (2 x rows,).
+        counts: Their tokens.
+        start: `sums` under the policy as it began.
+        tuning: Which loss.
+    """
+    if tuning.loss == DPO:
+        rewards = (tuning.beta * (sums - start)).chunk(2)
+        return dpo(*sums.chunk(2), *start.chunk(2), beta=tuning.beta), rewards
+    means = sums / counts
+    return simpo(*means.chunk(2), beta=tuning.beta, gamma_ratio=tuning.gamma_ratio), (tuning.beta * means).chunk(2)
+
+
+def arguments(tuning: Tuning, n_rows: int, *, out: Path, dtype: torch.dtype, device: str) -> TrainingArguments:
+    """What Trainer is told."""
+    words = {"output_dir": str(out), "seed": tuning.seed, "use_cpu": device == "cpu", "bf16": dtype == torch.bfloat16}
+    words |= {"report_to": "none", "disable_tqdm": True, "logging_steps": 1, "logging_nan_inf_filter": False}
+    words |= {"remove_unused_columns": False, "save_steps": tuning.save_every, "save_total_limit": 2}
+    words |= {"learning_rate": tuning.lr, "lr_scheduler_type": "cosine", "num_train_epochs": tuning.n_epochs}
+    words |= {"per_device_train_batch_size": tuning.at_once}
+    words |= {"dataloader_pin_memory": device != "cpu"}
+    devices = TrainingArguments(**words).world_size
+    a_step = max(1, round(tuning.batch / (tuning.at_once * devices)))
+    n_steps = max(1, round(tuning.n_epochs * n_rows / (a_step * tuning.at_once * devices)))
+    return TrainingArguments(**words, gradient_accumulation_steps=a_step, warmup_steps=round(WARMUP * n_steps))
+
+
+def with_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
+    """The model with a LoRA adapter on every linear layer but the head (arXiv 2106.09685); alone these are tuned."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        # peft asks transformers by names that are on their way out.
+        warnings.simplefilter("ignore", FutureWarning)
+        return get_peft_model(model, config)
+
+
+@torch.no_grad()
+def with_start(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int) -> list[Row]:
+    """The rows with what the policy, as it is now, gives them: what DPO holds it to."""
+    model = trainer.model.eval()
+    found: list[Row] = []
+    for first in range(0, len(rows), at_once):
+        part = rows[first : first + at_once]
+        batch = trainer._prepare_inputs(collate(part))
+        with trainer.compute_loss_context_manager():
+            chosen, rejected = batch_logps(model, batch)[0].cpu().chunk(2)
+        starts = zip(chosen.tolist(), rejected.tolist(), strict=True)
+        found += [row._replace(start=start) for row, start in zip(part, starts, strict=True)]
+    return found
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; its last file is trainer_state.json."""
+    names = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    for path in sorted(names, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return path
+    return None
+
+
+class Policy(NamedTuple):
+    """A model that is to be tuned."""
+
+    model: PreTrainedModel
+    """As `models.load_policy` gives it; in float32 where all of its weights are tuned."""
+    tokenizer: PreTrainedTokenizerFast
+    dtype: torch.dtype
+    """What it computes in."""
+    device: str
+    """"cpu" or "cuda"."""
+
+
+def tune(policy: Policy, rows: Seq[Row], tuning: Tuning, *, out: Path) -> PreferenceTrainer:
+    """Tune a policy; goes on from the last whole checkpoint below `out`.
+
+    Returns:
+        The trainer: its model is the tuned one, its state's log_history holds CURVE.
+
+    Raises:
+        DrsowError: the loss is no longer finite.
+    """
+    torch.manual_seed(tuning.seed)
+    told = arguments(tuning, len(rows), out=out, dtype=policy.dtype, device=policy.device)
+    model = with_lora(policy.model, tuning.lora_rank) if tuning.lora_rank else policy.model
+    trainer = PreferenceTrainer(tuning, model=model, args=told, train_dataset=rows, processing_class=policy.tokenizer)
+    if tuning.loss == DPO:
+        trainer.train_dataset = with_start(trainer, rows, at_once=tuning.at_once)
+    found = last_checkpoint(out)
+    n_rows = round(tuning.n_epochs * len(rows))
+    with Meter("tuning", n_rows=n_rows, n_tokens=n_rows, unit="preferences") as trainer.meter:
+        trainer.train(resume_from_checkpoint=str(found) if found else None)
+    return trainer

@@ -1,0 +1,179 @@
+"""The verb `tune`: a policy and a preference set -> a tuned model with its curve."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+from bench.data import load_data
+from bench.registry import Registry
+from bench.schema import Dataset, DrsowError, UsageError
+from bench.scoring import fetch, run
+from bench.store import read_csv, rename, write_csv, write_json, write_whole
+
+if TYPE_CHECKING:
+    from bench.prefer.tune import Policy, PreferenceTrainer, Row, Tuning
+
+MODEL, ADAPTER, CHECKPOINTS = "model", "adapter", "checkpoints"
+"""What a tuning's folder holds: the tuned model whole, with LoRA its adapter too; checkpoints until it is done."""
+
+
+class Tuned(NamedTuple):
+    """What a tuning left behind."""
+
+    curve: pd.DataFrame
+    """CURVE."""
+    n_preferences: int
+    n_too_long: int
+    """Preferences that the policy's context does not hold, left out."""
+
+
+def preferences(name: str) -> Dataset:
+    """The preferences of a folder that `annotate` wrote, or of anything that `load_data` takes."""
+    inside = Path(name) / "preferences.jsonl"
+    return load_data(str(inside) if inside.is_file() else name)
+
+
+def tune_policy(
+    registry: Registry, name: str, dataset: Dataset, tuning: "Tuning", options: run.Options, *, out: Path
+) -> Tuned:
+    """Tune a model on preferences into a folder: model/, curve.csv, figures/, manifest.json.
+
+    A stopped run goes on from its last whole checkpoint; a finished one is not done again.
+
+    Args:
+        registry: Knows the policy.
+        name: Its model_id, or its folder.
+        dataset: The preferences.
+        tuning: How.
+        options: Device and dtype.
+        out: The folder.
+
+    Raises:
+        UsageError: the folder holds a run of other settings, or the policy has no chat template.
+        DrsowError: memory or disk ran out, or the loss is no longer finite.
+    """
+    located = fetch.fetch(registry.policy(name))
+    settings = {"policy": name, "revision": located.revision, "dtype": run.dtype_name(options)}
+    settings |= {"data": dataset.data_id, "data_digest": dataset.digest} | tuning._asdict()
+    tokenizer, rows = _read(located.folder, name, dataset)
+    counts = {"n_preferences": len(rows), "n_too_long": len(dataset.examples) - len(rows)}
+    _begin(out, settings)
+    if not (out / MODEL).exists():
+        with _failing_clearly(out):
+            policy = _policy(located.folder, tokenizer, tuning, options)
+            _tune_into(out, policy, rows, tuning, settings | counts | {"versions": run.versions()})
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return Tuned(read_csv(out / "curve.csv"), **counts)
+
+
+def _read(folder: Path, name: str, dataset: Dataset) -> tuple[object, list["Row"]]:
+    """The policy's tokenizer, and the preferences that its context holds."""
+    from bench.prefer.tune import rows_of
+    from bench.scoring import models
+
+    tokenizer = models.load_tokenizer(folder)
+    if tokenizer.chat_template is None:
+        raise UsageError(f"{name}: has no chat template, so it cannot be tuned on conversations")
+    rows = rows_of(dataset.examples, tokenizer, limit=models.context_tokens(folder))
+    if not rows:
+        raise UsageError(f"{dataset.data_id}: every preference is longer than the context of {name}")
+    return tokenizer, rows
+
+
+def _begin(out: Path, settings: dict) -> None:
+    """Note what the folder's run is about.
+
+    Raises:
+        UsageError: it is about something else, or the folder is somebody else's.
+    """
+    note = out / "settings.json"
+    known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
+    if known is None and out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"{out}: holds files already, and no tuning wrote them; name another folder")
+    if known is not None and known != settings:
+        names = [field for field in settings if known.get(field) != settings[field]]
+        raise UsageError(f"{out}: holds a run with another {', '.join(names)}; name another folder")
+    write_json(note, settings)
+
+
+def _policy(folder: Path, tokenizer: object, tuning: "Tuning", options: run.Options) -> "Policy":
+    from bench.prefer.tune import Policy
+    from bench.scoring import models
+
+    dtype, device = models.TORCH_DTYPES[run.dtype_name(options)], run.device_name(options)
+    # Steps of 1e-6 vanish in bf16: weights that are tuned stay in float32, and are cast as they are used.
+    loaded = dtype if tuning.lora_rank else models.TORCH_DTYPES["float32"]
+    return Policy(models.load_policy(folder, dtype=loaded, device=device), tokenizer, dtype, device)
+
+
+def _tune_into(out: Path, policy: "Policy", rows: list["Row"], tuning: "Tuning", facts: dict) -> None:
+    """Tune, and let one process write what came out; the model comes last: with it the run is finished."""
+    from bench.prefer.tune import CURVE, tune
+
+    trainer = tune(policy, rows, tuning, out=out / CHECKPOINTS)
+    if trainer.is_world_process_zero():
+        steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+        write_csv(out / "curve.csv", pd.DataFrame(steps)[list(CURVE)], CURVE)
+        _draw(out, len(rows))
+        write_json(out / "manifest.json", facts)
+        _save(trainer, policy, out=out)
+    trainer.accelerator.wait_for_everyone()
+
+
+def _save(trainer: "PreferenceTrainer", policy: "Policy", *, out: Path) -> None:
+    """Write the tuned model and its tokenizer as a folder of safetensors, whole or not at all."""
+    model, partial = trainer.accelerator.unwrap_model(trainer.model), out / f"{MODEL}.partial"
+    if trainer.tuning.lora_rank:
+        model.save_pretrained(out / ADAPTER)
+        # Merged in float32: an adapter is finer than bf16's steps.
+        model = model.float().merge_and_unload()
+    model.save_pretrained(partial)
+    policy.tokenizer.save_pretrained(partial)
+    rename(partial, out / MODEL)
+
+
+def curves(curve: pd.DataFrame) -> pd.DataFrame:
+    """CURVE as the figure takes it: step, measure, series, value; it has no intervals."""
+    series = {
+        "loss": ("loss", "loss"),
+        "chosen_reward": ("reward", "chosen"),
+        "rejected_reward": ("reward", "rejected"),
+    }
+    parts = [
+        curve[["step"]].assign(measure=measure, series=name, value=curve[column])
+        for column, (measure, name) in series.items()
+    ]
+    return pd.concat(parts, ignore_index=True).assign(low=float("nan"), high=float("nan"))
+
+
+def _draw(out: Path, n_preferences: int) -> None:
+    from bench.study import figures
+
+    figure = figures.tuning(curves(read_csv(out / "curve.csv")), n_models=1, n_pairs=0, n_prompts=n_preferences)
+    for suffix in figures.FORMATS:
+        write_whole(out / "figures" / f"curve.{suffix}", figures.encode(figure, suffix))
+
+
+@contextlib.contextmanager
+def _failing_clearly(out: Path) -> Iterator[None]:
+    """Turn a lack of disk or memory into one line."""
+    from safetensors import SafetensorError
+
+    from bench.scoring.scorer import out_of_memory
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise DrsowError(f"{out}: cannot be written: {str(error).splitlines()[0]}") from error
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise DrsowError("out of memory; --at-once 1 or --lora need less") from error
+        # torch's own writer of checkpoints.
+        if "inline_container" in str(error) or "PytorchStreamWriter" in str(error):
+            raise DrsowError(f"{out}: a checkpoint cannot be written; is the disk full?") from error
+        raise

@@ -1,0 +1,201 @@
+"""`drsow tune`, `judge` and `agree` on the tiny models: what they write, what they refuse, what a kill costs."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import COMMAND, environment, leftovers, rows, write_rows
+
+from bench import reward
+from bench.prefer.select import cosines
+from bench.scoring import models
+from bench.store import read_csv
+
+PROMPTS = [{"id": f"p{i}", "prompt": f"Is {i} prime?"} for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def preferences(tmp_path_factory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("preferences") / "rows.jsonl", rows(16))
+
+
+@pytest.fixture(scope="module")
+def words(tiny_registry, preferences) -> list:
+    """A tuning in eight steps; --out is missing."""
+    options = ["--dtype", "fp32", "--device", "cpu", "--batch", 2, "--at-once", 2, "--save-every", 2, "--lr", 0.001]
+    return ["tune", "--registry", tiny_registry, "--policy", "tiny-strong", "--preferences", preferences, *options]
+
+
+@pytest.fixture(scope="module")
+def tuned(drsow, words, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    out = tmp_path_factory.mktemp("tuned") / "out"
+    return out, drsow(*words, "--out", out)
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def test_a_tuning_leaves_a_whole_model_a_curve_and_a_figure(tuned, tiny_registry):
+    out, done = tuned
+    assert done.returncode == 0, done.stderr
+    assert "16 preferences, 0 too long" in done.stdout and "{" not in done.stdout
+    assert list(read_csv(out / "curve.csv")["step"]) == list(range(1, 9))
+    assert {p.name for p in out.iterdir()} == {"curve.csv", "figures", "manifest.json", "model", "settings.json"}
+    before, after = (
+        models.load_policy(folder, dtype=torch.float32, device="cpu")
+        for folder in (tiny_registry / "strong", out / "model")
+    )
+    moved = [(a - b).abs().max() for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert 1e-4 < max(moved) < 1e-1
+    assert models.load_tokenizer(out / "model").chat_template
+
+
+@pytest.mark.slow
+def test_a_finished_tuning_is_not_done_again_and_another_is_refused(drsow, tuned, words):
+    out, _ = tuned
+    before = weights(out), (out / "model" / "model.safetensors").stat().st_mtime_ns
+    assert drsow(*words, "--out", out).returncode == 0
+    assert (weights(out), (out / "model" / "model.safetensors").stat().st_mtime_ns) == before
+    other = drsow(*words, "--out", out, "--loss", "dpo")
+    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+    assert "holds a run with another loss, beta" in other.stderr
+    assert weights(out) == before[0]
+
+
+@pytest.mark.slow
+def test_a_killed_tuning_goes_on_to_the_same_bytes(drsow, tuned, words, tmp_path):
+    out = tmp_path / "out"
+    run = subprocess.Popen(
+        [COMMAND, *map(str, words), "--out", str(out)],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    while not list(out.glob("checkpoints/checkpoint-*/trainer_state.json")) and run.poll() is None:
+        time.sleep(0.005)
+    os.kill(run.pid, signal.SIGKILL)
+    run.communicate()
+    assert not (out / "model").exists()
+    done = drsow(*words, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert weights(out) == weights(tuned[0])
+    assert (out / "curve.csv").read_bytes() == (tuned[0] / "curve.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_lora_run_leaves_the_adapter_and_the_merged_model(drsow, words, tiny_registry, tmp_path):
+    out = tmp_path / "out"
+    done = drsow(*words, "--out", out, "--lora", "--lora-rank", 2, "--dtype", "bf16")
+    assert done.returncode == 0, done.stderr
+    assert (out / "adapter" / "adapter_model.safetensors").is_file()
+    start = models.load_policy(tiny_registry / "strong", dtype=torch.float32, device="cpu")
+    merged = models.load_policy(out / "model", dtype=torch.float32, device="cpu")
+    assert not torch.equal(
+        merged.model.layers[0].self_attn.q_proj.weight, start.model.layers[0].self_attn.q_proj.weight
+    )
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(drsow, words, tuned, tmp_path):
+    out = tmp_path / "small" / "out"
+    out.parent.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", out.parent], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        done = drsow(*words, "--out", out)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.splitlines()[-1].startswith("drsow: ") and "Traceback" not in done.stderr
+        subprocess.run(["mount", "-o", "remount,size=50m", out.parent], check=True)
+        assert drsow(*words, "--out", out).returncode == 0
+        assert weights(out) == weights(tuned[0])
+    finally:
+        subprocess.run(["umount", out.parent], check=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--policy", "tiny-weak"], 2, "tiny-weak: has no chat template, so it cannot be tuned on conversations"),
+        (["--policy", "tiny-stron"], 2, "did you mean 'tiny-strong'?"),
+    ],
+)
+def test_a_policy_that_cannot_be_tuned_is_one_line_and_nothing_is_written(drsow, words, tmp_path, options, code, said):
+    done = drsow(*words, *options, "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
+    assert said in done.stderr
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_the_judges_table_is_the_rewards_of_what_both_policies_said(drsow, tuned, tiny_registry, tmp_path):
+    out = tmp_path / "judged"
+    prompts = write_rows(tmp_path / "prompts.jsonl", PROMPTS)
+    options = ["--dtype", "fp32", "--device", "cpu", "--results", tmp_path / "results", "--registry", tiny_registry]
+    words = ["--before", "tiny-strong", "--after", tuned[0], "--prompts", prompts, "--n", 3, "--max-new-tokens", 8]
+    done = drsow("judge", *words, "--annotator", "tiny", *options, "--out", out)
+    assert done.returncode == 0, done.stderr
+    table = read_csv(out / "judge.csv").set_index("measure")
+    means = {}
+    for side in ("before", "after"):
+        said = [json.loads(line) for line in (out / f"{side}.jsonl").read_text().splitlines()]
+        assert [len(row["candidates"]) for row in said] == [3] * 6
+        texts = [[text for text in row["candidates"] if text] for row in said]
+        found = [
+            reward("tiny", row["prompt"][0]["content"], some, dtype="fp32", registry=tiny_registry)
+            for row, some in zip(said, texts, strict=True)
+            if some
+        ]
+        means[side] = [np.mean(values) for values in found]
+        assert table.loc["reward", side] == pytest.approx(np.mean(means[side]), abs=1e-3)
+    row = table.loc["reward"]
+    assert row["difference"] == pytest.approx(row["after"] - row["before"])
+    assert row["low"] <= row["difference"] <= row["high"]
+    assert table.loc["win_rate", "before"] == 0.5 and (out / "figures" / "tuning.png").is_file()
+    before = {path: (out / path).read_bytes() for path in ("judge.csv", "before.jsonl", "after.jsonl")}
+    assert drsow("judge", *words, "--annotator", "tiny", *options, "--out", out).returncode == 0
+    assert {path: (out / path).read_bytes() for path in before} == before
+
+
+@pytest.mark.slow
+def test_agreement_is_counted_on_halves_by_the_cosine_of_the_mean_hidden_states(drsow, tiny_registry, tmp_path):
+    data = write_rows(
+        tmp_path / "people.jsonl",
+        [row | {"prompt": f"Human: {row['prompt']}\n\nAssistant: yes\n\nHuman: more"} for row in rows(24)],
+    )
+    options = ["--dtype", "fp32", "--device", "cpu", "--results", tmp_path / "results", "--registry", tiny_registry]
+    words = ["agree", "--pair", "tiny", "--data", data, "--model", "tiny-strong", *options]
+    done = drsow(*words, "--transcripts")
+    assert done.returncode == 0, done.stderr
+    (table,) = (tmp_path / "results" / "real").rglob("agreement.csv")
+    found = read_csv(table)
+    rows_of = found[found["reward"] == "sum"].set_index("half")
+    model = models.load_policy(tiny_registry / "strong", dtype=torch.float32, device="cpu").double()
+    tokenizer = models.load_tokenizer(tiny_registry / "strong")
+    values, right = [], []
+    for row in rows(24):
+        both = []
+        for side in ("chosen", "rejected"):
+            ids = torch.tensor([tokenizer(row[side]).input_ids])
+            with torch.inference_mode():
+                both.append(model.model(input_ids=ids).last_hidden_state[0].mean(dim=0).numpy())
+        values.append(cosines(np.array(both))[0, 1])
+        turns = [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": "yes"}]
+        turns += [{"role": "user", "content": "more"}]
+        good, bad = reward("tiny", turns, [row["chosen"], row["rejected"]], dtype="fp32", registry=tiny_registry)
+        right.append(good > bad)
+    order = np.argsort(values, kind="stable")
+    assert rows_of.loc["dissimilar", "agreement"] == np.mean(np.array(right)[order[:12]])
+    assert rows_of.loc["similar", "agreement"] == np.mean(np.array(right)[order[12:]])
+    assert rows_of.loc["dissimilar", "similarity_low"] == pytest.approx(min(values), abs=1e-6)
+    plain = drsow(
+        "agree", "--pair", "tiny", "--data", write_rows(tmp_path / "x.jsonl", rows(2)), *options, "--transcripts"
+    )
+    assert plain.returncode == 2 and "its prompt is no transcript" in plain.stderr

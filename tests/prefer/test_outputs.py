@@ -1,0 +1,71 @@
+"""What AlpacaEval and Arena-Hard get, read as they read it."""
+
+import importlib.util
+import json
+import sys
+from types import ModuleType
+
+import pytest
+
+from bench.prefer.outputs import alpaca_eval, arena_hard
+from bench.sampling import first_responses
+from bench.schema import Example, Message, UsageError
+
+LINES = [
+    {"id": "a", "prompt": "Is 7 prime?", "candidates": ["Yes,\n7 is. 🎉", "no"]},
+    {"id": "b", "prompt": [{"role": "user", "content": "01"}], "candidates": [""]},
+]
+
+
+@pytest.fixture
+def sampled(tmp_path):
+    path = tmp_path / "responses.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
+    return first_responses(str(path))
+
+
+@pytest.fixture
+def alpaca_utils(monkeypatch) -> ModuleType:
+    """AlpacaEval's own module of loaders; its package wants an API's client before it lets itself be imported."""
+    root = importlib.util.find_spec("alpaca_eval").submodule_search_locations
+    package = ModuleType("alpaca_eval")
+    package.__path__ = list(root)
+    monkeypatch.setitem(sys.modules, "alpaca_eval", package)
+    # setuptools has it no longer; the loaders do not use it.
+    monkeypatch.setitem(sys.modules, "pkg_resources", ModuleType("pkg_resources"))
+    yield importlib.import_module("alpaca_eval.utils")
+    for name in [name for name in sys.modules if name.startswith("alpaca_eval")]:
+        del sys.modules[name]
+
+
+def test_alpaca_evals_own_loader_reads_every_prompt_and_the_name(sampled, alpaca_utils, tmp_path):
+    path = tmp_path / "model_outputs.json"
+    path.write_bytes(alpaca_eval(sampled[0].examples, sampled[1], generator="tuned"))
+    frame = alpaca_utils.load_or_convert_to_dataframe(path)
+    assert list(frame["instruction"]) == ["Is 7 prime?", "01"]
+    assert list(frame["output"]) == ["Yes,\n7 is. 🎉", ""]
+    assert alpaca_utils.get_generator_name(None, frame) == "tuned"
+
+
+def test_arena_hard_finds_the_answer_where_its_judge_looks(sampled):
+    # gen_judgment.py: answers by line["uid"], answer["model"], answer["messages"][-1]["content"]["answer"].
+    lines = map(json.loads, arena_hard(sampled[0].examples, sampled[1], generator="tuned").decode().splitlines())
+    answers = {line["uid"]: line for line in lines}
+    assert {uid: line["messages"][-1]["content"]["answer"] for uid, line in answers.items()} == sampled[1]
+    assert {line["model"] for line in answers.values()} == {"tuned"}
+    assert len({line["ans_id"] for line in answers.values()}) == 2
+    assert answers["a"]["messages"][0] == {"role": "user", "content": "Is 7 prime?"}
+
+
+@pytest.mark.parametrize("write", [alpaca_eval, arena_hard])
+def test_a_prompt_of_several_turns_is_refused(write):
+    turns = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
+    with pytest.raises(UsageError, match=r"x: these boards ask one user turn"):
+        write([Example("x", "", turns, ())], {"x": "y"}, generator="g")
+
+
+def test_a_line_without_responses_is_named(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"prompt": "a", "candidates": ["b"]}\n{"prompt": "c"}\n')
+    with pytest.raises(UsageError, match=r"line 2, field candidates: must be a list of texts"):
+        first_responses(str(path))

@@ -1,0 +1,192 @@
+"""Tuning: its loss and gradient beside TRL's and float64, what a stop costs, what the curve says."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from plain import plain_logps
+
+from bench.prefer.losses import IGNORED
+from bench.prefer.tune import (
+    CURVE,
+    Policy,
+    PreferenceTrainer,
+    Tuning,
+    arguments,
+    collate,
+    last_checkpoint,
+    preference_losses,
+    rows_of,
+    tune,
+)
+from bench.schema import DrsowError, Example, Message
+from bench.scoring import models
+
+PREFERENCES = [
+    Example(
+        str(i), "", (Message("user", f"Is {i} prime?"),), (("chosen", f"yes, {i}\nis"), ("rejected", "no " * (1 + i)))
+    )
+    for i in range(8)
+]
+SIMPO = Tuning(lr=1e-2, batch=2, at_once=2, save_every=2)
+DPO = SIMPO._replace(loss="dpo", beta=0.1)
+
+
+def policy(tiny_registry) -> Policy:
+    folder = tiny_registry / "strong"
+    model = models.load_policy(folder, dtype=torch.float32, device="cpu")
+    return Policy(model, models.load_tokenizer(folder), torch.float32, "cpu")
+
+
+def curve(trainer: PreferenceTrainer) -> list[dict]:
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.fixture(scope="module")
+def start(tiny_registry) -> Policy:
+    """The policy as it is. Not to be tuned."""
+    return policy(tiny_registry)
+
+
+@pytest.fixture(scope="module")
+def rows(start):
+    return rows_of(PREFERENCES, start.tokenizer, limit=2048)
+
+
+@pytest.fixture(scope="module")
+def exact(start, rows) -> np.ndarray:
+    """Summed log-probability, (rows, 2), and tokens, (rows, 2), of chosen and rejected: one pass each, float64."""
+    both = [[plain_logps(start.model, s.ids, s.start) for s in row[:2]] for row in rows]
+    return np.array([[[v.sum() for v in row], [len(v) for v in row]] for row in both])
+
+
+def trainer_of(start, tuning, tmp_path) -> PreferenceTrainer:
+    told = arguments(tuning, 8, out=tmp_path, dtype=torch.float32, device="cpu")
+    return PreferenceTrainer(tuning, model=start.model, args=told, processing_class=start.tokenizer)
+
+
+def test_simpos_loss_of_a_padded_batch_is_its_formula_in_float64(start, rows, exact, tmp_path):
+    trainer = trainer_of(start, SIMPO, tmp_path)
+    loss = trainer.compute_loss(start.model, collate(rows)).item()
+    means = exact[:, 0] / exact[:, 1]
+    assert loss == pytest.approx(np.log1p(np.exp(-(10 * (means[:, 0] - means[:, 1]) - 3))).mean(), rel=1e-5)
+
+
+def test_loss_and_gradient_of_every_weight_are_trls(start, rows, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from trl.experimental.cpo import CPOConfig, CPOTrainer
+
+        config = CPOConfig(
+            output_dir=str(tmp_path), loss_type="simpo", cpo_alpha=0.0, beta=10.0, simpo_gamma=3.0, use_cpu=True,
+            bf16=False, report_to="none",
+        )  # fmt: skip
+        data = datasets_of(PREFERENCES)
+        theirs = CPOTrainer(model=start.model, args=config, train_dataset=data, processing_class=start.tokenizer)
+    batch = collate(rows)
+    labels = torch.full_like(batch["input_ids"], IGNORED)
+    labels[:, -batch["labels"].shape[1] :] = batch["labels"]
+    logits = start.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    means = theirs.get_batch_logps(logits, labels, average_log_prob=True).chunk(2)
+    loss = theirs.cpo_loss(*means)[0].mean()
+    ours = trainer_of(start, SIMPO, tmp_path).compute_loss(start.model, batch)
+    assert ours.item() == pytest.approx(loss.item(), rel=1e-6)
+    weights = list(start.model.parameters())
+    for mine, reference in zip(torch.autograd.grad(ours, weights), torch.autograd.grad(loss, weights), strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-6)
+
+
+def datasets_of(examples):
+    import datasets
+
+    rows = [
+        {"prompt": [m._asdict() for m in e.messages]}
+        | {side: [{"role": "assistant", "content": text}] for side, text in e.responses}
+        for e in examples
+    ]
+    return datasets.Dataset.from_list(rows)
+
+
+def test_dpo_starts_at_log_two_with_rewards_of_zero(tiny_registry, rows, tmp_path):
+    first = curve(tune(policy(tiny_registry), rows, DPO, out=tmp_path))[0]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert first["chosen_reward"] == pytest.approx(0, abs=1e-4) and first["rejected_reward"] == pytest.approx(
+        0, abs=1e-4
+    )
+
+
+def test_dpos_loss_counts_from_the_start_in_float64(exact):
+    sums, counts = (torch.tensor(exact[:, i].T.reshape(-1)) for i in (0, 1))
+    start = sums - torch.arange(16.0)
+    losses, rewards = preference_losses(sums, counts, start, DPO)
+    # The chosen ones have gained 0 to 7 nats, the rejected ones 8 to 15: eight less each.
+    assert losses.tolist() == pytest.approx([math.log1p(math.exp(0.8))] * 8)
+    assert rewards[0].tolist() == pytest.approx([0.1 * i for i in range(8)])
+
+
+@pytest.mark.parametrize("tuning", [SIMPO, DPO, SIMPO._replace(lora_rank=2)], ids=["simpo", "dpo", "lora"])
+def test_the_margin_grows_and_the_curve_is_whole(tiny_registry, rows, tmp_path, tuning):
+    trainer = tune(policy(tiny_registry), rows, tuning._replace(n_epochs=3), out=tmp_path)
+    told = curve(trainer)
+    assert [entry["step"] for entry in told] == list(range(1, 13))
+    assert all(set(CURVE) <= set(entry) for entry in told)
+    margins = [entry["chosen_reward"] - entry["rejected_reward"] for entry in told]
+    assert np.mean(margins[-4:]) > np.mean(margins[:4])
+
+
+def test_a_step_of_two_batches_is_the_step_of_one(tiny_registry, rows, tmp_path):
+    weights = []
+    for at_once in (4, 2):
+        tuning = SIMPO._replace(batch=4, at_once=at_once)
+        trainer = tune(policy(tiny_registry), rows, tuning, out=tmp_path / str(at_once))
+        assert trainer.state.global_step == 2
+        weights.append(torch.cat([w.detach().reshape(-1) for w in trainer.model.parameters()]))
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_stopped_run_goes_on_to_the_same_weights(tiny_registry, rows, tmp_path, monkeypatch, damaged):
+    whole = tune(policy(tiny_registry), rows, SIMPO, out=tmp_path / "whole")
+    plain, n_losses = PreferenceTrainer.compute_loss, []
+
+    def until(trainer, *args, **words):
+        n_losses.append(trainer.state.global_step)
+        if trainer.state.global_step == 3 and len(n_losses) < 5:
+            raise Stop
+        return plain(trainer, *args, **words)
+
+    monkeypatch.setattr(PreferenceTrainer, "compute_loss", until)
+    with pytest.raises(Stop):
+        tune(policy(tiny_registry), rows, SIMPO, out=tmp_path / "cut")
+    if damaged:
+        # A checkpoint that a kill cut off: its last file is missing.
+        (tmp_path / "cut" / "checkpoint-4").mkdir()
+    assert last_checkpoint(tmp_path / "cut").name == "checkpoint-2"
+    again = tune(policy(tiny_registry), rows, SIMPO, out=tmp_path / "cut")
+    assert n_losses == [0, 1, 2, 3, 2, 3]
+    for mine, reference in zip(again.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(mine, reference)
+    assert [e["loss"] for e in curve(again)] == [e["loss"] for e in curve(whole)]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_registry, rows, tmp_path):
+    broken = policy(tiny_registry)
+    with torch.no_grad():
+        next(broken.model.parameters()).fill_(float("nan"))
+    with pytest.raises(DrsowError, match=r"step 1: the loss is nan; a lower --lr may help"):
+        tune(broken, rows, SIMPO, out=tmp_path)
+
+
+def test_what_the_context_does_not_hold_is_left_out(start):
+    longest = [
+        max(len(row.chosen.ids), len(row.rejected.ids)) for row in rows_of(PREFERENCES, start.tokenizer, limit=99)
+    ]
+    kept = rows_of(PREFERENCES, start.tokenizer, limit=sorted(longest)[4])
+    assert [row.chosen.example_id for row in kept] == [str(i) for i in range(8) if longest[i] <= sorted(longest)[4]]
+    assert 5 <= len(kept) < 8

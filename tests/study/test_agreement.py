@@ -1,0 +1,37 @@
+"""Agreement by halves: which rows are in them, and limits that were published."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.study.agreement import agreement
+
+
+def halves(margins: list[float], similarity: list[float]) -> pd.DataFrame:
+    names = [f"r{i}" for i in range(len(margins))]
+    table = pd.DataFrame({"pair_id": "p", "reward": "sum", "example_id": names, "margin_nats": margins})
+    found = agreement(table, pd.Series(similarity, index=names), rng=np.random.default_rng(0))
+    return found.set_index("half")
+
+
+def test_halves_by_hand():
+    found = halves([1.0, -1.0, 0.0, 2.0, float("nan"), 3.0], [0.1, 0.9, 0.2, 0.8, 0.3, 0.7])
+    # Dissimilar: 1.0 (agrees), 0.0 (a tie, which does not), one without a score. Similar: 3.0 and 2.0 agree.
+    assert found.loc["dissimilar", ["agreement", "n_examples", "n_ties", "n_excluded"]].tolist() == [0.5, 2, 1, 1]
+    assert found.loc["similar", "agreement"] == pytest.approx(2 / 3)
+    assert found.loc["dissimilar", "difference"] == pytest.approx(0.5 - 2 / 3)
+    assert found.loc["dissimilar", ["similarity_low", "similarity_high"]].tolist() == [0.1, 0.3]
+    assert found.loc["all", "agreement"] == pytest.approx(3 / 5)
+    assert found.loc["random", "n_examples"] + found.loc["random", "n_excluded"] == 3
+    assert found.loc[["similar", "random", "all"], "difference"].isna().all()
+
+
+def test_limits_are_wilsons_and_newcombes():
+    # Newcombe (1998), method 10, example (a): 56/70 - 48/80 = 0.2, 0.0524 to 0.3339; Wilson of 56/70: 0.6920 to 0.8777.
+    margins = [1.0] * 56 + [-1.0] * 14 + [1.0] * 48 + [-1.0] * 32
+    similarity = [0.0] * 70 + [1.0] * 80
+    margins, similarity = margins + [float("nan")] * 10, similarity + [0.0] * 10
+    row = halves(margins, similarity).loc["dissimilar"]
+    assert (row["n_examples"], row["n_excluded"]) == (70, 10)
+    assert [row["low"], row["high"]] == pytest.approx([0.6920, 0.8777], abs=2e-3)
+    assert [row["difference_low"], row["difference_high"]] == pytest.approx([0.0524, 0.3339], abs=1e-4)

@@ -1,0 +1,68 @@
+"""What a tuning brought: measures that can be worked out by hand, and an interval that covers the truth."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.schema import OK, TOO_LONG
+from bench.study.judging import JUDGED, judge
+
+
+def judged(before: dict, after: dict, texts: dict | None = None, *, status: dict | None = None) -> pd.DataFrame:
+    """JUDGED by measure, of rewards a prompt; a text is as many letters as its number."""
+    rows = [
+        (name, side, value, (status or {}).get((name, side), OK))
+        for side, by_prompt in (("before", before), ("after", after))
+        for name, values in by_prompt.items()
+        for value in values
+    ]
+    table = pd.DataFrame(rows, columns=["prompt_id", "side", "reward", "status"])
+    texts = texts or {
+        side: {name: ["x"] * len(values) for name, values in by_prompt.items()}
+        for side, by_prompt in (("before", before), ("after", after))
+    }
+    found = [["p", "no", *row] for row in judge(table, texts, rng=np.random.default_rng(0))]
+    return pd.DataFrame(found, columns=list(JUDGED)).set_index("measure")
+
+
+def test_measures_by_hand():
+    found = judged({"a": [0.0, 2.0], "b": [5.0, 5.0]}, {"a": [1.0, 3.0], "b": [5.0, 4.0]})
+    # Prompt a: 1 beats 0 and not 2, 3 beats both: 3 of 4. Prompt b: 5 ties twice, 4 loses twice: 1 of 4.
+    assert found.loc["win_rate", ["before", "after", "difference"]].tolist() == [0.5, 0.5, 0.0]
+    # Means 1 and 5 before, 2 and 4.5 after.
+    assert found.loc["reward", ["before", "after", "difference"]].tolist() == [3.0, 3.25, 0.25]
+    assert found.loc["reward", ["low", "high"]].tolist() == [-0.5, 1.0]
+    assert found.loc["reward", ["n_prompts", "n_before", "n_after"]].tolist() == [2, 4, 4]
+
+
+def test_an_empty_response_loses_and_has_no_reward():
+    texts = {"before": {"a": ["x", "x"]}, "after": {"a": ["", "xyz"]}}
+    found = judged({"a": [0.0, 0.0]}, {"a": [1.0]}, texts)
+    assert found.loc["win_rate", "after"] == 0.5
+    assert found.loc["reward", "after"] == 1.0
+    assert found.loc["bytes", ["before", "after"]].tolist() == [1.0, 1.5]
+    assert found.loc["bytes", ["n_empty_before", "n_empty_after"]].tolist() == [0, 1]
+
+
+def test_what_was_too_long_is_counted_and_left_out():
+    found = judged({"a": [0.0], "b": [0.0]}, {"a": [1.0], "b": [9.0]}, status={("b", "after"): TOO_LONG})
+    assert found.loc["reward", ["after", "n_prompts", "n_excluded"]].tolist() == [1.0, 1, 1]
+
+
+def test_responses_of_one_prompt_are_no_separate_evidence():
+    # Eight responses a prompt that all say the same: the interval is that of one response a prompt.
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=40)
+    start = {str(i): [0.0] for i in range(40)}
+    one = judged(start, {str(i): [v] for i, v in enumerate(values)})
+    many = judged(start, {str(i): [v] * 8 for i, v in enumerate(values)})
+    assert many.loc["reward", ["low", "high"]].tolist() == one.loc["reward", ["low", "high"]].tolist()
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    rng, hits = np.random.default_rng(2), 0
+    for _ in range(200):
+        start = {str(i): [0.0] for i in range(32)}
+        row = judged(start, {str(i): [v] for i, v in enumerate(rng.normal(0.3, 1, size=32))}).loc["reward"]
+        hits += row["low"] <= 0.3 <= row["high"]
+    assert hits == pytest.approx(190, abs=12)
