@@ -17,6 +17,7 @@ POLICY ?= smollm2-135m-instruct-q4
 PROMPTS ?= pairs/prompts.jsonl
 HELD_OUT ?= pairs/prompts_held_out.jsonl
 JUDGE ?= gemma-noise-0.00--gemma-noise-0.18
+NEW_TOKENS ?= 96
 PIPELINE ?= results/pipeline
 RUN = $(PIPELINE)/run
 
@@ -39,11 +40,11 @@ report: $(VENV)/.installed ## write the self-contained page report.html from sto
 	@$(BIN)/drsow report $(SUBJECT) $(ARGS)
 
 pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model -> before and after (PROMPTS= HELD_OUT= POLICY= JUDGE=)
-	@$(BIN)/drsow sample --model $(POLICY) --prompts $(PROMPTS) --n 8 --max-new-tokens 128 --out $(RUN)/candidates.jsonl
+	@$(BIN)/drsow sample --model $(POLICY) --prompts $(PROMPTS) --n 8 --max-new-tokens $(NEW_TOKENS) --out $(RUN)/candidates.jsonl
 	@$(BIN)/drsow annotate --pair $(PAIR) --candidates $(RUN)/candidates.jsonl --out $(RUN)/preferences
 	@$(BIN)/drsow tune --policy $(POLICY) --preferences $(RUN)/preferences --lora --epochs 3 --batch 8 --out $(RUN)/tuned
 	@$(BIN)/drsow judge --before $(POLICY) --after $(RUN)/tuned --prompts $(HELD_OUT) --annotator $(PAIR) --pair $(JUDGE) \
-	  --max-new-tokens 128 --out $(PIPELINE)
+	  --max-new-tokens $(NEW_TOKENS) --out $(PIPELINE)
 
 test: $(VENV)/.tested ## run the tests (under 10 minutes)
 	@$(BIN)/python -m pytest $(ARGS)

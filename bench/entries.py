@@ -178,6 +178,8 @@ class ModelSpec(Entry):
     licence_notice: Text | None = None
     """Shown before the first download."""
     context_tokens: PositiveInt | None = None
+    tokens_per_byte: FiniteFloat | None = Field(default=None, gt=0, le=2)
+    """Of its tokenizer on RewardBench's texts: what a plan counts with where the tokenizer is not here."""
     scores: dict[str, Score] = {}
     """By performance_id, in points."""
     note: str = ""

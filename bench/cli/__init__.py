@@ -8,7 +8,7 @@ from bench.cli.select import printable
 from bench.schema import DrsowError
 
 # Importing a module of verbs puts them on the app, in this order.
-from bench.cli import lists, bench, choose, scores, bits, report, customise, sampling, selection, annotate, tuning  # isort: skip
+from bench.cli import lists, bench, choose, scores, bits, report, customise, sampling, selection, annotate, tuning, plan  # isort: skip
 
 __all__ = [
     "annotate",
@@ -19,6 +19,7 @@ __all__ = [
     "customise",
     "lists",
     "main",
+    "plan",
     "report",
     "sampling",
     "scores",

@@ -1,0 +1,64 @@
+"""The verb that says what a run costs before it costs it."""
+
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from bench.cli.app import app
+from bench.cli.options import (
+    RESULTS,
+    As,
+    Data,
+    Dtype,
+    DtypeOption,
+    Format,
+    Limit,
+    Pairs,
+    RegistryDir,
+    Results,
+    StudyName,
+    TemplateMode,
+    TemplateOption,
+)
+from bench.cli.select import emit, load, select
+
+
+class Gpu(StrEnum):
+    """What `--gpu` takes."""
+
+    h200 = "h200"
+    h100 = "h100"
+    a100 = "a100"
+    l40s = "l40s"
+    rtx_4090 = "rtx-4090"
+
+
+@app.command()
+def plan(
+    pair: Pairs = None,
+    study: StudyName = None,
+    data: Data = "reward-bench",
+    limit: Limit = None,
+    gpu: Annotated[Gpu, typer.Option("--gpu", help="Whose hours to tell.")] = Gpu.h100,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Tell this processor's time too.")] = False,
+    dtype: DtypeOption = Dtype.auto,
+    template: TemplateOption = TemplateMode.shared,
+    output: As = Format.table,
+    results: Results = RESULTS,
+    registry: RegistryDir = None,
+) -> None:
+    """Say what a run needs before a model is loaded, offline: passes, tokens, hours, disk, and what is missing."""
+    from bench.planning import Planner, cpu_rate, plan_passes, summary
+    from bench.scoring.run import Options
+    from bench.store import Store
+
+    known, subjects = select(registry, pair, study, template)
+    dataset, options = load(data, limit), Options(dtype.value, "cpu")
+    rate = cpu_rate(options) if calibrate else None
+    table = plan_passes(Planner(known, dataset, Store(results), options), subjects, gpu=gpu.value, cpu_rate=rate)
+    emit(table, output)
+    n_pairs = len({found.pair_id for subject in subjects for found in subject.pairs})
+    for line in summary(table, dataset, gpu=gpu.value, n_pairs=n_pairs):
+        print(line, file=sys.stderr)

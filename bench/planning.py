@@ -1,0 +1,136 @@
+"""The verb `plan`: what a study or pair will cost, and what is in its way, before a model is loaded."""
+
+import functools
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from bench.entries import HubSource, ModelSpec
+from bench.registry import Registry
+from bench.schema import DTYPES, Dataset, DrsowError
+from bench.scoring import fetch, plan, run
+from bench.store import Store
+from bench.study.board import Subject
+
+PLAN = (
+    "model_id", "template", "status", "tokens", "counted", "flop", "download_bytes", "weights_bytes", "cpu_s", "gpu_h",
+)  # fmt: skip
+"""One row a pass. `status`: scored, ok (its files are here), missing (to be fetched), gated (its licence has to be
+accepted first), no space. `counted` says how `tokens` were: by the tokenizer, by bytes, or unknown. `weights_bytes` is
+what the weights take in memory; `cpu_s` seconds on this machine, where it was calibrated, and `gpu_h` hours on the
+named GPU."""
+
+SCORED, READY, MISSING, GATED, NO_SPACE = "scored", "ok", "missing", "gated", "no space"
+
+STORED_BYTES = 64
+"""A response takes on disk, once scored."""
+
+FILE_BYTES = 2
+"""A parameter takes in a repository's safetensors: bf16."""
+
+
+class Planner:
+    """Counts what passes over one data set cost; each tokenizer and template once."""
+
+    def __init__(self, registry: Registry, dataset: Dataset, store: Store, options: run.Options) -> None:
+        """Note what is planned."""
+        self.registry, self.dataset, self.store, self.options = registry, dataset, store, options
+        self._exact: dict[tuple[str, str], int] = {}
+
+    @functools.cached_property
+    def n_bytes(self) -> int:
+        """Unique bytes of the data."""
+        return plan.unique_bytes(self.dataset.examples)
+
+    def tokens(self, spec: ModelSpec, owner: ModelSpec) -> tuple[float, str]:
+        """Tokens that a pass computes, and how they were counted."""
+        here = [fetch.locate(spec), fetch.locate(owner, weights=False)]
+        if all(here):
+            model, template = here
+            names = [model.folder / "tokenizer.json", template.folder / "tokenizer_config.json"]
+            key = (fetch.file_digest(names[0]), fetch.template_text(template.folder))
+            if key not in self._exact:
+                ready = run.make_ready(run.Work(spec, owner, self.dataset), self.options)
+                self._exact[key] = plan.exact_tokens(ready, self.options)
+            return self._exact[key], "tokenizer"
+        if spec.tokens_per_byte is None:
+            return float("nan"), "unknown"
+        n_rows = len(self.dataset.examples)
+        return plan.tokens_by_bytes(self.n_bytes, n_rows, spec.tokens_per_byte), "bytes"
+
+    def status(self, spec: ModelSpec, owner: str, free_bytes: int) -> str:
+        """What is in the way of a pass."""
+        stored = self.store.find(model_id=spec.model_id, data_digest=self.dataset.digest, domain="")
+        if any(each.key.template in (owner, "plain") for each in stored):
+            return SCORED
+        try:
+            if fetch.locate(spec):
+                return READY
+        except DrsowError:
+            return MISSING
+        source = spec.files.source
+        if isinstance(source, HubSource) and source.gated:
+            return GATED
+        return NO_SPACE if _download(spec) > free_bytes else MISSING
+
+
+def plan_passes(planner: Planner, subjects: Sequence[Subject], *, gpu: str, cpu_rate: float | None) -> pd.DataFrame:
+    """PLAN of every pass that some subjects need, each once.
+
+    Args:
+        planner: Counts.
+        subjects: Pairs or studies.
+        gpu: A name of `plan.GPUS`.
+        cpu_rate: Operations a second of this machine, None where it was not calibrated.
+    """
+    rows, free = [], shutil.disk_usage(_cache()).free
+    dtype = run.dtype_name(planner.options._replace(dtype="bf16" if cpu_rate is None else planner.options.dtype))
+    for model_id, owner in dict.fromkeys(side for subject in subjects for side in subject.passes()):
+        spec = planner.registry.model(model_id)
+        status = planner.status(spec, owner, free)
+        tokens, counted = planner.tokens(spec, planner.registry.model(owner))
+        size = spec.n_params_active or spec.n_params or float("nan")
+        download = _download(spec) if status in (MISSING, GATED, NO_SPACE) else 0
+        free -= download
+        flop = 2 * size * tokens if status != SCORED else 0.0
+        weights = (spec.n_params or float("nan")) * {"bfloat16": 2, "float32": 4}[dtype]
+        seconds = flop / (cpu_rate * plan.CPU_SHARE[dtype]) if cpu_rate else float("nan")
+        hours = flop / (plan.GPUS[gpu] * plan.GPU_SHARE) / 3600
+        rows.append([model_id, owner, status, tokens, counted, flop, download, weights, seconds, hours])
+    return pd.DataFrame(rows, columns=list(PLAN))
+
+
+def summary(table: pd.DataFrame, dataset: Dataset, *, gpu: str, n_pairs: int) -> list[str]:
+    """The plan in lines: passes, tokens, operations, hours, download, disk."""
+    todo = table[table["status"] != SCORED]
+    stored = STORED_BYTES * len(todo) * sum(len(example.responses) for example in dataset.examples)
+    lines = [
+        f"{n_pairs} pairs, {len(table)} model passes, {len(todo)} of them to do "
+        f"({', '.join(f'{n} {name}' for name, n in table['status'].value_counts().items())})",
+        f"{todo['tokens'].sum() / 1e6:,.1f} M tokens, {todo['flop'].sum():.2e} operations",
+        f"{todo['gpu_h'].sum():.2f} hours on one {gpu}, at {plan.GPU_SHARE:.0%} of its stated rate (assumed)",
+        f"download {todo['download_bytes'].sum() / 1e9:,.0f} GB, scores {stored / 1e6:,.0f} MB",
+    ]
+    if todo["cpu_s"].notna().any():
+        lines.insert(3, f"{todo['cpu_s'].sum() / 60:,.0f} minutes on this processor, as measured just now")
+    if len(unknown := todo[todo["counted"] == "unknown"]):
+        lines.append(f"without {', '.join(unknown['model_id'])}: the registry states no tokens a byte")
+    return lines
+
+
+def _download(spec: ModelSpec) -> float:
+    return FILE_BYTES * (spec.files.n_params or 0)
+
+
+def _cache() -> Path:
+    """The folder whose disk downloads fill."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return next(path for path in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if path.exists())
+
+
+def cpu_rate(options: run.Options) -> float:
+    """Operations a second that this machine's processor was just measured at, in the run's dtype."""
+    return plan.matmul_rate(DTYPES.get(options.dtype) or run.dtype_name(options))

@@ -1,0 +1,86 @@
+"""What a pass will cost, before a model is loaded: tokens, operations, seconds."""
+
+import time
+from collections.abc import Sequence as Seq
+
+from bench.schema import Example
+from bench.scoring import trie
+from bench.scoring.run import BATCH_TOKENS, PART_BUDGETS, Options, Ready, cut_parts, device_name
+
+GPUS = {"h200": 989e12, "h100": 989e12, "a100": 312e12, "l40s": 362e12, "rtx-4090": 165e12}
+"""bf16 operations a second, dense, as their makers state them."""
+
+GPU_SHARE = 0.4
+"""Of a GPU's stated rate: an assumption, no GPU was measured."""
+
+CPU_SHARE = {"bfloat16": 0.27, "float32": 0.59}
+"""Of a processor's measured matmul rate, as results/perf/ has it."""
+
+TOKENS_A_ROW = 16
+"""What a chat template adds to a row, headers and ends of turn, where its tokenizer is not here."""
+
+
+def unique_bytes(examples: Seq[Example]) -> int:
+    """UTF-8 bytes of all prompts and responses, what neighbours in sorted order begin with counted once.
+
+    The trie shares tokens; shared text is where they come from.
+    """
+    texts = sorted(
+        ("".join(m.content for m in example.messages).encode(), [text.encode() for _, text in example.responses])
+        for example in examples
+    )
+    total, before = 0, b""
+    for head, responses in texts:
+        total += len(head) - common_bytes(before, head) + fresh_bytes(sorted(responses))
+        before = head
+    return total
+
+
+def fresh_bytes(texts: Seq[bytes]) -> int:
+    """Bytes of sorted texts, what each shares with the one before it counted once."""
+    pairs = zip([b"", *texts], texts, strict=False)
+    return sum(len(text) - common_bytes(before, text) for before, text in pairs)
+
+
+def common_bytes(one: bytes, other: bytes) -> int:
+    """Length of what both begin with."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
+    return low
+
+
+def tokens_by_bytes(n_bytes: int, n_rows: int, tokens_per_byte: float) -> int:
+    """Tokens of so many unique bytes, the chat template's own among them."""
+    return round(n_bytes * tokens_per_byte) + TOKENS_A_ROW * n_rows
+
+
+def exact_tokens(ready: Ready, options: Options) -> int:
+    """Tokens that the pass computes, from its tokenizer and template; the weights are not touched."""
+    from bench.scoring.render import render
+    from bench.scoring.scorer import Scorer, group
+
+    scorer = Scorer(ready, options)
+    budget = options.batch_tokens or BATCH_TOKENS[device_name(options)]
+    rows = group(render(ready.work.dataset.examples, scorer.tokenizer, scorer.template).sequences)
+    total = 0
+    for part in cut_parts(rows, part_tokens=PART_BUDGETS * budget):
+        fits = [s for i in part for s in rows[i] if len(s.ids) <= scorer.limit]
+        total += trie.plan([s.ids for s in fits], [s.start for s in fits], budget=budget).n_computed
+    return total
+
+
+def matmul_rate(dtype: str, *, seconds: float = 0.5) -> float:
+    """Operations a second that this machine's processor reaches on large products."""
+    import torch
+
+    from bench.scoring.models import TORCH_DTYPES
+
+    one = torch.randn(1024, 1024).to(TORCH_DTYPES[dtype])
+    one @ one
+    n, began = 0, time.monotonic()
+    while time.monotonic() - began < seconds:
+        one @ one
+        n += 1
+    return 2 * 1024**3 * n / (time.monotonic() - began)

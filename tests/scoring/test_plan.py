@@ -1,0 +1,105 @@
+"""The plan: what it counts beside what a run computes, and what it finds in the way."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.data import load_data
+from bench.planning import GATED, MISSING, NO_SPACE, READY, SCORED, Planner, plan_passes, summary
+from bench.registry import load_registry
+from bench.schema import Dataset, Example, Message
+from bench.scoring import plan, run
+from bench.store import Store
+from bench.study.board import Subject
+
+OPTIONS = run.Options("bf16", "cpu")
+EMBEDDED = Path(__file__).parents[2] / "results" / "embedded" / "sample" / "manifest.json"
+
+
+def planned(known, name: str, dataset: Dataset, folder: Path, options=OPTIONS):
+    return plan_passes(
+        Planner(known, dataset, Store(folder), options), [Subject(name, (known.pair(name),))], gpu="h100", cpu_rate=1e12
+    )
+
+
+def test_unique_bytes_by_hand():
+    def row(name: str, prompt: str, *texts: str) -> Example:
+        responses = tuple((str(i), text) for i, text in enumerate(texts))
+        return Example(name, "", (Message("user", prompt),), responses)
+
+    # "abc" 3, then "abd" adds 1; responses "xy" and "xz" 3, "é" 2 and "é!" one more.
+    assert plan.unique_bytes([row("1", "abd", "é!", "é"), row("2", "abc", "xz", "xy")]) == 3 + 1 + 3 + 3
+
+
+def test_the_count_is_that_of_the_run(tiny_registry, tmp_path):
+    known, dataset = load_registry(tiny_registry), load_data("sample", limit_per_subset=1)
+    options = run.Options("fp32", "cpu", 256)
+    before = planned(known, "tiny", dataset, tmp_path, options).set_index("model_id")
+    assert set(before["status"]) == {READY} and set(before["counted"]) == {"tokenizer"}
+    for model_id in before.index:
+        work = run.Work(known.model(model_id), known.model("tiny-strong"), dataset)
+        score_set = run.score_missing(run.make_ready(work, options), Store(tmp_path), options)
+        assert score_set.info()["n_computed_tokens"] == before.loc[model_id, "tokens"]
+    after = planned(known, "tiny", dataset, tmp_path, options)
+    assert set(after["status"]) == {SCORED} and after["flop"].sum() == 0
+
+
+def test_the_built_in_rows_are_counted_within_a_hundredth_of_their_run(embedded, tmp_path):
+    sets = json.loads(EMBEDDED.read_text())["score_sets"]
+    ran = {each["key"]["model_id"]: each["info"]["n_computed_tokens"] for each in sets}
+    table = planned(load_registry(), "embedded", load_data("sample"), tmp_path).set_index("model_id")
+    assert set(table["counted"]) == {"tokenizer"}
+    for model_id, n_tokens in ran.items():
+        assert table.loc[model_id, "tokens"] == pytest.approx(n_tokens, rel=0.01)
+
+
+@pytest.mark.slow
+def test_bytes_tell_the_tokens_of_rewardbench_within_a_tenth(reward_bench, embedded, tmp_path):
+    known, dataset = load_registry(), load_data("reward-bench")
+    table = planned(known, "embedded", dataset, tmp_path).set_index("model_id")
+    n_bytes = plan.unique_bytes(dataset.examples)
+    for model_id, n_tokens in table["tokens"].items():
+        guess = plan.tokens_by_bytes(n_bytes, len(dataset.examples), known.model(model_id).tokens_per_byte)
+        print(model_id, guess, n_tokens)
+        assert guess == pytest.approx(n_tokens, rel=0.1)
+
+
+MODELS = """
+[[models]]
+model_id = "big"
+source = { repo = "nobody/big" }
+format = "safetensors"
+method = "sft"
+n_params = 4_000_000_000_000_000
+tokens_per_byte = 0.25
+
+[[models]]
+model_id = "closed"
+source = { repo = "nobody/closed", gated = true }
+format = "safetensors"
+method = "sft"
+n_params = 10
+"""
+
+
+def test_what_is_in_the_way_is_said_and_nothing_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", os.fspath(tmp_path))
+    (tmp_path / "models.toml").write_text(MODELS)
+    (tmp_path / "pairs.toml").write_text('[[pairs]]\npair_id = "mine"\nstrong = "big"\nweak = "closed"\n')
+    table = planned(load_registry(tmp_path), "mine", load_data("sample"), tmp_path).set_index("model_id")
+    assert table["status"].to_dict() == {"big": NO_SPACE, "closed": GATED}
+    assert table["counted"].to_dict() == {"big": "bytes", "closed": "unknown"}
+    lines = summary(table.reset_index(), load_data("sample"), gpu="h100", n_pairs=1)
+    assert lines[0] == "1 pairs, 2 model passes, 2 of them to do (1 no space, 1 gated)"
+    assert lines[-1] == "without closed: the registry states no tokens a byte"
+
+
+def test_operations_and_hours_by_hand(tmp_path):
+    known = load_registry()
+    row = planned(known, "mistral-7b", load_data("sample"), tmp_path).iloc[0]
+    assert row["status"] in (MISSING, NO_SPACE)
+    assert row["flop"] == 2 * known.model(row["model_id"]).n_params * row["tokens"]
+    assert row["gpu_h"] == pytest.approx(row["flop"] / (989e12 * 0.4) / 3600)
+    assert row["cpu_s"] == pytest.approx(row["flop"] / (1e12 * 0.27))
