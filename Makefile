@@ -20,8 +20,9 @@ JUDGE ?= gemma-noise-0.00--gemma-noise-0.18
 NEW_TOKENS ?= 96
 PIPELINE ?= results/pipeline
 RUN = $(PIPELINE)/run
+SHARDS ?= 20
 
-.PHONY: help bench leaderboard figures tables report pipeline test test-slow perf check clean
+.PHONY: help bench leaderboard figures tables report pipeline slurm test test-slow perf check clean
 
 help: ## list these verbs
 	@awk -F':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +39,12 @@ figures tables: $(VENV)/.installed ## draw figures and printable tables again fr
 
 report: $(VENV)/.installed ## write the self-contained page report.html from stored scores
 	@$(BIN)/drsow report $(SUBJECT) $(ARGS)
+
+slurm: $(VENV)/.installed ## write drsow.sbatch: a study as a job array (STUDY= SHARDS=20)
+	@printf '%s\n' '#!/bin/bash' '#SBATCH --job-name=drsow --array=1-$(SHARDS) --gres=gpu:1 --requeue --open-mode=append' \
+	  'cd "$$SLURM_SUBMIT_DIR"' 'export HF_HUB_OFFLINE=1' \
+	  'exec $(BIN)/drsow run $(SUBJECT) --shard "$$SLURM_ARRAY_TASK_ID/$(SHARDS)" $(ARGS)' > drsow.sbatch
+	@echo "drsow.sbatch: fetch the models first ($(BIN)/drsow fetch $(or $(STUDY),$(PAIR))), then sbatch drsow.sbatch"
 
 pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model -> before and after (PROMPTS= HELD_OUT= POLICY= JUDGE=)
 	@$(BIN)/drsow sample --model $(POLICY) --prompts $(PROMPTS) --n 8 --max-new-tokens $(NEW_TOKENS) --out $(RUN)/candidates.jsonl

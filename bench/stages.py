@@ -32,12 +32,25 @@ def run_subjects(
     *,
     options: run.Options,
     reward: str,
+    shard: tuple[int, int] = (1, 1),
 ) -> Outcome:
     """Score what is missing, each model once, and write every subject's tables and figures.
 
-    A model that fails stops its own pairs only: a study without it is written with the pairs that are left.
+    A model that fails stops its own pairs only: a study without it is written with the pairs that are left. Of several
+    shards the one that ends last writes; the others write nothing.
+
+    Args:
+        registry: Knows the models.
+        subjects: Pairs and studies.
+        dataset: The preferences.
+        store: Where scores and results lie.
+        options: Device, dtype, budget.
+        reward: The headline reward.
+        shard: Number of this process, from 1, and how many there are.
     """
-    sets, errors, code = score_all(registry, subjects, dataset, store, options)
+    sets, errors, code = score_all(registry, subjects, dataset, store, options, shard)
+    if shard[1] > 1 and not all(sets.get(side) for subject in subjects for side in subject.passes()):
+        return Outcome([], errors, code)
     folders = []
     for subject in subjects:
         left = subject._replace(pairs=tuple(p for p in subject.pairs if all(s in sets for s in subject.sides(p))))
@@ -100,41 +113,56 @@ def draw(registry: Registry, subject: Subject, folder: Path) -> list[Path]:
 
 
 def score_all(
-    registry: Registry, subjects: Sequence[Subject], dataset: Dataset, store: Store, options: run.Options
+    registry: Registry,
+    subjects: Sequence[Subject],
+    dataset: Dataset,
+    store: Store,
+    options: run.Options,
+    shard: tuple[int, int] = (1, 1),
 ) -> tuple[dict[tuple[str, str], ScoreSet], list[str], int]:
-    """Score what is missing of every pass, each once.
+    """Score what is missing of every pass, each once; a shard its share of them.
 
     Returns:
-        The sets by (model_id, owner of the chat template), one line a failure, and the last failure's exit code.
+        The complete sets by (model_id, owner of the chat template), one line a failure, the last failure's exit code.
     """
     # A device that is not there shows before anything is fetched.
     run.device_name(options)
     passes = list(dict.fromkeys(side for subject in subjects for side in subject.passes()))
-    sets, errors, code = {}, [], 1
+    share_of = dict(zip(passes, run.shares(len(passes), shard=shard[0], n_shards=shard[1]), strict=True))
     pairs = [subject.sides(pair) for subject in subjects for pair in subject.pairs]
-    ready, failed = {}, set()
-    # Every model is found or fetched before the first one is scored: a missing one shows at once, asked for once.
-    for model_id, owner in passes:
-        # A model whose every pair lacks the other one is not fetched, nor scored, for nothing.
-        if all(failed & set(sides) for sides in pairs if (model_id, owner) in sides):
-            continue
-        try:
-            work = run.Work(registry.model(model_id), registry.model(owner), dataset)
-            ready[model_id, owner] = run.make_ready(work, options)
-        except DrsowError as error:
-            failed.add((model_id, owner))
-            errors.append(str(error))
-            code = error.code
+    works = {side: run.Work(registry.model(side[0]), registry.model(side[1]), dataset) for side in passes}
+    ready, errors, code = _all_ready(works, pairs, options)
     whole = {side for sides in pairs if all(s in ready for s in sides) for side in sides}
+    found = {}
     for side, job in ready.items():
         if side not in whole:
             continue
         try:
-            sets[side] = run.score_missing(job, store, options)
+            share = share_of[side]
+            found[side] = run.score_missing(job, store, options, share) if share else store.score_set(job.key)
         except DrsowError as error:
             errors.append(f"{side[0]}: {error}")
             code = error.code
-    return sets, list(dict.fromkeys(errors)), code
+    # Asked at the end, so that of several shards the last one sees what the others did meanwhile.
+    return {side: each for side, each in found.items() if each.complete}, list(dict.fromkeys(errors)), code
+
+
+def _all_ready(
+    works: dict[tuple[str, str], run.Work], pairs: Sequence[tuple], options: run.Options
+) -> tuple[dict[tuple[str, str], run.Ready], list[str], int]:
+    """Find or fetch every model before the first one is scored: a missing one shows at once, asked for once."""
+    ready, failed, errors, code = {}, set(), [], 1
+    for side, work in works.items():
+        # A model whose every pair lacks the other one is not fetched, nor scored, for nothing.
+        if all(failed & set(sides) for sides in pairs if side in sides):
+            continue
+        try:
+            ready[side] = run.make_ready(work, options)
+        except DrsowError as error:
+            failed.add(side)
+            errors.append(str(error))
+            code = error.code
+    return ready, errors, code
 
 
 def reward(

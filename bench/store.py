@@ -108,14 +108,14 @@ class ScoreSet:
         self.folder = scores / f"{safe_name(key.model_id)}-{digest(canonical(key._asdict()))[:16]}"
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Holds the set for this process; a process that dies lets go of it.
+    def lock(self, share: str = "", *, wait_s: float = 0) -> Iterator[None]:
+        """Holds the set, or a named share of its parts, for this process; a process that dies lets go of it.
 
         Raises:
-            DrsowError: Another process holds it, or the folder cannot be written.
+            DrsowError: Another process holds it for longer than `wait_s`, or the folder cannot be written.
         """
         # Beside the folder, not in it: a folder that is set aside must not take the lock along.
-        lock = filelock.FileLock(self.folder.with_name(f"{self.folder.name}.lock"), timeout=0)
+        lock = filelock.FileLock(self.folder.with_name(f"{self.folder.name}{share}.lock"), timeout=wait_s)
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -128,7 +128,7 @@ class ScoreSet:
         finally:
             lock.release()
 
-    def begin(self, n_parts: int, settings: dict) -> dict:
+    def begin(self, n_parts: int, settings: dict, *, alone: bool = True) -> dict:
         """Makes the set ready for its parts; call it under `lock`.
 
         A folder that holds something else (another key, another cut into parts, a damaged manifest) is
@@ -137,11 +137,12 @@ class ScoreSet:
         Args:
             n_parts: Into how many parts the sorted list of responses is cut.
             settings: What a resumed run has to use again, such as batch_tokens and n_threads; JSON values.
+            alone: Whether no other process writes parts now; else temporary files stay.
 
         Returns:
             The settings to use: those of the run that began this set, else the given ones.
         """
-        for temp in self.folder.glob(".*.tmp"):
+        for temp in self.folder.glob(".*.tmp") if alone else ():
             temp.unlink(missing_ok=True)
         try:
             manifest = self._manifest()
@@ -216,8 +217,7 @@ class ScoreSet:
     def complete(self) -> bool:
         """Whether the set is finished, is of this key, and every part is as it was written."""
         manifest = self._own_manifest()
-        done = manifest is not None and manifest.complete
-        return done and all(_verified(self.folder / name) is not None for name in manifest.parts)
+        return bool(manifest and manifest.complete) and all(_verified(self.folder / name) is not None for name in manifest.parts)
 
     def read(self) -> pd.DataFrame:
         """The scores: columns SCORES, sorted by example_id and response_id.

@@ -68,6 +68,13 @@ def test_modules_and_functions_are_short(module):
     assert {name: size for name, size in sizes.items() if size > FUNCTION_LINES} == {}
 
 
+def test_the_measurement_of_speed_can_be_begun():
+    # Nobody runs it in a test: a name that moved would be found an hour late.
+    command = [sys.executable, "-m", "perf", "--help"]
+    done = subprocess.run(command, cwd=ROOT / "tests", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_layers_hold():
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,5 +1,6 @@
 """Verbs that score pairs and show what came out."""
 
+import re
 import sys
 from typing import Annotated
 
@@ -26,9 +27,18 @@ from bench.cli.options import (
     TemplateOption,
 )
 from bench.cli.select import load, one_example, printable, select, show_boards
+from bench.schema import UsageError
 
 PARTLY = 3
 """Exit code of a run in which some models failed and the others' pairs are done."""
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """Number of a shard, from 1, and how many there are."""
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text, re.ASCII)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise UsageError(f"--shard {text}: must be i/n with i from 1 to n")
+    return int(found[1]), int(found[2])
 
 
 @app.command()
@@ -44,6 +54,7 @@ def run(
     reward: RewardOption = Reward.sum,
     results: Results = RESULTS,
     registry: RegistryDir = None,
+    shard: Annotated[str, typer.Option("--shard", help="i/n: this process's share of the work of n.")] = "1/1",
     as_json: AsJson = False,
 ) -> None:
     """Score what is missing, then write and print the leaderboard and the figures."""
@@ -54,7 +65,11 @@ def run(
     known, subjects = select(registry, pair, study, template)
     dataset = load(data, limit)
     options = Options(dtype.value, device.value, batch_tokens)
-    outcome = run_subjects(known, subjects, dataset, Store(results), options=options, reward=reward.value)
+    outcome = run_subjects(
+        known, subjects, dataset, Store(results), options=options, reward=reward.value, shard=shard_of(shard)
+    )
+    if not outcome.folders and not outcome.errors:
+        print("this shard is done; the last one to end writes the tables", file=sys.stderr)
     show_boards(outcome.folders, as_json=as_json)
     for line in outcome.errors:
         print(f"drsow: {printable(line)}", file=sys.stderr)

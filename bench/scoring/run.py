@@ -2,9 +2,11 @@
 
 import hashlib
 import importlib.metadata
+import math
 import platform
 import time
 from collections.abc import Sequence as Seq
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -95,17 +97,58 @@ def dtype_name(options: Options) -> str:
     return DTYPES[dtype]
 
 
-def score_missing(ready: Ready, store: Store, options: Options) -> ScoreSet:
-    """The pass's score set, complete: read from the store where it is, scored where it is not."""
+class Share(NamedTuple):
+    """Which of a pass's parts a process scores: those from `first` to before `last`, as shares of all."""
+
+    first: Fraction = Fraction(0)
+    last: Fraction = Fraction(1)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of them."""
+        return (self.first, self.last) == (0, 1)
+
+    def parts(self, n_parts: int) -> range:
+        """Numbers of its parts; shares that meet leave none out and have none twice."""
+        return range(math.ceil(self.first * n_parts), math.ceil(self.last * n_parts))
+
+
+def shares(n_passes: int, *, shard: int, n_shards: int) -> list[Share | None]:
+    """What one of several processes does of each pass: a stretch of all of them in a row, so that it loads few models.
+
+    Args:
+        n_passes: Passes of the run.
+        shard: Number of the process, from 1.
+        n_shards: How many there are.
+
+    Returns:
+        One share a pass, None where it does nothing of it.
+    """
+    first, last = (Fraction(n_passes * place, n_shards) for place in (shard - 1, shard))
+    limits = [(max(first - i, Fraction(0)), min(last - i, Fraction(1))) for i in range(n_passes)]
+    return [Share(low, high) if low < high else None for low, high in limits]
+
+
+def score_missing(ready: Ready, store: Store, options: Options, share: Share = Share()) -> ScoreSet:  # noqa: B008
+    """The pass's score set: read from the store where it is, scored where it is not.
+
+    It is complete, unless `share` is not the whole and others have not done theirs.
+    """
     score_set = store.score_set(ready.key)
     if score_set.complete:
+        return score_set
+    if not share.whole:
+        from bench.scoring.scorer import Scorer
+
+        with score_set.lock(f".{float(share.first):.6f}-{float(share.last):.6f}"):
+            Scorer(ready, options).fill(score_set, share)
         return score_set
     with score_set.lock():
         # Another process may have finished it while this one came to the lock.
         if not score_set.complete:
             from bench.scoring.scorer import Scorer
 
-            Scorer(ready, options).fill(score_set)
+            Scorer(ready, options).fill(score_set, share)
     return score_set
 
 

@@ -1,5 +1,6 @@
 """One model's pass: render, cut into parts, score what is missing, report its precision."""
 
+import contextlib
 import gc
 import hashlib
 import sys
@@ -20,12 +21,16 @@ from bench.scoring.run import (
     PRECISION_ROWS,
     Options,
     Ready,
+    Share,
     cut_parts,
     device_name,
     provenance,
     scores_frame,
 )
 from bench.store import ScoreSet
+
+OTHERS_WAIT_S = 600.0
+"""How long a shard waits for another one that begins or finishes the same set."""
 
 
 class Scorer:
@@ -66,8 +71,11 @@ class Scorer:
                 raise self._full(error, f"in {dtype or self.ready.key.dtype}") from error
         return self._model
 
-    def fill(self, score_set: ScoreSet) -> None:
-        """Score the missing parts of a set and finish it; call it under the set's lock."""
+    def fill(self, score_set: ScoreSet, share: Share) -> None:
+        """Score the missing parts of a share of a set, and finish the set if none is missing then.
+
+        Call it under the set's lock, or the share's.
+        """
         began = time.monotonic()
         examples = self.ready.work.dataset.examples
         rendered = render(examples, self.tokenizer, self.template)
@@ -77,9 +85,10 @@ class Scorer:
         }
         by_example = group(rendered.sequences)
         parts = cut_parts(by_example, part_tokens=PART_BUDGETS * settings["batch_tokens"])
-        settings = score_set.begin(len(parts), settings)
+        with self._with_others(score_set, share):
+            settings = score_set.begin(len(parts), settings, alone=share.whole)
         torch.set_num_threads(settings["n_threads"])
-        todo = score_set.missing()
+        todo = [index for index in score_set.missing() if index in share.parts(len(parts))]
         tokens = [sum(len(s.ids) for i in part for s in by_example[i]) for part in parts]
         counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
         with Meter(
@@ -90,8 +99,15 @@ class Scorer:
                 logps = self.logps(sequences, settings["batch_tokens"], counts)
                 score_set.write_part(index, scores_frame(sequences, logps))
                 meter.add(rows=len(parts[index]), tokens=tokens[index])
-        info = provenance(self.ready, began=began, device=self._device_words()) | counts
-        score_set.finish(info | self._facts(rendered, by_example) | self._precision(by_example, settings))
+        with self._with_others(score_set, share):
+            if share.whole or not (score_set.complete or score_set.missing()):
+                info = provenance(self.ready, began=began, device=self._device_words()) | counts
+                score_set.finish(info | self._facts(rendered, by_example) | self._precision(by_example, settings))
+
+    @staticmethod
+    def _with_others(score_set: ScoreSet, share: Share) -> contextlib.AbstractContextManager:
+        """What only one of several processes may do at once; a whole pass holds the set's lock already."""
+        return contextlib.nullcontext() if share.whole else score_set.lock(wait_s=OTHERS_WAIT_S)
 
     def logps(
         self, sequences: Seq[Sequence], budget: int, counts: dict | None = None, *, dtype: str | None = None

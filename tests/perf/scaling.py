@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bench.registry import load_registry, pairs_frame
+from bench.listing import pairs_frame
+from bench.registry import load_registry
 from bench.schema import CHOSEN, OK, REJECTED, SCORES
 from bench.study.reward import margin_matrix
 from perf.gauge import peak
