@@ -49,9 +49,10 @@ slurm: $(VENV)/.installed ## write drsow.sbatch: a study as a job array (STUDY= 
 pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model -> before and after (PROMPTS= HELD_OUT= POLICY= JUDGE=)
 	@$(BIN)/drsow sample --model $(POLICY) --prompts $(PROMPTS) --n 8 --max-new-tokens $(NEW_TOKENS) --out $(RUN)/candidates.jsonl
 	@$(BIN)/drsow annotate --pair $(PAIR) --candidates $(RUN)/candidates.jsonl --out $(RUN)/preferences
-	@$(BIN)/drsow tune --policy $(POLICY) --preferences $(RUN)/preferences --lora --epochs 3 --batch 8 --out $(RUN)/tuned
+	@$(BIN)/drsow tune --policy $(POLICY) --preferences $(RUN)/preferences --lora --lr 3e-4 --epochs 2 --batch 8 --out $(RUN)/tuned
 	@$(BIN)/drsow judge --before $(POLICY) --after $(RUN)/tuned --prompts $(HELD_OUT) --annotator $(PAIR) --pair $(JUDGE) \
 	  --max-new-tokens $(NEW_TOKENS) --out $(PIPELINE)
+	@cp $(RUN)/preferences/README.md $(PIPELINE)/preferences.md
 
 test: $(VENV)/.tested ## run the tests (under 10 minutes)
 	@$(BIN)/python -m pytest $(ARGS)

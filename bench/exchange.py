@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.entries import ModelSpec, NoiseSource
 from bench.files import csv_bytes
 from bench.schema import DTYPES, SCHEMA_VERSION, Dataset, PreconditionError, ScoreKey, UsageError
-from bench.store import Store, check_scores, read_csv, write_whole
+from bench.scoring import run
+from bench.store import ScoreSet, Store, check_scores, read_csv, write_whole
 
 IMPORTED = "imported"
 """What a key says of how imported numbers came to be."""
@@ -22,13 +24,7 @@ def export_scores(store: Store, model_id: str, dataset: Dataset, out: Path, *, d
         UsageError: several fit, or the file's ending is another one.
     """
     wanted = {"dtype": DTYPES[dtype]} if dtype in DTYPES else {}
-    sets = store.find(model_id=model_id, data_digest=dataset.digest, **wanted)
-    if not sets:
-        raise PreconditionError(f"{model_id} is not scored on {dataset.slug}: run it first")
-    if len(sets) > 1:
-        names = ", ".join(f"{s.key.dtype} under {s.key.template} ({s.folder.name})" for s in sets)
-        raise UsageError(f"{model_id}: several score sets fit, choose with --dtype or delete one: {names}")
-    frame = sets[0].read()
+    frame = _only(store.find(model_id=model_id, data_digest=dataset.digest, **wanted), model_id, dataset).read()
     if out.suffix == ".csv":
         write_whole(out, csv_bytes(frame))
     elif out.suffix == ".parquet":
@@ -37,6 +33,35 @@ def export_scores(store: Store, model_id: str, dataset: Dataset, out: Path, *, d
         write_whole(out, buffer.getvalue())
     else:
         raise UsageError(f"{out}: the file must end in .csv or .parquet")
+
+
+def verify_scores(
+    store: Store, model: ModelSpec, owner: ModelSpec, dataset: Dataset, options: run.Options, *, n_rows: int
+) -> pd.DataFrame:
+    """How far one model's stored scores are from transformers' own, on a sample: `scoring.verify.VERIFIED`.
+
+    Raises:
+        PreconditionError: there is no complete set of the model under this template, or its files are not here.
+        UsageError: several fit, or its weights are noisy.
+    """
+    if isinstance(model.source, NoiseSource):
+        raise UsageError(f"{model.model_id}: a noise model's weights are in no file to be read plainly")
+    sets = store.find(model_id=model.model_id, data_digest=dataset.digest, domain="")
+    wanted = DTYPES.get(options.dtype)
+    sets = [s for s in sets if s.key.template in (owner.model_id, "plain") and wanted in (None, s.key.dtype)]
+    score_set = _only(sets, model.model_id, dataset)
+    from bench.scoring.verify import verify
+
+    return verify(score_set, run.make_ready(run.Work(model, owner, dataset), options), options, n_rows=n_rows)
+
+
+def _only(sets: list[ScoreSet], model_id: str, dataset: Dataset) -> ScoreSet:
+    if not sets:
+        raise PreconditionError(f"{model_id} is not scored on {dataset.slug}: run it first")
+    if len(sets) > 1:
+        names = ", ".join(f"{s.key.dtype} under {s.key.template} ({s.folder.name})" for s in sets)
+        raise UsageError(f"{model_id}: several score sets fit, choose with --dtype or delete one: {names}")
+    return sets[0]
 
 
 def import_scores(store: Store, file: Path, model_id: str, owner: str, dataset: Dataset, *, dtype: str) -> Path:

@@ -38,7 +38,7 @@ from bench.parts import (
 )
 from bench.schema import DrsowError, PreconditionError, ScoreKey, UsageError
 
-__all__ = ["ScoreSet", "Store", "check_scores", "csv_bytes", "read_csv", "safe_name"]
+__all__ = ["ScoreSet", "Store", "check_scores", "csv_bytes", "read_csv", "rename", "safe_name"]
 __all__ += ["write_csv", "write_json", "write_whole"]
 
 _PART = re.compile(r"part-(\d{4,})-([0-9a-f]{16})\.parquet")
@@ -136,7 +136,7 @@ class ScoreSet:
 
         Args:
             n_parts: Into how many parts the sorted list of responses is cut.
-            settings: What a resumed run has to use again, such as batch_tokens and n_threads; JSON values.
+            settings: What a resumed run has to use again, such as batch_tokens; JSON values.
             alone: Whether no other process writes parts now; else temporary files stay.
 
         Returns:
@@ -207,8 +207,7 @@ class ScoreSet:
         parts = self._sound_parts()
         if missing := [str(index) for index, path in enumerate(parts) if path is None]:
             raise DrsowError(f"{self.folder}: not complete, missing parts: {', '.join(missing)}")
-        names = [path.name for path in parts]
-        self._joined(names)
+        self._joined(names := [path.name for path in parts])
         crash_point("before-finish", self._manifest_path)
         manifest = self._own_manifest()._replace(complete=True, parts=names, info=info)
         write_whole(self._manifest_path, encode_manifest(manifest))
@@ -217,7 +216,8 @@ class ScoreSet:
     def complete(self) -> bool:
         """Whether the set is finished, is of this key, and every part is as it was written."""
         manifest = self._own_manifest()
-        return bool(manifest and manifest.complete) and all(_verified(self.folder / name) is not None for name in manifest.parts)
+        whole = manifest is not None and manifest.complete
+        return whole and all(_verified(self.folder / name) is not None for name in manifest.parts)
 
     def read(self) -> pd.DataFrame:
         """The scores: columns SCORES, sorted by example_id and response_id.

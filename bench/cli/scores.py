@@ -1,5 +1,6 @@
-"""Verbs that carry scores out of the store and into it."""
+"""Verbs that carry scores out of the store and into it, and check them."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +9,13 @@ import typer
 from bench.cli.app import app
 from bench.cli.options import (
     RESULTS,
+    As,
     Data,
+    Device,
+    DeviceOption,
     Dtype,
     DtypeOption,
+    Format,
     Limit,
     ModelName,
     Owner,
@@ -19,7 +24,7 @@ from bench.cli.options import (
     ScoredDtype,
     ScoredIn,
 )
-from bench.cli.select import load
+from bench.cli.select import emit, load
 
 
 @app.command()
@@ -63,3 +68,32 @@ def import_(
         Store(results), file, known.model(model).model_id, owner, load(data, limit), dtype=dtype.value
     )
     print(folder)
+
+
+@app.command()
+def verify(
+    model: ModelName,
+    data: Data = "reward-bench",
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows to score again.")] = 32,
+    limit: Limit = None,
+    template: Owner = None,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    output: As = Format.table,
+    results: Results = RESULTS,
+    registry: RegistryDir = None,
+) -> None:
+    """Say how far stored or imported scores are from transformers' own float32 passes, on a sample."""
+    from bench.exchange import verify_scores
+    from bench.registry import load_registry
+    from bench.scoring.run import Options
+    from bench.store import Store
+
+    known = load_registry(registry)
+    spec, owner = known.model(model), known.model(template or model)
+    options = Options(dtype.value, device.value)
+    table = verify_scores(Store(results), spec, owner, load(data, limit), options, n_rows=rows)
+    emit(table, output)
+    shift, other = table["shift_a_token"].abs(), (table["n_tokens"] != table["n_tokens_plain"]).sum()
+    words = f"{len(table)} responses: {shift.mean():.1e} nats a token off in the mean, {shift.max():.1e} at most"
+    print(f"{words}; {other} with another number of tokens", file=sys.stderr)

@@ -13,7 +13,7 @@ from tiny_models import entry, pair_entry
 
 import bench
 from bench.schema import ACCURACY, LEADERBOARD, SCORES
-from bench.store import read_csv
+from bench.store import read_csv, write_csv
 
 pytestmark = pytest.mark.slow  # a process of its own for every fact: minutes
 
@@ -146,6 +146,28 @@ def test_scores_carried_elsewhere_and_back_make_the_same_leaderboard(drsow, tiny
     pd.testing.assert_frame_equal(ours.drop(columns=apart), theirs.drop(columns=apart))
     tables = [root / FOLDER / "accuracy.csv" for root in (tmp_path / "other", finished[0])]
     assert tables[0].read_bytes() == tables[1].read_bytes()
+
+
+def test_imported_scores_that_are_off_are_told_by_the_plain_passes(drsow, tiny_run, finished, tmp_path):
+    words = ["verify", "--registry", tiny_run[2], "--data", tiny_run[6], "--model", "tiny-weak"]
+    words += ["--template", "tiny-strong", "--rows", 6, "--device", "cpu", "--format", "csv"]
+    right = drsow(*words, "--results", finished[0])
+    assert right.returncode == 0, right.stderr
+    table = pd.read_csv(io.StringIO(right.stdout))
+    assert len(table) == 12 and table["shift_a_token"].abs().max() < 3e-5
+    assert "0 with another number of tokens" in right.stderr
+    exported(drsow, finished[0], tiny_run, tmp_path)
+    frame = read_csv(tmp_path / "tiny-weak.csv").assign(n_tokens=lambda f: f["n_tokens"] + 1)
+    frame["logp_end_nats"] -= 5
+    write_csv(tmp_path / "off.csv", frame, tuple(frame.columns))
+    where = ["--registry", tiny_run[2], "--data", tiny_run[6], "--results", tmp_path / "off"]
+    done = drsow("import", tmp_path / "off.csv", "--model", "tiny-weak", "--template", "tiny-strong", *where)
+    assert done.returncode == 0, done.stderr
+    off = drsow(*words, "--results", tmp_path / "off")
+    both = pd.read_csv(io.StringIO(off.stdout))
+    shift = (both["nats"] - both["nats_plain"]).tolist()
+    assert shift == pytest.approx([-5] * 12, abs=1e-3)
+    assert "12 with another number of tokens" in off.stderr
 
 
 def test_show_prints_the_stored_sums(drsow, tiny_run, finished, tmp_path):

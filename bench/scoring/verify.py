@@ -1,0 +1,60 @@
+"""Stored or imported scores beside a plain loop: each response alone, one forward pass of transformers, float32."""
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel
+
+from bench.scoring import models
+from bench.scoring.render import render
+from bench.scoring.run import Options, Ready
+from bench.scoring.scorer import Scorer
+from bench.store import ScoreSet
+
+VERIFIED = ("example_id", "response_id", "status", "n_tokens", "n_tokens_plain", "nats", "nats_plain", "shift_a_token")
+"""One row a response of the sample. `nats` is the stored sum, its end of turn included, `nats_plain` the loop's;
+`shift_a_token` their difference over the loop's tokens. Other token counts say that other text, template or rule of
+where a response begins was scored."""
+
+_CHUNK = 256
+"""Positions whose logits over the vocabulary stand at once in float64."""
+
+
+def verify(score_set: ScoreSet, ready: Ready, options: Options, *, n_rows: int) -> pd.DataFrame:
+    """Score a sample again and compare.
+
+    Args:
+        score_set: What is stored, from whichever engine.
+        ready: The same model, template and data here.
+        options: The device.
+        n_rows: Examples of the sample; the same ones in every run.
+
+    Returns:
+        VERIFIED.
+    """
+    scorer = Scorer(ready, options._replace(dtype="fp32"))
+    examples = sorted(ready.work.dataset.examples, key=lambda e: hashlib.sha256(e.example_id.encode()).digest())
+    sequences = render(examples[:n_rows], scorer.tokenizer, scorer.template).sequences
+    model = models.load_policy(ready.model.folder, dtype=torch.float32, device=scorer.device)
+    stored = score_set.read().set_index(["example_id", "response_id"])
+    rows = []
+    for sequence in sequences:
+        kept = stored.loc[(sequence.example_id, sequence.response_id)]
+        n_tokens, plain = len(sequence.ids) - sequence.start, float("nan")
+        if len(sequence.ids) <= scorer.limit:
+            plain = _plain_sum(model, sequence.ids, sequence.start)
+        nats = kept["logp_sum_nats"] + kept["logp_end_nats"]
+        numbers = (int(kept["n_tokens"]), n_tokens, nats, plain, (nats - plain) / n_tokens)
+        rows.append((sequence.example_id, sequence.response_id, kept["status"], *numbers))
+    return pd.DataFrame(rows, columns=list(VERIFIED))
+
+
+@torch.inference_mode()
+def _plain_sum(model: PreTrainedModel, ids: np.ndarray, start: int) -> float:
+    """Nats of ids[start:], each given all before it; the logits are normalised in float64."""
+    row = torch.from_numpy(ids.astype(np.int64))[None].to(model.device)
+    logits = model(input_ids=row, use_cache=False, logits_to_keep=len(ids) - start + 1).logits[0, :-1]
+    pairs = zip(logits.split(_CHUNK), row[0, start:, None].split(_CHUNK), strict=True)
+    return sum(float(x.double().log_softmax(-1).gather(1, target).sum()) for x, target in pairs)
