@@ -55,7 +55,7 @@ def agree(
 
 def agreement_table(found: pd.DataFrame) -> str:
     """AGREEMENT for a reader, percent."""
-    lines = ["| pair | reward | half | agreement % [95% interval] | less the similar half, points | rows | ties |"]
+    lines = ["| pair | reward | half | agreement % [95% interval] | difference to the similar half, points | rows |"]
     lines.append("|---|---|---|---|---|---|")
     for row in found.itertuples():
         share = f"{row.agreement:.1%} [{row.low:.1%}, {row.high:.1%}]".replace("%", "")

@@ -81,5 +81,5 @@ def _facts(subject: Subject, sets, dataset: Dataset, wish: Annotation) -> dict[s
         "customised": f"{wish.variant}, domains by {wish.router}",
         "seed": wish.seed,
         "filters": ", ".join(f"{name} {value}" for name, value in asked.items()),
-        "candidates": f"{dataset.data_id}, sha256 {dataset.digest}",
+        "candidates": f"{Path(dataset.data_id).name}, sha256 {dataset.digest}",
     }

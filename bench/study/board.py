@@ -169,9 +169,11 @@ def comparison(pairs: Sequence[Pair], sets: Sets, dataset: Dataset, *, reward: s
 
 def manifest(name: str, dataset: Dataset, sets: Iterable[ScoreSet]) -> dict:
     """Provenance of a folder: every score set's key and what its run reported."""
+    path = Path(dataset.data_id)
     return {
         "subject": name,
-        "data": dataset.data_id,
+        # Where a file lies on this machine is nobody else's business.
+        "data": path.name if path.is_absolute() else dataset.data_id,
         "data_digest": dataset.digest,
         "n_examples": len(dataset.examples),
         "score_sets": [{"key": s.key._asdict(), "info": _without_sums(s.info())} for s in sets],

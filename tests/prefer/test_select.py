@@ -1,10 +1,13 @@
 """REAL's selection: similarities against plain float64, pairs and shares by hand."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from bench.data import load_data
 from bench.prefer.select import Picked, keep, pick, pick_all
 from bench.schema import UsageError
 from bench.scoring import models
@@ -81,3 +84,29 @@ def test_a_text_longer_than_the_context_is_named(tiny_registry):
     model = models.load_model(folder, dtype=torch.float32, device="cpu")
     with pytest.raises(UsageError, match=r"text 1: .* tokens, the model reads 5"):
         embed(model, AutoTokenizer.from_pretrained(folder), ["a", "a b c d e f g"], limit=5)
+
+
+@pytest.mark.slow
+def test_similarities_of_real_rows_are_those_of_a_plain_float64_computation(embedded):
+    path = os.environ.get("DRSOW_HH_RLHF")
+    if not path:
+        pytest.skip("DRSOW_HH_RLHF names no file")
+    rows = load_data(path).examples
+    assert len(rows) == 2303
+    folder = embedded["smollm2-135m-instruct-q4"]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = [text for row in rows for _, text in row.responses]
+    ours = embed(models.load_model(folder, dtype=torch.float32, device="cpu"), tokenizer, texts, limit=8192)
+    found = np.array([each.similarity for each in pick_all(ours, [2] * len(rows), "dissimilar", seed=0)])
+    # All rows: the cosine. Every twelfth row: the embeddings under it as well, each text alone in float64.
+    a, b = ours[::2].astype(np.float64), ours[1::2].astype(np.float64)
+    np.testing.assert_allclose(found, (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1)), rtol=0, atol=1e-12)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    exact = []
+    for row in rows[::12]:
+        with torch.inference_mode():
+            both = [model.base_model(tokenizer(text, return_tensors="pt").input_ids) for _, text in row.responses]
+        one, other = (each.last_hidden_state[0].mean(dim=0) for each in both)
+        exact.append(float(one @ other / (one.norm() * other.norm())))
+    print(f"largest difference of {len(exact)} cosines: {np.abs(found[::12] - exact).max():.1e}")
+    np.testing.assert_allclose(found[::12], exact, rtol=0, atol=1e-5)
