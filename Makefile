@@ -17,12 +17,12 @@ POLICY ?= smollm2-135m-instruct-q4
 PROMPTS ?= pairs/prompts.jsonl
 HELD_OUT ?= pairs/prompts_held_out.jsonl
 JUDGE ?= gemma-noise-0.00--gemma-noise-0.18
-NEW_TOKENS ?= 96
+NEW_TOKENS ?= 80
 PIPELINE ?= results/pipeline
 RUN = $(PIPELINE)/run
 SHARDS ?= 20
 
-.PHONY: help bench leaderboard figures tables report pipeline slurm test test-slow perf check clean
+.PHONY: help bench leaderboard figures tables report pipeline slurm test promises test-slow perf check clean
 
 help: ## list these verbs
 	@awk -F':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model
 test: $(VENV)/.tested ## run the tests (under 10 minutes)
 	@$(BIN)/python -m pytest $(ARGS)
 
+promises: $(VENV)/.tested ## run every test that docs/promises.md names
+	@KILLS=$${KILLS:-10} $(BIN)/python -m pytest -m "" $$(grep -o 'tests/[a-z_/]*\.py::[A-Za-z0-9_]*' docs/promises.md | sort -u) $(ARGS)
+
 test-slow: $(VENV)/.tested ## run the tests that take longer
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
@@ -82,7 +85,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # What tests compare with comes without its own dependencies, which it needs for more than that.
 $(VENV)/.tested: $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev,ray]'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps rewardbench==0.1.4 alpaca-eval==0.6.6
 	@touch $@
 

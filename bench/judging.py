@@ -24,6 +24,8 @@ from bench.tuning import curves
 if TYPE_CHECKING:
     from bench.prefer.sample import Sampling
 
+PER_BYTE = "per-byte"
+
 Texts = Mapping[str, Mapping[str, list[str]]]
 """side -> prompt_id -> responses."""
 
@@ -61,14 +63,15 @@ def judge_policies(registry: Registry, prompts: Dataset, store: Store, wish: Jud
     for subject in [*([wish.annotator] if wish.annotator else []), *wish.others]:
         pair_id = subject.pairs[0].pair_id
         sets[pair_id] = checked_scores(registry, subject, dataset, store, wish.options)
-        table = rewards(*(each.read() for each in sets[pair_id]), reward=wish.reward)
-        table[["prompt_id", "side"]] = table[["example_id", "response_id"]].assign(
-            response_id=table["response_id"].str.partition("-")[0]
-        )
-        rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
+        frames = [each.read() for each in sets[pair_id]]
         mine = "yes" if subject is wish.annotator else "no"
-        # A length is the same whoever judges.
-        rows += [[pair_id, mine, *row] for row in judge(table, texts, rng=rng) if not rows or row[0] != "bytes"]
+        # A sum grows with the length of what is rewarded: a byte's reward stands beside it.
+        for reward in dict.fromkeys((wish.reward, PER_BYTE)):
+            table = rewards(*frames, reward=reward).rename(columns={"example_id": "prompt_id"})
+            table["side"] = table["response_id"].str.partition("-")[0]
+            rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
+            # A length is the same whoever judges.
+            rows += [[pair_id, mine, reward, *r] for r in judge(table, texts, rng=rng) if not rows or r[0] != "bytes"]
     found = pd.DataFrame(rows, columns=list(JUDGED))
     _write(out, found, wish, dataset, sets)
     return found
@@ -104,14 +107,16 @@ def _write(out: Path, found: pd.DataFrame, wish: Judging, dataset: Dataset, sets
 
 def judged_table(found: pd.DataFrame) -> str:
     """JUDGED for a reader: a line a pair and measure."""
-    lines = ["| pair | labelled the data | measure | before | after | difference [95% interval] | prompts |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = ["| pair | labelled the data | reward | measure | before | after | difference [95% interval] | prompts |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
     for row in found.itertuples():
         numbers = f"{row.before:.3g} | {row.after:.3g} | {row.difference:+.3g} [{row.low:+.3g}, {row.high:+.3g}]"
-        lines.append(f"| {row.pair_id} | {row.annotator} | {row.measure} | {numbers} | {row.n_prompts} |")
+        lines.append(
+            f"| {row.pair_id} | {row.annotator} | {row.reward} | {row.measure} | {numbers} | {row.n_prompts} |"
+        )
     first = found.iloc[0]
     lines += ["", f"Responses: {first.n_before} before ({first.n_empty_before} empty), {first.n_after} after "]
-    lines[-1] += f"({first.n_empty_after} empty). Rewards in nats; a win rate's difference is to 0.5."
+    lines[-1] += f"({first.n_empty_after} empty). A sum is in nats; a win rate's difference is to 0.5."
     return "\n".join(lines) + "\n"
 
 
@@ -121,7 +126,7 @@ def _draw(out: Path, curve: pd.DataFrame, found: pd.DataFrame) -> None:
 
     last = curve["step"].max()
     points = []
-    for row in found[found["measure"] == "win_rate"].itertuples():
+    for row in found[(found["measure"] == "win_rate") & (found["reward"] == found["reward"].iloc[0])].itertuples():
         limits = (row.after, 0.5 + row.low, 0.5 + row.high)
         points += [(step, "win_rate", row.pair_id, *v) for step, v in ((0, (0.5,) * 3), (last, limits))]
     rates = pd.DataFrame(points, columns=["step", "measure", "series", "value", "low", "high"])

@@ -12,6 +12,9 @@ from bench.scoring import run
 from bench.store import ScoreSet, Store
 from bench.study.board import Subject, comparison, stored_sets, write_results
 
+LOCAL = run.Spread()
+"""All work in this process."""
+
 
 class Outcome(NamedTuple):
     """What a run left behind."""
@@ -32,7 +35,7 @@ def run_subjects(
     *,
     options: run.Options,
     reward: str,
-    shard: tuple[int, int] = (1, 1),
+    spread: run.Spread = LOCAL,
 ) -> Outcome:
     """Score what is missing, each model once, and write every subject's tables and figures.
 
@@ -46,10 +49,10 @@ def run_subjects(
         store: Where scores and results lie.
         options: Device, dtype, budget.
         reward: The headline reward.
-        shard: Number of this process, from 1, and how many there are.
+        spread: Over which processes.
     """
-    sets, errors, code = score_all(registry, subjects, dataset, store, options, shard)
-    if shard[1] > 1 and not all(sets.get(side) for subject in subjects for side in subject.passes()):
+    sets, errors, code = score_all(registry, subjects, dataset, store, options, spread)
+    if spread.n_shards > 1 and not all(sets.get(side) for subject in subjects for side in subject.passes()):
         return Outcome([], errors, code)
     folders = []
     for subject in subjects:
@@ -118,7 +121,7 @@ def score_all(
     dataset: Dataset,
     store: Store,
     options: run.Options,
-    shard: tuple[int, int] = (1, 1),
+    spread: run.Spread = LOCAL,
 ) -> tuple[dict[tuple[str, str], ScoreSet], list[str], int]:
     """Score what is missing of every pass, each once; a shard its share of them.
 
@@ -128,23 +131,42 @@ def score_all(
     # A device that is not there shows before anything is fetched.
     run.device_name(options)
     passes = list(dict.fromkeys(side for subject in subjects for side in subject.passes()))
-    share_of = dict(zip(passes, run.shares(len(passes), shard=shard[0], n_shards=shard[1]), strict=True))
     pairs = [subject.sides(pair) for subject in subjects for pair in subject.pairs]
     works = {side: run.Work(registry.model(side[0]), registry.model(side[1]), dataset) for side in passes}
     ready, errors, code = _all_ready(works, pairs, options)
     whole = {side for sides in pairs if all(s in ready for s in sides) for side in sides}
-    found = {}
-    for side, job in ready.items():
-        if side not in whole:
-            continue
-        try:
-            share = share_of[side]
-            found[side] = run.score_missing(job, store, options, share) if share else store.score_set(job.key)
-        except DrsowError as error:
-            errors.append(f"{side[0]}: {error}")
-            code = error.code
+    jobs = {side: job for side, job in ready.items() if side in whole}
+    failures = _score_jobs(jobs, passes, store, options, spread)
+    code = failures[-1][1] if failures else code
     # Asked at the end, so that of several shards the last one sees what the others did meanwhile.
+    found = {side: store.score_set(job.key) for side, job in jobs.items()}
+    errors += [line for line, _ in failures]
     return {side: each for side, each in found.items() if each.complete}, list(dict.fromkeys(errors)), code
+
+
+def _score_jobs(
+    jobs: dict[tuple[str, str], run.Ready],
+    passes: Sequence[tuple],
+    store: Store,
+    options: run.Options,
+    spread: run.Spread,
+) -> list[tuple[str, int]]:
+    """Score what is missing of some passes; returns a line and an exit code for each failure."""
+    if spread.n_tasks:
+        from bench.scoring.cluster import score_on_ray
+
+        works = [job.work for job in jobs.values() if not store.score_set(job.key).complete]
+        return score_on_ray(works, store.root, options, spread) if works else []
+    # Cut over all passes, whichever of them are ready here: every shard cuts alike.
+    shares = dict(zip(passes, run.shares(len(passes), shard=spread.shard, n_shards=spread.n_shards), strict=True))
+    failures = []
+    for side, job in jobs.items():
+        try:
+            if shares[side]:
+                run.score_missing(job, store, options, shares[side])
+        except DrsowError as error:
+            failures.append((f"{side[0]}: {error}", error.code))
+    return failures
 
 
 def _all_ready(

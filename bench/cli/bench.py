@@ -2,7 +2,10 @@
 
 import re
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,8 +32,29 @@ from bench.cli.options import (
 from bench.cli.select import load, one_example, printable, select, show_boards
 from bench.schema import UsageError
 
+if TYPE_CHECKING:
+    from bench.registry import Registry
+    from bench.study.board import Subject
+
 PARTLY = 3
 """Exit code of a run in which some models failed and the others' pairs are done."""
+
+
+def held_to(known: "Registry", subjects: Sequence["Subject"], lock: Path | None) -> "Registry":
+    """The registry with the models of some subjects held to a lock, if there is one."""
+    if lock is None:
+        return known
+    from bench.lockfile import frozen
+
+    names = dict.fromkeys(name for subject in subjects for side in subject.passes() for name in side)
+    return frozen(known, list(names), lock)
+
+
+class Executor(StrEnum):
+    """What `--executor` takes."""
+
+    local = "local"
+    ray = "ray"
 
 
 def shard_of(text: str) -> tuple[int, int]:
@@ -55,18 +79,25 @@ def run(
     results: Results = RESULTS,
     registry: RegistryDir = None,
     shard: Annotated[str, typer.Option("--shard", help="i/n: this process's share of the work of n.")] = "1/1",
+    frozen: Annotated[Path | None, typer.Option("--frozen", help="A lock: other files are refused.")] = None,
+    executor: Annotated[Executor, typer.Option("--executor", help="Who works.")] = Executor.local,
+    tasks: Annotated[int, typer.Option("--tasks", min=1, help="Tasks on Ray.")] = 8,
+    address: Annotated[str | None, typer.Option("--address", help="Of a Ray cluster; none: one here.")] = None,
+    stall: Annotated[float, typer.Option("--stall", min=1, help="Seconds without a part, then begin again.")] = 1800,
     as_json: AsJson = False,
 ) -> None:
     """Score what is missing, then write and print the leaderboard and the figures."""
-    from bench.scoring.run import Options
+    from bench.scoring.run import Options, Spread
     from bench.stages import run_subjects
     from bench.store import Store
 
     known, subjects = select(registry, pair, study, template)
+    known = held_to(known, subjects, frozen)
     dataset = load(data, limit)
     options = Options(dtype.value, device.value, batch_tokens)
+    spread = Spread(*shard_of(shard), tasks if executor is Executor.ray else 0, address, stall)
     outcome = run_subjects(
-        known, subjects, dataset, Store(results), options=options, reward=reward.value, shard=shard_of(shard)
+        known, subjects, dataset, Store(results), options=options, reward=reward.value, spread=spread
     )
     if not outcome.folders and not outcome.errors:
         print("this shard is done; the last one to end writes the tables", file=sys.stderr)

@@ -1,5 +1,6 @@
 """Verbs that list the registry and fetch from it."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,13 +32,18 @@ def pairs(study: StudyName = None, output: As = Format.table, registry: Registry
 
 @app.command()
 def fetch(
-    names: Annotated[list[str], typer.Argument(help="model_ids, pairs or studies.")], registry: RegistryDir = None
+    names: Annotated[list[str], typer.Argument(help="model_ids, pairs or studies.")],
+    lock: Annotated[Path | None, typer.Option("--lock", help="Write commits and digests to this file.")] = None,
+    registry: RegistryDir = None,
 ) -> None:
     """Download models (and nothing else) for later runs without a network."""
+    from bench.lockfile import write_lock
     from bench.registry import load_registry
     from bench.scoring.fetch import fetch as fetch_model
 
     known = load_registry(registry)
-    for name in names:
-        for model_id in known.models_of(name):
-            print(model_id, fetch_model(known.model(model_id)).folder)
+    model_ids = list(dict.fromkeys(model_id for name in names for model_id in known.models_of(name)))
+    for model_id in model_ids:
+        print(model_id, fetch_model(known.model(model_id)).folder)
+    if lock:
+        write_lock(known, model_ids, lock)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainingArguments
 
 from bench.prefer.losses import IGNORED, dpo, response_logps, simpo
-from bench.schema import CHOSEN, DrsowError, Example
+from bench.schema import CHOSEN, DrsowError, Example, UsageError
 from bench.scoring.progress import Meter
 from bench.scoring.render import Sequence, Template, render
 
@@ -151,17 +151,23 @@ def preference_losses(
 
 
 def arguments(tuning: Tuning, n_rows: int, *, out: Path, dtype: torch.dtype, device: str) -> TrainingArguments:
-    """What Trainer is told."""
+    """What Trainer is told.
+
+    Raises:
+        UsageError: a step is no whole number of what all devices hold at once.
+    """
+    at_once = min(tuning.at_once, tuning.batch)
     words = {"output_dir": str(out), "seed": tuning.seed, "use_cpu": device == "cpu", "bf16": dtype == torch.bfloat16}
     words |= {"report_to": "none", "disable_tqdm": True, "logging_steps": 1, "logging_nan_inf_filter": False}
     words |= {"remove_unused_columns": False, "save_steps": tuning.save_every, "save_total_limit": 2}
     words |= {"learning_rate": tuning.lr, "lr_scheduler_type": "cosine", "num_train_epochs": tuning.n_epochs}
-    words |= {"per_device_train_batch_size": tuning.at_once}
-    words |= {"dataloader_pin_memory": device != "cpu"}
+    words |= {"per_device_train_batch_size": at_once, "dataloader_pin_memory": device != "cpu"}
     devices = TrainingArguments(**words).world_size
-    a_step = max(1, round(tuning.batch / (tuning.at_once * devices)))
-    n_steps = max(1, round(tuning.n_epochs * n_rows / (a_step * tuning.at_once * devices)))
-    return TrainingArguments(**words, gradient_accumulation_steps=a_step, warmup_steps=round(WARMUP * n_steps))
+    a_step, left = divmod(tuning.batch, at_once * devices)
+    if left:
+        raise UsageError(f"--batch {tuning.batch}: no multiple of --at-once {at_once} on {devices} device(s)")
+    warmup = round(WARMUP * tuning.n_epochs * n_rows / tuning.batch)
+    return TrainingArguments(**words, gradient_accumulation_steps=a_step, warmup_steps=warmup)
 
 
 def with_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -128,7 +129,20 @@ def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool)
         if local:
             return None
         raise PreconditionError(f"{spec.model_id}: {source.repo} has no safetensors weights; pickled ones are not read")
+    if not local:
+        _check_weights(spec, found)
     return Located(found, found.name)
+
+
+def _check_weights(spec: ModelSpec, folder: Path) -> None:
+    """Compare weights that just came with the sha256 that the hub promised, which names the file in its cache."""
+    for path in folder.glob("*.safetensors"):
+        promised = path.resolve().name
+        if re.fullmatch(r"[0-9a-f]{64}", promised) and (got := file_digest(path)) != promised:
+            path.resolve().unlink()
+            path.unlink()
+            words = f"sha256 is {got[:16]}…, the hub promised {promised[:16]}…; fetch it again"
+            raise DrsowError(f"{spec.model_id}: {path.name}: {words}")
 
 
 @functools.cache

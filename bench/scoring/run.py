@@ -22,8 +22,10 @@ from bench.store import ScoreSet, Store
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 PART_BUDGETS = 16
 """Batch budgets a part holds: what a kill can cost."""
-PRECISION_ROWS = 16
-"""Examples that are scored again in float32."""
+SHARE_WAIT_S = 60.0
+"""How long a share waits for another process that holds it."""
+PRECISION_RESPONSES = 32
+"""Responses that are scored again in float32, whole examples of them, one at least."""
 
 
 class Options(NamedTuple):
@@ -113,6 +115,23 @@ class Share(NamedTuple):
         return range(math.ceil(self.first * n_parts), math.ceil(self.last * n_parts))
 
 
+WHOLE = Share()
+
+
+class Spread(NamedTuple):
+    """Over which processes a run's work is spread."""
+
+    shard: int = 1
+    """Number of this process, from 1."""
+    n_shards: int = 1
+    n_tasks: int = 0
+    """Tasks on a Ray cluster; 0: this process does its work itself."""
+    address: str | None = None
+    """Of that cluster; None starts one on this machine."""
+    stall_s: float = 1800.0
+    """How long no part may come of any task before all that run are begun again."""
+
+
 def shares(n_passes: int, *, shard: int, n_shards: int) -> list[Share | None]:
     """What one of several processes does of each pass: a stretch of all of them in a row, so that it loads few models.
 
@@ -129,7 +148,7 @@ def shares(n_passes: int, *, shard: int, n_shards: int) -> list[Share | None]:
     return [Share(low, high) if low < high else None for low, high in limits]
 
 
-def score_missing(ready: Ready, store: Store, options: Options, share: Share = Share()) -> ScoreSet:  # noqa: B008
+def score_missing(ready: Ready, store: Store, options: Options, share: Share = WHOLE) -> ScoreSet:
     """The pass's score set: read from the store where it is, scored where it is not.
 
     It is complete, unless `share` is not the whole and others have not done theirs.
@@ -140,7 +159,8 @@ def score_missing(ready: Ready, store: Store, options: Options, share: Share = S
     if not share.whole:
         from bench.scoring.scorer import Scorer
 
-        with score_set.lock(f".{float(share.first):.6f}-{float(share.last):.6f}"):
+        # One whose worker died may be begun again before the dead one has let go.
+        with score_set.lock(f".{float(share.first):.6f}-{float(share.last):.6f}", wait_s=SHARE_WAIT_S):
             Scorer(ready, options).fill(score_set, share)
         return score_set
     with score_set.lock():

@@ -18,7 +18,8 @@ from bench.scoring.render import Rendered, Sequence, Template, render
 from bench.scoring.run import (
     BATCH_TOKENS,
     PART_BUDGETS,
-    PRECISION_ROWS,
+    PRECISION_RESPONSES,
+    WHOLE,
     Options,
     Ready,
     Share,
@@ -71,7 +72,7 @@ class Scorer:
                 raise self._full(error, f"in {dtype or self.ready.key.dtype}") from error
         return self._model
 
-    def fill(self, score_set: ScoreSet, share: Share) -> None:
+    def fill(self, score_set: ScoreSet, share: Share = WHOLE) -> None:
         """Score the missing parts of a share of a set, and finish the set if none is missing then.
 
         Call it under the set's lock, or the share's.
@@ -180,7 +181,9 @@ class Scorer:
         if self.ready.key.dtype == "float32":
             return {}
         whole = [row for row in by_example if all(len(s.ids) <= self.limit for s in row)]
-        rows = sorted(whole, key=lambda r: hashlib.sha256(r[0].example_id.encode()).digest())[:PRECISION_ROWS]
+        rows = sorted(whole, key=lambda r: hashlib.sha256(r[0].example_id.encode()).digest())
+        ends = np.cumsum([len(row) for row in rows])
+        rows = rows[: max(1, int((ends <= PRECISION_RESPONSES).sum()))]
         sample = [s for row in rows for s in row]
         try:
             both = [self.logps(sample, settings["batch_tokens"], dtype=name) for name in (None, "float32")]

@@ -15,18 +15,18 @@ BEFORE, AFTER = "before", "after"
 DRAWS = 10_000
 
 JUDGED = (
-    "pair_id", "annotator", "measure", "before", "after", "difference", "low", "high",
+    "pair_id", "annotator", "reward", "measure", "before", "after", "difference", "low", "high",
     "n_prompts", "n_before", "n_after", "n_empty_before", "n_empty_after", "n_excluded",
 )  # fmt: skip
-"""One row a pair and measure. `annotator` says whether that pair labelled what the policy was tuned on. Measures:
-`reward`, the mean over prompts of the mean reward (nats); `win_rate`, how often a response after is rewarded above one
-before to the same prompt (ties half, an empty response loses to one that is not; `difference` is that less 0.5);
-`bytes`, mean length. `low` and `high` are the limits of the difference's 95% interval, prompts drawn again. Empty
-responses have no reward; `n_excluded` counts those that were too long or not finite."""
+"""One row a pair, reward and measure. `annotator` says whether that pair labelled what the policy was tuned on.
+Measures: `reward`, the mean over prompts of the mean reward (nats, nats a token or a byte); `win_rate`, how often a
+response after is rewarded above one before to the same prompt (ties half, an empty response loses to one that is not;
+`difference` is that less 0.5); `bytes`, mean length. `low` and `high` are the limits of the difference's 95% interval,
+prompts drawn again. Empty responses have no reward; `n_excluded` counts those too long or not finite."""
 
 
 def judge(rewards: pd.DataFrame, texts: Mapping[str, Mapping[str, list[str]]], *, rng: np.random.Generator) -> list:
-    """Measures of one pair, as rows of JUDGED without its first two columns.
+    """Measures of one pair, as rows of JUDGED without its first three columns.
 
     Args:
         rewards: prompt_id, side (BEFORE or AFTER), reward, status, one row a response that is not empty.

@@ -1,4 +1,4 @@
-"""`kill -9` at a hundred random moments: whatever is there stays, nothing is scored twice, the tables are the same."""
+"""`kill -9` at random moments, a hundred unless KILLS says otherwise: whatever is there stays, nothing is scored twice, the tables are the same."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from commands import COMMAND, environment, lasting
 
-N_KILLS = 100
+N_KILLS = int(os.environ.get("KILLS", "100"))
 
 
 @pytest.mark.slow

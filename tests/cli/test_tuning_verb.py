@@ -142,7 +142,7 @@ def test_the_judges_table_is_the_rewards_of_what_both_policies_said(drsow, tuned
     words = ["--before", "tiny-strong", "--after", tuned[0], "--prompts", prompts, "--n", 3, "--max-new-tokens", 8]
     done = drsow("judge", *words, "--annotator", "tiny", *options, "--out", out)
     assert done.returncode == 0, done.stderr
-    table = read_csv(out / "judge.csv").set_index("measure")
+    table = read_csv(out / "judge.csv").query("reward == 'sum'").set_index("measure")
     means = {}
     for side in ("before", "after"):
         said = [json.loads(line) for line in (out / f"{side}.jsonl").read_text().splitlines()]

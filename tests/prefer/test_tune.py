@@ -21,7 +21,7 @@ from bench.prefer.tune import (
     rows_of,
     tune,
 )
-from bench.schema import DrsowError, Example, Message
+from bench.schema import DrsowError, Example, Message, UsageError
 from bench.scoring import models
 
 PREFERENCES = [
@@ -190,3 +190,11 @@ def test_what_the_context_does_not_hold_is_left_out(start):
     kept = rows_of(PREFERENCES, start.tokenizer, limit=sorted(longest)[4])
     assert [row.chosen.example_id for row in kept] == [str(i) for i in range(8) if longest[i] <= sorted(longest)[4]]
     assert 5 <= len(kept) < 8
+
+
+def test_a_step_is_as_many_preferences_as_was_said_or_refused(tmp_path):
+    words = {"out": tmp_path, "dtype": torch.float32, "device": "cpu"}
+    with pytest.raises(UsageError, match=r"--batch 6: no multiple of --at-once 4 on 1 device"):
+        arguments(SIMPO._replace(batch=6, at_once=4), 8, **words)
+    told = arguments(SIMPO._replace(batch=3, at_once=4), 8, **words)
+    assert told.per_device_train_batch_size * told.gradient_accumulation_steps == 3

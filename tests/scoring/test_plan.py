@@ -5,12 +5,14 @@ import os
 from pathlib import Path
 
 import pytest
+from perf import workloads
 
 from bench.data import load_data
 from bench.planning import GATED, MISSING, NO_SPACE, READY, SCORED, Planner, plan_passes, summary
 from bench.registry import load_registry
 from bench.schema import Dataset, Example, Message
-from bench.scoring import plan, run
+from bench.scoring import plan, run, trie
+from bench.scoring.render import Sequence
 from bench.store import Store
 from bench.study.board import Subject
 
@@ -103,3 +105,19 @@ def test_operations_and_hours_by_hand(tmp_path):
     assert row["flop"] == 2 * known.model(row["model_id"]).n_params * row["tokens"]
     assert row["gpu_h"] == pytest.approx(row["flop"] / (989e12 * 0.4) / 3600)
     assert row["cpu_s"] == pytest.approx(row["flop"] / (1e12 * 0.27))
+
+
+def test_sixteen_candidates_a_prompt_cost_at_most_a_twentieth_over_their_unique_tokens(embedded, reward_bench):
+    work = workloads.annotate()
+    rows: list[list[Sequence]] = [[] for _ in range(max(work.rows) + 1)]
+    for number, ids, start in zip(work.rows, work.ids, work.starts, strict=True):
+        rows[number].append(Sequence(str(number), str(len(rows[number])), ids, start, 0, ""))
+    assert len(rows) == 64 and {len(row) for row in rows} == {16}
+    computed = 0
+    for part in run.cut_parts(rows, part_tokens=run.PART_BUDGETS * run.BATCH_TOKENS["cpu"]):
+        some = [s for i in part for s in rows[i]]
+        cut = trie.plan([s.ids for s in some], [s.start for s in some], budget=run.BATCH_TOKENS["cpu"])
+        computed += cut.n_computed
+    unique = trie.plan(work.ids, work.starts, budget=run.BATCH_TOKENS["cpu"]).n_unique
+    print(f"computed over unique: {computed / unique:.3f} ({computed:,} of {unique:,} tokens)")
+    assert computed <= 1.05 * unique

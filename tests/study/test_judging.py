@@ -21,7 +21,7 @@ def judged(before: dict, after: dict, texts: dict | None = None, *, status: dict
         side: {name: ["x"] * len(values) for name, values in by_prompt.items()}
         for side, by_prompt in (("before", before), ("after", after))
     }
-    found = [["p", "no", *row] for row in judge(table, texts, rng=np.random.default_rng(0))]
+    found = [["p", "no", "sum", *row] for row in judge(table, texts, rng=np.random.default_rng(0))]
     return pd.DataFrame(found, columns=list(JUDGED)).set_index("measure")
 
 

@@ -1,0 +1,85 @@
+"""pairs.lock: which files of which commits a study ran on, and a registry that takes no others."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench.entries import HubSource
+from bench.files import read_if_there, write_json
+from bench.registry import Registry
+from bench.schema import DrsowError, PreconditionError, UsageError
+from bench.scoring import fetch
+
+FIELDS = {"source", "revision", "files"}
+
+
+def write_lock(registry: Registry, model_ids: Sequence[str], path: Path) -> None:
+    """Fetch models and write their revisions and the sha256 of every file of a repository.
+
+    Args:
+        registry: Knows the models.
+        model_ids: Which.
+        path: The file; entries of other models that stand in it stay.
+
+    Raises:
+        DrsowError: a model cannot be fetched, or the file is no lock.
+    """
+    known = read_lock(path) if path.exists() else {}
+    for model_id in model_ids:
+        spec = registry.model(model_id)
+        found = fetch.fetch(spec)
+        files = _digests(found.folder) if isinstance(spec.files.source, HubSource) else {}
+        known[model_id] = {"source": spec.source.location, "revision": found.revision, "files": files}
+        write_json(path, {name: known[name] for name in sorted(known)})
+
+
+def read_lock(path: Path) -> dict[str, dict]:
+    """The entries of a lock, by model_id.
+
+    Raises:
+        PreconditionError: There is no such file.
+        UsageError: It is no lock.
+    """
+    data = read_if_there(path)
+    if data is None:
+        raise PreconditionError(f"{path}: not found; `drsow fetch NAME --lock {path}` writes it")
+    try:
+        entries = json.loads(data)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
+    if not isinstance(entries, dict) or not all(isinstance(e, dict) and set(e) == FIELDS for e in entries.values()):
+        raise UsageError(f"{path}: is no lock: each model needs {', '.join(sorted(FIELDS))}")
+    return entries
+
+
+def frozen(registry: Registry, model_ids: Sequence[str], path: Path) -> Registry:
+    """The registry with these models held to a lock; fetches nothing.
+
+    Raises:
+        PreconditionError: a model is not in the lock, or not on this machine at that revision.
+        DrsowError: a file is not the one that the lock names.
+    """
+    known = read_lock(path)
+    models = dict(registry.models)
+    for model_id in model_ids:
+        if model_id not in known:
+            raise PreconditionError(f"{path}: {model_id} is not in it; `drsow fetch {model_id} --lock {path}`")
+        entry, spec = known[model_id], registry.model(model_id)
+        if isinstance(spec.source, HubSource):
+            spec = spec.model_copy(update={"source": spec.source.model_copy(update={"revision": entry["revision"]})})
+            models[model_id] = spec
+        found = fetch.locate(spec)
+        if found is None or found.revision != entry["revision"]:
+            there = "is not here" if found is None else f"is here at {found.revision}"
+            raise PreconditionError(f"{model_id}: {path} names revision {entry['revision']}, which {there}")
+        for name, digest in entry["files"].items():
+            if not (found.folder / name).is_file() or fetch.file_digest(found.folder / name) != digest:
+                raise DrsowError(f"{model_id}: {name} is not the file that {path} names")
+    return replace(registry, models=models)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """sha256 of every file that a model is read from, by name."""
+    names = {p.name for pattern in [*fetch.PATTERNS, "*.safetensors"] for p in folder.glob(pattern)}
+    return {name: fetch.file_digest(folder / name) for name in sorted(names)}

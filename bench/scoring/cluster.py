@@ -1,0 +1,112 @@
+"""A run's passes as tasks on a Ray cluster: a worker that dies is made up for by another, what it had stored stays."""
+
+import sys
+import time
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.schema import DrsowError, PreconditionError
+from bench.scoring import run
+from bench.store import Store
+
+RETRIES = 5
+"""How often a task is begun again whose worker or node died, or hangs."""
+
+SAID_EVERY_S = 30.0
+
+Failure = tuple[str, int]
+"""A line for the user and its exit code."""
+
+
+class Stretch(NamedTuple):
+    """What one task does."""
+
+    todo: list[tuple[run.Work, run.Share]]
+    n_hung: int = 0
+    """How often it was begun again because nothing came of it."""
+
+
+def score_on_ray(works: Seq[run.Work], root: Path, options: run.Options, spread: run.Spread) -> list[Failure]:
+    """Score what is missing of some passes, cut into tasks as shards are.
+
+    Args:
+        works: The passes.
+        root: The results folder, which all nodes see under this path.
+        options: Device, dtype, budget; a task on "cuda" asks for one GPU.
+        spread: How many tasks, the cluster's address, and how long nothing may come of them.
+
+    Returns:
+        What failed.
+
+    Raises:
+        PreconditionError: Ray is not installed, or no cluster answers.
+    """
+    shares = [run.shares(len(works), shard=i, n_shards=spread.n_tasks) for i in range(1, spread.n_tasks + 1)]
+    stretches = [[(work, share) for work, share in zip(works, each, strict=True) if share] for each in shares]
+    ray = _connected(spread.address)
+    gpus = 1 if run.device_name(options) == "cuda" else 0
+    remote = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=RETRIES)(score_some)
+    folder = str(root.resolve())
+    try:
+        tasks = {remote.remote(todo, folder, options): Stretch(todo) for todo in stretches if todo}
+        return _gathered(ray, tasks, root, spread.stall_s, lambda todo: remote.remote(todo, folder, options))
+    finally:
+        ray.shutdown()
+
+
+def _gathered(ray, tasks: dict, root: Path, stall_s: float, begin: Callable) -> list[Failure]:
+    """Wait for tasks to end; those of which nothing comes for too long are killed and begun again."""
+    failures: list[Failure] = []
+    n_all, n_parts, since = len(tasks), _n_parts(root), time.monotonic()
+    while tasks:
+        done, _ = ray.wait(list(tasks), timeout=min(SAID_EVERY_S, stall_s / 4))
+        for task in done:
+            del tasks[task]
+            try:
+                failures += ray.get(task)
+            except ray.exceptions.RayError as error:
+                failures.append((f"a task failed: {str(error).splitlines()[0]}", DrsowError.code))
+        if done or _n_parts(root) != n_parts:
+            n_parts, since = _n_parts(root), time.monotonic()
+        elif time.monotonic() - since > stall_s:
+            print(f"nothing came for {stall_s:.0f} s: what runs is killed and begun again", file=sys.stderr)
+            for task, stretch in list(tasks.items()):
+                del tasks[task]
+                ray.cancel(task, force=True)
+                if stretch.n_hung < RETRIES:
+                    tasks[begin(stretch.todo)] = stretch._replace(n_hung=stretch.n_hung + 1)
+                else:
+                    failures.append((f"a task hung {RETRIES + 1} times", DrsowError.code))
+            since = time.monotonic()
+        print(f"{n_all - len(tasks)} of {n_all} tasks, {n_parts} parts stored", file=sys.stderr, flush=True)
+    return failures
+
+
+def _n_parts(root: Path) -> int:
+    """Parts of all score sets: what shows that work goes on."""
+    return sum(1 for _ in root.glob("scores/*/part-*.parquet"))
+
+
+def score_some(todo: Seq[tuple[run.Work, run.Share]], root: str, options: run.Options) -> list[Failure]:
+    """One task: shares of passes, one after the other; a model that fails stops its own share only."""
+    failures = []
+    for work, share in todo:
+        try:
+            run.score_missing(run.make_ready(work, options), Store(Path(root)), options, share)
+        except DrsowError as error:
+            failures.append((f"{work.spec.model_id}: {error}", error.code))
+    return failures
+
+
+def _connected(address: str | None):
+    try:
+        import ray
+    except ImportError:
+        raise PreconditionError("--executor ray: Ray is not installed (pip install 'drsow[ray]')") from None
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error", include_dashboard=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise PreconditionError(f"--executor ray: {str(error).splitlines()[0]}") from None
+    return ray

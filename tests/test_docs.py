@@ -1,0 +1,59 @@
+"""What the documentation tells a user to type: every command is one that the program takes, every page is there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from bench.cli import app
+from bench.registry import load_registry
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "results").glob("**/README.md"))]
+COMMANDS = typer.main.get_command(app).commands
+
+
+def blocks(page: Path) -> list[str]:
+    """Lines of the fenced blocks that are no code of another language."""
+    found = re.findall(r"^```(?:sh|bash)?\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    return [line.strip() for block in found for line in block.splitlines()]
+
+
+def typed() -> list[tuple[str, str]]:
+    """(page, command) of everything that is typed in a block or stands in the text as code."""
+    for page in PAGES:
+        inline = re.findall(r"(?<!`)`((?:drsow|make) [^`|\\]+)`", page.read_text(encoding="utf-8"))
+        for line in [*blocks(page), *inline]:
+            for part in re.split(r"&&|;", line.partition(" #")[0]):
+                yield str(page.relative_to(ROOT)), part.strip().removeprefix(".venv/bin/")
+
+
+DRSOW = sorted({(page, line) for page, line in typed() if line.startswith("drsow ") and "..." not in line})
+MAKE = sorted({(page, line) for page, line in typed() if line.startswith("make ")})
+
+
+@pytest.mark.parametrize(("page", "line"), DRSOW)
+def test_a_command_is_one_that_the_program_takes(page, line):
+    verb, *words = shlex.split(line)[1:]
+    assert verb in COMMANDS
+    # `drsow fetch` in a sentence names the verb alone; options that stand there have to be right all the same.
+    COMMANDS[verb].make_context(verb, words, resilient_parsing=not words)
+
+
+@pytest.mark.parametrize(("page", "line"), MAKE)
+def test_a_make_verb_is_there_with_what_it_names(page, line):
+    known = load_registry()
+    targets = set(re.findall(r"^([a-z][a-z -]*):", (ROOT / "Makefile").read_text(), flags=re.M))
+    targets = {name for line in targets for name in line.split()}
+    verbs = [word for word in shlex.split(line)[1:] if "=" not in word]
+    assert verbs and set(verbs) <= targets
+    for name, value in re.findall(r"\b(PAIR|STUDY)=([a-z][\w.-]+)", line):
+        assert known.models_of(value), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file(page):
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
