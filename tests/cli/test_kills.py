@@ -1,4 +1,4 @@
-"""`kill -9` at random moments, a hundred unless KILLS says otherwise: whatever is there stays, nothing is scored twice, the tables are the same."""
+"""`kill -9` at random moments: whatever is there stays, nothing is scored twice, the tables are the same."""
 
 import os
 import signal
