@@ -1,6 +1,7 @@
 """pairs.lock: which files of which commits a study ran on, and a registry that takes no others."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +75,7 @@ def frozen(registry: Registry, model_ids: Sequence[str], path: Path) -> Registry
             there = "is not here" if found is None else f"is here at {found.revision}"
             raise PreconditionError(f"{model_id}: {path} names revision {entry['revision']}, which {there}")
         for name, digest in entry["files"].items():
-            if not (found.folder / name).is_file() or fetch.file_digest(found.folder / name) != digest:
+            if not (found.folder / name).is_file() or _digest(found.folder / name) != digest:
                 raise DrsowError(f"{model_id}: {name} is not the file that {path} names")
     return replace(registry, models=models)
 
@@ -82,4 +83,10 @@ def frozen(registry: Registry, model_ids: Sequence[str], path: Path) -> Registry
 def _digests(folder: Path) -> dict[str, str]:
     """sha256 of every file that a model is read from, by name."""
     names = {p.name for pattern in [*fetch.PATTERNS, "*.safetensors"] for p in folder.glob(pattern)}
-    return {name: fetch.file_digest(folder / name) for name in sorted(names)}
+    return {name: _digest(folder / name) for name in sorted(names)}
+
+
+def _digest(path: Path) -> str:
+    """sha256 of a file; the hub's cache names weights by it, and they were compared when they were fetched."""
+    name = path.resolve().name
+    return name if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", name) else fetch.file_digest(path)

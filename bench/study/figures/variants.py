@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from bench.study.figures.style import CHANCE, GRID, INK, STYLE, counts, head, looks, percent
 
-_MEASURES = {"loss": "Loss", "reward": "Mean reward (nats)", "win_rate": "Win rate against the start"}
+_MEASURES = {"loss": "Loss", "reward": "Mean reward, the loss's own", "win_rate": "Win rate against the start"}
 
 
 @matplotlib.rc_context(STYLE)
