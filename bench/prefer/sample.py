@@ -35,10 +35,8 @@ def sample_prompt(
     They hang on the prompt's id and the seed alone, not on what else is sampled, nor in what order.
 
     Raises:
-        UsageError: the tokenizer has no chat template, or the prompt leaves no room in the model's context.
+        UsageError: the prompt leaves no room in the model's context.
     """
-    if tokenizer.chat_template is None:
-        raise UsageError(f"{tokenizer.name_or_path}: has no chat template, so it cannot answer prompts")
     turns = [message._asdict() for message in example.messages]
     ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     width, limit = ids["input_ids"].shape[1], model.config.get_text_config().max_position_embeddings
@@ -86,8 +84,10 @@ def sample_all(
         How many prompts were left out.
 
     Raises:
-        UsageError: the file was begun with other settings, or is of somebody else.
+        UsageError: there is no chat template, or the file was begun with other settings or is of somebody else.
     """
+    if tokenizer.chat_template is None:
+        raise UsageError(f"{tokenizer.name_or_path}: has no chat template, so it cannot answer prompts")
     settings = facts | wish._asdict()
     partial, note = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.settings.json")
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):

@@ -199,3 +199,13 @@ def test_agreement_is_counted_on_halves_by_the_cosine_of_the_mean_hidden_states(
         "agree", "--pair", "tiny", "--data", write_rows(tmp_path / "x.jsonl", rows(2)), *options, "--transcripts"
     )
     assert plain.returncode == 2 and "its prompt is no transcript" in plain.stderr
+
+
+def test_a_broken_line_of_prompts_is_named_and_nothing_is_written(drsow, tiny_registry, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "a"}\n{"prompt": "b"\n')
+    options = ["--registry", tiny_registry, "--prompts", prompts, "--out", tmp_path / "out.jsonl"]
+    done = drsow("sample", "--model", "tiny-strong", *options)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"{prompts}, line 2" in done.stderr
+    assert leftovers(tmp_path) == ["prompts.jsonl"]

@@ -80,10 +80,11 @@ def test_other_settings_are_refused_and_the_file_stays(policy, tmp_path):
     assert (tmp_path / "a.jsonl").read_bytes() == before
 
 
-def test_a_policy_without_a_chat_template_is_refused(policy, tiny_registry):
+def test_a_policy_without_a_chat_template_is_refused_and_nothing_is_written(policy, tiny_registry, tmp_path):
     weak = models.load_tokenizer(tiny_registry / "weak")
     with pytest.raises(UsageError, match="has no chat template"):
-        sample_prompt(policy[0], weak, PROMPTS[0], WISH)
+        sample_all(policy[0], weak, PROMPTS, WISH, out=tmp_path / "out.jsonl", facts={})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_prompt_without_room_is_named(policy):
