@@ -28,7 +28,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_never_been(drsow, tiny_run, 
 
 
 def test_ctrl_c_keeps_what_is_scored_and_says_so(drsow, tiny_run, tmp_path):
-    path = write_rows(tmp_path / "rows.jsonl", rows(400))
+    path = write_rows(tmp_path / "rows.jsonl", rows(1500))
     words = [COMMAND, *map(str, [*tiny_run[:6], path, *tiny_run[7:], "--results", tmp_path / "out"])]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     while process.poll() is None and not list((tmp_path / "out").rglob("part-*.parquet")):

@@ -25,8 +25,14 @@ def test_a_hundred_kills_end_in_the_bytes_of_an_undisturbed_run(finished, tiny_r
             words = [COMMAND, *map(str, tiny_run), "--results", str(out)]
             run = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
-                # Its first third is imports: nothing is there to be lost.
-                run.wait(timeout=float(rng.uniform(0.3, 1.1)) * takes_s)
+                if rng.random() < 0.5:
+                    # Any moment but the first third, which is imports: nothing is there to be lost.
+                    run.wait(timeout=float(rng.uniform(0.3, 1.1)) * takes_s)
+                else:
+                    # In the midst of the work, which is short beside its imports.
+                    while run.poll() is None and len(list(out.rglob("part-*.parquet"))) <= len(scored):
+                        time.sleep(0.002)
+                    run.wait(timeout=float(rng.uniform(0, 0.5)))
             except subprocess.TimeoutExpired:
                 os.kill(run.pid, signal.SIGKILL)
             n_kills += run.wait() == -signal.SIGKILL
