@@ -90,16 +90,21 @@ def sample_all(
         raise UsageError(f"{tokenizer.name_or_path}: has no chat template, so it cannot answer prompts")
     settings = facts | wish._asdict()
     partial, note = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.settings.json")
-    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
-        raise UsageError(f"{out}: was begun with other settings, see {note.name}; name another file or remove both")
-    if out.exists() and not note.exists():
-        raise UsageError(f"{out}: is there already, and no run of these settings wrote it")
+    _check_ours(out, note, settings)
     if not out.exists():
         write_json(note, settings)
         lines = _sample_into(partial, model, tokenizer, examples, wish)
         write_whole(out, _encoded(lines if wish.keep_empty else _comparable(lines)))
         partial.unlink()
     return len(examples) - len(list(_whole_lines(out)))
+
+
+def _check_ours(out: Path, note: Path, settings: dict) -> None:
+    """Refuse a file that was begun with other settings, or that no run wrote."""
+    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
+        raise UsageError(f"{out}: was begun with other settings, see {note.name}; name another file or remove both")
+    if out.exists() and not note.exists():
+        raise UsageError(f"{out}: is there already, and no run of these settings wrote it")
 
 
 def _sample_into(
