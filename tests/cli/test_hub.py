@@ -10,6 +10,8 @@ import pytest
 from commands import leftovers
 from hub import WEIGHTS, Hub
 
+pytestmark = pytest.mark.slow  # a process of its own for every fact: minutes
+
 OLD, NEW = "a" * 40, "b" * 40
 
 
@@ -49,7 +51,6 @@ def call(drsow, hub, registry, tmp_path):
     return run
 
 
-@pytest.mark.slow
 def test_a_pair_of_the_hub_is_fetched_once_and_runs_offline_then(call, hub, data, tmp_path):
     done = call("fetch", "hub")
     assert done.returncode == 0, done.stderr
@@ -88,7 +89,6 @@ def test_a_repository_of_pickles_is_refused_and_none_is_fetched(call, hub, tiny_
     assert not any("pytorch_model" in path for _, path, _ in hub.asked)
 
 
-@pytest.mark.slow
 def test_a_transfer_that_breaks_off_goes_on_where_it_was(call, hub, tiny_registry, tmp_path):
     # More than the client takes at once; nothing here loads them.
     folder = shutil.copytree(tiny_registry / "strong", tmp_path / "large")
@@ -113,7 +113,6 @@ def test_weights_other_than_promised_are_refused_and_fetched_again(call, hub, tm
     assert call("fetch", "hub-strong").returncode == 0
 
 
-@pytest.mark.slow
 def test_a_lock_holds_a_run_to_its_files_when_the_repository_moves(call, hub, tiny_registry, data, tmp_path):
     lock = tmp_path / "pairs.lock"
     assert call("fetch", "hub", "--lock", lock).returncode == 0

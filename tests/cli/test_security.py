@@ -12,6 +12,8 @@ import torch
 from commands import environment
 from tiny_models import entry, pair_entry
 
+pytestmark = pytest.mark.slow  # a process of its own for every fact: minutes
+
 CANARY = "hf_canaryCANARYcanaryCANARYcanary00"
 
 

@@ -42,6 +42,7 @@ def weights(folder: Path) -> bytes:
     return (folder / "model" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_tuning_leaves_a_whole_model_a_curve_and_a_figure(tuned, tiny_registry):
     out, done = tuned
     assert done.returncode == 0, done.stderr
