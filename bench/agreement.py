@@ -58,8 +58,8 @@ def agreement_table(found: pd.DataFrame) -> str:
     lines = ["| pair | reward | half | agreement % [95% interval] | difference to the similar half, points | rows |"]
     lines.append("|---|---|---|---|---|---|")
     for row in found.itertuples():
-        share = f"{row.agreement:.1%} [{row.low:.1%}, {row.high:.1%}]".replace("%", "")
-        gap = f"{row.difference:+.1%} [{row.difference_low:+.1%}, {row.difference_high:+.1%}]".replace("%", "")
-        gap = gap if row.difference == row.difference else ""
+        share = "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * x for x in (row.agreement, row.low, row.high)))
+        points = [100 * x for x in (row.difference, row.difference_low, row.difference_high)]
+        gap = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*points) if points[0] == points[0] else ""
         lines.append(f"| {row.pair_id} | {row.reward} | {row.half} | {share} | {gap} | {row.n_examples} |")
     return "\n".join(lines) + "\n"

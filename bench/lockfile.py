@@ -1,7 +1,6 @@
 """pairs.lock: which files of which commits a study ran on, and a registry that takes no others."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -87,6 +86,5 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    """sha256 of a file; the hub's cache names weights by it, and they were compared when they were fetched."""
-    name = path.resolve().name
-    return name if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", name) else fetch.file_digest(path)
+    """sha256 of a file; weights of the hub are not read again."""
+    return fetch.promised_digest(path) or fetch.file_digest(path)

@@ -37,7 +37,7 @@ class Planner:
     def __init__(self, registry: Registry, dataset: Dataset, store: Store, options: run.Options) -> None:
         """Note what is planned."""
         self.registry, self.dataset, self.store, self.options = registry, dataset, store, options
-        self._exact: dict[tuple[str, str], int] = {}
+        self._exact: dict[tuple[str, str, int | None], int] = {}
 
     @functools.cached_property
     def n_bytes(self) -> int:
@@ -49,8 +49,8 @@ class Planner:
         here = [fetch.locate(spec), fetch.locate(owner, weights=False)]
         if all(here):
             model, template = here
-            names = [model.folder / "tokenizer.json", template.folder / "tokenizer_config.json"]
-            key = (fetch.file_digest(names[0]), fetch.template_text(template.folder))
+            ids, text = fetch.file_digest(model.folder / "tokenizer.json"), fetch.template_text(template.folder)
+            key = (ids, text, spec.context_tokens)
             if key not in self._exact:
                 ready = run.make_ready(run.Work(spec, owner, self.dataset), self.options)
                 self._exact[key] = plan.exact_tokens(ready, self.options)
@@ -86,7 +86,9 @@ def plan_passes(planner: Planner, subjects: Sequence[Subject], *, gpu: str, cpu_
         cpu_rate: Operations a second of this machine, None where it was not calibrated.
     """
     rows, free = [], shutil.disk_usage(_cache()).free
-    dtype = run.dtype_name(planner.options._replace(dtype="bf16" if cpu_rate is None else planner.options.dtype))
+    # "auto" asks torch what the processor has; a plan for a GPU goes without torch.
+    auto = "bfloat16" if cpu_rate is None else run.dtype_name(planner.options)
+    dtype = DTYPES.get(planner.options.dtype, auto)
     for model_id, owner in dict.fromkeys(side for subject in subjects for side in subject.passes()):
         spec = planner.registry.model(model_id)
         status = planner.status(spec, owner, free)
@@ -133,4 +135,4 @@ def _cache() -> Path:
 
 def cpu_rate(options: run.Options) -> float:
     """Operations a second that this machine's processor was just measured at, in the run's dtype."""
-    return plan.matmul_rate(DTYPES.get(options.dtype) or run.dtype_name(options))
+    return plan.matmul_rate(run.dtype_name(options))

@@ -81,8 +81,10 @@ class Registry:
         folders = [path for path in (Path(name), Path(name) / "model") if (path / "config.json").is_file()]
         if name not in self.models and folders:
             folder = folders[0].resolve()
-            model_id = re.sub(r"[^a-z0-9._]+", "-", f"{folder.parent.name}-{folder.name}".lower()).strip("-._")[-80:]
-            return ModelSpec(model_id=model_id, source={"folder": folder}, format="safetensors", method="unknown")
+            words = re.sub(r"[^a-z0-9._]+", "-", f"{folder.parent.name}-{folder.name}".lower()).strip("-")
+            return ModelSpec(
+                model_id=f"policy-{words}"[:80], source={"folder": folder}, format="safetensors", method="unknown"
+            )
         spec = self.model(name)
         if isinstance(spec.source, NoiseSource):
             raise UsageError(f"{name}: a noise model can be scored, not sampled or tuned")

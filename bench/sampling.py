@@ -10,6 +10,8 @@ from bench.scoring import fetch, run
 from bench.sources import file_rows
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from bench.prefer.sample import Sampling
 
 
@@ -40,7 +42,7 @@ def sample_candidates(
 
     located = fetch.fetch(registry.policy(name))
     dtype = models.TORCH_DTYPES[run.dtype_name(options)]
-    model = models.load_policy(located.folder, dtype=dtype, device=run.device_name(options))
+    device = run.device_name(options)
     facts = {
         "model_id": name,
         "revision": located.revision,
@@ -48,7 +50,11 @@ def sample_candidates(
         "prompts": dataset.data_id,
         "prompts_digest": dataset.digest,
     }
-    return sample_all(model, models.load_tokenizer(located.folder), dataset.examples, wish, out=out, facts=facts)
+
+    def load() -> "PreTrainedModel":
+        return models.load_policy(located.folder, dtype=dtype, device=device)
+
+    return sample_all(load, models.load_tokenizer(located.folder), dataset.examples, wish, out=out, facts=facts)
 
 
 def first_responses(path: str) -> tuple[Dataset, dict[str, str]]:

@@ -377,7 +377,15 @@ def test_a_policy_is_a_model_of_the_registry_or_a_folder(tmp_path):
     (tuned / "config.json").write_text("{}")
     for name in (tuned, tuned.parent):
         spec = REGISTRY.policy(str(name))
-        assert (spec.model_id, spec.source.folder) == ("my-run-model", tuned.resolve())
+        assert (spec.model_id, spec.source.folder) == ("policy-my-run-model", tuned.resolve())
+
+
+def test_a_policys_folder_may_have_any_name(tmp_path):
+    for name in ("模型", "-" * 90, "x" * 200, "a--b.", "..."):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text("{}")
+        assert REGISTRY.policy(str(folder)).source.folder == folder.resolve()
 
 
 def test_a_noise_model_is_no_policy():

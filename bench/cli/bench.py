@@ -57,8 +57,10 @@ class Executor(StrEnum):
     ray = "ray"
 
 
-def shard_of(text: str) -> tuple[int, int]:
+def shard_of(text: str, executor: Executor) -> tuple[int, int]:
     """Number of a shard, from 1, and how many there are."""
+    if executor is Executor.ray and text != "1/1":
+        raise UsageError("--shard and --executor ray both share the work out: name one")
     found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text, re.ASCII)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise UsageError(f"--shard {text}: must be i/n with i from 1 to n")
@@ -91,11 +93,11 @@ def run(
     from bench.stages import run_subjects
     from bench.store import Store
 
+    spread = Spread(*shard_of(shard, executor), tasks if executor is Executor.ray else 0, address, stall)
     known, subjects = select(registry, pair, study, template)
     known = held_to(known, subjects, frozen)
     dataset = load(data, limit)
     options = Options(dtype.value, device.value, batch_tokens)
-    spread = Spread(*shard_of(shard), tasks if executor is Executor.ray else 0, address, stall)
     outcome = run_subjects(
         known, subjects, dataset, Store(results), options=options, reward=reward.value, spread=spread
     )

@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from bench.schema import Example, UsageError
 
-ALPACA_EVAL, ARENA_HARD = "alpaca-eval", "arena-hard"
-FORMATS = (ALPACA_EVAL, ARENA_HARD)
-
 
 def alpaca_eval(examples: Sequence[Example], texts: Mapping[str, str], *, generator: str) -> bytes:
     """AlpacaEval's model_outputs.json: a list of instruction, output, generator and dataset.

@@ -1,7 +1,7 @@
 """On-policy candidates: several responses of one model to each prompt, the same ones in every run."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +59,7 @@ def sample_prompt(
 
 
 def sample_all(
-    model: PreTrainedModel,
+    load: Callable[[], PreTrainedModel],
     tokenizer: PreTrainedTokenizerFast,
     examples: Sequence[Example],
     wish: Sampling,
@@ -73,7 +73,7 @@ def sample_all(
     prompts with fewer than two others.
 
     Args:
-        model: The policy.
+        load: Gives the policy; not called where every prompt is sampled.
         tokenizer: Its tokenizer, with a chat template.
         examples: The prompts.
         wish: How responses are drawn.
@@ -93,7 +93,7 @@ def sample_all(
     _check_ours(out, note, settings)
     if not out.exists():
         write_json(note, settings)
-        lines = _sample_into(partial, model, tokenizer, examples, wish)
+        lines = _sample_into(partial, load, tokenizer, examples, wish)
         write_whole(out, _encoded(lines if wish.keep_empty else _comparable(lines)))
         partial.unlink()
     return len(examples) - len(list(_whole_lines(out)))
@@ -109,7 +109,7 @@ def _check_ours(out: Path, note: Path, settings: dict) -> None:
 
 def _sample_into(
     partial: Path,
-    model: PreTrainedModel,
+    load: Callable[[], PreTrainedModel],
     tokenizer: PreTrainedTokenizerFast,
     examples: Sequence[Example],
     wish: Sampling,
@@ -120,6 +120,7 @@ def _sample_into(
     write_whole(partial, _encoded(lines))
     done = {line["id"] for line in lines}
     todo = [example for example in examples if example.example_id not in done]
+    model = load() if todo else None
     try:
         with (
             partial.open("ab") as file,

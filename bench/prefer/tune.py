@@ -16,7 +16,6 @@ from bench.scoring.progress import Meter
 from bench.scoring.render import Sequence, Template, render
 
 SIMPO, DPO = "simpo", "dpo"
-LOSSES = (SIMPO, DPO)
 
 CURVE = (
     "step", "epoch", "loss", "chosen_reward", "rejected_reward", "accuracy", "chosen_logp", "rejected_logp",
@@ -36,6 +35,7 @@ class Tuning(NamedTuple):
     """How a policy is tuned."""
 
     loss: str = SIMPO
+    """SIMPO or DPO."""
     beta: float = 10.0
     gamma_ratio: float = 0.3
     """SimPO's target margin over beta."""

@@ -135,14 +135,20 @@ def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool)
 
 
 def _check_weights(spec: ModelSpec, folder: Path) -> None:
-    """Compare weights that just came with the sha256 that the hub promised, which names the file in its cache."""
+    """Compare weights that just came with the sha256 that the hub promised."""
     for path in folder.glob("*.safetensors"):
-        promised = path.resolve().name
-        if re.fullmatch(r"[0-9a-f]{64}", promised) and (got := file_digest(path)) != promised:
+        promised = promised_digest(path)
+        if promised and (got := file_digest(path)) != promised:
             path.resolve().unlink()
             path.unlink()
             words = f"sha256 is {got[:16]}…, the hub promised {promised[:16]}…; fetch it again"
             raise DrsowError(f"{spec.model_id}: {path.name}: {words}")
+
+
+def promised_digest(path: Path) -> str | None:
+    """sha256 by which the hub's cache names a large file, which was compared when it came; None for other files."""
+    name = path.resolve().name
+    return name if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", name) else None
 
 
 @functools.cache

@@ -1,7 +1,10 @@
 """What a pass will cost, before a model is loaded: tokens, operations, seconds."""
 
+import itertools
 import time
 from collections.abc import Sequence as Seq
+
+import numpy as np
 
 from bench.schema import Example
 from bench.scoring import trie
@@ -29,26 +32,13 @@ def unique_bytes(examples: Seq[Example]) -> int:
         ("".join(m.content for m in example.messages).encode(), [text.encode() for _, text in example.responses])
         for example in examples
     )
-    total, before = 0, b""
-    for head, responses in texts:
-        total += len(head) - common_bytes(before, head) + fresh_bytes(sorted(responses))
-        before = head
-    return total
+    return _fresh([head for head, _ in texts]) + sum(_fresh(sorted(responses)) for _, responses in texts)
 
 
-def fresh_bytes(texts: Seq[bytes]) -> int:
+def _fresh(texts: Seq[bytes]) -> int:
     """Bytes of sorted texts, what each shares with the one before it counted once."""
-    pairs = zip([b"", *texts], texts, strict=False)
-    return sum(len(text) - common_bytes(before, text) for before, text in pairs)
-
-
-def common_bytes(one: bytes, other: bytes) -> int:
-    """Length of what both begin with."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
-    return low
+    rows = [np.frombuffer(text, dtype=np.uint8) for text in (b"", *texts)]
+    return sum(len(row) - trie.common_prefix(before, row) for before, row in itertools.pairwise(rows))
 
 
 def tokens_by_bytes(n_bytes: int, n_rows: int, tokens_per_byte: float) -> int:

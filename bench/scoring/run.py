@@ -156,14 +156,11 @@ def score_missing(ready: Ready, store: Store, options: Options, share: Share = W
     score_set = store.score_set(ready.key)
     if score_set.complete:
         return score_set
+    lock = score_set.lock()
     if not share.whole:
-        from bench.scoring.scorer import Scorer
-
         # One whose worker died may be begun again before the dead one has let go.
-        with score_set.lock(f".{float(share.first):.6f}-{float(share.last):.6f}", wait_s=SHARE_WAIT_S):
-            Scorer(ready, options).fill(score_set, share)
-        return score_set
-    with score_set.lock():
+        lock = score_set.lock(f".{float(share.first):.6f}-{float(share.last):.6f}", wait_s=SHARE_WAIT_S)
+    with lock:
         # Another process may have finished it while this one came to the lock.
         if not score_set.complete:
             from bench.scoring.scorer import Scorer

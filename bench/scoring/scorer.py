@@ -80,13 +80,14 @@ class Scorer:
         began = time.monotonic()
         examples = self.ready.work.dataset.examples
         rendered = render(examples, self.tokenizer, self.template)
-        settings = score_set.recorded_settings() or {
-            "batch_tokens": self.options.batch_tokens or BATCH_TOKENS[self.device],
-            "n_threads": torch.get_num_threads(),
-        }
         by_example = group(rendered.sequences)
-        parts = cut_parts(by_example, part_tokens=PART_BUDGETS * settings["batch_tokens"])
         with self._with_others(score_set, share):
+            # The one that begins says for all others how the rows are cut.
+            settings = score_set.recorded_settings() or {
+                "batch_tokens": self.options.batch_tokens or BATCH_TOKENS[self.device],
+                "n_threads": torch.get_num_threads(),
+            }
+            parts = cut_parts(by_example, part_tokens=PART_BUDGETS * settings["batch_tokens"])
             settings = score_set.begin(len(parts), settings, alone=share.whole)
         torch.set_num_threads(settings["n_threads"])
         todo = [index for index in score_set.missing() if index in share.parts(len(parts))]

@@ -48,8 +48,10 @@ def _counts(part: pd.DataFrame) -> tuple[int, int]:
 
 def _shares(name: str, counts: dict[str, tuple[int, int]]) -> list[float]:
     (n_right, n), (other_right, other) = counts[name], counts[SIMILAR]
+    if not n:
+        return [float("nan")] * 6
     found = [n_right / n, *proportion_confint(n_right, n, method="wilson")]
-    if name != DISSIMILAR:
+    if name != DISSIMILAR or not other:
         return [*found, *[float("nan")] * 3]
     limits = confint_proportions_2indep(n_right, n, other_right, other, method="newcomb")
     return [*found, n_right / n - other_right / other, *limits]

@@ -42,7 +42,10 @@ def judge(rewards: pd.DataFrame, texts: Mapping[str, Mapping[str, list[str]]], *
         _win_rate(*(_with_losses(values.get((name, side)), n_empty[side][name]) for side in (BEFORE, AFTER)))
         for name in texts[BEFORE]
     ]
-    sizes = {side: np.array([np.mean([len(t.encode()) for t in r]) for r in texts[side].values()]) for side in sides}
+    sizes = {
+        side: np.array([np.mean([len(t.encode()) for t in texts[side][name]]) for name in texts[BEFORE]])
+        for side in sides
+    }
     counts = [
         *(sum(map(len, texts[side].values())) for side in sides),
         *(sum(n_empty[side].values()) for side in sides),

@@ -39,6 +39,12 @@ def test_a_shard_that_is_none_is_one_line(drsow, tiny_run, tmp_path, text):
     assert done.stderr == f"drsow: --shard {text}: must be i/n with i from 1 to n\n"
 
 
+def test_a_shard_on_ray_is_one_line(drsow, tiny_run, tmp_path):
+    done = drsow(*tiny_run, "--shard=1/2", "--executor=ray", "--results", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "drsow: --shard and --executor ray both share the work out: name one\n"
+
+
 def begin(tiny_run, folder, shard: int, n: int) -> subprocess.Popen:
     command = [COMMAND, *map(str, tiny_run), "--shard", f"{shard}/{n}", "--results", str(folder)]
     return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -20,7 +20,8 @@ def policy(tiny_registry):
 
 
 def sampled(policy, out, prompts=PROMPTS, wish=WISH) -> dict[str, list[str]]:
-    sample_all(*policy, prompts, wish, out=out, facts={"model_id": "tiny"})
+    model, tokenizer = policy
+    sample_all(lambda: model, tokenizer, prompts, wish, out=out, facts={"model_id": "tiny"})
     return {row["id"]: row["candidates"] for row in map(json.loads, out.read_text().splitlines())}
 
 
@@ -83,7 +84,7 @@ def test_other_settings_are_refused_and_the_file_stays(policy, tmp_path):
 def test_a_policy_without_a_chat_template_is_refused_and_nothing_is_written(policy, tiny_registry, tmp_path):
     weak = models.load_tokenizer(tiny_registry / "weak")
     with pytest.raises(UsageError, match="has no chat template"):
-        sample_all(policy[0], weak, PROMPTS, WISH, out=tmp_path / "out.jsonl", facts={})
+        sample_all(lambda: policy[0], weak, PROMPTS, WISH, out=tmp_path / "out.jsonl", facts={})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,3 +109,8 @@ def test_empty_responses_go_unless_they_are_kept(policy, tmp_path, monkeypatch):
     assert dropped == {"0": ["a", "b"], "3": ["d", "e", "f"]}
     kept = sampled(policy, tmp_path / "b", wish=WISH._replace(keep_empty=True))
     assert kept == {"0": ["", "a", "b"], "1": ["", "", "c"], "2": ["", "", ""], "3": ["d", "e", "f"]}
+
+
+def test_a_finished_file_needs_no_model(policy, tmp_path):
+    before = sampled(policy, tmp_path / "a")
+    assert sampled((None, policy[1]), tmp_path / "a") == before

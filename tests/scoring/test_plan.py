@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from perf import workloads
 
+from bench.cli.plan import Gpu
 from bench.data import load_data
 from bench.planning import GATED, MISSING, NO_SPACE, READY, SCORED, Planner, plan_passes, summary
 from bench.registry import load_registry
@@ -66,6 +67,10 @@ def test_bytes_tell_the_tokens_of_rewardbench_within_a_tenth(reward_bench, embed
         guess = plan.tokens_by_bytes(n_bytes, len(dataset.examples), known.model(model_id).tokens_per_byte)
         print(model_id, guess, n_tokens)
         assert guess == pytest.approx(n_tokens, rel=0.1)
+
+
+def test_every_gpu_of_the_command_has_a_rate():
+    assert set(Gpu) == set(plan.GPUS)
 
 
 MODELS = """

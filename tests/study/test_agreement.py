@@ -35,3 +35,10 @@ def test_limits_are_wilsons_and_newcombes():
     assert (row["n_examples"], row["n_excluded"]) == (70, 10)
     assert [row["low"], row["high"]] == pytest.approx([0.6920, 0.8777], abs=2e-3)
     assert [row["difference_low"], row["difference_high"]] == pytest.approx([0.0524, 0.3339], abs=1e-4)
+
+
+def test_a_half_without_a_scored_row_is_missing_not_zero():
+    found = halves([float("nan"), 1.0], [0.1, 0.9])
+    assert found.loc["dissimilar", ["agreement", "low", "difference"]].isna().all()
+    assert found.loc["dissimilar", "n_excluded"] == 1 and found.loc["similar", "agreement"] == 1
+    assert np.isnan(halves([1.0], [0.5]).loc["dissimilar", "agreement"])
