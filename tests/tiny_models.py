@@ -24,7 +24,7 @@ def tiny_model(config: PretrainedConfig, *, seed: int, scale: float = 8.0) -> Pr
     return model.eval()
 
 
-def save_tiny(folder: Path, *, tokenizer: object, seed: int) -> Path:
+def save_tiny(folder: Path, *, tokenizer: object, seed: int, context: int = CONTEXT) -> Path:
     """Write a two-layer Llama with grouped queries, and its tokenizer, as a user's own model folder."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -33,7 +33,7 @@ def save_tiny(folder: Path, *, tokenizer: object, seed: int) -> Path:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
+        max_position_embeddings=context,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
