@@ -1,4 +1,4 @@
-"""Attention over a packed trie, tile by tile, so that what the trie masks away is not computed.
+"""Attention over a packed trie, so that what the trie masks away is not computed: by tiles, on a GPU by blocks.
 
 A tile is a run of queries with the stretches of keys that they may see. Long runs are cut, short subtrees
 stand in one tile; what is left to mask inside a tile is a small dense matrix, made once a step and used by
@@ -11,14 +11,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from bench.scoring import ATTENTION
+from bench.scoring import ATTENTION, flex
+from bench.scoring.device import moved
 from bench.scoring.trie import Step
 
 TILE = 128
 """Queries a tile: a larger one would mask away too much of its own triangle, and of its neighbours' subtrees."""
+
+BLOCKS_ON = {"cuda"}
+"""Devices whose attention is FlexAttention's; a GPU begins a kernel for every tile, and is done with it too soon."""
 
 
 class Tile(NamedTuple):
@@ -77,11 +82,18 @@ def _joined(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
     return tuple(joined)
 
 
+class TileMasks(NamedTuple):
+    """A step's tiles, and an additive mask for each, (queries, keys)."""
+
+    tiles: list[Tile]
+    masks: list[Tensor]
+
+
 @dataclass
 class StepContext:
     """What the layers of one forward pass need to know of the step."""
 
-    tiles: list[Tile]
+    step: Step
     end: Tensor
     """Index after each token's subtree, (n,)."""
     positions: Tensor
@@ -92,41 +104,48 @@ class StepContext:
     """Layer -> keys and values of that trunk, (1, kv_heads, n_before, head_dim) each."""
     kept: dict[int, tuple[Tensor, Tensor]] | None
     """Filled with this step's keys and values behind the trunk's, when the step is a trunk itself."""
-    masks: dict[int | None, list[Tensor | None]] = field(default_factory=dict)
-    """Window -> one additive mask a tile."""
+    masks: dict[tuple[int | None, torch.device], "TileMasks | BlockMask"] = field(default_factory=dict)
+    """Window and device -> what the layers of that window there have to know of who sees whom."""
 
 
 def context(step: Step, *, trunk: "StepContext | None", device: torch.device) -> StepContext:
     """Prepare a step for the layers; `trunk` is the context of the step's parent."""
     n_before = 0 if trunk is None else trunk.n_before + len(trunk.end)
     return StepContext(
-        tiles=tiles(step.end, step.positions),
-        end=torch.from_numpy(step.end).to(device),
-        positions=torch.from_numpy(step.positions).to(device),
+        step=step,
+        end=moved(step.end, device),
+        positions=moved(step.positions, device),
         n_before=n_before,
         trunk=None if trunk is None else trunk.kept,
         kept={} if step.is_trunk else None,
     )
 
 
-def tile_masks(ctx: StepContext, window: int | None, dtype: torch.dtype) -> list[Tensor | None]:
-    """One additive mask a tile, (queries, keys) in the queries' dtype: 0 where visible, -inf elsewhere."""
-    if window in ctx.masks:
-        return ctx.masks[window]
-    device, masks = ctx.end.device, []
-    before = torch.arange(ctx.n_before, device=device)
-    for tile in ctx.tiles:
-        q = torch.arange(tile.low, tile.high, device=device)[:, None]
-        k = torch.cat([torch.arange(low, high, device=device) for low, high in tile.keys])
-        visible = (k <= q) & (q < ctx.end[k])
+def tile_masks(ctx: StepContext, window: int | None, like: Tensor) -> TileMasks:
+    """A step's tiles with their masks, on the device and in the dtype of `like`: 0 where visible, -inf elsewhere."""
+    if (window, like.device) in ctx.masks:
+        return ctx.masks[window, like.device]
+    end, positions = ctx.end.to(like.device), ctx.positions.to(like.device)
+    found, masks = tiles(ctx.step.end, ctx.step.positions), []
+    before = torch.arange(ctx.n_before, device=like.device)
+    for tile in found:
+        q = torch.arange(tile.low, tile.high, device=like.device)[:, None]
+        k = torch.cat([torch.arange(low, high, device=like.device) for low, high in tile.keys])
+        visible = (k <= q) & (q < end[k])
         visible = torch.cat([visible.new_ones(len(q), ctx.n_before), visible], dim=1)
         if window is not None:
-            distance = ctx.positions[q] - torch.cat([before, ctx.positions[k]])
-            visible &= distance < window
-        mask = torch.zeros(visible.shape, dtype=dtype, device=device)
-        masks.append(mask.masked_fill_(~visible, float("-inf")))
-    ctx.masks[window] = masks
-    return masks
+            visible &= positions[q] - torch.cat([before, positions[k]]) < window
+        masks.append(like.new_zeros(visible.shape).masked_fill_(~visible, float("-inf")))
+    ctx.masks[window, like.device] = TileMasks(found, masks)
+    return ctx.masks[window, like.device]
+
+
+def block_mask(ctx: StepContext, window: int | None, device: torch.device) -> BlockMask:
+    """A step's blocks, made on the host once for all layers of a window on a device."""
+    if (window, device) not in ctx.masks:
+        mask = flex.blocks(ctx.step.end, ctx.step.positions, n_before=ctx.n_before, window=window, device=device)
+        ctx.masks[window, device] = mask
+    return ctx.masks[window, device]
 
 
 def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *, step: StepContext, **kwargs):
@@ -151,23 +170,31 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *,
     n = len(step.end)
     key, value = key[:, :, :n], value[:, :, :n]
     key, value = _behind_trunk(step, module.layer_idx, key, value)
-    window = kwargs.get("sliding_window")
+    window, scale = kwargs.get("sliding_window"), kwargs.get("scaling")
     if window is not None and step.n_before + n <= window:
         window = None
-    masks = tile_masks(step, window, query.dtype)
+    if query.device.type in BLOCKS_ON:
+        out = flex.attend(query, key, value, block_mask(step, window, query.device), scale=scale)
+        return out.transpose(1, 2).contiguous(), None
+    return _by_tiles(step, query, key, value, window, scale), None
+
+
+def _by_tiles(
+    step: StepContext, query: Tensor, key: Tensor, value: Tensor, window: int | None, scale: float | None
+) -> Tensor:
     out = query.new_zeros(1, query.shape[2], query.shape[1], query.shape[3])
-    before, groups = step.n_before, query.shape[1] != key.shape[1]
-    for tile, mask in zip(step.tiles, masks, strict=True):
+    groups = query.shape[1] != key.shape[1]
+    for tile, mask in zip(*tile_masks(step, window, query), strict=True):
         result = scaled_dot_product_attention(
             query[:, :, tile.low : tile.high],
-            _gather(key, before, tile.keys),
-            _gather(value, before, tile.keys),
+            _gather(key, step.n_before, tile.keys),
+            _gather(value, step.n_before, tile.keys),
             attn_mask=mask,
-            scale=kwargs.get("scaling"),
+            scale=scale,
             enable_gqa=groups,
         )
         out[:, tile.low : tile.high] = result.transpose(1, 2)
-    return out, None
+    return out
 
 
 def _behind_trunk(step: StepContext, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,11 @@
-"""Which device and dtype a run uses where the user says nothing."""
+"""Which device and dtype a run uses where the user says nothing; how arrays get there."""
 
 import functools
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
 
 @functools.cache
@@ -20,3 +25,11 @@ def default_dtype(device: str) -> str:
 
     capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if capable else "fp32"
+
+
+def moved(array: "np.ndarray", device: "torch.device") -> "torch.Tensor":
+    """An array on a device, without a wait for what runs there."""
+    import torch
+
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)

@@ -1,5 +1,6 @@
 """Packed trie + model -> log-probabilities of every response token."""
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from transformers import PreTrainedModel
 
 from bench.schema import DrsowError
 from bench.scoring import ATTENTION, attention
+from bench.scoring.device import moved
 from bench.scoring.trie import Plan, Step, plan
 
 SHAPE = 64
@@ -29,16 +31,14 @@ def score(model: PreTrainedModel, plan: Plan) -> np.ndarray:
         Nats, (plan.offsets[-1],), float64; sequence i's are out[offsets[i]:offsets[i + 1]].
     """
     out = np.full(int(plan.offsets[-1]), np.nan)
-    for step, logps in run_steps(model, plan.steps):
-        out[step.slots] = logps[step.which]
+    # All steps are begun before the first number is fetched: a GPU never waits for the host.
+    begun = [
+        (step, head_logps(model, hidden, moved(step.targets, hidden.device)))
+        for step, hidden in hidden_steps(model, plan.steps)
+    ]
+    for step, logps in begun:
+        out[step.slots] = logps.cpu().numpy()[step.which]
     return out
-
-
-def run_steps(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, np.ndarray]]:
-    """Run the steps in order; yields each with its targets' log-probabilities in nats, (m,), float64."""
-    for step, hidden in hidden_steps(model, steps):
-        targets = torch.from_numpy(step.targets).to(hidden.device)
-        yield step, head_logps(model, hidden, targets).cpu().numpy()
 
 
 def hidden_steps(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, Tensor]]:
@@ -50,7 +50,7 @@ def hidden_steps(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tupl
         hidden = body(model, step, ctx)
         if step.is_trunk:
             trunks[index] = ctx
-        yield step, hidden[torch.from_numpy(step.predict).to(model.device)]
+        yield step, hidden[moved(step.predict, hidden.device)]
 
 
 def _ancestors(steps: Sequence[Step], index: int) -> Iterator[int]:
@@ -62,7 +62,7 @@ def _ancestors(steps: Sequence[Step], index: int) -> Iterator[int]:
 @torch.inference_mode()
 def body(model: PreTrainedModel, step: Step, ctx: attention.StepContext) -> Tensor:
     """Last hidden states of a step's tokens, (n, hidden)."""
-    ids = torch.from_numpy(step.ids).to(model.device)
+    ids = moved(step.ids, model.device)
     rows = (_padded(ids)[None], _padded(ctx.positions)[None])
     output = model.base_model(input_ids=rows[0], position_ids=rows[1], use_cache=False, step=ctx)
     return output.last_hidden_state[0, : len(ids)]
@@ -113,8 +113,8 @@ def target_logps(
 ) -> Tensor:
     """Log-probability of each target token, logit_target - log sum_j exp(logit_j).
 
-    The sum is of float32 numbers and unshifted, its logarithm and the difference are float64. Rows whose logits are
-    too large or too small for that, over 88 or all under -69, are done again by logsumexp.
+    The sum is of float32 numbers, its logarithm and the difference are float64. On a CPU it is unshifted, and rows
+    whose logits are too large or too small for that, over 88 or all under -69, are done again by logsumexp.
 
     Args:
         head: Weight (vocab, hidden), any float dtype.
@@ -130,15 +130,33 @@ def target_logps(
     hidden, targets = _padded(hidden), _padded(targets)
     own = (hidden.float() * head.weight[targets].float()).sum(dim=1)
     own = rescale(own if head.bias is None else own + head.bias[targets].float()).double()
-    total = torch.zeros_like(own, dtype=torch.float32)
+    total_of = log_totals if hidden.device.type == "cpu" else shifted_log_totals
+    return (own - total_of(head, hidden, rescale=rescale, words=words))[:n_targets]
+
+
+def log_totals(head: torch.nn.Linear, hidden: Tensor, *, rescale: Callable, words: int) -> Tensor:
+    """log sum_j exp(logit_j) of each row, (m,), float64, from unshifted sums; arguments as `target_logps` has them."""
+    total = hidden.new_zeros(len(hidden), dtype=torch.float32)
     for block in logit_blocks(head, hidden, words=words):
         total += rescale(block).exp_().sum(dim=1)
-    logps = own - total.double().log()
+    logs = total.double().log()
     lost = (~torch.isfinite(total) | (total < 1e-30)).nonzero()[:, 0]
     if len(lost):
         logits = torch.cat([rescale(b).clone() for b in logit_blocks(head, hidden[lost], words=words)], dim=1)
-        logps = logps.index_copy_(0, lost, own[lost] - logits.double().logsumexp(dim=1))
-    return logps[:n_targets]
+        logs.index_copy_(0, lost, logits.double().logsumexp(dim=1))
+    return logs
+
+
+def shifted_log_totals(head: torch.nn.Linear, hidden: Tensor, *, rescale: Callable, words: int) -> Tensor:
+    """The same from sums that are shifted by their maximum: no row is looked at, so a GPU goes on without the host."""
+    logsumexp = _fused_logsumexp() if hidden.device.type == "cuda" else torch.logsumexp
+    blocks = logit_blocks(head, hidden, words=words)
+    return torch.stack([logsumexp(rescale(block), 1) for block in blocks]).double().logsumexp(dim=0)
+
+
+@functools.cache
+def _fused_logsumexp() -> Callable:
+    return torch.compile(lambda logits, dim: logits.logsumexp(dim), dynamic=True)
 
 
 def logit_blocks(head: torch.nn.Linear, hidden: Tensor, *, words: int) -> Iterator[Tensor]:

@@ -1,6 +1,7 @@
 """The engine against plain forward passes of models small enough to make here."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from plain import plain_logps
 from tiny_models import tiny_model
 
 from bench.schema import DrsowError
-from bench.scoring import engine, trie
+from bench.scoring import attention, engine, flex, trie
 
 TOLERANCE_NATS = 3e-5
 """A token, in float32."""
@@ -92,6 +93,68 @@ def test_any_budget_gives_the_plain_loops_numbers(name):
         assert_close(engine_logps(model, ids, starts, budget=budget), plain)
 
 
+@pytest.fixture
+def by_blocks(monkeypatch):
+    """Attention as a GPU does it, here; what a GPU compiles runs step by step."""
+    monkeypatch.setattr(attention, "BLOCKS_ON", {"cpu"})
+    monkeypatch.setattr(flex, "_compiled", lambda: flex.flex_attention)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_gpus_blocks_give_the_plain_loops_numbers(name, by_blocks):
+    model = tiny_model(ARCHITECTURES[name], seed=3)
+    ids, starts = conversations(6, seed=0)
+    plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
+    engine.prepare(model)
+    for budget in (7, 150, 8192):
+        assert_close(engine_logps(model, ids, starts, budget=budget), plain)
+
+
+@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("n_before", [0, 70, 256])
+def test_a_block_is_left_out_only_where_nothing_is_visible(n_before, window):
+    ids, starts = conversations(40, seed=2)
+    step = trie.plan(ids, starts, budget=8192).steps[0]
+    n, positions = len(step.ids), step.positions + n_before
+    assert n > 6 * flex.BLOCK
+    found = flex.blocks(step.end, positions, n_before=n_before, window=window, device=torch.device("cpu"))
+    index = np.arange(n)
+    visible = (index <= index[:, None]) & (index[:, None] < step.end)
+    visible = np.concatenate([np.ones((n, n_before), dtype=bool), visible], axis=1)
+    if window is not None:
+        visible &= positions[:, None] - np.concatenate([np.arange(n_before), positions]) < window
+    whole = np.zeros((found.seq_lengths[0], found.seq_lengths[1]), dtype=bool)
+    whole[:n, : n_before + n] = visible
+    by_block = whole.reshape(len(whole) // flex.BLOCK, flex.BLOCK, -1, flex.BLOCK)
+    some, full = by_block.any(axis=(1, 3)), by_block.all(axis=(1, 3))
+    kept = found.to_dense()[0, 0].numpy().astype(bool)
+    assert (kept | ~some).all()
+    assert kept.mean() < 0.7
+    assert full.any() == (n_before == 256 and window is None)
+    listed = found.full_kv_indices[0, 0].numpy(), found.full_kv_num_blocks[0, 0].numpy()
+    inner = len(full) - 1
+    """The last queries are rounded up: a block that is full for them is full for the step."""
+    for row, (order, count) in enumerate(zip(*listed, strict=True)):
+        assert row >= inner or set(order[:count]) == set(np.flatnonzero(full[row]))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="nothing to compile with")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_one_compiled_kernel_does_for_all_lengths(monkeypatch):
+    monkeypatch.setattr(attention, "BLOCKS_ON", {"cpu"})
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model = tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3)
+    cases = [conversations(n, seed=n) for n in (2, 9, 30)]
+    plain = [[plain_logps(model, row, start) for row, start in zip(*case, strict=True)] for case in cases]
+    engine.prepare(model)
+    for case, expected in zip(cases, plain, strict=True):
+        assert_close(engine_logps(model, *case, budget=8192), expected)
+    assert_close(engine_logps(model, *cases[-1], budget=40), plain[-1])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+
+
 def test_order_and_company_do_not_matter(llama):
     ids, starts = conversations(6, seed=1)
     together = engine_logps(llama, ids, starts, budget=8192)
@@ -134,8 +197,10 @@ def test_nothing_to_score_is_an_empty_answer(llama):
     assert engine.score(llama, trie.plan([], [], budget=8)).shape == (0,)
 
 
+@pytest.mark.parametrize("total_of", [engine.log_totals, engine.shifted_log_totals])
 @pytest.mark.parametrize("spread", [1.0, 30.0, 1000.0])
-def test_improbable_targets_keep_their_digits(spread):
+def test_improbable_targets_keep_their_digits(spread, total_of, monkeypatch):
+    monkeypatch.setattr(engine, "log_totals", total_of)
     rng = torch.Generator().manual_seed(0)
     head = torch.nn.Linear(8, 5000, bias=True)
     with torch.no_grad():

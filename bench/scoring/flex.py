@@ -1,0 +1,115 @@
+"""Attention over a packed trie on a GPU: FlexAttention, which never touches a block that the trie masks away.
+
+The blocks come from the trie's `end` array by arithmetic on the host, once a step for all layers; the kernel is
+compiled once for all lengths. Keys of a trunk stand before the step's own.
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.functional import pad
+
+from bench.scoring.device import moved
+
+BLOCK = 128
+"""Queries, and keys, a block."""
+
+
+def blocks(
+    end: np.ndarray, positions: np.ndarray, *, n_before: int, window: int | None, device: torch.device
+) -> BlockMask:
+    """Which keys of a step, and of its trunk, each of its queries may see.
+
+    Args:
+        end: Index after each token's subtree, (n,).
+        positions: Depth of each token, (n,).
+        n_before: Tokens of the trunk; every query sees them.
+        window: A query sees keys of less than this distance; None for all.
+        device: Where the attention runs.
+
+    Returns:
+        A mask of n queries and n_before + n keys, each rounded up to whole blocks; rounding adds queries that see
+        something, so that no number of theirs is not finite, and keys that no query of the step sees.
+    """
+    n, n_queries, n_keys = len(end), _whole(len(end)), _whole(n_before + len(end))
+    first = np.arange(n_keys) - n_before
+    last = first + 1
+    last[:n_before], last[n_before : n_before + n] = n_queries, end
+    depth_q, depth_k = np.zeros(n_queries, dtype=np.int64), np.zeros(n_keys, dtype=np.int64)
+    depth_q[:n], depth_k[n_before : n_before + n], depth_k[:n_before] = positions, positions, np.arange(n_before)
+    some, whole = _kinds(first, last, depth_q, depth_k, window)
+    partial_blocks, whole_blocks = (_listed(x, device) for x in (some & ~whole, whole))
+    return BlockMask.from_kv_blocks(
+        *partial_blocks,
+        *whole_blocks,
+        BLOCK_SIZE=BLOCK,
+        mask_mod=_rule(*(moved(x, device) for x in (first, last, depth_q, depth_k)), window),
+        seq_lengths=(n_queries, n_keys),
+        compute_q_blocks=False,
+    )
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, *, scale: float | None) -> Tensor:
+    """Attention of one layer.
+
+    Args:
+        query: (1, heads, n, head_dim), n at most the mask's queries.
+        key: (1, kv_heads, k, head_dim), k at most the mask's keys.
+        value: (1, kv_heads, k, head_dim).
+        mask: From `blocks`.
+        scale: Of the products of queries and keys; None for 1 / sqrt(head_dim).
+
+    Returns:
+        (1, heads, n, head_dim).
+    """
+    n_queries, n_keys = mask.seq_lengths
+    n = query.shape[2]
+    # One layout, whatever the lengths and the trunk: another one would be compiled anew.
+    query = pad(query, (0, 0, 0, n_queries - n)).contiguous()
+    key, value = (pad(x, (0, 0, 0, n_keys - x.shape[2])).contiguous() for x in (key, value))
+    return _compiled()(query, key, value, block_mask=mask, scale=scale, enable_gqa=True)[:, :, :n]
+
+
+@functools.cache
+def _compiled() -> Callable:
+    return torch.compile(flex_attention, dynamic=True)
+
+
+def _rule(first: Tensor, last: Tensor, depth_q: Tensor, depth_k: Tensor, window: int | None) -> Callable:
+    def visible(_batch, _head, q: Tensor, k: Tensor) -> Tensor:
+        return (first[k] <= q) & (q < last[k])
+
+    def near(_batch, _head, q: Tensor, k: Tensor) -> Tensor:
+        return visible(_batch, _head, q, k) & (depth_q[q] - depth_k[k] < window)
+
+    return visible if window is None else near
+
+
+def _kinds(
+    first: np.ndarray, last: np.ndarray, depth_q: np.ndarray, depth_k: np.ndarray, window: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether a block of queries may see some of a block of keys, and whether it sees all; (queries, keys) each."""
+    low = np.arange(0, len(depth_q), BLOCK)[:, None]
+    first, last, depth_q, depth_k = (x.reshape(-1, BLOCK) for x in (first, last, depth_q, depth_k))
+    some = (first.min(axis=1) < low + BLOCK) & (last.max(axis=1) > low)
+    whole = (first.max(axis=1) <= low) & (last.min(axis=1) >= low + BLOCK)
+    if window is not None:
+        some &= depth_q.min(axis=1)[:, None] - depth_k.max(axis=1) < window
+        whole &= depth_q.max(axis=1)[:, None] - depth_k.min(axis=1) < window
+    return some, whole
+
+
+def _listed(chosen: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+    """How many blocks of keys are chosen for each block of queries, and which, those first; as FlexAttention has it."""
+    order = np.argsort(~chosen, axis=1, kind="stable").astype(np.int32)
+    counts = chosen.sum(axis=1, dtype=np.int32)
+    return moved(counts, device)[None, None], moved(order, device)[None, None]
+
+
+def _whole(n: int) -> int:
+    """A length in whole blocks, two at least: for a single one the kernel would be compiled anew."""
+    return max(2, -(-n // BLOCK)) * BLOCK
