@@ -22,7 +22,7 @@ PIPELINE ?= results/pipeline
 RUN = $(PIPELINE)/run
 SHARDS ?= 20
 
-.PHONY: help bench leaderboard figures tables report pipeline slurm test promises test-slow perf check clean
+.PHONY: help bench leaderboard figures tables report pipeline slurm test promises test-slow perf check audit clean
 
 help: ## list these verbs
 	@awk -F':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ check: $(VENV)/.tested ## style, layers
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports --no-cache
+
+audit: $(VENV)/.installed ## ask the package index whether a pinned version has a known vulnerability (needs a network)
+	@$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt 'pip-audit>=2.9,<3'
+	@$(BIN)/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 clean: ## remove the environment (scores and models stay)
 	rm -rf $(VENV)

@@ -9,6 +9,7 @@ import pandas as pd
 from bench.registry import Pair, Registry
 from bench.schema import DTYPES, Dataset, DrsowError, Example, Message, UsageError
 from bench.scoring import run
+from bench.scoring.fetch import read_ahead
 from bench.store import ScoreSet, Store
 from bench.study.board import Subject, comparison, stored_sets, write_results
 
@@ -159,11 +160,14 @@ def _score_jobs(
         return score_on_ray(works, store.root, options, spread) if works else []
     # Cut over all passes, whichever of them are ready here: every shard cuts alike.
     shares = dict(zip(passes, run.shares(len(passes), shard=spread.shard, n_shards=spread.n_shards), strict=True))
+    todo = {side: job for side, job in jobs.items() if shares[side] and not store.score_set(job.key).complete}
+    after = [job.model.folder for job in todo.values()][1:]
     failures = []
-    for side, job in jobs.items():
+    for side, job in todo.items():
+        if after:
+            read_ahead(after.pop(0))
         try:
-            if shares[side]:
-                run.score_missing(job, store, options, shares[side])
+            run.score_missing(job, store, options, shares[side])
         except DrsowError as error:
             failures.append((f"{side[0]}: {error}", error.code))
     return failures

@@ -22,8 +22,9 @@ from bench.scoring.trie import Step
 TILE = 128
 """Queries a tile: a larger one would mask away too much of its own triangle, and of its neighbours' subtrees."""
 
-BLOCKS_ON = {"cuda"}
-"""Devices whose attention is FlexAttention's; a GPU begins a kernel for every tile, and is done with it too soon."""
+BLOCKS_ON = {("cuda", torch.bfloat16)}
+"""Device and dtype where attention is FlexAttention's: a GPU would begin a kernel for every tile, too short for it.
+Not in float32, which only the precision check takes there: its blocks do not fit every GPU's shared memory."""
 
 
 class Tile(NamedTuple):
@@ -173,7 +174,7 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *,
     window, scale = kwargs.get("sliding_window"), kwargs.get("scaling")
     if window is not None and step.n_before + n <= window:
         window = None
-    if query.device.type in BLOCKS_ON:
+    if (query.device.type, query.dtype) in BLOCKS_ON:
         out = flex.attend(query, key, value, block_mask(step, window, query.device), scale=scale)
         return out.transpose(1, 2).contiguous(), None
     return _by_tiles(step, query, key, value, window, scale), None

@@ -1,5 +1,6 @@
 """Where a model's files are, at which revision; and getting them there. Loads no model."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +24,9 @@ PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 
 CARD = "drsow.json"
 """Written last into a converted folder: without it the folder does not count."""
+
+READ_AHEAD_BYTES = 2**24
+"""Of a model's weights in memory at once while they are read ahead; the system keeps them beyond that as it can."""
 
 
 class Located(NamedTuple):
@@ -59,6 +64,23 @@ def locate(spec: ModelSpec, *, weights: bool = True) -> Located | None:
         case NoiseSource():
             base = locate(spec.files, weights=weights)
             return base and _noisy(base, spec.source)
+
+
+def read_ahead(folder: Path) -> threading.Thread:
+    """Read a model's weights while another one computes, so that they come from memory when it is loaded."""
+
+    def read() -> None:
+        block = bytearray(READ_AHEAD_BYTES)
+        # What cannot be read shows when it is loaded.
+        with contextlib.suppress(OSError):
+            for path in sorted(folder.glob("*.safetensors")):
+                with path.open("rb", buffering=0) as weights:
+                    while weights.readinto(block):
+                        pass
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread
 
 
 def fetch(spec: ModelSpec, *, weights: bool = True) -> Located:

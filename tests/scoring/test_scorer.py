@@ -1,7 +1,9 @@
 """One model's pass: what is too long, not finite or too much for memory; what its files must hold."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from bench import stages
 from bench.registry import load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
-from bench.scoring import models, run
+from bench.scoring import fetch, models, run
 from bench.scoring.render import render
 from bench.scoring.scorer import Scorer, out_of_memory
 from bench.store import Store
@@ -64,6 +66,16 @@ def test_stored_sums_are_the_plain_loops(tiny_registry, tmp_path):
         assert (row["n_tokens"], row["n_bytes"], row["status"]) == (len(logps), sequence.n_bytes, "ok")
     assert info["n_examples"] == len(ROWS)
     assert info["context_tokens"] == CONTEXT
+
+
+def test_the_next_models_weights_are_read_whole_and_a_folder_without_any_is_no_error(tiny_registry, tmp_path):
+    def n_read() -> int:
+        return int(re.search(r"rchar: (\d+)", Path("/proc/self/io").read_text())[1])
+
+    folder, before = tiny_registry / "strong", n_read()
+    fetch.read_ahead(folder).join()
+    assert n_read() - before >= (folder / "model.safetensors").stat().st_size
+    fetch.read_ahead(tmp_path / "none").join()
 
 
 def test_a_row_longer_than_the_context_is_too_long_and_the_others_stay(tiny_registry, tmp_path):
