@@ -174,7 +174,7 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *,
     window, scale = kwargs.get("sliding_window"), kwargs.get("scaling")
     if window is not None and step.n_before + n <= window:
         window = None
-    if (query.device.type, query.dtype) in BLOCKS_ON:
+    if (query.device.type, query.dtype) in BLOCKS_ON and query.shape[-1] >= flex.LEAST_HEAD_DIM:
         out = flex.attend(query, key, value, block_mask(step, window, query.device), scale=scale)
         return out.transpose(1, 2).contiguous(), None
     return _by_tiles(step, query, key, value, window, scale), None

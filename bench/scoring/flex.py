@@ -17,6 +17,8 @@ from bench.scoring.device import moved
 
 BLOCK = 128
 """Queries, and keys, a block."""
+LEAST_HEAD_DIM = 16
+"""Of what a GPU's kernel multiplies."""
 
 
 def blocks(

@@ -97,6 +97,7 @@ def test_any_budget_gives_the_plain_loops_numbers(name):
 def by_blocks(monkeypatch):
     """Attention as a GPU does it, here; what a GPU compiles runs step by step."""
     monkeypatch.setattr(attention, "BLOCKS_ON", {("cpu", torch.float32)})
+    monkeypatch.setattr(flex, "LEAST_HEAD_DIM", 8)
     monkeypatch.setattr(flex, "_compiled", lambda: flex.flex_attention)
 
 
@@ -143,6 +144,7 @@ def test_a_block_is_left_out_only_where_nothing_is_visible(n_before, window):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_one_compiled_kernel_does_for_all_lengths(monkeypatch):
     monkeypatch.setattr(attention, "BLOCKS_ON", {("cpu", torch.float32)})
+    monkeypatch.setattr(flex, "LEAST_HEAD_DIM", 8)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     model = tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3)
