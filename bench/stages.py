@@ -9,7 +9,6 @@ import pandas as pd
 from bench.registry import Pair, Registry
 from bench.schema import DTYPES, Dataset, DrsowError, Example, Message, UsageError
 from bench.scoring import run
-from bench.scoring.fetch import read_ahead
 from bench.store import ScoreSet, Store
 from bench.study.board import Subject, comparison, stored_sets, write_results
 
@@ -164,10 +163,9 @@ def _score_jobs(
     after = [job.model.folder for job in todo.values()][1:]
     failures = []
     for side, job in todo.items():
-        if after:
-            read_ahead(after.pop(0))
+        following = after.pop(0) if after else None
         try:
-            run.score_missing(job, store, options, shares[side])
+            run.score_missing(job, store, options, shares[side], following)
         except DrsowError as error:
             failures.append((f"{side[0]}: {error}", error.code))
     return failures

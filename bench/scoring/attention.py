@@ -174,10 +174,18 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *,
     window, scale = kwargs.get("sliding_window"), kwargs.get("scaling")
     if window is not None and step.n_before + n <= window:
         window = None
-    if (query.device.type, query.dtype) in BLOCKS_ON and query.shape[-1] >= flex.LEAST_HEAD_DIM:
+    if by_blocks(query):
         out = flex.attend(query, key, value, block_mask(step, window, query.device), scale=scale)
         return out.transpose(1, 2).contiguous(), None
     return _by_tiles(step, query, key, value, window, scale), None
+
+
+def by_blocks(query: Tensor) -> bool:
+    """Whether attention of these queries is FlexAttention's."""
+    if (query.device.type, query.dtype) not in BLOCKS_ON or query.shape[-1] < flex.LEAST_HEAD_DIM:
+        return False
+    # Older ones do not multiply bfloat16.
+    return query.device.type != "cuda" or torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
 def _by_tiles(
@@ -204,7 +212,8 @@ def _behind_trunk(step: StepContext, layer: int, key: Tensor, value: Tensor) -> 
         key = torch.cat([step.trunk[layer][0], key], dim=2)
         value = torch.cat([step.trunk[layer][1], value], dim=2)
     if step.kept is not None:
-        step.kept[layer] = (key, value)
+        # Not a view: that would keep the whole of a projection that gives queries, keys and values at once.
+        step.kept[layer] = (key.contiguous(), value.contiguous())
     return key, value
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from bench.entries import ModelSpec
 from bench.schema import UsageError
 from bench.scoring import engine, fetch, models, trie
+from bench.scoring.device import moved
 from bench.scoring.render import Sequence
 from bench.scoring.run import BATCH_TOKENS, PART_BUDGETS, Options, cut_parts, device_name, dtype_name
 
@@ -56,8 +57,10 @@ def _means(model: PreTrainedModel, ids: list[np.ndarray], budget: int, size: int
     """Mean of the hidden states of all tokens but the last, (n, hidden): each is what predicts the next one."""
     plan = trie.plan(ids, [1] * len(ids), budget=budget)
     owner = np.repeat(np.arange(len(ids)), np.diff(plan.offsets))
-    sums = torch.zeros(len(ids), size, dtype=torch.float32, device=model.device)
+    sums = None
     for step, hidden in engine.hidden_steps(model, plan.steps):
-        rows = torch.from_numpy(owner[step.slots]).to(model.device)
-        sums.index_add_(0, rows, hidden.float()[torch.from_numpy(step.which).to(model.device)])
+        if sums is None:
+            sums = torch.zeros(len(ids), size, dtype=torch.float32, device=hidden.device)
+        rows, which = (moved(x, hidden.device) for x in (owner[step.slots], step.which))
+        sums.index_add_(0, rows, hidden.float()[which])
     return sums.cpu().numpy() / np.diff(plan.offsets)[:, None]

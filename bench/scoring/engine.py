@@ -1,6 +1,7 @@
 """Packed trie + model -> log-probabilities of every response token."""
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -15,6 +16,9 @@ from bench.scoring.trie import Plan, Step, plan
 
 SHAPE = 64
 """Every matrix product has a multiple of this many rows: oneDNN makes and keeps 2.5 MB of code for each new number."""
+
+LENGTH_BOUND = {"longrope", "dynamic"}
+"""Kinds of rotary positions that transformers sets for a whole step by its longest sequence."""
 
 HEAD_ROWS, HEAD_WORDS = 4096, 1024
 """Target positions and vocabulary entries of a block of logits on a CPU: a whole step, so weights are cast once."""
@@ -206,18 +210,33 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
     # One fork in a step and one behind a trunk: a model that sees past its own branch agrees on neither.
     rows = [ids[:80], np.concatenate([ids[:72], ids[80:88]])]
     expected = np.concatenate([_own_logps(model, row) for row in rows])
-    finite, gaps = np.isfinite(expected), []
+    finite, plans = np.isfinite(expected), [plan(rows, [1, 1], budget=budget) for budget in (88, 80)]
     try:
+        if kinds := _position_kinds(model.config.to_dict()) & LENGTH_BOUND:
+            raise ValueError(f"its rotary positions ({min(kinds)}) hang on the longest text beside a response")
         model.set_attn_implementation(ATTENTION)
-        for budget in (88, 80):
-            got = score(model, plan(rows, [1, 1], budget=budget))
-            gaps.append(np.abs(got[finite] - expected[finite]).max(initial=0.0))
+        try:
+            found = [score(model, each) for each in plans]
+        except torch._dynamo.exc.TorchDynamoException as error:
+            print(f"FlexAttention does not compile here ({_first_line(error)}): tiles instead", file=sys.stderr)
+            attention.BLOCKS_ON.clear()
+            found = [score(model, each) for each in plans]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DrsowError(f"{_name(model)} is not supported: {str(error).splitlines()[0]}") from error
-    worst = np.max(gaps)
+        raise DrsowError(f"{_name(model)} is not supported: {_first_line(error)}") from error
+    worst = max(np.abs(got[finite] - expected[finite]).max(initial=0.0) for got in found)
     if not worst < (1e-3 if model.dtype == torch.float32 else 1.0):
         raise DrsowError(f"{_name(model)} is not supported: its own forward pass differs by {worst:.3g} nats")
     return model
+
+
+def _position_kinds(config: dict) -> set[str]:
+    """The kinds of rotary positions that a configuration names, at any depth."""
+    inner = [_position_kinds(value) for value in config.values() if isinstance(value, dict)]
+    return {config[key] for key in ("rope_type", "type") if isinstance(config.get(key), str)}.union(*inner)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _name(model: PreTrainedModel) -> str:

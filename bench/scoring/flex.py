@@ -1,7 +1,7 @@
 """Attention over a packed trie on a GPU: FlexAttention, which never touches a block that the trie masks away.
 
-The blocks come from the trie's `end` array by arithmetic on the host, once a step for all layers; the kernel is
-compiled once for all lengths. Keys of a trunk stand before the step's own.
+The blocks come from the trie's `end` array by arithmetic on the host, once a step for all layers. The kernel is
+compiled for a shape of heads, not for a length. Keys of a trunk stand before the step's own.
 """
 
 import functools
@@ -19,6 +19,8 @@ BLOCK = 128
 """Queries, and keys, a block."""
 LEAST_HEAD_DIM = 16
 """Of what a GPU's kernel multiplies."""
+VARIANTS = 256
+"""Kernels that one process may compile: heads, scale, window or none, trunk or none, and device make one each."""
 
 
 def blocks(
@@ -78,7 +80,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, *, scale:
 
 @functools.cache
 def _compiled() -> Callable:
-    return torch.compile(flex_attention, dynamic=True)
+    # Whole or an error: what torch does instead of a kernel holds all scores at once.
+    return torch.compile(flex_attention, dynamic=True, fullgraph=True, recompile_limit=VARIANTS)
 
 
 def _rule(first: Tensor, last: Tensor, depth_q: Tensor, depth_k: Tensor, window: int | None) -> Callable:

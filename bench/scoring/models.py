@@ -4,18 +4,20 @@ import contextlib
 import functools
 import io
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import gguf as gguf_library
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from bench.entries import NoiseSource
 from bench.schema import DrsowError
 from bench.scoring import engine
+from bench.scoring.device import keep_freed_memory
 from bench.scoring.noise import add_noise
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -62,8 +64,11 @@ def load_model(
     Raises:
         DrsowError: its files cannot be read or lack a weight, or the engine does not support it.
     """
-    spread = device == "cuda" and torch.cuda.device_count() > 1
+    keep_freed_memory()
+    spread = device == "cuda" and torch.cuda.device_count() > 1 and not _fits_one_gpu(folder, dtype)
     model = _read(folder, dtype=dtype, device_map="auto" if spread else None, trust_remote_code=trust_remote_code)
+    if any(weight.is_meta for weight in model.parameters()):
+        raise DrsowError(f"{folder}: the GPUs together cannot hold it in {dtype}")
     # Checked before it is broken: rounding moves a broken model's numbers by more than the check allows.
     model = engine.prepare(model if spread else model.to(device))
     if noise is not None and noise.noise > 0:
@@ -74,6 +79,16 @@ def load_model(
             for weight, broken in zip(model.parameters(), exact.parameters(), strict=True):
                 weight.copy_(broken)
     return model
+
+
+def _fits_one_gpu(folder: Path, dtype: torch.dtype) -> bool:
+    """Whether the first GPU holds a model's weights and a fifth of them for its activations."""
+    n_weights = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as weights:
+            n_weights += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    free, _ = torch.cuda.mem_get_info()
+    return 1.2 * n_weights * dtype.itemsize < free
 
 
 def load_policy(folder: Path, *, dtype: torch.dtype, device: str, trust_remote_code: bool = False) -> PreTrainedModel:

@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Sequence as Seq
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -148,8 +149,10 @@ def shares(n_passes: int, *, shard: int, n_shards: int) -> list[Share | None]:
     return [Share(low, high) if low < high else None for low, high in limits]
 
 
-def score_missing(ready: Ready, store: Store, options: Options, share: Share = WHOLE) -> ScoreSet:
-    """The pass's score set: read from the store where it is, scored where it is not.
+def score_missing(
+    ready: Ready, store: Store, options: Options, share: Share = WHOLE, following: Path | None = None
+) -> ScoreSet:
+    """The pass's score set: read from the store where it is, scored where it is not; meanwhile the next model is read.
 
     It is complete, unless `share` is not the whole and others have not done theirs.
     """
@@ -165,7 +168,7 @@ def score_missing(ready: Ready, store: Store, options: Options, share: Share = W
         if not score_set.complete:
             from bench.scoring.scorer import Scorer
 
-            Scorer(ready, options).fill(score_set, share)
+            Scorer(ready, options).fill(score_set, share, following)
     return score_set
 
 

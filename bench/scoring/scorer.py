@@ -6,12 +6,14 @@ import hashlib
 import sys
 import time
 from collections.abc import Sequence as Seq
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from bench.schema import DrsowError, Example, UsageError
 from bench.scoring import engine, models, trie
+from bench.scoring.fetch import read_ahead
 from bench.scoring.noise import noise_of
 from bench.scoring.progress import Meter
 from bench.scoring.render import Rendered, Sequence, Template, render
@@ -72,10 +74,10 @@ class Scorer:
                 raise self._full(error, f"in {dtype or self.ready.key.dtype}") from error
         return self._model
 
-    def fill(self, score_set: ScoreSet, share: Share = WHOLE) -> None:
+    def fill(self, score_set: ScoreSet, share: Share = WHOLE, following: Path | None = None) -> None:
         """Score the missing parts of a share of a set, and finish the set if none is missing then.
 
-        Call it under the set's lock, or the share's.
+        Call it under the set's lock, or the share's. `following`: the folder of the model that comes next.
         """
         began = time.monotonic()
         examples = self.ready.work.dataset.examples
@@ -100,6 +102,10 @@ class Scorer:
                 sequences = [s for i in parts[index] for s in by_example[i]]
                 logps = self.logps(sequences, settings["batch_tokens"], counts)
                 score_set.write_part(index, scores_frame(sequences, logps))
+                if following:
+                    # Not before this model is loaded: both would wait for the disk.
+                    read_ahead(following)
+                    following = None
                 meter.add(rows=len(parts[index]), tokens=tokens[index])
         with self._with_others(score_set, share):
             if share.whole or not (score_set.complete or score_set.missing()):

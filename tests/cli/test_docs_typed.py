@@ -121,6 +121,8 @@ def test_scale(typed):
 
 
 def test_a_judge_of_ones_own(typed, desk):
+    for line in commands("docs/reproduce.md"):
+        typed(line)
     (desk / "OUT").symlink_to(desk / "tuned")
     lines = commands("docs/tune.md")
     assert len(lines) == 3

@@ -12,11 +12,12 @@ import pandas as pd
 from bench.schema import DrsowError
 from perf import checks, report, workloads
 from perf.precision import precision
+from perf.profiling import profiled
 from perf.scaling import scaling
 from perf.timing import apart, contest
 from perf.workloads import Workload
 
-PARTS = ("plain", "customised", "annotate", "packings", "scaling", "precision")
+PARTS = ("plain", "customised", "annotate", "packings", "profile", "scaling", "precision")
 
 
 def main() -> None:
@@ -55,6 +56,9 @@ def _measure(part: str, args: argparse.Namespace) -> None:
             _contest(workloads.annotate(args.prompts), args.out)
         case "packings":
             apart(checks.compare_packings, workloads.plain(1)).to_csv(args.out / "packings.csv", index=False)
+        case "profile":
+            found = [apart(profiled, workloads.plain(1), dtype) for dtype in ("fp32", "bf16")]
+            pd.concat(found).to_csv(args.out / "profile.csv", index=False)
         case "scaling":
             _keep(scaling(1), args.out / "scaling.csv")
         case "precision":

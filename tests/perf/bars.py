@@ -35,6 +35,7 @@ class Measured(NamedTuple):
     equality: pd.DataFrame
     packings: pd.DataFrame
     own_ids: pd.DataFrame
+    profile: pd.DataFrame
     scaling: pd.DataFrame
     precision: pd.DataFrame
 

@@ -70,6 +70,7 @@ def _readme(measured: Measured, found: pd.DataFrame, ran: dict) -> str:
         bars=f"```\n{table(found)}\n```" if len(found) else "none measured",
         times="" if times is None else _markdown(times.reset_index()),
         own_ids=f"\non these rows {own_ids_words(measured.own_ids)}" if len(measured.own_ids) else "",
+        profile=_markdown(measured.profile) if len(measured.profile) else "",
         precision=_markdown(measured.precision) if len(measured.precision) else "",
         unmeasured=f"\nNot measured in this run: {', '.join(missing)}." if missing else "",
     )

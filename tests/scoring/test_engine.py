@@ -112,6 +112,19 @@ def test_a_gpus_blocks_give_the_plain_loops_numbers(name, by_blocks):
         assert_close(engine_logps(model, ids, starts, budget=budget), plain)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without")
+@pytest.mark.parametrize("name", ["Llama, grouped queries", "Mistral, window of 100", "Gemma 3, soft-capped logits"])
+def test_a_gpus_blocks_under_a_long_trunk_give_the_plain_loops_numbers(name, by_blocks):
+    model = tiny_model(ARCHITECTURES[name], seed=5)
+    rng = np.random.default_rng(0)
+    prompt = rng.integers(3, VOCAB, 300)
+    ids = [np.concatenate([prompt, rng.integers(3, VOCAB, n)]) for n in (150, 9, 130, 60, 90)]
+    plain = [plain_logps(model, row, 300) for row in ids]
+    plan = trie.plan(ids, [300] * 5, budget=310)
+    assert any(step.parent >= 0 and len(step.ids) > flex.BLOCK for step in plan.steps)
+    assert_close(engine_logps(engine.prepare(model), ids, [300] * 5, budget=310), plain)
+
+
 @pytest.mark.parametrize("window", [None, 40])
 @pytest.mark.parametrize("n_before", [0, 70, 256])
 def test_a_block_is_left_out_only_where_nothing_is_visible(n_before, window):
@@ -142,7 +155,7 @@ def test_a_block_is_left_out_only_where_nothing_is_visible(n_before, window):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="nothing to compile with")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
-def test_one_compiled_kernel_does_for_all_lengths(monkeypatch):
+def test_compiled_kernels_do_for_all_lengths(monkeypatch):
     monkeypatch.setattr(attention, "BLOCKS_ON", {("cpu", torch.float32)})
     monkeypatch.setattr(flex, "LEAST_HEAD_DIM", 8)
     torch._dynamo.reset()
@@ -153,8 +166,16 @@ def test_one_compiled_kernel_does_for_all_lengths(monkeypatch):
     engine.prepare(model)
     for case, expected in zip(cases, plain, strict=True):
         assert_close(engine_logps(model, *case, budget=8192), expected)
-    assert_close(engine_logps(model, *cases[-1], budget=40), plain[-1])
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+    rng = np.random.default_rng(0)
+    prompt = rng.integers(3, VOCAB, 300)
+    long = [np.concatenate([prompt, rng.integers(3, VOCAB, n)]) for n in (150, 9, 130, 60, 90)]
+    alone = tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3)
+    assert_close(engine_logps(model, long, [300] * 5, budget=310), [plain_logps(alone, row, 300) for row in long])
+    # One for two blocks of each, one for more, one under a trunk.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+    hidden = torch.randn(70, 32)
+    fused = engine._fused_logsumexp()(hidden, 1)
+    torch.testing.assert_close(fused, hidden.logsumexp(1))
 
 
 def test_order_and_company_do_not_matter(llama):
@@ -193,6 +214,19 @@ def test_responses_under_a_long_prompt_stand_on_its_trunk(name, budget):
     plan = trie.plan(ids, [300] * 5, budget=budget)
     assert any(step.is_trunk for step in plan.steps)
     assert_close(engine_logps(engine.prepare(model), ids, [300] * 5, budget=budget), plain)
+
+
+def test_a_kernel_that_does_not_compile_leaves_the_tiles(by_blocks, monkeypatch, capsys):
+    def broken(*_args, **_kwargs):
+        raise torch._dynamo.exc.TorchDynamoException("out of shared memory\nand more")
+
+    monkeypatch.setattr(flex, "_compiled", lambda: broken)
+    model = tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3)
+    ids, starts = conversations(4, seed=3)
+    plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
+    engine.prepare(model)
+    assert capsys.readouterr().err == "FlexAttention does not compile here (out of shared memory): tiles instead\n"
+    assert_close(engine_logps(model, ids, starts, budget=150), plain)
 
 
 def test_nothing_to_score_is_an_empty_answer(llama):
@@ -235,6 +269,10 @@ def test_a_bfloat16_model_stays_near_its_float32_self(llama):
 
 
 UNSUPPORTED = {
+    "Llama, positions that hang on the longest row": (
+        config("Llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}),
+        "dynamic",
+    ),
     "Falcon, whose attention cannot be replaced": (config("Falcon"), "differs by"),
     "StableLM, whose attention hears of no step": (config("StableLm"), "step"),
     "Gemma 2, soft-capped attention": (config("Gemma2", head_dim=8, layer_types=MIXED), "softcap"),
