@@ -223,7 +223,7 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
             found = [score(model, each) for each in plans]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DrsowError(f"{_name(model)} is not supported: {_first_line(error)}") from error
-    worst = max(np.abs(got[finite] - expected[finite]).max(initial=0.0) for got in found)
+    worst = np.max([np.abs(got[finite] - expected[finite]).max(initial=0.0) for got in found])
     if not worst < (1e-3 if model.dtype == torch.float32 else 1.0):
         raise DrsowError(f"{_name(model)} is not supported: its own forward pass differs by {worst:.3g} nats")
     return model

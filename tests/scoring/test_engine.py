@@ -279,6 +279,18 @@ UNSUPPORTED = {
 }
 
 
+def test_a_model_whose_packed_numbers_are_none_is_refused(monkeypatch):
+    packed, whole = [], engine.score
+
+    def score(model, plan):
+        packed.append(whole(model, plan) * (np.nan if packed else 1))
+        return packed[-1]
+
+    monkeypatch.setattr(engine, "score", score)
+    with pytest.raises(DrsowError, match="differs by nan nats"):
+        engine.prepare(tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3))
+
+
 @pytest.mark.parametrize("name", UNSUPPORTED)
 def test_a_model_that_the_engine_would_score_wrongly_is_refused(name):
     shape, words = UNSUPPORTED[name]
