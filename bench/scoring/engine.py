@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from bench.schema import DrsowError
 from bench.scoring import ATTENTION, attention
 from bench.scoring.device import moved
+from bench.scoring.fused import fuse
 from bench.scoring.trie import Plan, Step, plan
 
 SHAPE = 64
@@ -215,6 +216,8 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
         if kinds := _position_kinds(model.config.to_dict()) & LENGTH_BOUND:
             raise ValueError(f"its rotary positions ({min(kinds)}) hang on the longest text beside a response")
         model.set_attn_implementation(ATTENTION)
+        if model.device.type == "cpu":
+            fuse(model)
         try:
             found = [score(model, each) for each in plans]
         except torch._dynamo.exc.TorchDynamoException as error:

@@ -1,6 +1,7 @@
 """The engine against plain forward passes of models small enough to make here."""
 
 import copy
+import functools
 import shutil
 
 import numpy as np
@@ -13,7 +14,7 @@ from plain import plain_logps
 from tiny_models import tiny_model
 
 from bench.schema import DrsowError
-from bench.scoring import attention, engine, flex, trie
+from bench.scoring import attention, engine, flex, fused, trie
 
 TOLERANCE_NATS = 3e-5
 """A token, in float32."""
@@ -227,6 +228,35 @@ def test_a_kernel_that_does_not_compile_leaves_the_tiles(by_blocks, monkeypatch,
     engine.prepare(model)
     assert capsys.readouterr().err == "FlexAttention does not compile here (out of shared memory): tiles instead\n"
     assert_close(engine_logps(model, ids, starts, budget=150), plain)
+
+
+@pytest.mark.parametrize("name", ["Llama, grouped queries", "Gemma 3, soft-capped logits", "Qwen 2, biased queries"])
+def test_gated_layers_in_one_pass_are_nearer_to_float64_than_their_own_pass(name):
+    model = tiny_model(ARCHITECTURES[name], seed=7, scale=4.0).bfloat16()
+    own = model.base_model.layers[0].mlp
+    layer = copy.deepcopy(own)
+    fused.fuse(model)
+    assert all(isinstance(module.mlp.forward, functools.partial) for module in model.base_model.layers)
+    x = torch.randn(1, 192, 32, generator=torch.Generator().manual_seed(1)).bfloat16()
+    with torch.inference_mode():
+        exact = copy.deepcopy(layer).double()(x.double())
+        ours, theirs = ((f(x).double() - exact).abs().mean() for f in (own, layer))
+    assert ours < theirs
+
+
+def test_a_layer_that_only_looks_gated_keeps_its_own_pass():
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate_proj, self.up_proj, self.down_proj = (torch.nn.Linear(64, 64) for _ in range(3))
+            self.act_fn = torch.nn.SiLU()
+
+        def forward(self, x):
+            return self.down_proj(self.act_fn(0.9 * self.gate_proj(x)) * self.up_proj(x))
+
+    layer = Scaled().bfloat16()
+    fused.fuse(layer)
+    assert not isinstance(layer.forward, functools.partial)
 
 
 def test_nothing_to_score_is_an_empty_answer(llama):
