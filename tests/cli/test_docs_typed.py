@@ -5,6 +5,7 @@ A hub on the loopback has a tiny model under every name of the registry, so that
 
 import functools
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -88,11 +89,12 @@ def typed(hub, desk):
 def commands(page: str) -> list[str]:
     """What a page's blocks say to type; a `make` verb as the command that it stands for."""
     lines = [part.strip() for line in blocks(ROOT / page) for part in line.partition(" #")[0].split("&&")]
-    found = []
+    outside = {"ARGS", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"}  # of the `make` that runs the tests
+    names, found = {name: value for name, value in os.environ.items() if name not in outside}, []
     for line in dict.fromkeys(line for line in lines if line and line not in ELSEWHERE):
         if line.startswith("make "):
             dry = ["make", "--no-print-directory", "-n", *shlex.split(line)[1:]]
-            done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True)
+            done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True, env=names)
             found += re.findall(r"^\.venv/bin/(drsow .*?)\s*$", done.stdout, flags=re.M)
         elif re.match(r"(\.venv/bin/)?drsow ", line):
             found.append(line.removeprefix(".venv/bin/"))
