@@ -1,8 +1,7 @@
-"""One scorer on one workload in one dtype, in a process of its own; and all of them in turns."""
+"""One scorer on one workload in one dtype, in a process of its own; and all of them in turns of seconds."""
 
 import itertools
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -12,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from perf.gauge import TokenCount, demand, matmul_rate, peak
+from perf.gauge import TokenCount, demand, peak
 from perf.scorers import DPO, DTYPES, LM_EVAL, OURS, SCORERS, TRANSFORMERS
+from perf.turns import Clock, in_turns
 from perf.workloads import Workload
 
 CONTESTS = {
@@ -41,14 +41,14 @@ class Timing(NamedTuple):
     peak_bytes: int
     """Memory over what the process held with the model loaded."""
     share_of_matmul_rate: float
-    """FLOP of the unique tokens a second, over what a square product in that dtype reaches in the same process."""
+    """FLOP of the unique tokens, over what square products in that dtype would have done in the same seconds."""
 
 
 PERF = (*Timing._fields, "round")
 
 
 def contest(work: Workload, folder: Path) -> Iterator[tuple[pd.DataFrame, dict[tuple, np.ndarray]]]:
-    """Time every scorer of a workload, the order turned round in every second round.
+    """Time the scorers of a workload beside each other, the order of turns reversed in every second round.
 
     Args:
         work: What to score.
@@ -60,11 +60,12 @@ def contest(work: Workload, folder: Path) -> Iterator[tuple[pd.DataFrame, dict[t
     scorers, dtypes = CONTESTS[work.name]
     rows, sums = [], {}
     for turn, dtype in itertools.product(range(1, ROUNDS + 1), dtypes):
-        for scorer in scorers if turn % 2 else scorers[::-1]:
-            timing, sums[scorer, dtype] = apart(timed, scorer, dtype, work, folder)
+        order = scorers if turn % 2 else scorers[::-1]
+        for at, (timing, found) in in_turns(timed, [(scorer, dtype, work, folder) for scorer in order]):
+            sums[order[at], dtype] = found
             rows.append((*timing, turn))
             said = f"{timing.wall_s:.1f} s, {timing.share_of_matmul_rate:.0%} of the matmul rate"
-            print(f"{work.name}, {dtype}, round {turn}: {scorer} {said}", file=sys.stderr)
+            print(f"{work.name}, {dtype}, round {turn}: {order[at]} {said}", file=sys.stderr)
             yield pd.DataFrame(rows, columns=list(PERF)), sums
 
 
@@ -78,15 +79,12 @@ def timed(scorer: str, dtype: str, work: Workload, folder: Path) -> tuple[Timing
         score(shortest_row(work))
     need = demand(model, work)
     count = TokenCount(model)
-    before = matmul_rate(DTYPES[dtype])
-    with peak() as memory:
-        began = time.perf_counter()
+    clock = Clock(DTYPES[dtype])
+    with peak() as memory, clock.running(model):
         sums = score(work)
-        wall_s = time.perf_counter() - began
-    rate = max(before, matmul_rate(DTYPES[dtype]))
-    share = round(need.flop / wall_s / rate, 4)
+    share = round(need.flop / clock.possible_flop, 4)
     facts = (scorer, work.name, dtype, "cpu", len(set(work.rows)), need.unique_tokens, count.n)
-    return Timing(*facts, round(wall_s, 3), memory.n_bytes, share), sums
+    return Timing(*facts, round(clock.wall_s, 3), memory.n_bytes, share), sums
 
 
 def shortest_row(work: Workload) -> Workload:
