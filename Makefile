@@ -63,7 +63,7 @@ promises: $(VENV)/.tested ## run every test that docs/promises.md names
 test-slow: $(VENV)/.tested ## run the tests that take longer
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
-perf: $(VENV)/.perf ## measure speed, memory and precision against the peers (most of an hour; needs DRSOW_REWARDBENCH)
+perf: $(VENV)/.perf ## measure speed, memory and precision against the peers (two hours; needs DRSOW_REWARDBENCH)
 	@PYTHONPATH=tests $(BIN)/python -m perf $(ARGS)
 
 check: $(VENV)/.tested ## style, layers

@@ -85,6 +85,7 @@ def drsow(folder: Path, *args: str) -> tuple[str, dict]:
     return done.stdout, json.loads(done.stderr.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_planted_effect_is_found_drawn_chosen_from_and_redrawn_to_the_byte(tmp_path):
     results = write_world(tmp_path, sizes=SMALL, effect=0.05, seed=1)
     drsow(tmp_path, "leaderboard")
