@@ -5,7 +5,7 @@ import time
 
 import pytest
 import torch
-from perf import turns
+from perf import gauge, turns
 from torch import nn
 
 PIECES = 4
@@ -28,7 +28,7 @@ class Model(nn.Module):
 
 def work(piece_s: float) -> tuple[list[tuple[float, float]], float]:
     """Begin and end of each piece after a forward pass, and what the clock counted."""
-    turns.TURN_S, turns.matmul_rate = 0, lambda dtype: 1.0
+    turns.TURN_S, gauge.SIDE = 0, 64
     model, clock, spans = Model(), turns.Clock(torch.float32), []
     with clock.running(model):
         for _ in range(PIECES):
@@ -47,6 +47,21 @@ def test_two_scorers_alternate_and_each_clock_counts_its_own_turns():
     for own, counted in found.values():
         spent = sum(ended - began for began, ended in own)
         assert spent <= counted < spent + 0.1
+
+
+def passes(n: int) -> tuple[int, int]:
+    """Memory that nothing but a clock took, and that of one cube."""
+    turns.TURN_S = 0
+    model, clock = Model(), turns.Clock(torch.float32)
+    with gauge.peak() as memory, clock.running(model):
+        for _ in range(n):
+            model(torch.tensor([0]))
+    return memory.n_bytes, 4 * gauge.SIDE**2
+
+
+def test_memory_is_not_that_of_the_clock():
+    for _, (n_bytes, cube) in turns.in_turns(passes, [(3,), (3,)]):
+        assert n_bytes < cube / 4
 
 
 def test_one_that_fails_is_an_error_and_the_other_ends():

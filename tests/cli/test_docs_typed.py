@@ -89,7 +89,7 @@ def typed(hub, desk):
 def commands(page: str) -> list[str]:
     """What a page's blocks say to type; a `make` verb as the command that it stands for."""
     lines = [part.strip() for line in blocks(ROOT / page) for part in line.partition(" #")[0].split("&&")]
-    outside = {"ARGS", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"}  # of the `make` that runs the tests
+    outside = {"ARGS", "MAKEFLAGS", "MFLAGS"}  # of the `make` that runs the tests
     names, found = {name: value for name, value in os.environ.items() if name not in outside}, []
     for line in dict.fromkeys(line for line in lines if line and line not in ELSEWHERE):
         if line.startswith("make "):

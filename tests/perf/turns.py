@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from perf.gauge import matmul_rate
+from perf.gauge import Cube
 
 TURN_S = 5
 LONGEST_WAIT_S = 1800
@@ -92,7 +92,7 @@ class Clock:
 
     def __init__(self, dtype: torch.dtype) -> None:
         """Stands still."""
-        self._dtype = dtype
+        self._cube = Cube(dtype)
         self.wall_s = 0.0
         self.possible_flop = 0.0
         """Seconds of each turn, times the matmul rate at its beginning."""
@@ -109,7 +109,7 @@ class Clock:
             hook.remove()
 
     def _begin(self) -> None:
-        self._rate = matmul_rate(self._dtype)
+        self._rate = self._cube.rate()
         self._began = time.perf_counter()
 
     def _end(self) -> None:
