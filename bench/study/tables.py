@@ -81,7 +81,7 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
     percents |= {_column(section): _column(section) for section in SECTIONS}
     frame = frame.assign(
         gap_points=board["gap_points"],
-        **{f"{name}_percent": (100 * board[column]).round(2) for name, column in percents.items()},
+        **{f"{name}_percent": 100 * board[column] for name, column in percents.items()},
         n_examples=board["n_examples"],
         n_excluded=board["n_excluded"],
         cost_flop=board["cost_flop"],
@@ -179,10 +179,10 @@ def _measured(accuracy: pd.DataFrame) -> pd.DataFrame:
     """One row a pair: score with its interval and sections in percent, coverage."""
     tops = accuracy[accuracy["level"] != "subset"]
     wide = tops.pivot(index="pair_id", columns="name", values="accuracy").reindex(columns=list(_SCORES))
-    percents = (100 * wide).round(2).rename(columns=lambda name: f"{_column(name)}_percent")
+    percents = (100 * wide).rename(columns=lambda name: f"{_column(name)}_percent")
     overall = tops[tops["level"] == "overall"].set_index("pair_id")
     frame = overall[["n_examples", "n_excluded"]].join(percents, validate="one_to_one")
-    limits = {f"score_{end}_percent": (100 * overall[end]).round(2) for end in ("low", "high")}
+    limits = {f"score_{end}_percent": 100 * overall[end] for end in ("low", "high")}
     return frame.assign(**limits).reset_index()
 
 

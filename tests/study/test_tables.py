@@ -104,6 +104,13 @@ def test_the_leaderboard_has_intervals_and_a_dash_for_what_is_not_ranked():
     assert cells["TFLOP a row"].tolist() == ["2.50", "–"]
 
 
+def test_a_number_is_rounded_once():
+    shares = {"score": 0.40552, "score_low": 0.30552, "chat": 0.20552}
+    cells = leaderboard_table(board().assign(**shares), provenance="").cells
+    assert cells.loc[0, "Score"].startswith("40.6 [30.6, ")
+    assert cells.loc[0, "Chat"] == "20.6"
+
+
 def test_the_leaderboards_frame_holds_numbers():
     frame = leaderboard_table(board(), provenance="").frame
     assert frame["score_percent"].tolist() == [75.12, 60.0]
