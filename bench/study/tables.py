@@ -65,7 +65,10 @@ def rewardbench_table(runs: Mapping[str, pd.DataFrame], references: pd.DataFrame
     cells = pd.DataFrame({"Pair": frame["pair_id"], "System": frame["system"]})
     cells = cells.assign(**_score_cells(frame), Prompts=_counts(frame["n_examples"]))
     cells = cells.assign(**{"Left out": _counts(frame["n_excluded"]), "Source": frame["source"]})
-    note = f"Percent, 95% intervals. Reward: {_one(pd.concat(runs.values())['reward'])}. {provenance}"
+    note = (
+        "Percent, 95% intervals from the counts (Wilson's, combined by MOVER). "
+        f"Reward: {_one(pd.concat(runs.values())['reward'])}. {provenance}"
+    )
     return Table("RewardBench", frame.astype({"n_examples": "Int64", "n_excluded": "Int64"}), cells, note)
 
 
@@ -97,7 +100,7 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
     cells = cells.assign(**{"Left out": _counts(numbers["n_excluded"])})
     cells = cells.assign(**{"TFLOP a row": _numbers(numbers["cost_flop"] / 1e12, 2)})
     note = (
-        "Scores in percent, gaps in the unit of their board, 95% intervals over prompts; "
+        "Scores in percent, gaps in the unit of their board, 95% bootstrap intervals over prompts; "
         "a pair with rows left out is not ranked. "
         f"Reward: {_one(board['reward'])}. {provenance}"
     )
