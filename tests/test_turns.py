@@ -1,71 +1,75 @@
 """Scorers that take turns in the measurement of speed."""
 
 import itertools
+import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from perf import gauge, turns
-from torch import nn
 
-PIECES = 4
-
-
-class Model(nn.Module):
-    """An embedding."""
-
-    def __init__(self) -> None:
-        """One entry."""
-        super().__init__()
-        self.table = nn.Embedding(1, 1)
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.table
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.table(ids)
+TURN_S = 0.3
 
 
-def work(piece_s: float) -> tuple[list[tuple[float, float]], float]:
-    """Begin and end of each piece after a forward pass, and what the clock counted."""
-    turns.TURN_S, gauge.SIDE = 0, 64
-    model, clock, spans = Model(), turns.Clock(torch.float32), []
-    with clock.running(model):
-        for _ in range(PIECES):
-            model(torch.tensor([0]))
-            began = time.monotonic()
-            time.sleep(piece_s)
-            spans.append((began, time.monotonic()))
-    return spans, clock.wall_s
+@pytest.fixture(autouse=True)
+def short_turns(monkeypatch):
+    monkeypatch.setattr(turns, "TURN_S", TURN_S)
+    monkeypatch.setattr(gauge, "SIDE", 64)
 
 
-def test_two_scorers_alternate_and_each_clock_counts_its_own_turns():
-    found = dict(turns.in_turns(work, [(0.1,), (0.3,)]))
-    spans = sorted((began, ended, at) for at in found for began, ended in found[at][0])
-    assert [at for *_, at in spans] == [0, 1] * PIECES
-    assert all(ended <= began for (_, ended, _), (began, *_) in itertools.pairwise(spans))
-    for own, counted in found.values():
-        spent = sum(ended - began for began, ended in own)
-        assert spent <= counted < spent + 0.1
+def ticks(run_s: float) -> tuple[list[float], float]:
+    """Moments at which either of two threads ran, until they ran for so long; and what the clock counted."""
+    seen: list[float] = []
+    end = threading.Event()
+
+    def beat() -> None:
+        while not end.is_set():
+            seen.append(time.monotonic())
+            time.sleep(0.002)
+
+    with turns.spent() as spent:
+        beating = threading.Thread(target=beat, daemon=True)
+        beating.start()
+        while turns._read()[0] < run_s:
+            seen.append(time.monotonic())
+            time.sleep(0.002)
+        end.set()
+        beating.join()
+    return sorted(seen), spent.wall_s
 
 
-def passes(n: int) -> tuple[int, int]:
-    """Memory that nothing but a clock took, and that of one cube."""
-    turns.TURN_S = 0
-    model, clock = Model(), turns.Clock(torch.float32)
-    with gauge.peak() as memory, clock.running(model):
-        for _ in range(n):
-            model(torch.tensor([0]))
-    return memory.n_bytes, 4 * gauge.SIDE**2
+def spans(seen: list[float]) -> list[tuple[float, float]]:
+    """Begin and end of each stretch without a pause of half a turn."""
+    cuts = np.flatnonzero(np.diff(seen) > TURN_S / 2)
+    return [(seen[a], seen[b]) for a, b in zip([0, *(cuts + 1)], [*cuts, len(seen) - 1], strict=True)]
 
 
-def test_memory_is_not_that_of_the_clock():
-    for _, (n_bytes, cube) in turns.in_turns(passes, [(3,), (3,)]):
-        assert n_bytes < cube / 4
+def test_one_scorer_runs_at_a_time_and_each_clock_counts_its_own_turns():
+    found = dict(turns.in_turns(ticks, [(1.0,), (1.5,)], dtype=torch.float32))
+    runs = sorted((began, ended, at) for at, (seen, _) in found.items() for began, ended in spans(seen))
+    assert [at for *_, at in runs][:6] in ([0, 1] * 3, [1, 0] * 3)
+    assert all(ended <= began for (_, ended, _), (began, *_) in itertools.pairwise(runs))
+    for seen, counted in found.values():
+        assert counted == pytest.approx(sum(ended - began for began, ended in spans(seen)), abs=0.15)
+
+
+def possible(run_s: float) -> tuple[float, float]:
+    with turns.spent() as spent:
+        ticks(run_s)
+    return spent.wall_s, spent.possible_flop
+
+
+def test_what_was_possible_is_the_rate_of_each_turn_times_its_seconds(monkeypatch):
+    rates = itertools.cycle([1e9, 1e9, 3e9, 3e9])
+    monkeypatch.setattr(gauge.Cube, "rate", lambda self: next(rates))
+    for _, (wall_s, flop) in turns.in_turns(possible, [(1.2,), (1.2,)], dtype=torch.float32):
+        # Turns of one rate and of the other take turns themselves; the first and the last are cut.
+        assert 1.5e9 < flop / wall_s < 2.5e9
 
 
 def test_one_that_fails_is_an_error_and_the_other_ends():
     began = time.monotonic()
     with pytest.raises(TypeError):
-        list(turns.in_turns(work, [("no number",), (0.1,)]))
+        list(turns.in_turns(ticks, [("no number",), (0.1,)], dtype=torch.float32))
     assert time.monotonic() - began < 60

@@ -44,7 +44,7 @@ def demand(model: PreTrainedModel, work: Workload) -> Demand:
 
 
 class Cube:
-    """Square matrices in a dtype; they stay in memory, so that no later measurement of memory counts them."""
+    """Square matrices in a dtype, to be multiplied now and then."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         """Multiply once, so that the library has what it needs."""

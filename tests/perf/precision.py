@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.scoring import engine
+from bench.scoring.head import rescaled
 from perf.scorers import OURS, SCORERS
 from perf.timing import apart
 from perf.workloads import STRONG, WEAK, Workload, folder, plain
@@ -73,7 +74,7 @@ def bf16_logps(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tenso
         Nats, (m,), float32.
     """
     parts = [
-        engine.rescaled(model, model.get_output_embeddings()(h)).float().log_softmax(dim=-1).gather(1, t[:, None])
+        rescaled(model, model.get_output_embeddings()(h)).float().log_softmax(dim=-1).gather(1, t[:, None])
         for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
     ]
     return torch.cat(parts)[:, 0] if parts else hidden.new_empty(0, dtype=torch.float32)

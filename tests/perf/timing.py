@@ -13,7 +13,7 @@ import pandas as pd
 
 from perf.gauge import TokenCount, demand, peak
 from perf.scorers import DPO, DTYPES, LM_EVAL, OURS, SCORERS, TRANSFORMERS
-from perf.turns import Clock, in_turns
+from perf.turns import in_turns, spent
 from perf.workloads import Workload
 
 CONTESTS = {
@@ -61,7 +61,8 @@ def contest(work: Workload, folder: Path) -> Iterator[tuple[pd.DataFrame, dict[t
     rows, sums = [], {}
     for turn, dtype in itertools.product(range(1, ROUNDS + 1), dtypes):
         order = scorers if turn % 2 else scorers[::-1]
-        for at, (timing, found) in in_turns(timed, [(scorer, dtype, work, folder) for scorer in order]):
+        calls = [(scorer, dtype, work, folder) for scorer in order]
+        for at, (timing, found) in in_turns(timed, calls, dtype=DTYPES[dtype]):
             sums[order[at], dtype] = found
             rows.append((*timing, turn))
             said = f"{timing.wall_s:.1f} s, {timing.share_of_matmul_rate:.0%} of the matmul rate"
@@ -79,8 +80,7 @@ def timed(scorer: str, dtype: str, work: Workload, folder: Path) -> tuple[Timing
         score(shortest_row(work))
     need = demand(model, work)
     count = TokenCount(model)
-    clock = Clock(DTYPES[dtype])
-    with peak() as memory, clock.running(model):
+    with peak() as memory, spent() as clock:
         sums = score(work)
     share = round(need.flop / clock.possible_flop, 4)
     facts = (scorer, work.name, dtype, "cpu", len(set(work.rows)), need.unique_tokens, count.n)

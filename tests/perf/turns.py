@@ -1,128 +1,109 @@
 """Scorers in processes of their own that take turns of seconds: what slows a machine for a while slows all of them.
 
-A scorer passes its turn on before a forward pass, and its clock stands still until the turn comes back.
+Whoever is not at turn is stopped by the system, with all its threads, wherever it is.
 """
 
+import os
+import signal
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from perf.gauge import Cube
 
 TURN_S = 5
-LONGEST_WAIT_S = 1800
-"""For a turn: a process that died never passes it on."""
+
+_mine: Sequence[float] = ()
+"""In a process that takes turns: seconds and possible FLOP of its earlier turns, when this one began, its matmul rate.
+Written while the process is stopped."""
 
 
-class Turns:
-    """Which of some processes runs; the others wait."""
+class Spent:
+    """Turns of this process between two moments, filled in at the second one."""
 
-    def __init__(self, n: int) -> None:
-        """All wait until the first one is woken."""
-        context = get_context("spawn")
-        self.woken, self.running = [context.Semaphore(0) for _ in range(n)], context.Array("b", [1] * n)
-
-    def wait(self, me: int) -> None:
-        """Until the turn comes."""
-        if not self.woken[me].acquire(timeout=LONGEST_WAIT_S):
-            raise RuntimeError("another scorer kept its turn")
-
-    def pass_on(self, me: int) -> None:
-        """Wake the next one that still runs, which may be this one."""
-        n = len(self.running)
-        for other in ((me + step) % n for step in range(1, n + 1)):
-            if self.running[other]:
-                self.woken[other].release()
-                return
-
-    def leave(self, me: int) -> None:
-        """Be passed over from now on."""
-        self.running[me] = 0
-        self.pass_on(me)
+    wall_s = 0.0
+    possible_flop = 0.0
+    """Seconds of each turn, times the matmul rate at its beginning."""
 
 
-_mine: tuple[Turns, int] | None = None
-"""In a process that takes turns: with whom, and which one it is."""
+@contextmanager
+def spent() -> Iterator[Spent]:
+    """Count the turns of this process while something runs."""
+    found, (began_s, began_flop) = Spent(), _read()
+    yield found
+    ended_s, ended_flop = _read()
+    found.wall_s, found.possible_flop = ended_s - began_s, ended_flop - began_flop
 
 
-def _join(turns: Turns, me: int) -> None:
+def _read() -> tuple[float, float]:
+    while True:
+        before, now = tuple(_mine), time.monotonic()
+        # Otherwise a turn ended in between.
+        if tuple(_mine) == before:
+            ran_s, flop, since, rate = before
+            return ran_s + now - since, flop + (now - since) * rate
+
+
+def _join(mine: Sequence[float]) -> None:
     global _mine
-    _mine = (turns, me)
+    _mine = mine
 
 
-def _in_turn(function: Callable[..., Any], *args: Any) -> Any:
-    turns, me = _mine
-    turns.wait(me)
-    try:
-        return function(*args)
-    finally:
-        turns.leave(me)
+class _Scorer(NamedTuple):
+    pid: int
+    turns: Any
+    """What the process reads as _mine."""
+    future: Future
+
+    def take_turn(self, rate: float) -> bool:
+        """Let the process run for TURN_S; whether it has ended."""
+        self.turns[2:] = began, _ = time.monotonic(), rate
+        os.kill(self.pid, signal.SIGCONT)
+        ended = bool(wait([self.future], timeout=TURN_S).done)
+        if not ended:
+            os.kill(self.pid, signal.SIGSTOP)
+            ran_s = time.monotonic() - began
+            self.turns[0] += ran_s
+            self.turns[1] += ran_s * rate
+        return ended
 
 
-def in_turns(function: Callable[..., Any], calls: list[tuple]) -> Iterator[tuple[int, Any]]:
+def in_turns(function: Callable[..., Any], calls: Sequence[tuple], *, dtype: torch.dtype) -> Iterator[tuple[int, Any]]:
     """Call a function once for each tuple of arguments, each in a fresh process; gives number and result as they end.
 
-    The function makes its first turn last until a `Clock` of its passes it on.
+    Args:
+        function: Called in turns from its first line on; `spent` tells it what is its own.
+        calls: Arguments, a tuple a process.
+        dtype: Of the products that tell the machine's rate, before each turn.
     """
-    turns = Turns(len(calls))
+    cube = Cube(dtype)
     with ExitStack() as stack:
-        pools = [
-            stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), _join, (turns, me)))
-            for me in range(len(calls))
-        ]
-        # Nobody is still importing when the first one begins.
-        for pool in pools:
-            pool.submit(time.sleep, 0).result()
-        futures = {
-            pool.submit(_in_turn, function, *args): at for at, (pool, args) in enumerate(zip(pools, calls, strict=True))
-        }
-        turns.woken[0].release()
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-
-
-class Clock:
-    """Seconds that a scorer ran, its turns alone, and what a square product would have reached in them."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        """Stands still."""
-        self._cube = Cube(dtype)
-        self.wall_s = 0.0
-        self.possible_flop = 0.0
-        """Seconds of each turn, times the matmul rate at its beginning."""
-
-    @contextmanager
-    def running(self, model: nn.Module) -> Iterator[None]:
-        """Run, but for the turns of others, which come before a forward pass of the model."""
-        hook = model.get_input_embeddings().register_forward_pre_hook(lambda *_: self._tick())
-        self._begin()
+        scorers = [_stopped(stack, function, args) for args in calls]
+        waiting = deque(enumerate(scorers))
         try:
-            yield
-            self._end()
+            while waiting:
+                at, scorer = waiting.popleft()
+                if scorer.take_turn(cube.rate()):
+                    yield at, scorer.future.result()
+                else:
+                    waiting.append((at, scorer))
         finally:
-            hook.remove()
+            for scorer in scorers:
+                with suppress(ProcessLookupError):
+                    os.kill(scorer.pid, signal.SIGCONT)
 
-    def _begin(self) -> None:
-        self._rate = self._cube.rate()
-        self._began = time.perf_counter()
 
-    def _end(self) -> None:
-        spent_s = time.perf_counter() - self._began
-        self.wall_s += spent_s
-        self.possible_flop += spent_s * self._rate
-
-    def _tick(self) -> None:
-        if time.perf_counter() - self._began < TURN_S:
-            return
-        self._end()
-        if _mine:
-            turns, me = _mine
-            turns.pass_on(me)
-            turns.wait(me)
-        self._begin()
+def _stopped(stack: ExitStack, function: Callable[..., Any], args: tuple) -> _Scorer:
+    """A process that will call the function at its first turn."""
+    context = get_context("spawn")
+    turns = context.Array("d", 4, lock=False)
+    pool = stack.enter_context(ProcessPoolExecutor(1, context, _join, (turns,)))
+    pid = pool.submit(os.getpid).result()
+    os.kill(pid, signal.SIGSTOP)
+    return _Scorer(pid, turns, pool.submit(function, *args))

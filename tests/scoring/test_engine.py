@@ -3,6 +3,7 @@
 import copy
 import functools
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tiny_models import tiny_model
 
 from bench.schema import DrsowError
 from bench.scoring import attention, engine, flex, fused, trie
+from bench.scoring import head as heads
 
 TOLERANCE_NATS = 3e-5
 """A token, in float32."""
@@ -159,6 +161,8 @@ def test_a_block_is_left_out_only_where_nothing_is_visible(n_before, window):
 def test_compiled_kernels_do_for_all_lengths(monkeypatch):
     monkeypatch.setattr(attention, "BLOCKS_ON", {("cpu", torch.float32)})
     monkeypatch.setattr(flex, "LEAST_HEAD_DIM", 8)
+    # As on a GPU: steps in turn, all in one thread.
+    monkeypatch.setattr(engine, "_side_by_side", engine._in_turn)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     model = tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3)
@@ -175,7 +179,7 @@ def test_compiled_kernels_do_for_all_lengths(monkeypatch):
     # One for two blocks of each, one for more, one under a trunk.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
     hidden = torch.randn(70, 32)
-    fused = engine._fused_logsumexp()(hidden, 1)
+    fused = heads._fused_logsumexp()(hidden, 1)
     torch.testing.assert_close(fused, hidden.logsumexp(1))
 
 
@@ -259,14 +263,51 @@ def test_a_layer_that_only_looks_gated_keeps_its_own_pass():
     assert not isinstance(layer.forward, functools.partial)
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_steps_side_by_side_give_the_bits_of_steps_in_turn(llama, two_threads):
+    ids, starts = conversations(12, seed=4)
+    plan = trie.plan(ids, starts, budget=48)
+    assert {step.is_trunk for step in plan.steps} == {True, False}
+    beside = [hidden for _, hidden in engine._side_by_side(llama, plan.steps)]
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    for (_, alone), hidden in zip(engine._in_turn(llama, plan.steps), beside, strict=True):
+        assert torch.equal(alone, hidden)
+
+
+def test_a_step_that_fails_beside_another_stops_all_and_gives_the_threads_back(llama, two_threads, monkeypatch):
+    ids, starts = conversations(12, seed=4)
+    plan, begun, body = trie.plan(ids, starts, budget=48), [], engine.body
+
+    def failing(model, step, ctx):
+        begun.append(step)
+        if step is plan.steps[2]:
+            raise RuntimeError("can't allocate memory")
+        time.sleep(0.02)
+        return body(model, step, ctx)
+
+    monkeypatch.setattr(engine, "body", failing)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        engine.score(llama, plan)
+    assert torch.get_num_threads() == 2
+    assert len(begun) < len(plan.steps)
+
+
 def test_nothing_to_score_is_an_empty_answer(llama):
     assert engine.score(llama, trie.plan([], [], budget=8)).shape == (0,)
 
 
-@pytest.mark.parametrize("total_of", [engine.log_totals, engine.shifted_log_totals])
+@pytest.mark.parametrize("total_of", [heads.log_totals, heads.shifted_log_totals])
 @pytest.mark.parametrize("spread", [1.0, 30.0, 1000.0])
 def test_improbable_targets_keep_their_digits(spread, total_of, monkeypatch):
-    monkeypatch.setattr(engine, "log_totals", total_of)
+    monkeypatch.setattr(heads, "log_totals", total_of)
     rng = torch.Generator().manual_seed(0)
     head = torch.nn.Linear(8, 5000, bias=True)
     with torch.no_grad():
@@ -274,7 +315,7 @@ def test_improbable_targets_keep_their_digits(spread, total_of, monkeypatch):
         head.bias.copy_(torch.randn(5000, generator=rng) * spread)
     hidden, targets = torch.randn(40, 8, generator=rng), torch.randint(0, 5000, (40,), generator=rng)
     with torch.inference_mode():
-        got = engine.target_logps(head, hidden, targets, rescale=lambda x: x, words=1024)
+        got = heads.target_logps(head, hidden, targets, rescale=lambda x: x, words=1024)
         logits = hidden.double() @ head.weight.double().T + head.bias.double()
     exact = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
     assert (exact.min() < -88) == (spread > 1)
@@ -285,7 +326,7 @@ def test_a_bfloat16_head_loses_nothing_beyond_its_inputs():
     rng = torch.Generator().manual_seed(0)
     hidden = torch.randn(30, 64, generator=rng).bfloat16()
     weight = torch.randn(700, 64, generator=rng).bfloat16()
-    got = engine.float32_product(hidden.float(), weight)
+    got = heads.float32_product(hidden.float(), weight)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.double(), hidden.double() @ weight.double().T, rtol=1e-6, atol=1e-5)
 
