@@ -19,8 +19,14 @@ from bench.scoring import ATTENTION, flex
 from bench.scoring.device import moved
 from bench.scoring.trie import Step
 
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""Softmax attention, and the logarithm of each query's sum over its keys, (1, heads, n), float32."""
+
 TILE = 128
 """Queries a tile: a larger one would mask away too much of its own triangle, and of its neighbours' subtrees."""
+
+LONG_TRUNK = 256
+"""Keys of a trunk from which on a CPU attends to them apart: once for the whole step, not once a tile."""
 
 BLOCKS_ON = {("cuda", torch.bfloat16)}
 """Device and dtype where attention is FlexAttention's: a GPU would begin a kernel for every tile, too short for it.
@@ -122,18 +128,21 @@ def context(step: Step, *, trunk: "StepContext | None", device: torch.device) ->
     )
 
 
-def tile_masks(ctx: StepContext, window: int | None, like: Tensor) -> TileMasks:
-    """A step's tiles with their masks, on the device and in the dtype of `like`: 0 where visible, -inf elsewhere."""
+def tile_masks(ctx: StepContext, window: int | None, like: Tensor, *, n_before: int) -> TileMasks:
+    """A step's tiles with their masks, on the device and in the dtype of `like`: 0 where visible, -inf elsewhere.
+
+    The first `n_before` keys of a mask are the trunk's; 0 leaves them out.
+    """
     if (window, like.device) in ctx.masks:
         return ctx.masks[window, like.device]
     end, positions = ctx.end.to(like.device), ctx.positions.to(like.device)
     found, masks = tiles(ctx.step.end, ctx.step.positions), []
-    before = torch.arange(ctx.n_before, device=like.device)
+    before = torch.arange(n_before, device=like.device)
     for tile in found:
         q = torch.arange(tile.low, tile.high, device=like.device)[:, None]
         k = torch.cat([torch.arange(low, high, device=like.device) for low, high in tile.keys])
         visible = (k <= q) & (q < end[k])
-        visible = torch.cat([visible.new_ones(len(q), ctx.n_before), visible], dim=1)
+        visible = torch.cat([visible.new_ones(len(q), n_before), visible], dim=1)
         if window is not None:
             visible &= positions[q] - torch.cat([before, positions[k]]) < window
         masks.append(like.new_zeros(visible.shape).masked_fill_(~visible, float("-inf")))
@@ -169,14 +178,16 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *,
             raise ValueError(f"its attention needs {name}")
     # Rows behind the step's own are padding: no tile reaches them, no kept key is one of theirs.
     n = len(step.end)
-    key, value = key[:, :, :n], value[:, :, :n]
-    key, value = _behind_trunk(step, module.layer_idx, key, value)
+    key, value = _behind_trunk(step, module.layer_idx, key[:, :, :n], value[:, :, :n])
     window, scale = kwargs.get("sliding_window"), kwargs.get("scaling")
     if window is not None and step.n_before + n <= window:
         window = None
     if by_blocks(query):
         out = flex.attend(query, key, value, block_mask(step, window, query.device), scale=scale)
         return out.transpose(1, 2).contiguous(), None
+    alike = query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
+    if window is None and alike and step.n_before >= LONG_TRUNK:
+        return _trunk_apart(step, query, key, value, scale), None
     return _by_tiles(step, query, key, value, window, scale), None
 
 
@@ -193,7 +204,7 @@ def _by_tiles(
 ) -> Tensor:
     out = query.new_zeros(1, query.shape[2], query.shape[1], query.shape[3])
     groups = query.shape[1] != key.shape[1]
-    for tile, mask in zip(*tile_masks(step, window, query), strict=True):
+    for tile, mask in zip(*tile_masks(step, window, query, n_before=step.n_before), strict=True):
         result = scaled_dot_product_attention(
             query[:, :, tile.low : tile.high],
             _gather(key, step.n_before, tile.keys),
@@ -203,6 +214,32 @@ def _by_tiles(
             enable_gqa=groups,
         )
         out[:, tile.low : tile.high] = result.transpose(1, 2)
+    return out
+
+
+def _trunk_apart(step: StepContext, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    """The same on a CPU: every query sees the whole trunk, so its keys need neither mask nor gathering.
+
+    Two softmaxes over parts of the keys make one by their logarithmic sums: the weight of a part is the sigmoid of
+    the difference.
+    """
+    out = query.new_zeros(1, query.shape[2], query.shape[1], query.shape[3])
+    n, before = len(step.end), step.n_before
+    own_key, own_value = key[:, :, before:], value[:, :, before:]
+    exact = torch.promote_types(query.dtype, torch.float32)
+    sums = query.new_empty(1, query.shape[1], n, dtype=exact)
+    for tile, mask in zip(*tile_masks(step, None, query, n_before=0), strict=True):
+        result, sums[:, :, tile.low : tile.high] = _flash(
+            query[:, :, tile.low : tile.high],
+            _gather(own_key, 0, tile.keys),
+            _gather(own_value, 0, tile.keys),
+            attn_mask=mask,
+            scale=scale,
+        )
+        out[:, tile.low : tile.high] = result.transpose(1, 2)
+    result, above = _flash(query[:, :, :n], key[:, :, :before], value[:, :, :before], scale=scale)
+    weight = (above - sums).sigmoid_().transpose(1, 2)[..., None]
+    out[:, :n] = torch.lerp(out[:, :n].to(exact), result.transpose(1, 2).to(exact), weight)
     return out
 
 

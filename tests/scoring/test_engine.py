@@ -96,6 +96,21 @@ def test_any_budget_gives_the_plain_loops_numbers(name):
         assert_close(engine_logps(model, ids, starts, budget=budget), plain)
 
 
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if "Mistral" not in name])
+def test_a_trunk_attended_to_apart_gives_the_plain_loops_numbers(name, monkeypatch):
+    apart, trunks = attention._trunk_apart, []
+    monkeypatch.setattr(attention, "LONG_TRUNK", 1)
+    monkeypatch.setattr(attention, "_trunk_apart", lambda step, *rest: trunks.append(step) or apart(step, *rest))
+    model = tiny_model(ARCHITECTURES[name], seed=3)
+    ids, starts = conversations(6, seed=0)
+    plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
+    engine.prepare(model)
+    trunks.clear()
+    for budget in (7, 30):
+        assert_close(engine_logps(model, ids, starts, budget=budget), plain)
+    assert trunks
+
+
 @pytest.fixture
 def by_blocks(monkeypatch):
     """Attention as a GPU does it, here; what a GPU compiles runs step by step."""
