@@ -5,7 +5,9 @@ stand in one tile; what is left to mask inside a tile is a small dense matrix, m
 every layer. Registered with transformers as `drsow_tiles`: the model's own code stays as it is.
 """
 
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
+from threading import Event
 from typing import NamedTuple
 
 import numpy as np
@@ -111,11 +113,13 @@ class StepContext:
     """Layer -> keys and values of that trunk, (1, kv_heads, n_before, head_dim) each."""
     kept: dict[int, tuple[Tensor, Tensor]] | None
     """Filled with this step's keys and values behind the trunk's, when the step is a trunk itself."""
+    stop: Event | None
+    """Set when nobody wants this step any more: its next layer does not begin."""
     masks: dict[tuple[int | None, torch.device], "TileMasks | BlockMask"] = field(default_factory=dict)
     """Window and device -> what the layers of that window there have to know of who sees whom."""
 
 
-def context(step: Step, *, trunk: "StepContext | None", device: torch.device) -> StepContext:
+def context(step: Step, *, trunk: "StepContext | None", device: torch.device, stop: Event | None = None) -> StepContext:
     """Prepare a step for the layers; `trunk` is the context of the step's parent."""
     n_before = 0 if trunk is None else trunk.n_before + len(trunk.end)
     return StepContext(
@@ -125,6 +129,7 @@ def context(step: Step, *, trunk: "StepContext | None", device: torch.device) ->
         n_before=n_before,
         trunk=None if trunk is None else trunk.kept,
         kept={} if step.is_trunk else None,
+        stop=stop,
     )
 
 
@@ -172,7 +177,13 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *,
 
     Returns:
         (1, n, heads, head_dim), and None for the weights.
+
+    Raises:
+        CancelledError: the step was given up.
+        ValueError: the model's attention is more than a softmax over visible keys.
     """
+    if step.stop is not None and step.stop.is_set():
+        raise CancelledError
     for name in ("softcap", "s_aux", "position_bias"):
         if kwargs.get(name) is not None:
             raise ValueError(f"its attention needs {name}")

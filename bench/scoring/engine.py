@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Event
 
 import numpy as np
 import torch
@@ -80,13 +81,13 @@ def _in_turn(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[St
 
 
 def _side_by_side(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, Tensor]]:
-    with _streams() as pool:
+    with _streams() as (pool, stop):
         begun: deque[tuple[Step, Future]] = deque()
         trunks: dict[int, Future] = {}
         for index, step in enumerate(steps):
             trunks = {i: trunks[i] for i in _ancestors(steps, step.parent)}
             # A pool begins its tasks in order: a trunk runs or is done when a step behind it waits for it.
-            future = pool.submit(_behind, model, step, trunks.get(step.parent))
+            future = pool.submit(_behind, model, step, trunks.get(step.parent), stop)
             if step.is_trunk:
                 trunks[index] = future
             begun.append((step, future))
@@ -99,29 +100,32 @@ def _side_by_side(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tup
 
 
 @contextmanager
-def _streams() -> Iterator[ThreadPoolExecutor]:
-    """Threads for STREAMS steps, each with its share of torch's; what has not begun is dropped on the way out."""
+def _streams() -> Iterator[tuple[ThreadPoolExecutor, Event]]:
+    """Threads for STREAMS steps, each with its share of torch's; on the way out none is left to finish its step."""
     before = torch.get_num_threads()
     # Threads take the number that holds when they first compute, so these are made here and end here.
     torch.set_num_threads(before // STREAMS)
-    pool = ThreadPoolExecutor(STREAMS)
+    pool, stop = ThreadPoolExecutor(STREAMS), Event()
     try:
-        yield pool
+        yield pool, stop
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
 
 
-def _behind(model: PreTrainedModel, step: Step, parent: Future | None) -> tuple[attention.StepContext | None, Tensor]:
-    ctx, hidden = _begin(model, step, parent and parent.result()[0])
+def _behind(
+    model: PreTrainedModel, step: Step, parent: Future | None, stop: Event
+) -> tuple[attention.StepContext | None, Tensor]:
+    ctx, hidden = _begin(model, step, parent and parent.result()[0], stop)
     return ctx if step.is_trunk else None, hidden
 
 
 def _begin(
-    model: PreTrainedModel, step: Step, trunk: attention.StepContext | None
+    model: PreTrainedModel, step: Step, trunk: attention.StepContext | None, stop: Event | None = None
 ) -> tuple[attention.StepContext, Tensor]:
     """A step's context, and the last hidden state of the token before each target, (m, hidden)."""
-    ctx = attention.context(step, trunk=trunk, device=model.device)
+    ctx = attention.context(step, trunk=trunk, device=model.device, stop=stop)
     hidden = body(model, step, ctx)
     return ctx, hidden[moved(step.predict, hidden.device)]
 

@@ -1,8 +1,12 @@
 """The engine against plain forward passes of models small enough to make here."""
 
+import contextlib
 import copy
 import functools
+import os
 import shutil
+import signal
+import threading
 import time
 
 import numpy as np
@@ -313,6 +317,22 @@ def test_a_step_that_fails_beside_another_stops_all_and_gives_the_threads_back(l
         engine.score(llama, plan)
     assert torch.get_num_threads() == 2
     assert len(begun) < len(plan.steps)
+
+
+def test_a_step_in_the_middle_of_its_layers_is_given_up_at_ctrl_c(llama, two_threads, monkeypatch):
+    plan, layers, tiles = trie.plan(*conversations(2, seed=4), budget=64), [], attention._by_tiles
+
+    def slow(*args):
+        layers.append(1)
+        time.sleep(0.5)
+        return tiles(*args)
+
+    monkeypatch.setattr(attention, "_by_tiles", slow)
+    with pytest.raises(KeyboardInterrupt), contextlib.closing(engine._side_by_side(llama, plan.steps)) as states:
+        threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+        list(states)
+    assert len(layers) < llama.config.num_hidden_layers * len(plan.steps)
+    assert len(layers) <= engine.STREAMS
 
 
 def test_nothing_to_score_is_an_empty_answer(llama):
