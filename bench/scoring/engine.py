@@ -45,19 +45,13 @@ def score(model: PreTrainedModel, plan: Plan) -> np.ndarray:
 
 def _step_logps(model: PreTrainedModel, steps: Sequence[Step]) -> list[tuple[Step, Tensor]]:
     """Each step with the log-probabilities of its targets, (m,), float64."""
-    if model.device.type != "cpu":
-        # All steps are begun before the first number is fetched: a GPU never waits for the host.
-        return [
-            (step, head_logps(model, hidden, moved(step.targets, hidden.device)))
-            for step, hidden in hidden_steps(model, steps)
-        ]
-    # The head comes when no step runs: what it tells oneDNN holds for the whole process, and rotary positions are a
-    # product in float32 too. In one go it reads its weights once, not once a step.
-    states = [hidden for _, hidden in hidden_steps(model, steps)]
-    if not states:
-        return []
-    logps = head_logps(model, torch.cat(states), torch.from_numpy(np.concatenate([step.targets for step in steps])))
-    return list(zip(steps, logps.split([len(step.targets) for step in steps]), strict=True))
+    begun = hidden_steps(model, steps)
+    if _beside_each_other(model, steps):
+        # The head comes when no step runs: what it tells oneDNN holds for the whole process, and rotary positions are
+        # a product in float32 too.
+        begun = list(begun)
+    # On a GPU all steps are begun before the first number is fetched: it never waits for the host.
+    return [(step, head_logps(model, hidden, moved(step.targets, hidden.device))) for step, hidden in begun]
 
 
 def hidden_steps(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, Tensor]]:
@@ -65,9 +59,11 @@ def hidden_steps(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tupl
 
     On a CPU with a multiple of STREAMS threads, so many steps run side by side.
     """
-    if model.device.type == "cpu" and len(steps) > 1 and torch.get_num_threads() % STREAMS == 0:
-        return _side_by_side(model, steps)
-    return _in_turn(model, steps)
+    return (_side_by_side if _beside_each_other(model, steps) else _in_turn)(model, steps)
+
+
+def _beside_each_other(model: PreTrainedModel, steps: Sequence[Step]) -> bool:
+    return model.device.type == "cpu" and len(steps) > 1 and torch.get_num_threads() % STREAMS == 0
 
 
 def _in_turn(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, Tensor]]:

@@ -11,7 +11,7 @@ SHAPE = 64
 """Every matrix product has a multiple of this many rows: oneDNN makes and keeps 2.5 MB of code for each new number."""
 
 HEAD_ROWS, HEAD_WORDS = 4096, 1024
-"""Target positions and vocabulary entries of a block of logits on a CPU: weights are cast once a block."""
+"""Target positions and vocabulary entries of a block of logits on a CPU: a whole step, so weights are cast once."""
 
 
 def padded(rows: Tensor) -> Tensor:
