@@ -1,6 +1,7 @@
 """Where this engine's time goes: operations by the time that they themselves take."""
 
 import pandas as pd
+import torch
 from torch.profiler import ProfilerActivity, profile
 
 from perf.scorers import OURS, SCORERS
@@ -15,6 +16,8 @@ N_OPERATIONS = 12
 def profiled(work: Workload, dtype: str) -> pd.DataFrame:
     """PROFILE of scoring a workload the second time, the N_OPERATIONS that take most."""
     _, score = SCORERS[OURS](folder(STRONG), dtype)
+    # One thread, so steps in turn: the profiler sees no other thread's operations.
+    torch.set_num_threads(1)
     score(work)
     with profile(activities=[ProfilerActivity.CPU]) as found:
         score(work)
