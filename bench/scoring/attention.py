@@ -115,8 +115,8 @@ class StepContext:
     """Filled with this step's keys and values behind the trunk's, when the step is a trunk itself."""
     stop: Event | None
     """Set when nobody wants this step any more: its next layer does not begin."""
-    masks: dict[tuple[int | None, torch.device], "TileMasks | BlockMask"] = field(default_factory=dict)
-    """Window and device -> what the layers of that window there have to know of who sees whom."""
+    masks: dict[tuple[int | None, int, torch.device], "TileMasks | BlockMask"] = field(default_factory=dict)
+    """Window, keys of the trunk and device -> what such layers there have to know of who sees whom."""
 
 
 def context(step: Step, *, trunk: "StepContext | None", device: torch.device, stop: Event | None = None) -> StepContext:
@@ -138,8 +138,8 @@ def tile_masks(ctx: StepContext, window: int | None, like: Tensor, *, n_before: 
 
     The first `n_before` keys of a mask are the trunk's; 0 leaves them out.
     """
-    if (window, like.device) in ctx.masks:
-        return ctx.masks[window, like.device]
+    if (window, n_before, like.device) in ctx.masks:
+        return ctx.masks[window, n_before, like.device]
     end, positions = ctx.end.to(like.device), ctx.positions.to(like.device)
     found, masks = tiles(ctx.step.end, ctx.step.positions), []
     before = torch.arange(n_before, device=like.device)
@@ -151,16 +151,16 @@ def tile_masks(ctx: StepContext, window: int | None, like: Tensor, *, n_before: 
         if window is not None:
             visible &= positions[q] - torch.cat([before, positions[k]]) < window
         masks.append(like.new_zeros(visible.shape).masked_fill_(~visible, float("-inf")))
-    ctx.masks[window, like.device] = TileMasks(found, masks)
-    return ctx.masks[window, like.device]
+    ctx.masks[window, n_before, like.device] = TileMasks(found, masks)
+    return ctx.masks[window, n_before, like.device]
 
 
 def block_mask(ctx: StepContext, window: int | None, device: torch.device) -> BlockMask:
     """A step's blocks, made on the host once for all layers of a window on a device."""
-    if (window, device) not in ctx.masks:
+    if (window, ctx.n_before, device) not in ctx.masks:
         mask = flex.blocks(ctx.step.end, ctx.step.positions, n_before=ctx.n_before, window=window, device=device)
-        ctx.masks[window, device] = mask
-    return ctx.masks[window, device]
+        ctx.masks[window, ctx.n_before, device] = mask
+    return ctx.masks[window, ctx.n_before, device]
 
 
 def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *, step: StepContext, **kwargs):
@@ -211,19 +211,30 @@ def by_blocks(query: Tensor) -> bool:
 
 
 def _by_tiles(
-    step: StepContext, query: Tensor, key: Tensor, value: Tensor, window: int | None, scale: float | None
+    step: StepContext,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window: int | None,
+    scale: float | None,
+    *,
+    sums: Tensor | None = None,
 ) -> Tensor:
+    """Attention tile by tile, (1, n, heads, head_dim).
+
+    Given `sums`, (1, heads, n), the keys are the step's own without the trunk's, and it is filled with the logarithm
+    of each query's sum over them.
+    """
+    n_before = step.n_before if sums is None else 0
     out = query.new_zeros(1, query.shape[2], query.shape[1], query.shape[3])
     groups = query.shape[1] != key.shape[1]
-    for tile, mask in zip(*tile_masks(step, window, query, n_before=step.n_before), strict=True):
-        result = scaled_dot_product_attention(
-            query[:, :, tile.low : tile.high],
-            _gather(key, step.n_before, tile.keys),
-            _gather(value, step.n_before, tile.keys),
-            attn_mask=mask,
-            scale=scale,
-            enable_gqa=groups,
-        )
+    for tile, mask in zip(*tile_masks(step, window, query, n_before=n_before), strict=True):
+        own = query[:, :, tile.low : tile.high]
+        seen = [_gather(x, n_before, tile.keys) for x in (key, value)]
+        if sums is None:
+            result = scaled_dot_product_attention(own, *seen, attn_mask=mask, scale=scale, enable_gqa=groups)
+        else:
+            result, sums[:, :, tile.low : tile.high] = _flash(own, *seen, attn_mask=mask, scale=scale)
         out[:, tile.low : tile.high] = result.transpose(1, 2)
     return out
 
@@ -234,20 +245,10 @@ def _trunk_apart(step: StepContext, query: Tensor, key: Tensor, value: Tensor, s
     Two softmaxes over parts of the keys make one by their logarithmic sums: the weight of a part is the sigmoid of
     the difference.
     """
-    out = query.new_zeros(1, query.shape[2], query.shape[1], query.shape[3])
     n, before = len(step.end), step.n_before
-    own_key, own_value = key[:, :, before:], value[:, :, before:]
     exact = torch.promote_types(query.dtype, torch.float32)
     sums = query.new_empty(1, query.shape[1], n, dtype=exact)
-    for tile, mask in zip(*tile_masks(step, None, query, n_before=0), strict=True):
-        result, sums[:, :, tile.low : tile.high] = _flash(
-            query[:, :, tile.low : tile.high],
-            _gather(own_key, 0, tile.keys),
-            _gather(own_value, 0, tile.keys),
-            attn_mask=mask,
-            scale=scale,
-        )
-        out[:, tile.low : tile.high] = result.transpose(1, 2)
+    out = _by_tiles(step, query, key[:, :, before:], value[:, :, before:], None, scale, sums=sums)
     result, above = _flash(query[:, :, :n], key[:, :, :before], value[:, :, :before], scale=scale)
     weight = (above - sums).sigmoid_().transpose(1, 2)[..., None]
     out[:, :n] = torch.lerp(out[:, :n].to(exact), result.transpose(1, 2).to(exact), weight)

@@ -22,6 +22,8 @@ from bench.scoring.trie import Plan, Step, plan
 STREAMS = 2
 """Steps that a CPU computes side by side, each on its share of the threads: attention's short operations do not gain
 from more of them."""
+WAVE = 16
+"""Steps whose last hidden states wait for the head together: a wave's end leaves a stream idle."""
 
 LENGTH_BOUND = {"longrope", "dynamic"}
 """Kinds of rotary positions that transformers sets for a whole step by its longest sequence."""
@@ -38,32 +40,25 @@ def score(model: PreTrainedModel, plan: Plan) -> np.ndarray:
         Nats, (plan.offsets[-1],), float64; sequence i's are out[offsets[i]:offsets[i + 1]].
     """
     out = np.full(int(plan.offsets[-1]), np.nan)
-    for step, logps in _step_logps(model, plan.steps):
+    # All steps are begun before the first number is fetched: a GPU never waits for the host.
+    begun = [
+        (step, head_logps(model, hidden, moved(step.targets, hidden.device)))
+        for step, hidden in hidden_steps(model, plan.steps)
+    ]
+    for step, logps in begun:
         out[step.slots] = logps.cpu().numpy()[step.which]
     return out
-
-
-def _step_logps(model: PreTrainedModel, steps: Sequence[Step]) -> list[tuple[Step, Tensor]]:
-    """Each step with the log-probabilities of its targets, (m,), float64."""
-    begun = hidden_steps(model, steps)
-    if _beside_each_other(model, steps):
-        # The head comes when no step runs: what it tells oneDNN holds for the whole process, and rotary positions are
-        # a product in float32 too.
-        begun = list(begun)
-    # On a GPU all steps are begun before the first number is fetched: it never waits for the host.
-    return [(step, head_logps(model, hidden, moved(step.targets, hidden.device))) for step, hidden in begun]
 
 
 def hidden_steps(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, Tensor]]:
     """Run the steps; gives each, in order, with the last hidden state of the token before each target, (m, hidden).
 
-    On a CPU with a multiple of STREAMS threads, so many steps run side by side.
+    On a CPU with a multiple of STREAMS threads, so many steps run side by side. None runs while one is handed out: the
+    head may have all threads, and tell oneDNN for the whole process what rotary positions, a product in float32 too,
+    must not hear.
     """
-    return (_side_by_side if _beside_each_other(model, steps) else _in_turn)(model, steps)
-
-
-def _beside_each_other(model: PreTrainedModel, steps: Sequence[Step]) -> bool:
-    return model.device.type == "cpu" and len(steps) > 1 and torch.get_num_threads() % STREAMS == 0
+    beside = model.device.type == "cpu" and len(steps) > 1 and torch.get_num_threads() % STREAMS == 0
+    return (_side_by_side if beside else _in_turn)(model, steps)
 
 
 def _in_turn(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, Tensor]]:
@@ -77,36 +72,43 @@ def _in_turn(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[St
 
 
 def _side_by_side(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, Tensor]]:
+    trunks: dict[int, Future] = {}
     with _streams() as (pool, stop):
-        begun: deque[tuple[Step, Future]] = deque()
-        trunks: dict[int, Future] = {}
-        for index, step in enumerate(steps):
-            trunks = {i: trunks[i] for i in _ancestors(steps, step.parent)}
-            # A pool begins its tasks in order: a trunk runs or is done when a step behind it waits for it.
-            future = pool.submit(_behind, model, step, trunks.get(step.parent), stop)
-            if step.is_trunk:
-                trunks[index] = future
-            begun.append((step, future))
-        # Who still needs a trunk holds it: the last step behind it lets it go.
-        trunks.clear()
-        del future
-        while begun:
-            step, done = begun.popleft()
-            yield step, done.result()[1]
+        for low in range(0, len(steps), WAVE):
+            begun: deque[Future] = deque()
+            states = []
+            with _threads(torch.get_num_threads() // STREAMS):
+                for index, step in enumerate(steps[low : low + WAVE], low):
+                    trunks = {i: trunks[i] for i in _ancestors(steps, step.parent)}
+                    # A pool begins its tasks in order: a trunk runs or is done when a step behind it waits for it.
+                    begun.append(pool.submit(_behind, model, step, trunks.get(step.parent), stop))
+                    if step.is_trunk:
+                        trunks[index] = begun[-1]
+                # Who still needs a trunk holds it: with the last step behind it it is gone.
+                while begun:
+                    states.append(begun.popleft().result()[1])
+            yield from zip(steps[low : low + WAVE], states, strict=True)
 
 
 @contextmanager
 def _streams() -> Iterator[tuple[ThreadPoolExecutor, Event]]:
-    """Threads for STREAMS steps, each with its share of torch's; on the way out none is left to finish its step."""
-    before = torch.get_num_threads()
-    # Threads take the number that holds when they first compute, so these are made here and end here.
-    torch.set_num_threads(before // STREAMS)
+    """Threads for STREAMS steps; on the way out none is left to finish its step."""
     pool, stop = ThreadPoolExecutor(STREAMS), Event()
     try:
         yield pool, stop
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """A number of threads for torch's operations; a thread takes the one that holds when it first computes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
         torch.set_num_threads(before)
 
 

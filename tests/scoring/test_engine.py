@@ -290,15 +290,35 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def test_steps_side_by_side_give_the_bits_of_steps_in_turn(llama, two_threads):
+def test_steps_side_by_side_give_the_bits_of_steps_in_turn(llama, two_threads, monkeypatch):
+    monkeypatch.setattr(engine, "WAVE", 3)
     ids, starts = conversations(12, seed=4)
-    plan = trie.plan(ids, starts, budget=48)
-    assert {step.is_trunk for step in plan.steps} == {True, False}
-    beside = [hidden for _, hidden in engine._side_by_side(llama, plan.steps)]
-    assert torch.get_num_threads() == 2
+    plan = trie.plan(ids, starts, budget=24)
+    behind = [(step.parent, at) for at, step in enumerate(plan.steps) if step.parent >= 0]
+    assert any(parent // 3 < at // 3 for parent, at in behind)
+    beside = []
+    for _, hidden in engine._side_by_side(llama, plan.steps):
+        beside.append(hidden)
+        assert torch.get_num_threads() == 2
     torch.set_num_threads(1)
     for (_, alone), hidden in zip(engine._in_turn(llama, plan.steps), beside, strict=True):
         assert torch.equal(alone, hidden)
+
+
+def test_no_step_runs_while_one_is_handed_out(llama, two_threads, monkeypatch):
+    monkeypatch.setattr(engine, "WAVE", 3)
+    running, body = [], engine.body
+
+    def counted(*args):
+        running.append(1)
+        hidden = body(*args)
+        running.pop()
+        return hidden
+
+    monkeypatch.setattr(engine, "body", counted)
+    for _ in engine._side_by_side(llama, trie.plan(*conversations(12, seed=4), budget=48).steps):
+        time.sleep(0.01)
+        assert not running
 
 
 def test_a_step_that_fails_beside_another_stops_all_and_gives_the_threads_back(llama, two_threads, monkeypatch):
@@ -327,11 +347,11 @@ def test_a_step_in_the_middle_of_its_layers_is_given_up_at_ctrl_c(llama, two_thr
         time.sleep(0.5)
         return tiles(*args)
 
+    assert llama.config.num_hidden_layers * len(plan.steps) > engine.STREAMS
     monkeypatch.setattr(attention, "_by_tiles", slow)
     with pytest.raises(KeyboardInterrupt), contextlib.closing(engine._side_by_side(llama, plan.steps)) as states:
         threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
         list(states)
-    assert len(layers) < llama.config.num_hidden_layers * len(plan.steps)
     assert len(layers) <= engine.STREAMS
 
 
