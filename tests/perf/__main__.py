@@ -57,8 +57,10 @@ def _measure(part: str, args: argparse.Namespace) -> None:
         case "packings":
             apart(checks.compare_packings, workloads.plain(1)).to_csv(args.out / "packings.csv", index=False)
         case "profile":
-            found = [apart(profiled, workloads.plain(1), dtype) for dtype in ("fp32", "bf16")]
-            pd.concat(found).to_csv(args.out / "profile.csv", index=False)
+            found = [(workloads.plain(1), "fp32"), (workloads.plain(1), "bf16"), (workloads.customised(1), "bf16")]
+            pd.concat([apart(profiled, work, dtype) for work, dtype in found]).to_csv(
+                args.out / "profile.csv", index=False
+            )
         case "scaling":
             _keep(scaling(1), args.out / "scaling.csv")
         case "precision":

@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 from perf.scorers import OURS, SCORERS
 from perf.workloads import STRONG, Workload, folder
 
-PROFILE = ("dtype", "operation", "share", "calls", "mean_ms")
+PROFILE = ("workload", "dtype", "operation", "share", "calls", "mean_ms")
 """`share` is of the time of all operations, without those that they call; a profiled run is slower than a timed one."""
 
 N_OPERATIONS = 12
@@ -24,7 +24,7 @@ def profiled(work: Workload, dtype: str) -> pd.DataFrame:
     events = sorted(found.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total_us = sum(event.self_cpu_time_total for event in events)
     rows = [
-        (dtype, e.key, e.self_cpu_time_total / total_us, e.count, e.self_cpu_time_total / e.count / 1000)
+        (work.name, dtype, e.key, e.self_cpu_time_total / total_us, e.count, e.self_cpu_time_total / e.count / 1000)
         for e in events[:N_OPERATIONS]
     ]
     return pd.DataFrame(rows, columns=list(PROFILE))
