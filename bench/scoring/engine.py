@@ -1,7 +1,7 @@
 """Packed trie + model -> log-probabilities of every response token."""
 
+import itertools
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -75,19 +75,25 @@ def _side_by_side(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tup
     trunks: dict[int, Future] = {}
     with _streams() as (pool, stop):
         for low in range(0, len(steps), WAVE):
-            begun: deque[Future] = deque()
-            states = []
+            wave = range(low, min(low + WAVE, len(steps)))
+            begun: dict[int, Future] = {}
             with _threads(torch.get_num_threads() // STREAMS):
-                for index, step in enumerate(steps[low : low + WAVE], low):
+                for index in _longest_first(steps, wave):
+                    step = steps[index]
                     trunks = {i: trunks[i] for i in _ancestors(steps, step.parent)}
                     # A pool begins its tasks in order: a trunk runs or is done when a step behind it waits for it.
-                    begun.append(pool.submit(_behind, model, step, trunks.get(step.parent), stop))
+                    begun[index] = pool.submit(_behind, model, step, trunks.get(step.parent), stop)
                     if step.is_trunk:
-                        trunks[index] = begun[-1]
+                        trunks[index] = begun[index]
                 # Who still needs a trunk holds it: with the last step behind it it is gone.
-                while begun:
-                    states.append(begun.popleft().result()[1])
-            yield from zip(steps[low : low + WAVE], states, strict=True)
+                states = [begun.pop(index).result()[1] for index in wave]
+            yield from ((steps[index], hidden) for index, hidden in zip(wave, states, strict=True))
+
+
+def _longest_first(steps: Sequence[Step], wave: Sequence[int]) -> Iterator[int]:
+    """An order for a wave in which the streams end about together: what branches off one trunk by length."""
+    for (_, is_trunk), run in itertools.groupby(wave, key=lambda i: (steps[i].parent, steps[i].is_trunk)):
+        yield from sorted(run, key=lambda i: 0 if is_trunk else -len(steps[i].end))
 
 
 @contextmanager

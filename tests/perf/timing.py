@@ -17,11 +17,13 @@ from perf.turns import in_turns, spent
 from perf.workloads import Workload
 
 CONTESTS = {
-    "plain": ((OURS, LM_EVAL, DPO, TRANSFORMERS), ("fp32", "bf16")),
-    "customised": ((OURS, LM_EVAL), ("bf16",)),
-    "annotate": ((OURS, LM_EVAL), ("bf16",)),
+    "plain": ({OURS: 4, LM_EVAL: 7, DPO: 16, TRANSFORMERS: 7}, ("fp32", "bf16")),
+    "customised": ({OURS: 4, LM_EVAL: 24}, ("bf16",)),
+    "annotate": ({OURS: 4, LM_EVAL: 30}, ("bf16",)),
 }
-"""Workload -> the scorers that run it, and in which dtypes."""
+"""Workload -> the scorers that run it with the seconds of their turns, and the dtypes.
+
+Turns are about as long as whole runs were: all end together, and none has the machine's better minutes for itself."""
 ROUNDS = 2
 
 
@@ -57,12 +59,12 @@ def contest(work: Workload, folder: Path) -> Iterator[tuple[pd.DataFrame, dict[t
     Yields:
         After each run PERF so far, and (scorer, dtype) -> nats of each response.
     """
-    scorers, dtypes = CONTESTS[work.name]
+    turn_s, dtypes = CONTESTS[work.name]
     rows, sums = [], {}
     for turn, dtype in itertools.product(range(1, ROUNDS + 1), dtypes):
-        order = scorers if turn % 2 else scorers[::-1]
+        order = list(turn_s) if turn % 2 else list(turn_s)[::-1]
         calls = [(scorer, dtype, work, folder) for scorer in order]
-        for at, (timing, found) in in_turns(timed, calls, dtype=DTYPES[dtype]):
+        for at, (timing, found) in in_turns(timed, calls, turn_s=[turn_s[s] for s in order], dtype=DTYPES[dtype]):
             sums[order[at], dtype] = found
             rows.append((*timing, turn))
             said = f"{timing.wall_s:.1f} s, {timing.share_of_matmul_rate:.0%} of the matmul rate"

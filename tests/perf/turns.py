@@ -17,8 +17,6 @@ import torch
 
 from perf.gauge import Cube
 
-TURN_S = 5
-
 _mine: Sequence[float] = ()
 """In a process that takes turns: seconds and possible FLOP of its earlier turns, when this one began, its matmul rate.
 Written while the process is stopped."""
@@ -60,12 +58,13 @@ class _Scorer(NamedTuple):
     turns: Any
     """What the process reads as _mine."""
     future: Future
+    turn_s: float
 
     def take_turn(self, rate: float) -> bool:
-        """Let the process run for TURN_S; whether it has ended."""
+        """Let the process run for a turn; whether it has ended."""
         self.turns[2:] = began, _ = time.monotonic(), rate
         os.kill(self.pid, signal.SIGCONT)
-        ended = bool(wait([self.future], timeout=TURN_S).done)
+        ended = bool(wait([self.future], timeout=self.turn_s).done)
         if not ended:
             os.kill(self.pid, signal.SIGSTOP)
             ran_s = time.monotonic() - began
@@ -74,17 +73,20 @@ class _Scorer(NamedTuple):
         return ended
 
 
-def in_turns(function: Callable[..., Any], calls: Sequence[tuple], *, dtype: torch.dtype) -> Iterator[tuple[int, Any]]:
+def in_turns(
+    function: Callable[..., Any], calls: Sequence[tuple], *, turn_s: Sequence[float], dtype: torch.dtype
+) -> Iterator[tuple[int, Any]]:
     """Call a function once for each tuple of arguments, each in a fresh process; gives number and result as they end.
 
     Args:
         function: Called in turns from its first line on; `spent` tells it what is its own.
         calls: Arguments, a tuple a process.
+        turn_s: Seconds of each one's turns, as its whole time is to the others': all see the same minutes then.
         dtype: Of the products that tell the machine's rate, before each turn.
     """
     cube = Cube(dtype)
     with ExitStack() as stack:
-        scorers = [_stopped(stack, function, args) for args in calls]
+        scorers = [_stopped(stack, function, args, at_turn) for args, at_turn in zip(calls, turn_s, strict=True)]
         waiting = deque(enumerate(scorers))
         try:
             while waiting:
@@ -99,11 +101,11 @@ def in_turns(function: Callable[..., Any], calls: Sequence[tuple], *, dtype: tor
                     os.kill(scorer.pid, signal.SIGCONT)
 
 
-def _stopped(stack: ExitStack, function: Callable[..., Any], args: tuple) -> _Scorer:
+def _stopped(stack: ExitStack, function: Callable[..., Any], args: tuple, turn_s: float) -> _Scorer:
     """A process that will call the function at its first turn."""
     context = get_context("spawn")
     turns = context.Array("d", 4, lock=False)
     pool = stack.enter_context(ProcessPoolExecutor(1, context, _join, (turns,)))
     pid = pool.submit(os.getpid).result()
     os.kill(pid, signal.SIGSTOP)
-    return _Scorer(pid, turns, pool.submit(function, *args))
+    return _Scorer(pid, turns, pool.submit(function, *args), turn_s)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -303,6 +304,13 @@ def test_steps_side_by_side_give_the_bits_of_steps_in_turn(llama, two_threads, m
     torch.set_num_threads(1)
     for (_, alone), hidden in zip(engine._in_turn(llama, plan.steps), beside, strict=True):
         assert torch.equal(alone, hidden)
+
+
+def test_of_a_trunks_branches_the_longest_begins_first():
+    lengths = [(-1, True, 5), (0, False, 3), (0, False, 9), (0, True, 2), (3, False, 4), (3, False, 8), (-1, False, 7)]
+    steps = [SimpleNamespace(parent=parent, is_trunk=trunk, end=range(n)) for parent, trunk, n in lengths]
+    assert list(engine._longest_first(steps, range(7))) == [0, 2, 1, 3, 5, 4, 6]
+    assert list(engine._longest_first(steps, range(4, 7))) == [5, 4, 6]
 
 
 def test_no_step_runs_while_one_is_handed_out(llama, two_threads, monkeypatch):
