@@ -55,4 +55,4 @@ def test_a_vocabulary_of_262_144_and_a_response_of_2000_tokens_are_never_a_full_
 
 def test_ten_times_the_rows_need_no_more_memory():
     few, many = (apart(peak_bytes, 1000, torch.float32, [300] * n, 1024) for n in (12, 120))
-    assert many < 1.3 * few + 4 * MB
+    assert many < 1.3 * few + 8 * MB
