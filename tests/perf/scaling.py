@@ -12,8 +12,9 @@ from bench.registry import load_registry
 from bench.schema import CHOSEN, OK, REJECTED, SCORES
 from bench.study.reward import margin_matrix
 from perf.gauge import peak
-from perf.scorers import OURS, SCORERS
+from perf.scorers import DTYPES, OURS, SCORERS
 from perf.timing import apart, timed
+from perf.turns import in_turns
 from perf.workloads import STRONG, Workload, folder, plain
 
 SCALING = ("grows", "rows", "models", "pairs", "tokens", "wall_s", "peak_bytes")
@@ -23,6 +24,7 @@ scoring alone, of `models` loading and scoring, of `pairs` the subtraction alone
 ROW_FACTORS, MODELS, PAIRS = (1, 4, 16), (1, 2, 4, 8), (1, 2, 5, 10, 20, 50, 100, 221)
 STUDY, REWARDBENCH_ROWS = "paper-221", 2985
 REPEATS = 5
+TURN_S = 60.0
 
 
 def scaling(per_subset: int) -> Iterator[pd.DataFrame]:
@@ -33,7 +35,7 @@ def scaling(per_subset: int) -> Iterator[pd.DataFrame]:
     """
     rows = []
     for factor in ROW_FACTORS:
-        rows.append(("rows", *apart(_scored, plain(per_subset * factor))))
+        rows.append(("rows", *scored(plain(per_subset * factor))))
         yield _frame(rows)
     for n in MODELS:
         rows.append(("models", *apart(_passes, plain(per_subset), n)))
@@ -47,8 +49,9 @@ def _frame(rows: list[tuple]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(SCALING))
 
 
-def _scored(work: Workload) -> tuple:
-    row, _ = timed(OURS, "bf16", work, folder(STRONG))
+def scored(work: Workload) -> tuple:
+    """SCALING of one workload but for `grows`: this engine alone, all turns its own."""
+    [(_, (row, _))] = in_turns(timed, [(OURS, "bf16", work, folder(STRONG))], turn_s=[TURN_S], dtype=DTYPES["bf16"])
     return row.rows, 1, 0, row.computed_tokens, row.wall_s, row.peak_bytes
 
 
