@@ -1,5 +1,6 @@
 """How the cost grows: with rows, with models, with pairs of models that are scored already."""
 
+import gc
 import statistics
 import time
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ def _passes(work: Workload, n: int) -> tuple:
     with peak() as memory:
         began = time.perf_counter()
         for _ in range(n):
+            gc.collect()
             SCORERS[OURS](folder(STRONG), "bf16").score(work)
         wall_s = time.perf_counter() - began
     return max(work.rows) + 1, n, 0, float("nan"), round(wall_s, 3), memory.n_bytes
