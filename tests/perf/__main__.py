@@ -1,7 +1,6 @@
 """`python -m perf`, with `tests` on the path: measure, write CSVs, figures and README, print the bars."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,10 +31,10 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if not args.report and not args.only:
-        for old in args.out.glob("*.csv"):
+        for old in (*args.out.glob("*.csv"), *args.out.glob(report.MANIFEST)):
             old.unlink()
     if not args.report:
-        (args.out / report.MANIFEST).write_text(json.dumps(report.manifest(), indent=1) + "\n")
+        report.begin(args.out, args.only or PARTS)
         for part in args.only or PARTS:
             _measure(part, args)
     print(report.table(report.write(args.out)))

@@ -86,7 +86,7 @@ def table(found: pd.DataFrame) -> str:
     """The bars as aligned text."""
     width = found["bar"].str.len().max()
     return "\n".join(
-        f"{row.bar:<{width}}  {row.measured:>10.3g}  {row.needed:>8}  {'ok' if row.met else 'not met'}"
+        f"{row.bar:<{width}}  {row.measured:>10.4g}  {row.needed:>8}  {'ok' if row.met else 'not met'}"
         for row in found.itertuples()
     )
 

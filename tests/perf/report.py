@@ -5,11 +5,13 @@ import json
 import os
 import platform
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 import torch
 
+from bench.schema import UsageError
 from bench.study.figures.style import FORMATS, encode
 from perf import figures
 from perf.bars import Measured, bars, mean_times, own_ids_words, table
@@ -47,12 +49,25 @@ def write(folder: Path) -> pd.DataFrame:
     return found
 
 
-def manifest() -> dict:
-    """What the measurements run on, and when."""
+def begin(folder: Path, parts: Iterable[str]) -> None:
+    """Write on what a folder's parts are measured and when the run of each began; other parts keep their times.
+
+    Raises:
+        UsageError: other parts in the folder were measured on another machine or other versions.
+    """
+    path, began_utc = folder / MANIFEST, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    now, before = _machine(), json.loads(path.read_text()) if path.is_file() else {}
+    kept = {part: at for part, at in before.pop("began_utc", {}).items() if part not in parts}
+    if kept and before != now:
+        raise UsageError(f"{path}: {', '.join(kept)} ran on another machine or other versions: name another --out")
+    path.write_text(json.dumps({"began_utc": kept | dict.fromkeys(parts, began_utc), **now}, indent=1) + "\n")
+
+
+def _machine() -> dict:
+    """What the measurements run on."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "began_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "processor": names[0] if names else platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -65,8 +80,15 @@ def manifest() -> dict:
 def _readme(measured: Measured, found: pd.DataFrame, ran: dict) -> str:
     missing = [f"`{name}.csv`" for name, frame in measured._asdict().items() if not len(frame)]
     times = mean_times(measured.perf)[["wall_s", "peak_bytes", "share_of_matmul_rate"]] if len(measured.perf) else None
+    runs: dict[str, list[str]] = {}
+    for part, at in ran["began_utc"].items():
+        runs.setdefault(at, []).append(part)
+    facts = {
+        "versions": ", ".join(f"{name} {version}" for name, version in ran["versions"].items()),
+        "began_utc": "; ".join(f"{', '.join(runs[at])}: {at}" for at in sorted(runs)),
+    }
     return TEMPLATE.read_text(encoding="utf-8").format(
-        **ran | {"versions": ", ".join(f"{name} {version}" for name, version in ran["versions"].items())},
+        **ran | facts,
         bars=f"```\n{table(found)}\n```" if len(found) else "none measured",
         times="" if times is None else _markdown(times.reset_index()),
         own_ids=f"\non these rows {own_ids_words(measured.own_ids)}" if len(measured.own_ids) else "",
