@@ -2,7 +2,8 @@
 
 Apart, each reads and writes a number for every token and inner unit, two fifths of the layer's time. oneDNN's products
 with an end of their own are what torch's compiler calls too; here nothing has to be compiled first. What is between is
-not rounded. In float32 MKL's plain products are faster than oneDNN's, and the layer stays as it is.
+not rounded. In float32 on Intel's processors MKL's plain products are faster than oneDNN's, and all stays as it is; on
+others with AVX-512 oneDNN is twice as fast, and every product is its own.
 """
 
 import functools
@@ -10,33 +11,50 @@ import functools
 import torch
 from torch import Tensor, nn
 
+from bench.scoring.device import onednn_leads
+
 ENDS = {"SiLUActivation": ("swish", ""), "SiLU": ("swish", ""), "GELUTanh": ("gelu", "tanh")}
 """Class of an activation -> oneDNN's name of it, and of its variant."""
 GATED = ("gate_proj", "up_proj", "down_proj")
 ROWS = 64
 """Of the input on which a kind of layer is tried."""
 
+CLOSE = {torch.bfloat16: 3e-2, torch.float32: 1e-4}
+"""How far the two ways through a layer may be apart, as a part of its largest number."""
+
 
 @torch.inference_mode()
 def fuse(model: nn.Module) -> None:
-    """Give the gated layers of a bfloat16 model on a CPU one pass, in place; a kind that it does not fit stays.
+    """Give the gated layers of a model on a CPU one pass, and in float32 its products the faster library, in place.
 
-    So do all on a processor or a build of torch without oneDNN in bfloat16.
+    A kind of layer that it does not fit stays, as all do on a processor or a build of torch without oneDNN in bfloat16,
+    and in float32 where MKL is faster.
     """
-    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-        return
-    fits: dict[type, bool] = {}
+    chosen = {
+        torch.bfloat16: torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        torch.float32: onednn_leads(),
+    }
+    fits: dict[tuple[type, torch.dtype], bool] = {}
     for module in model.modules():
+        if type(module) is nn.Linear and module.weight.dtype == torch.float32 and chosen[torch.float32]:
+            module.forward = functools.partial(linear, module)
         end = ENDS.get(type(getattr(module, "act_fn", None)).__name__)
         if end is None or not all(isinstance(getattr(module, name, None), nn.Linear) for name in GATED):
             continue
-        if module.gate_proj.weight.dtype != torch.bfloat16:
+        dtype = module.gate_proj.weight.dtype
+        if not chosen.get(dtype):
             continue
         forward = functools.partial(gated, module, end)
-        if type(module) not in fits:
-            fits[type(module)] = _same(module, forward)
-        if fits[type(module)]:
+        if (type(module), dtype) not in fits:
+            fits[type(module), dtype] = _same(module, forward)
+        if fits[type(module), dtype]:
             module.forward = forward
+
+
+def linear(module: nn.Linear, x: Tensor) -> Tensor:
+    """What the layer gives, (..., out), as oneDNN's product; x: (..., in)."""
+    product = torch.ops.mkldnn._linear_pointwise
+    return product(x.flatten(0, -2), module.weight, module.bias, "none", [], "").view(*x.shape[:-1], -1)
 
 
 def gated(module: nn.Module, end: tuple[str, str], x: Tensor) -> Tensor:
@@ -52,4 +70,4 @@ def _same(module: nn.Module, forward: functools.partial) -> bool:
     weight = module.gate_proj.weight
     x = torch.randn(1, ROWS, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.dtype)
     own = module(x).float()
-    return bool((forward(x).float() - own).abs().max() <= 3e-2 * own.abs().max())
+    return bool((forward(x).float() - own).abs().max() <= CLOSE[weight.dtype] * own.abs().max())

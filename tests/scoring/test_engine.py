@@ -20,7 +20,7 @@ from plain import plain_logps
 from tiny_models import tiny_model
 
 from bench.schema import DrsowError
-from bench.scoring import attention, engine, flex, fused, trie
+from bench.scoring import attention, device, engine, flex, fused, trie
 from bench.scoring import head as heads
 
 TOLERANCE_NATS = 3e-5
@@ -266,6 +266,31 @@ def test_gated_layers_in_one_pass_are_nearer_to_float64_than_their_own_pass(name
         exact = copy.deepcopy(layer).double()(x.double())
         ours, theirs = ((f(x).double() - exact).abs().mean() for f in (own, layer))
     assert ours < theirs
+
+
+@pytest.mark.parametrize("name", ["Llama, grouped queries", "Gemma 3, soft-capped logits", "Qwen 2, biased queries"])
+@pytest.mark.parametrize("leads", [True, False], ids=["oneDNN", "MKL"])
+def test_in_float32_whichever_library_multiplies_the_numbers_are_the_plain_loops(name, leads, monkeypatch):
+    monkeypatch.setattr(fused, "onednn_leads", lambda: leads)
+    monkeypatch.setattr(heads, "onednn_leads", lambda: leads)
+    model = tiny_model(ARCHITECTURES[name], seed=7, scale=4.0)
+    ids, starts = conversations(6, seed=2)
+    plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
+    engine.prepare(model)
+    layer = model.base_model.layers[0]
+    for module in (layer.self_attn.q_proj, layer.mlp.down_proj, layer.mlp):
+        assert isinstance(module.forward, functools.partial) == leads
+    assert_close(engine_logps(model, ids, starts, budget=150), plain)
+
+
+@pytest.mark.parametrize(("maker", "leads"), [("GenuineIntel", False), ("AuthenticAMD", True), (None, False)])
+def test_which_library_multiplies_hangs_on_the_processors_maker(maker, leads, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor\t: 0\nvendor_id\t: {maker}\n" if maker else "processor\t: 0\n")
+    assert device.onednn_leads.__wrapped__(path) == leads
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not device.onednn_leads.__wrapped__(path)
 
 
 def test_a_layer_that_only_looks_gated_keeps_its_own_pass():
