@@ -10,6 +10,11 @@ from perf import report
 from bench.schema import UsageError
 
 
+@pytest.fixture(autouse=True)
+def without_the_peers(monkeypatch):
+    monkeypatch.setattr(report, "PACKAGES", ("torch", "transformers"))
+
+
 def test_each_part_keeps_the_time_at_which_its_own_run_began(tmp_path, monkeypatch):
     clock = iter(["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"])
     monkeypatch.setattr(report.time, "strftime", lambda *_: next(clock))

@@ -372,7 +372,15 @@ def test_a_step_that_fails_beside_another_stops_all_and_gives_the_threads_back(l
     assert len(begun) < len(plan.steps)
 
 
-def test_a_step_in_the_middle_of_its_layers_is_given_up_at_ctrl_c(llama, two_threads, monkeypatch):
+@pytest.fixture
+def heeding_ctrl_c():
+    """Also where the tests run in the background: there a shell has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_step_in_the_middle_of_its_layers_is_given_up_at_ctrl_c(llama, two_threads, heeding_ctrl_c, monkeypatch):
     plan, layers, tiles = trie.plan(*conversations(2, seed=4), budget=64), [], attention._by_tiles
 
     def slow(*args):
