@@ -38,7 +38,7 @@ def default_dtype(device: str) -> str:
 
 
 @functools.cache
-def onednn_leads(cpuinfo: Path = CPUINFO) -> bool:
+def onednn_leads() -> bool:
     """Whether oneDNN's float32 products are faster than MKL's: MKL keeps its AVX-512 for Intel's own processors.
 
     Told by the maker's name and not by a clock: one machine gives the same numbers in every run.
@@ -46,9 +46,9 @@ def onednn_leads(cpuinfo: Path = CPUINFO) -> bool:
     import torch
 
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.backends.mkldnn.is_available()
-    if not (wide and torch.backends.mkl.is_available() and cpuinfo.is_file()):
+    if not (wide and torch.backends.mkl.is_available() and CPUINFO.is_file()):
         return False
-    makers = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("vendor_id")]
+    makers = [line for line in CPUINFO.read_text(encoding="utf-8").splitlines() if line.startswith("vendor_id")]
     return bool(makers) and "GenuineIntel" not in makers[0]
 
 

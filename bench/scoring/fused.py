@@ -53,8 +53,12 @@ def fuse(model: nn.Module) -> None:
 
 def linear(module: nn.Linear, x: Tensor) -> Tensor:
     """What the layer gives, (..., out), as oneDNN's product; x: (..., in)."""
-    product = torch.ops.mkldnn._linear_pointwise
-    return product(x.flatten(0, -2), module.weight, module.bias, "none", [], "").view(*x.shape[:-1], -1)
+    return onednn_product(x.flatten(0, -2), module.weight, module.bias).view(*x.shape[:-1], -1)
+
+
+def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias on a CPU, (m, out), by oneDNN; x: (m, in), weight: (out, in), bias: (out,)."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def gated(module: nn.Module, end: tuple[str, str], x: Tensor) -> Tensor:

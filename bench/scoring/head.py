@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.scoring.device import onednn_leads
+from bench.scoring.fused import onednn_product
 
 SHAPE = 64
 """Every matrix product has a multiple of this many rows: oneDNN makes and keeps 2.5 MB of code for each new number."""
@@ -129,11 +130,11 @@ def float32_product(hidden: Tensor, weight: Tensor, *, out: Tensor | None = None
     Args:
         hidden: (m, hidden), float32, of values that the weight's dtype holds.
         weight: (words, hidden).
-        out: Where the result goes.
+        out: Memory that the result may take.
     """
     if weight.dtype == torch.float32:
         if onednn_leads():
-            return torch.ops.mkldnn._linear_pointwise(hidden, weight, None, "none", [], "")
+            return onednn_product(hidden, weight)
         return torch.mm(hidden, weight.T, out=out)
     # oneDNN rounds float32 inputs to bfloat16 on the way in, which changes nothing here, and keeps the sums.
     before = torch.backends.mkldnn.matmul.fp32_precision

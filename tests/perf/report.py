@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from bench.schema import UsageError
+from bench.scoring.device import CPUINFO
 from bench.study.figures.style import FORMATS, encode
 from perf import figures
 from perf.bars import Measured, bars, mean_times, own_ids_words, table
@@ -65,7 +66,7 @@ def begin(folder: Path, parts: Iterable[str]) -> None:
 
 def _machine() -> dict:
     """What the measurements run on."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    lines = CPUINFO.read_text(encoding="utf-8").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.machine(),

@@ -288,9 +288,10 @@ def test_which_library_multiplies_hangs_on_the_processors_maker(maker, leads, tm
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     path = tmp_path / "cpuinfo"
     path.write_text(f"processor\t: 0\nvendor_id\t: {maker}\n" if maker else "processor\t: 0\n")
-    assert device.onednn_leads.__wrapped__(path) == leads
+    monkeypatch.setattr(device, "CPUINFO", path)
+    assert device.onednn_leads.__wrapped__() == leads
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert not device.onednn_leads.__wrapped__(path)
+    assert not device.onednn_leads.__wrapped__()
 
 
 def test_a_layer_that_only_looks_gated_keeps_its_own_pass():
