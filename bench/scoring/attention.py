@@ -17,7 +17,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from bench.scoring import ATTENTION, flex
+from bench.scoring import ATTENTION, flex, products
 from bench.scoring.device import moved
 from bench.scoring.trie import Step
 
@@ -150,7 +150,10 @@ def tile_masks(ctx: StepContext, window: int | None, like: Tensor, *, n_before: 
         visible = torch.cat([visible.new_ones(len(q), n_before), visible], dim=1)
         if window is not None:
             visible &= positions[q] - torch.cat([before, positions[k]]) < window
-        masks.append(like.new_zeros(visible.shape).masked_fill_(~visible, float("-inf")))
+        if products.lead(like, *visible.shape):
+            masks.append(products.additive(visible))
+        else:
+            masks.append(like.new_zeros(visible.shape).masked_fill_(~visible, float("-inf")))
     ctx.masks[window, n_before, like.device] = TileMasks(found, masks)
     return ctx.masks[window, n_before, like.device]
 
@@ -231,7 +234,10 @@ def _by_tiles(
     for tile, mask in zip(*tile_masks(step, window, query, n_before=n_before), strict=True):
         own = query[:, :, tile.low : tile.high]
         seen = [_gather(x, n_before, tile.keys) for x in (key, value)]
-        if sums is None:
+        if products.lead(query, tile.high - tile.low, seen[0].shape[2]):
+            logs = None if sums is None else sums[:, :, tile.low : tile.high]
+            result = products.attend(own, *seen, mask, scale=scale, sums=logs)
+        elif sums is None:
             result = scaled_dot_product_attention(own, *seen, attn_mask=mask, scale=scale, enable_gqa=groups)
         else:
             result, sums[:, :, tile.low : tile.high] = _flash(own, *seen, attn_mask=mask, scale=scale)
@@ -249,7 +255,12 @@ def _trunk_apart(step: StepContext, query: Tensor, key: Tensor, value: Tensor, s
     exact = torch.promote_types(query.dtype, torch.float32)
     sums = query.new_empty(1, query.shape[1], n, dtype=exact)
     out = _by_tiles(step, query, key[:, :, before:], value[:, :, before:], None, scale, sums=sums)
-    result, above = _flash(query[:, :, :n], key[:, :, :before], value[:, :, :before], scale=scale)
+    seen = (key[:, :, :before], value[:, :, :before])
+    if products.lead(query, n, before):
+        all_seen, above = products.additive(torch.ones(1, before, dtype=torch.bool))[:1], torch.empty_like(sums)
+        result = products.attend(query[:, :, :n], *seen, all_seen, scale=scale, sums=above)
+    else:
+        result, above = _flash(query[:, :, :n], *seen, scale=scale)
     weight = (above - sums).sigmoid_().transpose(1, 2)[..., None]
     out[:, :n] = torch.lerp(out[:, :n].to(exact), result.transpose(1, 2).to(exact), weight)
     return out

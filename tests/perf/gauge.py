@@ -11,8 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from bench.scoring import trie
-from bench.scoring.device import onednn_leads
-from bench.scoring.fused import onednn_product
+from bench.scoring.head import float32_product
 from perf.workloads import Workload
 
 SIDE = 2048
@@ -52,21 +51,15 @@ class Cube:
         """Multiply once, so that the library has what it needs."""
         self._a, self._b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
         self._out = self._a @ self._b
-        self._by_onednn = dtype == torch.float32 and onednn_leads()
-        self._multiply()
-
-    def _multiply(self) -> None:
-        if self._by_onednn:
-            onednn_product(self._a, self._b)
-        else:
-            torch.mm(self._a, self._b, out=self._out)
+        self._product = float32_product if dtype == torch.float32 else torch.mm
+        self._product(self._a, self._b, out=self._out)
 
     def rate(self) -> float:
         """The best of some products, FLOP a second."""
         spent_s = []
         for _ in range(REPEATS):
             began = time.perf_counter()
-            self._multiply()
+            self._product(self._a, self._b, out=self._out)
             spent_s.append(time.perf_counter() - began)
         return 2 * SIDE**3 / min(spent_s)
 

@@ -20,7 +20,7 @@ from plain import plain_logps
 from tiny_models import tiny_model
 
 from bench.schema import DrsowError
-from bench.scoring import attention, device, engine, flex, fused, trie
+from bench.scoring import attention, device, engine, flex, fused, products, trie
 from bench.scoring import head as heads
 
 TOLERANCE_NATS = 3e-5
@@ -99,6 +99,24 @@ def test_any_budget_gives_the_plain_loops_numbers(name):
     engine.prepare(model)
     for budget in (7, 64, 8192):
         assert_close(engine_logps(model, ids, starts, budget=budget), plain)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_with_all_attention_as_products_the_numbers_are_the_plain_loops(name, monkeypatch):
+    own, masks = products.attend, []
+    monkeypatch.setattr(products, "onednn_leads", lambda: True)
+    monkeypatch.setattr(products, "LEAST", 0)
+    monkeypatch.setattr(products, "attend", lambda *args, **more: masks.append(args[3]) or own(*args, **more))
+    monkeypatch.setattr(attention, "LONG_TRUNK", 1)
+    model = tiny_model(ARCHITECTURES[name], seed=3)
+    ids, starts = conversations(6, seed=0)
+    plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
+    engine.prepare(model)
+    for budget in (7, 64, 8192):
+        assert_close(engine_logps(model, ids, starts, budget=budget), plain)
+    # A mask of one row is a whole trunk's, which only a window keeps from being attended to apart.
+    assert any(len(mask) > 1 for mask in masks)
+    assert any(len(mask) == 1 for mask in masks) == (name != "Mistral, window of 8")
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if "Mistral" not in name])

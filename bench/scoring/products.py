@@ -1,0 +1,82 @@
+"""Attention on a CPU as two of oneDNN's products with a softmax between, where MKL is the slower library.
+
+torch's flash kernel multiplies by MKL, on processors that are not Intel's at a fraction of oneDNN's rate. Here all is
+float32 until the result, the weights too, which the flash kernel rounds to the values' dtype: a product in bfloat16
+would save no more than that rounding costs.
+"""
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from bench.scoring.device import onednn_leads
+from bench.scoring.fused import onednn_product
+
+QUERIES, KEYS = 16, 64
+"""Queries and keys of a product are multiples of these: oneDNN makes and keeps 0.7 MB of code for each new shape."""
+
+LEAST = 12_288
+"""Queries times keys from which on it pays: for fewer its many short operations cost more than the flash kernel."""
+
+ROWS = 128
+"""Queries a product where there are more: the scores of a group of heads stay in a core's cache."""
+
+
+def lead(query: Tensor, n_queries: int, n_keys: int) -> bool:
+    """Whether attention of so many of these queries to so many keys is faster as products."""
+    if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float32) or not onednn_leads():
+        return False
+    return n_queries * n_keys >= LEAST
+
+
+def additive(visible: Tensor) -> Tensor:
+    """The mask of a product: 0 where visible, -inf elsewhere and where `attend` pads; float32.
+
+    Args:
+        visible: (queries, keys), bool.
+    """
+    n, k = visible.shape
+    mask = torch.full((n + -n % QUERIES, k + -k % KEYS), float("-inf"))
+    mask[:n, :k].masked_fill_(visible, 0.0)
+    return mask
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scale: float | None, sums: Tensor | None = None
+) -> Tensor:
+    """Softmax attention, (1, heads, n, value_dim), in the values' dtype.
+
+    Args:
+        query: (1, heads, n, head_dim).
+        key: (1, kv_heads, k, head_dim).
+        value: (1, kv_heads, k, value_dim).
+        mask: From `additive`, for n queries, or for one that stands for all.
+        scale: Of the scores; None: the usual one over the root of head_dim.
+        sums: Filled with the logarithm of each query's sum over its keys, (1, heads, n), float32.
+    """
+    n, kv_heads = query.shape[2], key.shape[1]
+    scale = query.shape[3] ** -0.5 if scale is None else scale
+    query = _rows(query[0], n + -n % QUERIES).mul_(scale).unflatten(0, (kv_heads, -1))
+    key, wide = (_rows(x[0], mask.shape[1]) for x in (key, value))
+    out = value.new_empty(*query.shape[:3], value.shape[3])
+    for low, head in itertools.product(range(0, query.shape[2], ROWS), range(kv_heads)):
+        rows = slice(low, low + ROWS)
+        own = query[head, :, rows]
+        scores = onednn_product(own.flatten(0, 1), key[head]).view(*own.shape[:2], -1)
+        scores += mask if len(mask) == 1 else mask[rows]
+        highest = None if sums is None else scores.amax(-1)
+        weights = torch.softmax(scores, -1, out=scores)
+        if sums is not None:
+            logs = highest - weights.amax(-1).log_()
+            sums.unflatten(1, (kv_heads, -1))[0, head, :, rows] = logs[:, : n - low]
+        product = onednn_product(weights.flatten(0, 1), wide[head].T)
+        out[head, :, rows] = product.view(*own.shape[:2], -1)
+    return out.flatten(0, 1)[None, :, :n]
+
+
+def _rows(x: Tensor, n: int) -> Tensor:
+    """Rows of zeros added up to n, in float32 and memory of its own; x: (heads, rows, head_dim)."""
+    rows = x.new_zeros(x.shape[0], n, x.shape[2], dtype=torch.float32)
+    rows[:, : x.shape[1]] = x
+    return rows
