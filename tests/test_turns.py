@@ -38,28 +38,30 @@ def ticks(run_s: float) -> tuple[list[float], float]:
     return sorted(seen), spent.wall_s
 
 
-def spans(seen: list[float]) -> list[tuple[float, float]]:
-    """Begin and end of each stretch without a pause of half a turn."""
-    cuts = np.flatnonzero(np.diff(seen) > TURN_S / 2)
-    return [(seen[a], seen[b]) for a, b in zip([0, *(cuts + 1)], [*cuts, len(seen) - 1], strict=True)]
+def taken(found: dict[int, tuple[list[float], float]]) -> list[tuple[int, float, float]]:
+    """Who ran, from when to when: each stretch in which none but one did. Two at once would make hundreds."""
+    moments = sorted((moment, at) for at, (seen, _) in found.items() for moment in seen)
+    stretches = [(at, list(group)) for at, group in itertools.groupby(moments, key=lambda m: m[1])]
+    return [(at, group[0][0], group[-1][0]) for at, group in stretches]
 
 
 def test_one_scorer_runs_at_a_time_and_each_clock_counts_its_own_turns():
     found = dict(turns.in_turns(ticks, [(3.0,), (4.0,)], turn_s=[TURN_S] * 2, dtype=torch.float32))
-    runs = sorted((began, ended, at) for at, (seen, _) in found.items() for began, ended in spans(seen))
-    assert [at for *_, at in runs][:4] in ([0, 1] * 2, [1, 0] * 2)
-    assert all(ended <= began for (_, ended, _), (began, *_) in itertools.pairwise(runs))
-    for seen, counted in found.values():
-        assert counted == pytest.approx(sum(ended - began for began, ended in spans(seen)), abs=0.4)
+    runs = taken(found)
+    # 3.0 s are 4 turns, of the others' 5 the last two stand together; one more or less where a machine stumbles.
+    assert 7 <= len(runs) <= 9
+    for at, (_, counted) in found.items():
+        assert counted == pytest.approx(sum(ended - began for who, began, ended in runs if who == at), abs=0.4)
 
 
 def test_whose_whole_time_is_longer_has_longer_turns_and_all_end_together():
     turn_s, began = (0.4, 1.2), time.monotonic()
-    ends = {}
-    for at, (seen, _) in turns.in_turns(ticks, [(2.0,), (6.0,)], turn_s=turn_s, dtype=torch.float32):
-        ends[at] = time.monotonic() - began
-        lengths = [ended - begun for begun, ended in spans(seen)][1:-1]
-        assert np.median(lengths) == pytest.approx(turn_s[at], abs=0.2)
+    ends, found = {}, {}
+    for at, result in turns.in_turns(ticks, [(2.0,), (6.0,)], turn_s=turn_s, dtype=torch.float32):
+        ends[at], found[at] = time.monotonic() - began, result
+    for at, wanted_s in enumerate(turn_s):
+        lengths = [ended - begun for who, begun, ended in taken(found) if who == at][1:-1]
+        assert np.median(lengths) == pytest.approx(wanted_s, abs=0.2)
     assert abs(ends[0] - ends[1]) < 2.5
 
 

@@ -17,7 +17,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from bench.scoring import ATTENTION, flex, products
+from bench.scoring import ATTENTION, flex, kernels, products
 from bench.scoring.device import moved
 from bench.scoring.trie import Step
 
@@ -109,6 +109,8 @@ class StepContext:
     """Depth of each token, (n,)."""
     n_before: int
     """Tokens of the trunk before every token of this step."""
+    n_deep: int
+    """Tokens of its longest path, the trunk's included: no window of so many hides anything."""
     trunk: dict[int, tuple[Tensor, Tensor]] | None
     """Layer -> keys and values of that trunk, (1, kv_heads, n_before, head_dim) each."""
     kept: dict[int, tuple[Tensor, Tensor]] | None
@@ -117,6 +119,8 @@ class StepContext:
     """Set when nobody wants this step any more: its next layer does not begin."""
     masks: dict[tuple[int | None, int, torch.device], "TileMasks | BlockMask"] = field(default_factory=dict)
     """Window, keys of the trunk and device -> what such layers there have to know of who sees whom."""
+    blocks: dict[int | None, kernels.Blocks] = field(default_factory=dict)
+    """Window -> the same for layers on our own kernels."""
 
 
 def context(step: Step, *, trunk: "StepContext | None", device: torch.device, stop: Event | None = None) -> StepContext:
@@ -127,6 +131,7 @@ def context(step: Step, *, trunk: "StepContext | None", device: torch.device, st
         end=moved(step.end, device),
         positions=moved(step.positions, device),
         n_before=n_before,
+        n_deep=int(step.positions.max()) + 1,
         trunk=None if trunk is None else trunk.kept,
         kept={} if step.is_trunk else None,
         stop=stop,
@@ -187,18 +192,21 @@ def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *,
     """
     if step.stop is not None and step.stop.is_set():
         raise CancelledError
-    for name in ("softcap", "s_aux", "position_bias"):
-        if kwargs.get(name) is not None:
-            raise ValueError(f"its attention needs {name}")
+    if more := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
+        raise ValueError(f"its attention needs {more[0]}")
     # Rows behind the step's own are padding: no tile reaches them, no kept key is one of theirs.
     n = len(step.end)
     key, value = _behind_trunk(step, module.layer_idx, key[:, :, :n], value[:, :, :n])
     window, scale = kwargs.get("sliding_window"), kwargs.get("scaling")
-    if window is not None and step.n_before + n <= window:
+    if window is not None and step.n_deep <= window:
         window = None
     if by_blocks(query):
         out = flex.attend(query, key, value, block_mask(step, window, query.device), scale=scale)
         return out.transpose(1, 2).contiguous(), None
+    if kernels.takes_heads(query, value):
+        if window not in step.blocks:
+            step.blocks[window] = kernels.blocks(step.step, n_before=step.n_before, window=window)
+        return kernels.attend(query[:, :, :n], key, value, step.blocks[window], rows=query.shape[2], scale=scale), None
     alike = query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
     if window is None and alike and step.n_before >= LONG_TRUNK:
         return _trunk_apart(step, query, key, value, scale), None
@@ -252,8 +260,7 @@ def _trunk_apart(step: StepContext, query: Tensor, key: Tensor, value: Tensor, s
     the difference.
     """
     n, before = len(step.end), step.n_before
-    exact = torch.promote_types(query.dtype, torch.float32)
-    sums = query.new_empty(1, query.shape[1], n, dtype=exact)
+    sums = query.new_empty(1, query.shape[1], n, dtype=torch.promote_types(query.dtype, torch.float32))
     out = _by_tiles(step, query, key[:, :, before:], value[:, :, before:], None, scale, sums=sums)
     seen = (key[:, :, :before], value[:, :, :before])
     if products.lead(query, n, before):
@@ -262,7 +269,7 @@ def _trunk_apart(step: StepContext, query: Tensor, key: Tensor, value: Tensor, s
     else:
         result, above = _flash(query[:, :, :n], *seen, scale=scale)
     weight = (above - sums).sigmoid_().transpose(1, 2)[..., None]
-    out[:, :n] = torch.lerp(out[:, :n].to(exact), result.transpose(1, 2).to(exact), weight)
+    out[:, :n] = torch.lerp(out[:, :n].to(sums.dtype), result.transpose(1, 2).to(sums.dtype), weight)
     return out
 
 

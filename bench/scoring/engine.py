@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from bench.schema import DrsowError
 from bench.scoring import ATTENTION, attention
 from bench.scoring.device import moved
-from bench.scoring.fused import fuse
-from bench.scoring.head import head_logps, padded
+from bench.scoring.fused import fuse, padded
+from bench.scoring.head import head_logps
 from bench.scoring.trie import Plan, Step, plan
 
 STREAMS = 2
@@ -167,7 +167,7 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
             raise ValueError(f"its rotary positions ({min(kinds)}) hang on the longest text beside a response")
         model.set_attn_implementation(ATTENTION)
         if model.device.type == "cpu":
-            fuse(model)
+            fuse(model.base_model)
         try:
             found = [score(model, each) for each in plans]
         except torch._dynamo.exc.TorchDynamoException as error:

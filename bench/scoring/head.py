@@ -7,19 +7,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from bench.scoring import kernels
 from bench.scoring.device import onednn_leads
-from bench.scoring.fused import onednn_product
-
-SHAPE = 64
-"""Every matrix product has a multiple of this many rows: oneDNN makes and keeps 2.5 MB of code for each new number."""
+from bench.scoring.fused import onednn_product, padded
 
 HEAD_ROWS, HEAD_WORDS = 4096, 1024
 """Target positions and vocabulary entries of a block of logits on a CPU: a whole step, so weights are cast once."""
-
-
-def padded(rows: Tensor) -> Tensor:
-    """Rows of zeros added up to a multiple of SHAPE."""
-    return torch.cat([rows, rows.new_zeros(-len(rows) % SHAPE, *rows.shape[1:])])
 
 
 @torch.inference_mode()
@@ -36,13 +29,25 @@ def head_logps(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tenso
     """
     rows, words = (HEAD_ROWS, HEAD_WORDS) if hidden.device.type == "cpu" else (16384, 16384)
     head = model.get_output_embeddings()
+    rescale = as_is if _is_plain(model) else functools.partial(rescaled, model)
     parts = [
-        target_logps(head, h, t, rescale=lambda x: rescaled(model, x), words=words)
+        target_logps(head, h, t, rescale=rescale, words=words)
         for h, t in zip(
             hidden.to(head.weight.device).split(rows), targets.to(head.weight.device).split(rows), strict=True
         )
     ]
     return torch.cat(parts) if parts else hidden.new_empty(0, dtype=torch.float64)
+
+
+def as_is(logits: Tensor) -> Tensor:
+    """What most models do to them."""
+    return logits
+
+
+def _is_plain(model: PreTrainedModel) -> bool:
+    """Whether the model's own forward pass leaves its head's output as it is."""
+    config = model.config.get_text_config().to_dict()
+    return not any(config.get(name) for name in ("logit_scale", "logits_scaling", "final_logit_softcapping"))
 
 
 def rescaled(model: PreTrainedModel, logits: Tensor) -> Tensor:
@@ -85,9 +90,12 @@ def target_logps(
 
 def log_totals(head: torch.nn.Linear, hidden: Tensor, *, rescale: Callable, words: int) -> Tensor:
     """log sum_j exp(logit_j) of each row, (m,), float64, from unshifted sums; arguments as `target_logps` has them."""
-    total = hidden.new_zeros(len(hidden), dtype=torch.float32)
-    for block in logit_blocks(head, hidden, words=words):
-        total += rescale(block).exp_().sum(dim=1)
+    if rescale is as_is and head.bias is None and kernels.takes_head(head.weight):
+        total = kernels.exp_totals(hidden, head.weight)
+    else:
+        total = hidden.new_zeros(len(hidden), dtype=torch.float32)
+        for block in logit_blocks(head, hidden, words=words):
+            total += rescale(block).exp_().sum(dim=1)
     logs = total.double().log()
     lost = (~torch.isfinite(total) | (total < 1e-30)).nonzero()[:, 0]
     if len(lost):

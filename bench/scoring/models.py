@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from bench.entries import NoiseSource
 from bench.schema import DrsowError
-from bench.scoring import engine
+from bench.scoring import engine, kernels
 from bench.scoring.device import keep_freed_memory
 from bench.scoring.noise import add_noise
 
@@ -77,7 +77,7 @@ def load_model(
         # Into a model that transformers cast: it keeps in float32 what a cast of the whole would round.
         with torch.no_grad():
             for weight, broken in zip(model.parameters(), exact.parameters(), strict=True):
-                weight.copy_(broken)
+                weight.copy_(kernels.panels(broken.to(weight.dtype)) if weight.dim() != broken.dim() else broken)
     return model
 
 

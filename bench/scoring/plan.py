@@ -62,17 +62,15 @@ def exact_tokens(ready: Ready, options: Options) -> int:
 
 
 def matmul_rate(dtype: str, *, seconds: float = 0.5) -> float:
-    """Operations a second that this machine's processor reaches on large products, by the library that scores."""
-    import torch
-
-    from bench.scoring.head import float32_product
+    """Operations a second that this machine's processor reaches on large products, by what multiplies in the engine."""
+    from bench.scoring.fused import multiplier
     from bench.scoring.models import TORCH_DTYPES
 
-    one = torch.randn(1024, 1024).to(TORCH_DTYPES[dtype])
-    product = float32_product if dtype == "float32" else torch.mm
-    product(one, one)
+    side = 1024
+    multiply = multiplier(TORCH_DTYPES[dtype], side)
+    multiply()
     n, began = 0, time.monotonic()
     while time.monotonic() - began < seconds:
-        product(one, one)
+        multiply()
         n += 1
-    return 2 * 1024**3 * n / (time.monotonic() - began)
+    return 2 * side**3 * n / (time.monotonic() - began)

@@ -225,11 +225,16 @@ def scores_frame(sequences: Seq, logps: Seq[np.ndarray | None]) -> pd.DataFrame:
 
 def provenance(ready: Ready, *, began: float, device: str) -> dict:
     """What changes between two equal runs, for the manifest."""
+    # Imported here: what only reads the store needs no torch.
+    from bench.scoring import kernels
+
     source = ready.work.spec.source
+    own = device.startswith("cpu") and ready.key.dtype == "bfloat16" and kernels.ready()
     return {
         "finished_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "duration_s": round(time.monotonic() - began, 1),
         "device": device,
+        "kernels": "drsow" if own else "torch",
         "processor": platform.machine(),
         "python": platform.python_version(),
         "versions": versions(),

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from bench.scoring import trie
-from bench.scoring.head import float32_product
+from bench.scoring.fused import multiplier
 from perf.workloads import Workload
 
 SIDE = 2048
@@ -45,21 +45,19 @@ def demand(model: PreTrainedModel, work: Workload) -> Demand:
 
 
 class Cube:
-    """Square matrices in a dtype, to be multiplied now and then, in float32 by the faster library."""
+    """Square matrices in a dtype, to be multiplied now and then by what multiplies in the engine."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         """Multiply once, so that the library has what it needs."""
-        self._a, self._b = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
-        self._out = self._a @ self._b
-        self._product = float32_product if dtype == torch.float32 else torch.mm
-        self._product(self._a, self._b, out=self._out)
+        self._multiply = multiplier(dtype, SIDE)
+        self._multiply()
 
     def rate(self) -> float:
         """The best of some products, FLOP a second."""
         spent_s = []
         for _ in range(REPEATS):
             began = time.perf_counter()
-            self._product(self._a, self._b, out=self._out)
+            self._multiply()
             spent_s.append(time.perf_counter() - began)
         return 2 * SIDE**3 / min(spent_s)
 

@@ -66,7 +66,7 @@ class _Scorer(NamedTuple):
         os.kill(self.pid, signal.SIGCONT)
         ended = bool(wait([self.future], timeout=self.turn_s).done)
         if not ended:
-            os.kill(self.pid, signal.SIGSTOP)
+            _stop(self.pid)
             ran_s = time.monotonic() - began
             self.turns[0] += ran_s
             self.turns[1] += ran_s * rate
@@ -101,11 +101,17 @@ def in_turns(
                     os.kill(scorer.pid, signal.SIGCONT)
 
 
+def _stop(pid: int) -> None:
+    """Stop a process of ours, and wait until every thread of it stands."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+
+
 def _stopped(stack: ExitStack, function: Callable[..., Any], args: tuple, turn_s: float) -> _Scorer:
     """A process that will call the function at its first turn."""
     context = get_context("spawn")
     turns = context.Array("d", 4, lock=False)
     pool = stack.enter_context(ProcessPoolExecutor(1, context, _join, (turns,)))
     pid = pool.submit(os.getpid).result()
-    os.kill(pid, signal.SIGSTOP)
+    _stop(pid)
     return _Scorer(pid, turns, pool.submit(function, *args), turn_s)
