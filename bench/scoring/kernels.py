@@ -44,11 +44,15 @@ def ready() -> bool:
         return False
     try:
         torch.ops.load_library(compiled())
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        print(f"no kernels of our own ({reason[0] if reason else error}): torch's instead, slower", file=sys.stderr)
-        return False
-    return True
+        # A build of torch may have them and not what they call.
+        ones = torch.ones(WIDTH, WIDTH, dtype=torch.bfloat16)
+        if torch.equal(linear(ones, panels(ones), None), WIDTH * ones):
+            return True
+        reason = "their products are wrong"
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        reason = (getattr(error, "stderr", None) or str(error) or type(error).__name__).strip().splitlines()[0]
+    print(f"no kernels of our own ({reason}): torch's instead, slower", file=sys.stderr)
+    return False
 
 
 def compiled() -> Path:

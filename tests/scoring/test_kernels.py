@@ -73,6 +73,14 @@ def test_improbable_targets_keep_their_digits(spread, monkeypatch):
     assert taken and (logits.max() > 88) == (spread > 1)
 
 
+def test_a_gate_as_far_off_as_it_can_be_is_shut_or_open():
+    x, gate, up = (torch.zeros(64, 64).bfloat16() for _ in range(3))
+    x[0, 0], gate[0, 0], gate[1, 0], up[:, 0] = 1e19, -1e19, 1e19, 1e-19
+    for gelu in (False, True):
+        found = kernels.gated(x, kernels.panels(gate), kernels.panels(up), gelu=gelu)[0, :3].double()
+        assert found[0] == 0 and found[1] == pytest.approx(1e38, rel=0.02) and found[2] == 0
+
+
 def test_a_number_that_is_none_is_not_hidden():
     hidden, weight = drawn(64, 64, seed=0), drawn(128, 64, seed=1)
     hidden[3, 5] = math.nan
