@@ -16,7 +16,7 @@ GPUS = {"h200": 989e12, "h100": 989e12, "a100": 312e12, "l40s": 362e12, "rtx-409
 GPU_SHARE = 0.4
 """Of a GPU's stated rate: an assumption, no GPU was measured."""
 
-CPU_SHARE = {"bfloat16": 0.60, "float32": 0.74}
+CPU_SHARE = {"bfloat16": 0.81, "float32": 0.71}
 """Of a processor's measured matmul rate, as results/perf/ has it (plain rows, no AMX)."""
 
 TOKENS_A_ROW = 16

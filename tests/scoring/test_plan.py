@@ -109,7 +109,7 @@ def test_operations_and_hours_by_hand(tmp_path):
     assert row["status"] in (MISSING, NO_SPACE)
     assert row["flop"] == 2 * known.model(row["model_id"]).n_params * row["tokens"]
     assert row["gpu_h"] == pytest.approx(row["flop"] / (989e12 * 0.4) / 3600)
-    assert row["cpu_s"] == pytest.approx(row["flop"] / (1e12 * 0.60))
+    assert row["cpu_s"] == pytest.approx(row["flop"] / (1e12 * 0.81))
 
 
 def test_sixteen_candidates_a_prompt_cost_at_most_a_twentieth_over_their_unique_tokens(embedded, reward_bench):
