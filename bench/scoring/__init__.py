@@ -1,8 +1,5 @@
 """Text in, log-probabilities out. What of it can change a number is named here, for the keys of score sets."""
 
-ATTENTION = "drsow_tiles"
-"""The attention that the engine gives every model."""
-
 SPAN = "joint-1"
 """Version of the rule that says which tokens are the response."""
 

@@ -8,7 +8,8 @@ import torch
 
 from bench.entries import ModelSpec
 from bench.schema import Example, Message, UsageError
-from bench.scoring import engine, fetch, models, trie
+from bench.scoring import fetch, models
+from bench.scoring.forward import engine, trie
 from bench.scoring.noise import noise_of
 from bench.scoring.render import Template, render
 from bench.scoring.run import BATCH_TOKENS

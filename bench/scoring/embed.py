@@ -8,8 +8,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from bench.entries import ModelSpec
 from bench.schema import UsageError
-from bench.scoring import engine, fetch, models, trie
-from bench.scoring.device import moved
+from bench.scoring import fetch, models
+from bench.scoring.forward import engine, trie
+from bench.scoring.forward.device import moved
 from bench.scoring.render import Sequence
 from bench.scoring.run import BATCH_TOKENS, PART_BUDGETS, Options, cut_parts, device_name, dtype_name
 

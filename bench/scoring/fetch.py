@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from bench.entries import FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource
 from bench.schema import DrsowError, PreconditionError
+from bench.scoring.cache import cache_folder
 
 PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 """Configuration and tokenizer files; weights come as safetensors alone, no pickle is ever fetched."""
@@ -35,18 +36,6 @@ class Located(NamedTuple):
     folder: Path
     revision: str
     """Commit on the hub, or "sha256:…" over the files; a noise model's says which noise as well."""
-
-
-def cache_folder() -> Path:
-    """Where converted package files lie: DRSOW_CACHE, or drsow/ in the user's cache."""
-    if "DRSOW_CACHE" in os.environ:
-        return Path(os.environ["DRSOW_CACHE"])
-    return user_cache()
-
-
-def user_cache() -> Path:
-    """drsow/ in the user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "drsow"
 
 
 def offline() -> bool:

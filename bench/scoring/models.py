@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from bench.entries import NoiseSource
 from bench.schema import DrsowError
-from bench.scoring import engine, kernels
-from bench.scoring.device import keep_freed_memory
+from bench.scoring.forward import engine, kernels
+from bench.scoring.forward.device import keep_freed_memory
 from bench.scoring.noise import add_noise
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}

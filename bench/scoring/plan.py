@@ -7,7 +7,7 @@ from collections.abc import Sequence as Seq
 import numpy as np
 
 from bench.schema import Example
-from bench.scoring import trie
+from bench.scoring.forward import trie
 from bench.scoring.run import BATCH_TOKENS, PART_BUDGETS, Options, Ready, cut_parts, device_name
 
 GPUS = {"h200": 989e12, "h100": 989e12, "a100": 312e12, "l40s": 362e12, "rtx-4090": 165e12}
@@ -63,7 +63,7 @@ def exact_tokens(ready: Ready, options: Options) -> int:
 
 def matmul_rate(dtype: str, *, seconds: float = 0.5) -> float:
     """Operations a second that this machine's processor reaches on large products, by what multiplies in the engine."""
-    from bench.scoring.fused import multiplier
+    from bench.scoring.forward.onednn import multiplier
     from bench.scoring.models import TORCH_DTYPES
 
     side = 1024

@@ -15,9 +15,10 @@ import pandas as pd
 
 from bench.entries import HubSource, ModelSpec
 from bench.schema import DTYPES, NONFINITE, OK, SCHEMA_VERSION, SCORES, TOO_LONG, Dataset, PreconditionError, ScoreKey
-from bench.scoring import ATTENTION, PLAIN, SPAN, fetch
-from bench.scoring.device import default_device, default_dtype
-from bench.scoring.trie import common_prefix
+from bench.scoring import PLAIN, SPAN, fetch
+from bench.scoring.forward import ATTENTION
+from bench.scoring.forward.device import default_device, default_dtype
+from bench.scoring.forward.trie import common_prefix
 from bench.store import ScoreSet, Store
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
@@ -226,7 +227,7 @@ def scores_frame(sequences: Seq, logps: Seq[np.ndarray | None]) -> pd.DataFrame:
 def provenance(ready: Ready, *, began: float, device: str) -> dict:
     """What changes between two equal runs, for the manifest."""
     # Imported here: what only reads the store needs no torch.
-    from bench.scoring import kernels
+    from bench.scoring.forward import kernels
 
     source = ready.work.spec.source
     own = device.startswith("cpu") and ready.key.dtype == "bfloat16" and kernels.ready()

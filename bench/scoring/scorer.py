@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from bench.schema import DrsowError, Example, UsageError
-from bench.scoring import engine, models, trie
+from bench.scoring import models
 from bench.scoring.fetch import read_ahead
+from bench.scoring.forward import engine, trie
 from bench.scoring.noise import noise_of
 from bench.scoring.progress import Meter
 from bench.scoring.render import Rendered, Sequence, Template, render

@@ -7,7 +7,8 @@ import pandas as pd
 import torch
 
 from bench.schema import Example, Message
-from bench.scoring import engine, models, trie
+from bench.scoring import models
+from bench.scoring.forward import engine, trie
 from bench.scoring.render import Template
 from perf.scorers import DPO, OURS, SCORERS, TRANSFORMERS, dpo_inference
 from perf.workloads import STRONG, Workload, folder, tokenizer

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from bench.scoring import trie
-from bench.scoring.fused import multiplier
+from bench.scoring.forward import trie
+from bench.scoring.forward.onednn import multiplier
 from perf.workloads import Workload
 
 SIDE = 2048

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bench.scoring import engine
-from bench.scoring.head import rescaled
+from bench.scoring.forward import engine
+from bench.scoring.forward.head import rescaled
 from perf.scorers import OURS, SCORERS
 from perf.timing import apart
 from perf.workloads import STRONG, WEAK, Workload, folder, plain

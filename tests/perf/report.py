@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from bench.schema import UsageError
-from bench.scoring.device import CPUINFO
+from bench.scoring.forward.onednn import CPUINFO
 from bench.study.figures.style import FORMATS, encode
 from perf import figures
 from perf.bars import Measured, bars, mean_times, own_ids_words, table

@@ -16,7 +16,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from bench.schema import PreconditionError
-from bench.scoring import engine, models, trie
+from bench.scoring import models
+from bench.scoring.forward import engine, trie
 from bench.scoring.run import BATCH_TOKENS, PART_BUDGETS, cut_parts
 from perf.workloads import Workload
 

@@ -15,7 +15,8 @@ from bench.entries import Domain
 from bench.prefer import customise
 from bench.registry import load_registry
 from bench.schema import Dataset, Example, Message
-from bench.scoring import run, trie
+from bench.scoring import run
+from bench.scoring.forward import trie
 from bench.scoring.render import Template, render
 from bench.scoring.scorer import Scorer
 from bench.store import Store

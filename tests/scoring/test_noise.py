@@ -12,8 +12,9 @@ from transformers import LlamaConfig
 from bench.entries import FolderSource, ModelSpec
 from bench.registry import load_registry, pairs_folder
 from bench.schema import Dataset, Example, Message, UsageError
-from bench.scoring import fetch, kernels, models, run
+from bench.scoring import fetch, models, run
 from bench.scoring.bits import bits_per_byte, sections
+from bench.scoring.forward import kernels
 from bench.scoring.noise import add_noise
 from bench.scoring.scorer import Scorer
 

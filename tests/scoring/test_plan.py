@@ -12,7 +12,8 @@ from bench.data import load_data
 from bench.planning import GATED, MISSING, NO_SPACE, READY, SCORED, Planner, plan_passes, summary
 from bench.registry import load_registry
 from bench.schema import Dataset, Example, Message
-from bench.scoring import plan, run, trie
+from bench.scoring import plan, run
+from bench.scoring.forward import trie
 from bench.scoring.render import Sequence
 from bench.store import Store
 from bench.study.board import Subject

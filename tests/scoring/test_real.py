@@ -6,7 +6,8 @@ import torch
 from plain import plain_logps
 from transformers import AutoModelForCausalLM
 
-from bench.scoring import engine, models, trie
+from bench.scoring import models
+from bench.scoring.forward import engine, trie
 from bench.scoring.render import Sequence, Template, render
 
 TOLERANCE_NATS = 3e-5

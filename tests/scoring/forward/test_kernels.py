@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from plain import plain_logps
 from tiny_models import tiny_model
 
-from bench.scoring import engine, fused, kernels, trie
-from bench.scoring import head as heads
+from bench.scoring.forward import engine, kernels, layers, trie
+from bench.scoring.forward import head as heads
 
 pytestmark = pytest.mark.skipif(not kernels.ready(), reason="for processors with AVX512_BF16, without AMX")
 
@@ -191,7 +191,7 @@ def test_a_model_on_our_kernels_is_as_near_to_float64_as_on_torchs(name, monkeyp
 )
 def test_without_a_compiler_torchs_operations_are_taken_and_one_line_says_so(compiler, said, tmp_path):
     env = {**os.environ, "CXX": compiler, "XDG_CACHE_HOME": str(tmp_path)}
-    code = "from bench.scoring import kernels; print(kernels.ready(), kernels.ready())"
+    code = "from bench.scoring.forward import kernels; print(kernels.ready(), kernels.ready())"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"
     assert said in done.stderr and done.stderr.count("\n") == 1
@@ -200,7 +200,7 @@ def test_without_a_compiler_torchs_operations_are_taken_and_one_line_says_so(com
 
 def test_what_was_compiled_stands_in_the_users_cache_once(tmp_path):
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "DRSOW_CACHE": str(tmp_path / "teams")}
-    code = "from bench.scoring import kernels; print(kernels.ready())"
+    code = "from bench.scoring.forward import kernels; print(kernels.ready())"
     command = [sys.executable, "-c", code]
     two = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [each.communicate()[0] for each in two] == ["True\n"] * 2
@@ -219,5 +219,5 @@ def test_attention_of_heads_that_do_not_fit_stays_with_torch():
 
 def test_a_layer_that_does_not_fit_stays_with_torch():
     layer = torch.nn.Linear(64, 97).bfloat16()
-    fused.fuse(layer)
+    layers.fuse(layer)
     assert layer.weight.shape == (97, 64)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
-from bench.scoring.device import moved
+from bench.scoring.forward.device import moved
 
 BLOCK = 128
 """Queries, and keys, a block."""

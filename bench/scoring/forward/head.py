@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bench.scoring import kernels
-from bench.scoring.device import onednn_leads
-from bench.scoring.fused import onednn_product, padded
+from bench.scoring.forward import kernels
+from bench.scoring.forward.onednn import float32_product, padded
 
 HEAD_ROWS, HEAD_WORDS = 4096, 1024
 """Target positions and vocabulary entries of a block of logits on a CPU: a whole step, so weights are cast once."""
@@ -130,24 +129,3 @@ def logit_blocks(head: torch.nn.Linear, hidden: Tensor, *, words: int) -> Iterat
         else:
             block = torch.mm(hidden, weight.T, out_dtype=torch.float32)
         yield block if head.bias is None else block.add_(head.bias[low : low + words])
-
-
-def float32_product(hidden: Tensor, weight: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """hidden @ weight.T on a CPU, (m, words), products of the weight's dtype summed and kept in float32.
-
-    Args:
-        hidden: (m, hidden), float32, of values that the weight's dtype holds.
-        weight: (words, hidden).
-        out: Memory that the result may take.
-    """
-    if weight.dtype == torch.float32:
-        if onednn_leads():
-            return onednn_product(hidden, weight)
-        return torch.mm(hidden, weight.T, out=out)
-    # oneDNN rounds float32 inputs to bfloat16 on the way in, which changes nothing here, and keeps the sums.
-    before = torch.backends.mkldnn.matmul.fp32_precision
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
-    try:
-        return torch.mm(hidden, weight.float().T, out=out)
-    finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before

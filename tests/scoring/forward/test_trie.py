@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.scoring import trie
+from bench.scoring.forward import trie
 
 sequences = st.lists(
     st.lists(st.integers(0, 2), min_size=2, max_size=14).flatmap(

@@ -10,8 +10,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from bench.scoring.device import onednn_leads
-from bench.scoring.fused import onednn_product
+from bench.scoring.forward.onednn import onednn_leads, onednn_product
 
 QUERIES, KEYS = 16, 64
 """Queries and keys of a product are multiples of these: oneDNN makes and keeps 0.7 MB of code for each new shape."""

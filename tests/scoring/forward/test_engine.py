@@ -20,8 +20,8 @@ from plain import plain_logps
 from tiny_models import tiny_model
 
 from bench.schema import DrsowError
-from bench.scoring import attention, device, engine, flex, fused, products, trie
-from bench.scoring import head as heads
+from bench.scoring.forward import attention, engine, flex, layers, onednn, products, trie
+from bench.scoring.forward import head as heads
 
 TOLERANCE_NATS = 3e-5
 """A token, in float32."""
@@ -121,9 +121,9 @@ def test_with_all_attention_as_products_the_numbers_are_the_plain_loops(name, mo
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if "Mistral" not in name])
 def test_a_trunk_attended_to_apart_gives_the_plain_loops_numbers(name, monkeypatch):
-    apart, trunks = attention._trunk_apart, []
+    apart, trunks = attention.trunk_apart, []
     monkeypatch.setattr(attention, "LONG_TRUNK", 1)
-    monkeypatch.setattr(attention, "_trunk_apart", lambda step, *rest: trunks.append(step) or apart(step, *rest))
+    monkeypatch.setattr(attention, "trunk_apart", lambda step, *rest: trunks.append(step) or apart(step, *rest))
     model = tiny_model(ARCHITECTURES[name], seed=3)
     ids, starts = conversations(6, seed=0)
     plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
@@ -277,7 +277,7 @@ def test_gated_layers_in_one_pass_are_nearer_to_float64_than_their_own_pass(name
     model = tiny_model(ARCHITECTURES[name], seed=7, scale=4.0).bfloat16()
     own = model.base_model.layers[0].mlp
     layer = copy.deepcopy(own)
-    fused.fuse(model)
+    layers.fuse(model)
     assert all(isinstance(module.mlp.forward, functools.partial) for module in model.base_model.layers)
     x = torch.randn(1, 192, 32, generator=torch.Generator().manual_seed(1)).bfloat16()
     with torch.inference_mode():
@@ -289,8 +289,8 @@ def test_gated_layers_in_one_pass_are_nearer_to_float64_than_their_own_pass(name
 @pytest.mark.parametrize("name", ["Llama, grouped queries", "Gemma 3, soft-capped logits", "Qwen 2, biased queries"])
 @pytest.mark.parametrize("leads", [True, False], ids=["oneDNN", "MKL"])
 def test_in_float32_whichever_library_multiplies_the_numbers_are_the_plain_loops(name, leads, monkeypatch):
-    monkeypatch.setattr(fused, "onednn_leads", lambda: leads)
-    monkeypatch.setattr(heads, "onednn_leads", lambda: leads)
+    monkeypatch.setattr(layers, "onednn_leads", lambda: leads)
+    monkeypatch.setattr(onednn, "onednn_leads", lambda: leads)
     model = tiny_model(ARCHITECTURES[name], seed=7, scale=4.0)
     ids, starts = conversations(6, seed=2)
     plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
@@ -306,10 +306,10 @@ def test_which_library_multiplies_hangs_on_the_processors_maker(maker, leads, tm
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     path = tmp_path / "cpuinfo"
     path.write_text(f"processor\t: 0\nvendor_id\t: {maker}\n" if maker else "processor\t: 0\n")
-    monkeypatch.setattr(device, "CPUINFO", path)
-    assert device.onednn_leads.__wrapped__() == leads
+    monkeypatch.setattr(onednn, "CPUINFO", path)
+    assert onednn.onednn_leads.__wrapped__() == leads
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert not device.onednn_leads.__wrapped__()
+    assert not onednn.onednn_leads.__wrapped__()
 
 
 def test_a_layer_that_only_looks_gated_keeps_its_own_pass():
@@ -323,7 +323,7 @@ def test_a_layer_that_only_looks_gated_keeps_its_own_pass():
             return self.down_proj(self.act_fn(0.9 * self.gate_proj(x)) * self.up_proj(x))
 
     layer = Scaled().bfloat16()
-    fused.fuse(layer)
+    layers.fuse(layer)
     assert not isinstance(layer.forward, functools.partial)
 
 
@@ -400,19 +400,19 @@ def heeding_ctrl_c():
 
 
 def test_a_step_in_the_middle_of_its_layers_is_given_up_at_ctrl_c(llama, two_threads, heeding_ctrl_c, monkeypatch):
-    plan, layers, tiles = trie.plan(*conversations(2, seed=4), budget=64), [], attention._by_tiles
+    plan, begun, tiles = trie.plan(*conversations(2, seed=4), budget=64), [], attention.by_tiles
 
     def slow(*args):
-        layers.append(1)
+        begun.append(1)
         time.sleep(0.5)
         return tiles(*args)
 
     assert llama.config.num_hidden_layers * len(plan.steps) > engine.STREAMS
-    monkeypatch.setattr(attention, "_by_tiles", slow)
+    monkeypatch.setattr(attention, "by_tiles", slow)
     with pytest.raises(KeyboardInterrupt), contextlib.closing(engine._side_by_side(llama, plan.steps)) as states:
         threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
         list(states)
-    assert len(layers) <= engine.STREAMS
+    assert len(begun) <= engine.STREAMS
 
 
 def test_nothing_to_score_is_an_empty_answer(llama):
@@ -441,7 +441,7 @@ def test_a_bfloat16_head_loses_nothing_beyond_its_inputs():
     rng = torch.Generator().manual_seed(0)
     hidden = torch.randn(30, 64, generator=rng).bfloat16()
     weight = torch.randn(700, 64, generator=rng).bfloat16()
-    got = heads.float32_product(hidden.float(), weight)
+    got = onednn.float32_product(hidden.float(), weight)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.double(), hidden.double() @ weight.double().T, rtol=1e-6, atol=1e-5)
 

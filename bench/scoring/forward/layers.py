@@ -8,13 +8,12 @@ product is its own. In bfloat16 our own kernels multiply where they are for the 
 """
 
 import functools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from bench.scoring import kernels
-from bench.scoring.device import onednn_leads
+from bench.scoring.forward import kernels
+from bench.scoring.forward.onednn import onednn_leads, onednn_product, padded
 
 ENDS = {"SiLUActivation": ("swish", ""), "SiLU": ("swish", ""), "GELUTanh": ("gelu", "tanh")}
 """Class of an activation -> oneDNN's name of it, and of its variant."""
@@ -22,8 +21,6 @@ GATED = ("gate_proj", "up_proj", "down_proj")
 ROWS = 64
 """Of the input on which a kind of layer is tried."""
 
-SHAPE = kernels.WIDTH
-"""Every matrix product has a multiple of this many rows: oneDNN makes and keeps 2.5 MB of code for each new number."""
 
 CLOSE = {torch.bfloat16: 3e-2, torch.float32: 1e-4}
 """How far the two ways through a layer may be apart, as a part of its largest number."""
@@ -87,12 +84,6 @@ def _in_panels(model: nn.Module) -> None:
             module.forward = forward
 
 
-def padded(rows: Tensor) -> Tensor:
-    """Rows of zeros added up to a multiple of SHAPE."""
-    lacking = -len(rows) % SHAPE
-    return torch.cat([rows, rows.new_zeros(lacking, *rows.shape[1:])]) if lacking else rows
-
-
 def linear_in_panels(module: nn.Linear, x: Tensor) -> Tensor:
     """What the layer gives, (..., out), from its weight's panels; x: (..., in)."""
     rows = x.flatten(0, -2)
@@ -109,21 +100,6 @@ def gated_in_panels(module: nn.Module, gelu: bool, x: Tensor) -> Tensor:
 def linear(module: nn.Linear, x: Tensor) -> Tensor:
     """What the layer gives, (..., out), as oneDNN's product; x: (..., in)."""
     return onednn_product(x.flatten(0, -2), module.weight, module.bias).view(*x.shape[:-1], -1)
-
-
-def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weight.T + bias on a CPU, (m, out), by oneDNN; x: (m, in), weight: (out, in), bias: (out,)."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-def multiplier(dtype: torch.dtype, side: int) -> Callable[[], Tensor]:
-    """A product of square matrices as the engine multiplies them on this processor, to measure its rate by."""
-    a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
-    if dtype == torch.bfloat16 and kernels.ready():
-        return functools.partial(kernels.linear, a, kernels.panels(b), None)
-    if dtype == torch.float32 and onednn_leads():
-        return functools.partial(onednn_product, a, b)
-    return functools.partial(torch.mm, a, b, out=torch.empty(side, side, dtype=dtype))
 
 
 def gated(module: nn.Module, end: tuple[str, str], x: Tensor) -> Tensor:

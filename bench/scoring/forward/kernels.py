@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils import cpp_extension
 
-from bench.scoring.fetch import user_cache
-from bench.scoring.trie import Step
+from bench.scoring.cache import user_cache
+from bench.scoring.forward.trie import Step
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 

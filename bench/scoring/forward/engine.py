@@ -13,11 +13,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.schema import DrsowError
-from bench.scoring import ATTENTION, attention
-from bench.scoring.device import moved
-from bench.scoring.fused import fuse, padded
-from bench.scoring.head import head_logps
-from bench.scoring.trie import Plan, Step, plan
+from bench.scoring.forward import ATTENTION, attention
+from bench.scoring.forward.context import StepContext, context
+from bench.scoring.forward.device import moved
+from bench.scoring.forward.head import head_logps
+from bench.scoring.forward.layers import fuse
+from bench.scoring.forward.onednn import padded
+from bench.scoring.forward.trie import Plan, Step, plan
 
 STREAMS = 2
 """Steps that a CPU computes side by side, each on its share of the threads: attention's short operations do not gain
@@ -62,7 +64,7 @@ def hidden_steps(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tupl
 
 
 def _in_turn(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, Tensor]]:
-    trunks: dict[int, attention.StepContext] = {}
+    trunks: dict[int, StepContext] = {}
     for index, step in enumerate(steps):
         trunks = {i: trunks[i] for i in _ancestors(steps, step.parent)}
         ctx, hidden = _begin(model, step, trunks.get(step.parent))
@@ -120,16 +122,16 @@ def _threads(n: int) -> Iterator[None]:
 
 def _behind(
     model: PreTrainedModel, step: Step, parent: Future | None, stop: Event
-) -> tuple[attention.StepContext | None, Tensor]:
+) -> tuple[StepContext | None, Tensor]:
     ctx, hidden = _begin(model, step, parent and parent.result()[0], stop)
     return ctx if step.is_trunk else None, hidden
 
 
 def _begin(
-    model: PreTrainedModel, step: Step, trunk: attention.StepContext | None, stop: Event | None = None
-) -> tuple[attention.StepContext, Tensor]:
+    model: PreTrainedModel, step: Step, trunk: StepContext | None, stop: Event | None = None
+) -> tuple[StepContext, Tensor]:
     """A step's context, and the last hidden state of the token before each target, (m, hidden)."""
-    ctx = attention.context(step, trunk=trunk, device=model.device, stop=stop)
+    ctx = context(step, trunk=trunk, device=model.device, stop=stop)
     hidden = body(model, step, ctx)
     return ctx, hidden[moved(step.predict, hidden.device)]
 
@@ -141,7 +143,7 @@ def _ancestors(steps: Sequence[Step], index: int) -> Iterator[int]:
 
 
 @torch.inference_mode()
-def body(model: PreTrainedModel, step: Step, ctx: attention.StepContext) -> Tensor:
+def body(model: PreTrainedModel, step: Step, ctx: StepContext) -> Tensor:
     """Last hidden states of a step's tokens, (n, hidden)."""
     ids = moved(step.ids, model.device)
     rows = (padded(ids)[None], padded(ctx.positions)[None])

@@ -1,25 +1,19 @@
-"""Attention over a packed trie, so that what the trie masks away is not computed: by tiles, on a GPU by blocks.
+"""Attention over a packed trie tile by tile, so that what the trie masks away is not computed.
 
 A tile is a run of queries with the stretches of keys that they may see. Long runs are cut, short subtrees
 stand in one tile; what is left to mask inside a tile is a small dense matrix, made once a step and used by
-every layer. Registered with transformers as `drsow_tiles`: the model's own code stays as it is.
+every layer.
 """
 
-from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
-from threading import Event
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
 
-from bench.scoring import ATTENTION, flex, kernels, products
-from bench.scoring.device import moved
-from bench.scoring.trie import Step
+from bench.scoring.forward import products
+from bench.scoring.forward.context import StepContext
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 """Softmax attention, and the logarithm of each query's sum over its keys, (1, heads, n), float32."""
@@ -29,10 +23,6 @@ TILE = 128
 
 LONG_TRUNK = 256
 """Keys of a trunk from which on a CPU attends to them apart: once for the whole step, not once a tile."""
-
-BLOCKS_ON = {("cuda", torch.bfloat16)}
-"""Device and dtype where attention is FlexAttention's: a GPU would begin a kernel for every tile, too short for it.
-Not in float32, which only the precision check takes there: its blocks do not fit every GPU's shared memory."""
 
 
 class Tile(NamedTuple):
@@ -98,46 +88,6 @@ class TileMasks(NamedTuple):
     masks: list[Tensor]
 
 
-@dataclass
-class StepContext:
-    """What the layers of one forward pass need to know of the step."""
-
-    step: Step
-    end: Tensor
-    """Index after each token's subtree, (n,)."""
-    positions: Tensor
-    """Depth of each token, (n,)."""
-    n_before: int
-    """Tokens of the trunk before every token of this step."""
-    n_deep: int
-    """Tokens of its longest path, the trunk's included: no window of so many hides anything."""
-    trunk: dict[int, tuple[Tensor, Tensor]] | None
-    """Layer -> keys and values of that trunk, (1, kv_heads, n_before, head_dim) each."""
-    kept: dict[int, tuple[Tensor, Tensor]] | None
-    """Filled with this step's keys and values behind the trunk's, when the step is a trunk itself."""
-    stop: Event | None
-    """Set when nobody wants this step any more: its next layer does not begin."""
-    masks: dict[tuple[int | None, int, torch.device], "TileMasks | BlockMask"] = field(default_factory=dict)
-    """Window, keys of the trunk and device -> what such layers there have to know of who sees whom."""
-    blocks: dict[int | None, kernels.Blocks] = field(default_factory=dict)
-    """Window -> the same for layers on our own kernels."""
-
-
-def context(step: Step, *, trunk: "StepContext | None", device: torch.device, stop: Event | None = None) -> StepContext:
-    """Prepare a step for the layers; `trunk` is the context of the step's parent."""
-    n_before = 0 if trunk is None else trunk.n_before + len(trunk.end)
-    return StepContext(
-        step=step,
-        end=moved(step.end, device),
-        positions=moved(step.positions, device),
-        n_before=n_before,
-        n_deep=int(step.positions.max()) + 1,
-        trunk=None if trunk is None else trunk.kept,
-        kept={} if step.is_trunk else None,
-        stop=stop,
-    )
-
-
 def tile_masks(ctx: StepContext, window: int | None, like: Tensor, *, n_before: int) -> TileMasks:
     """A step's tiles with their masks, on the device and in the dtype of `like`: 0 where visible, -inf elsewhere.
 
@@ -163,65 +113,7 @@ def tile_masks(ctx: StepContext, window: int | None, like: Tensor, *, n_before: 
     return ctx.masks[window, n_before, like.device]
 
 
-def block_mask(ctx: StepContext, window: int | None, device: torch.device) -> BlockMask:
-    """A step's blocks, made on the host once for all layers of a window on a device."""
-    if (window, ctx.n_before, device) not in ctx.masks:
-        mask = flex.blocks(ctx.step.end, ctx.step.positions, n_before=ctx.n_before, window=window, device=device)
-        ctx.masks[window, ctx.n_before, device] = mask
-    return ctx.masks[window, ctx.n_before, device]
-
-
-def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *, step: StepContext, **kwargs):
-    """Attention of one layer over a packed step; called by the model's own code.
-
-    Args:
-        module: The layer's attention module; gives `layer_idx`.
-        query: (1, heads, n, head_dim), n padded.
-        key: (1, kv_heads, n, head_dim).
-        value: (1, kv_heads, n, head_dim).
-        attention_mask: Unused: the step's rule is the mask.
-        step: The step's context.
-        kwargs: What the model passes besides; `scaling` and `sliding_window` are heeded.
-
-    Returns:
-        (1, n, heads, head_dim), and None for the weights.
-
-    Raises:
-        CancelledError: the step was given up.
-        ValueError: the model's attention is more than a softmax over visible keys.
-    """
-    if step.stop is not None and step.stop.is_set():
-        raise CancelledError
-    if more := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
-        raise ValueError(f"its attention needs {more[0]}")
-    # Rows behind the step's own are padding: no tile reaches them, no kept key is one of theirs.
-    n = len(step.end)
-    key, value = _behind_trunk(step, module.layer_idx, key[:, :, :n], value[:, :, :n])
-    window, scale = kwargs.get("sliding_window"), kwargs.get("scaling")
-    if window is not None and step.n_deep <= window:
-        window = None
-    if by_blocks(query):
-        out = flex.attend(query, key, value, block_mask(step, window, query.device), scale=scale)
-        return out.transpose(1, 2).contiguous(), None
-    if kernels.takes_heads(query, value):
-        if window not in step.blocks:
-            step.blocks[window] = kernels.blocks(step.step, n_before=step.n_before, window=window)
-        return kernels.attend(query[:, :, :n], key, value, step.blocks[window], rows=query.shape[2], scale=scale), None
-    alike = query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
-    if window is None and alike and step.n_before >= LONG_TRUNK:
-        return _trunk_apart(step, query, key, value, scale), None
-    return _by_tiles(step, query, key, value, window, scale), None
-
-
-def by_blocks(query: Tensor) -> bool:
-    """Whether attention of these queries is FlexAttention's."""
-    if (query.device.type, query.dtype) not in BLOCKS_ON or query.shape[-1] < flex.LEAST_HEAD_DIM:
-        return False
-    # Older ones do not multiply bfloat16.
-    return query.device.type != "cuda" or torch.cuda.get_device_capability(query.device) >= (8, 0)
-
-
-def _by_tiles(
+def by_tiles(
     step: StepContext,
     query: Tensor,
     key: Tensor,
@@ -253,7 +145,7 @@ def _by_tiles(
     return out
 
 
-def _trunk_apart(step: StepContext, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+def trunk_apart(step: StepContext, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
     """The same on a CPU: every query sees the whole trunk, so its keys need neither mask nor gathering.
 
     Two softmaxes over parts of the keys make one by their logarithmic sums: the weight of a part is the sigmoid of
@@ -261,7 +153,7 @@ def _trunk_apart(step: StepContext, query: Tensor, key: Tensor, value: Tensor, s
     """
     n, before = len(step.end), step.n_before
     sums = query.new_empty(1, query.shape[1], n, dtype=torch.promote_types(query.dtype, torch.float32))
-    out = _by_tiles(step, query, key[:, :, before:], value[:, :, before:], None, scale, sums=sums)
+    out = by_tiles(step, query, key[:, :, before:], value[:, :, before:], None, scale, sums=sums)
     seen = (key[:, :, :before], value[:, :, :before])
     if products.lead(query, n, before):
         all_seen, above = products.additive(torch.ones(1, before, dtype=torch.bool))[:1], torch.empty_like(sums)
@@ -271,17 +163,6 @@ def _trunk_apart(step: StepContext, query: Tensor, key: Tensor, value: Tensor, s
     weight = (above - sums).sigmoid_().transpose(1, 2)[..., None]
     out[:, :n] = torch.lerp(out[:, :n].to(sums.dtype), result.transpose(1, 2).to(sums.dtype), weight)
     return out
-
-
-def _behind_trunk(step: StepContext, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Put a step's keys and values behind its trunk's; where it is a trunk itself, keep both."""
-    if step.trunk is not None:
-        key = torch.cat([step.trunk[layer][0], key], dim=2)
-        value = torch.cat([step.trunk[layer][1], value], dim=2)
-    if step.kept is not None:
-        # Not a view: that would keep the whole of a projection that gives queries, keys and values at once.
-        step.kept[layer] = (key.contiguous(), value.contiguous())
-    return key, value
 
 
 def _gather(x: Tensor, before: int, ranges: tuple[tuple[int, int], ...]) -> Tensor:
@@ -294,6 +175,3 @@ def _gather(x: Tensor, before: int, ranges: tuple[tuple[int, int], ...]) -> Tens
     if not rest:
         return first
     return torch.cat([first, *rest], dim=2) if first.shape[2] else (rest[0] if len(rest) == 1 else torch.cat(rest, 2))
-
-
-AttentionInterface.register(ATTENTION, attend)

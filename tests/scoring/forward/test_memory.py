@@ -11,7 +11,7 @@ from perf.timing import apart
 from tiny_models import tiny_model
 from transformers import LlamaConfig
 
-from bench.scoring import engine, trie
+from bench.scoring.forward import engine, trie
 
 pytestmark = [
     pytest.mark.slow,

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.scoring import attention, products
+from bench.scoring.forward import products, tiles
 
 HEAD_DIM = 8
 
@@ -60,7 +60,7 @@ def test_in_bfloat16_products_are_nearer_to_float64_than_the_flash_kernel():
     query, key, value, visible = drawn(1, heads=9, kv_heads=3, n=128, k=500, dtype=torch.bfloat16)
     found = products.attend(query, key, value, products.additive(visible), scale=0.3)
     mask = torch.zeros(128, 500, dtype=torch.bfloat16).masked_fill_(~visible, -math.inf)
-    flash, _ = attention._flash(query, key, value, attn_mask=mask, scale=0.3)
+    flash, _ = tiles._flash(query, key, value, attn_mask=mask, scale=0.3)
     wanted, _ = exact(query, key, value, visible, 0.3)
     ours, theirs = ((x.double() - wanted).square().mean().sqrt() for x in (found, flash))
     assert found.dtype == torch.bfloat16

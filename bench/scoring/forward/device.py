@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import functools
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,9 +12,6 @@ if TYPE_CHECKING:
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """mallopt's parameters: bytes free at the heap's end that go back to the system, bytes that are mapped apart, heaps."""
-
-
-CPUINFO = Path("/proc/cpuinfo")
 
 
 @functools.cache
@@ -35,21 +31,6 @@ def default_dtype(device: str) -> str:
 
     capable = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if capable else "fp32"
-
-
-@functools.cache
-def onednn_leads() -> bool:
-    """Whether oneDNN's float32 products are faster than MKL's: MKL keeps its AVX-512 for Intel's own processors.
-
-    Told by the maker's name and not by a clock: one machine gives the same numbers in every run.
-    """
-    import torch
-
-    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.backends.mkldnn.is_available()
-    if not (wide and torch.backends.mkl.is_available() and CPUINFO.is_file()):
-        return False
-    makers = [line for line in CPUINFO.read_text(encoding="utf-8").splitlines() if line.startswith("vendor_id")]
-    return bool(makers) and "GenuineIntel" not in makers[0]
 
 
 @functools.cache
