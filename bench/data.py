@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from bench.cells import is_empty, messages_in, spelled, transcript_turns
 from bench.files import safe_name
 from bench.schema import CHOSEN, REJECTED, Dataset, Example, Message, PreconditionError, UsageError
 from bench.sources import READERS, Row, file_rows, hub_rows
@@ -21,9 +22,6 @@ REWARD_BENCH_VARIABLE = "DRSOW_REWARDBENCH"
 """Environment variable that names a local file to be read as the data id "reward-bench"."""
 
 ROLES = ("system", "user", "assistant")
-
-_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-"""The header of a turn in a transcript."""
 
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?")
 
@@ -46,7 +44,7 @@ def load_candidates(path: str) -> Dataset:
     """Loads rows with a prompt and two or more candidates (texts), and with subset and id where there are any.
 
     Args:
-        path: A .jsonl or .parquet file.
+        path: A .jsonl, .parquet or .csv file.
 
     Returns:
         Examples whose response ids are "0" to "n-1", in the order of the candidates.
@@ -60,27 +58,29 @@ def load_candidates(path: str) -> Dataset:
 
 def load_prompts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
     """Loads prompts alone, of preferences or of rows that have nothing else; arguments and errors of `load_data`."""
-    return _load(data, lambda row: _example(row, _messages(row, "prompt"), ()), limit_per_subset)
+    return _load(data, _prompt, limit_per_subset)
 
 
-def conversations(dataset: Dataset) -> Dataset:
-    """The data set with its prompts as turns, where they are transcripts "Human: …\\n\\nAssistant: …" (HH-RLHF).
+def load_transcripts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
+    """Loads preferences whose prompts are transcripts "Human: …\\n\\nAssistant: …" (HH-RLHF), each prompt as its turns.
 
-    Raises:
-        UsageError: a prompt is no transcript, a turn is empty, or the last one is not the person's; names the row.
+    A transcript may end on an open "Assistant:", which the responses go on. Arguments and errors of `load_data`.
     """
-    rows = tuple(example._replace(messages=_turns(example)) for example in dataset.examples)
-    return dataset._replace(slug=f"{dataset.slug}-turns", digest=digest(rows), examples=rows)
+    found = _load(data, _transcript, limit_per_subset)
+    return found._replace(slug=f"{found.slug}-turns")
 
 
-def _turns(example: Example) -> tuple[Message, ...]:
-    text = example.messages[0].content if len(example.messages) == 1 else ""
-    before, *turns = _TURN.split(text)
-    roles = ["user" if speaker == "Human" else "assistant" for speaker in turns[::2]]
-    texts = [turn.strip() for turn in turns[1::2]]
-    if before.strip() or not all(texts) or roles[-1:] != ["user"]:
-        raise UsageError(f"{example.example_id}: its prompt is no transcript that ends on a turn of the person")
-    return tuple(map(Message, roles, texts))
+def _transcript(row: Row) -> Example:
+    example = _preference(row)
+    try:
+        turns, is_open = transcript_turns(example.messages[0].content if len(example.messages) == 1 else "")
+    except ValueError as error:
+        raise row.error("prompt", str(error)) from None
+    # Behind an open header the responses are turns themselves, and lose their outer whitespace as the others do.
+    responses = tuple((name, text.strip() if is_open else text) for name, text in example.responses)
+    if responses[0][1] == responses[1][1]:
+        raise row.error(REJECTED, "equal to chosen")
+    return example._replace(messages=tuple(Message(*turn) for turn in turns), responses=responses)
 
 
 def _load(data: str, parse: Callable[[Row], Example], limit: int | None) -> Dataset:
@@ -162,9 +162,9 @@ def _examples(source: str, rows: Iterable[Row], parse: Callable[[Row], Example])
 def _preference(row: Row) -> Example:
     chosen_head, chosen = _response(row, CHOSEN)
     rejected_head, rejected = _response(row, REJECTED)
-    # Where the rows have no prompt of their own, whole conversations begin with it.
+    # Where the row has no prompt of its own, whole conversations begin with it.
     head = chosen_head or rejected_head
-    prompt = head if head and "prompt" not in row.fields else _messages(row, "prompt")
+    prompt = head if head and is_empty(row.value("prompt")) else _messages(row, "prompt")
     for field, head in ((CHOSEN, chosen_head), (REJECTED, rejected_head)):
         if head and head != prompt:
             raise row.error(field, "its earlier turns are not the prompt")
@@ -173,12 +173,27 @@ def _preference(row: Row) -> Example:
     return _example(row, prompt, ((CHOSEN, chosen), (REJECTED, rejected)))
 
 
+def _prompt(row: Row) -> Example:
+    if is_empty(row.value("prompt")) and not is_empty(row.value(CHOSEN)):
+        return _preference(row)._replace(responses=())
+    return _example(row, _messages(row, "prompt"), ())
+
+
 def _candidates(row: Row) -> Example:
-    texts = _required(row, "candidates")
-    if not isinstance(texts, list) or len(texts) < 2:
+    texts = candidate_list(row)
+    if len(texts) < 2:
         raise row.error("candidates", "must be a list of two or more texts")
     responses = tuple((str(i), _text(row, f"candidates[{i}]", text)) for i, text in enumerate(texts))
     return _example(row, _messages(row, "prompt"), responses)
+
+
+def candidate_list(row: Row) -> list:
+    """What a row has as candidates, unchecked; a text that spells a list is that list."""
+    value = _required(row, "candidates")
+    value = spelled(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+    if not isinstance(value, list):
+        raise row.error("candidates", 'must be a list of texts; a CSV cell holds it as JSON, ["…", "…"]')
+    return value
 
 
 def _example(row: Row, prompt: tuple[Message, ...], responses: tuple[tuple[str, str], ...]) -> Example:
@@ -187,31 +202,62 @@ def _example(row: Row, prompt: tuple[Message, ...], responses: tuple[tuple[str, 
     subset, row_id = _name(row, "subset", ""), _name(row, "id", row.number)
     if not row_id:
         raise row.error("id", "empty")
-    return Example(f"{subset}/{row_id}" if subset else row_id, subset, prompt, responses)
+    return Example(example_id(subset, row_id), subset, prompt, responses)
+
+
+def example_id(subset: str, row_id: str) -> str:
+    """`subset/id`, or the id alone where there is no subset; no two rows of different names share one.
+
+    A "/" in a subset is written "%2F" and a "%" "%25", so the first "/" always ends the subset. An id that has a "/"
+    itself and no subset begins with "/".
+    """
+    if not subset and "/" not in row_id:
+        return row_id
+    return f"{subset.replace('%', '%25').replace('/', '%2F')}/{row_id}"
+
+
+def own_id(example: Example) -> str:
+    """The id that its source gave a row, as `example_id` took it."""
+    return example.example_id.partition("/")[2] or example.example_id
 
 
 def _required(row: Row, field: str) -> object:
-    if row.fields.get(field) is not None:
-        return row.fields[field]
-    close = [] if field in row.fields else difflib.get_close_matches(field, row.fields, n=1)
+    value = row.value(field)
+    if value is not None and value == value:
+        return value
+    close = [] if field in row.names else difflib.get_close_matches(field, row.names, n=1)
     raise row.error(field, "missing" + (f", did you mean {close[0]!r}?" if close else ""))
+
+
+def _unpacked(row: Row, field: str) -> object:
+    """What a row must have in a column; a text that spells a list of messages is that list."""
+    value = _required(row, field)
+    try:
+        found = messages_in(value) if isinstance(value, str) else None
+    except ValueError as error:
+        raise row.error(field, str(error)) from None
+    return value if found is None else found
 
 
 def _response(row: Row, field: str) -> tuple[tuple[Message, ...], str]:
     """(turns that stand before the response, if any; its text)."""
-    value = _required(row, field)
+    value = _unpacked(row, field)
     if not isinstance(value, list):
         return (), _text(row, field, value)
-    *head, last = _messages(row, field)
+    *head, last = _turns(row, field, value)
     if last.role != "assistant":
         raise row.error(field, "does not end on an assistant turn")
     return tuple(head), last.content
 
 
 def _messages(row: Row, field: str) -> tuple[Message, ...]:
-    value = _required(row, field)
+    value = _unpacked(row, field)
     if not isinstance(value, list):
         return (Message("user", _text(row, field, value)),)
+    return _turns(row, field, value)
+
+
+def _turns(row: Row, field: str, value: list) -> tuple[Message, ...]:
     if not value:
         raise row.error(field, "empty")
     return tuple(_message(row, f"{field}[{i}]", turn) for i, turn in enumerate(value))
@@ -223,7 +269,7 @@ def _message(row: Row, field: str, turn: object) -> Message:
     role, content = turn["role"], turn["content"]
     if role not in ROLES:
         raise row.error(f"{field}.role", f"unknown role {role!r:.40} (known: {', '.join(ROLES)})")
-    if more := [name for name, value in turn.items() if name not in ("role", "content") and value is not None]:
+    if more := [name for name, value in turn.items() if name not in ("role", "content") and not is_empty(value)]:
         raise row.error(field, f"{more[0]!r} would be lost: only role and content are read")
     if role == "system" and content == "":
         return Message(role, "")
@@ -245,7 +291,7 @@ def _text(row: Row, field: str, value: object) -> str:
 
 
 def _name(row: Row, field: str, default: str | int) -> str:
-    value = row.fields.get(field, default)
+    value = row.value(field) if field in row.names else default
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise row.error(field, "missing" if value is None else f"must be text or a whole number, is {value!r:.40}")
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in str(value)):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.schema import DrsowError, PreconditionError
+from bench.schema import DrsowError, PreconditionError, UsageError
 
 MAX_NAME = 100
 """Longest path part, in characters: file systems allow 255, and folders add endings of their own."""
@@ -84,6 +84,24 @@ def read_if_there(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise DrsowError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def edited_text(path: Path) -> str:
+    """A text that a person edits: UTF-8, with or without a byte order mark, any line ends.
+
+    Raises:
+        PreconditionError: There is no such file.
+        UsageError: It is no UTF-8.
+        DrsowError: It cannot be opened.
+    """
+    data = read_if_there(path)
+    if data is None:
+        raise PreconditionError(f"{path}: no such file")
+    try:
+        return io.StringIO(data.decode("utf-8-sig"), newline=None).read()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise UsageError(f"{path}, line {line}: is not UTF-8; save it as UTF-8 and try again") from error
 
 
 def _sync(folder: Path) -> None:

@@ -51,13 +51,15 @@ def judge_policies(registry: Registry, prompts: Dataset, store: Store, wish: Jud
     Returns:
         JUDGED.
     """
+    from bench.prefer.sample import sampled_id
+
     texts = {}
     for side, name in ((BEFORE, wish.before), (AFTER, wish.after)):
         path = out / f"{side}.jsonl"
         sampling = wish.sampling._replace(keep_empty=True)
         sample_candidates(registry, prompts, name, sampling, wish.options, out=path)
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-        texts[side] = {row["id"]: row["candidates"] for row in rows}
+        texts[side] = {sampled_id(row): row["candidates"] for row in rows}
     dataset = _responses(prompts, texts, slug=f"{prompts.slug}-{safe_name(out.name)}-judged")
     rows, sets = [], {}
     for subject in [*([wish.annotator] if wish.annotator else []), *wish.others]:

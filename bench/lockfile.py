@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.entries import HubSource
-from bench.files import read_if_there, write_json
+from bench.files import edited_text, write_json
 from bench.registry import Registry
 from bench.schema import DrsowError, PreconditionError, UsageError
 from bench.scoring import fetch
@@ -41,11 +41,10 @@ def read_lock(path: Path) -> dict[str, dict]:
         PreconditionError: There is no such file.
         UsageError: It is no lock.
     """
-    data = read_if_there(path)
-    if data is None:
+    if not path.is_file():
         raise PreconditionError(f"{path}: not found; `drsow fetch NAME --lock {path}` writes it")
     try:
-        entries = json.loads(data)
+        entries = json.loads(edited_text(path))
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
     if not isinstance(entries, dict) or not all(isinstance(e, dict) and set(e) == FIELDS for e in entries.values()):

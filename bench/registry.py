@@ -27,6 +27,7 @@ from bench.entries import (
     Reference,
     Study,
 )
+from bench.files import edited_text
 from bench.schema import UsageError
 
 PERFORMANCE, SECOND_PERFORMANCE = "alpaca_eval_2_lc", "arena_hard"
@@ -189,8 +190,8 @@ def load_registry(extra: Path | None = None) -> Registry:
 
 def _read(path: Path) -> Iterator[tuple[str, Entry]]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(edited_text(path))
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: {error}") from error
     for table, rows in content.items():
         if table not in _TABLES[path.name]:

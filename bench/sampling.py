@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.data import load_prompts
+from bench.data import candidate_list, load_prompts
 from bench.registry import Registry
 from bench.schema import Dataset
 from bench.scoring import fetch, run
@@ -66,8 +66,8 @@ def first_responses(path: str) -> tuple[Dataset, dict[str, str]]:
     dataset = load_prompts(path)
     texts = {}
     for example, row in zip(dataset.examples, file_rows(path), strict=True):
-        found = row.fields.get("candidates")
-        if not isinstance(found, list) or not found or not isinstance(found[0], str):
+        found = candidate_list(row)
+        if not found or not isinstance(found[0], str):
             raise row.error("candidates", "must be a list of texts")
         texts[example.example_id] = found[0]
     return dataset, texts

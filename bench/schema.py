@@ -35,7 +35,7 @@ class Example(NamedTuple):
     """A prompt with the responses that are to be scored under it, never changed after loading."""
 
     example_id: str
-    """`subset/id` for preferences; unique in its data set."""
+    """`subset/id`, or the id alone where there is no subset, as `data.example_id` writes it; unique in its data set."""
     subset: str
     """The part of the data set it belongs to; "" where the data set has none."""
     messages: tuple[Message, ...]

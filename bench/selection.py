@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from bench.data import own_id
 from bench.prefer.select import Picked, keep, pick_all
 from bench.registry import Registry
 from bench.schema import CHOSEN, Dataset, Example
@@ -56,5 +57,4 @@ def _row(example: Example, picked: Picked) -> dict:
     texts = {"chosen": one, "rejected": other} if first == CHOSEN else {"candidates": [one, other]}
     head = {"subset": example.subset} if example.subset else {}
     prompt = [message._asdict() for message in example.messages]
-    number = example.example_id.removeprefix(f"{example.subset}/")
-    return {"id": number, **head, "prompt": prompt, **texts, "similarity": picked.similarity}
+    return {"id": own_id(example), **head, "prompt": prompt, **texts, "similarity": picked.similarity}

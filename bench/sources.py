@@ -6,14 +6,23 @@ import difflib
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.schema import PreconditionError, UsageError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+COLUMNS = ("prompt", "chosen", "rejected", "candidates", "subset", "id")
+"""The columns that anything here reads. Others are left alone: whatever their type, they break nothing."""
+
+_UNREADABLE = (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError, pa.ArrowException)
+"""What Arrow raises for a value that Python has no type for: a date after the year 9999, an unknown time zone."""
 
 
 class Row(NamedTuple):
@@ -23,7 +32,25 @@ class Row(NamedTuple):
     """"<source>, line 3" (from 1), as errors name it; "row" where the source has no lines."""
     number: int
     """From 0."""
-    fields: dict[str, object]
+    cells: Mapping[str, object]
+    """Values as the source has them; a source with types may leave out what is not in COLUMNS."""
+    names: Collection[str]
+    """All columns of the source."""
+
+    def value(self, field: str) -> object:
+        """What the row has in a column, None where it has nothing.
+
+        Raises:
+            UsageError: The value is of a type that Python does not know.
+        """
+        cell = self.cells.get(field)
+        if not isinstance(cell, pa.Scalar):
+            return cell
+        try:
+            return cell.as_py()
+        except _UNREADABLE as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise self.error(field, f"a value of type {cell.type} cannot be read: {reason}") from error
 
     def error(self, field: str, problem: str) -> UsageError:
         """What to raise for a field of this row."""
@@ -62,7 +89,7 @@ def _jsonl_rows(name: str, data: bytes) -> Iterator[Row]:
             continue
         where = f"{name}, line {line}"
         try:
-            fields = json.loads(text.decode())
+            fields = json.loads(text.decode(), parse_int=_whole_number)
         except UnicodeDecodeError as error:
             raise UsageError(f"{where}: not UTF-8 text") from error
         except json.JSONDecodeError as error:
@@ -71,17 +98,41 @@ def _jsonl_rows(name: str, data: bytes) -> Iterator[Row]:
             raise UsageError(f"{where}: broken JSON: {error}") from error
         if not isinstance(fields, dict):
             raise UsageError(f"{where}: not a JSON object")
-        yield Row(where, number, fields)
+        yield Row(where, number, fields, fields)
         number += 1
+
+
+def _whole_number(digits: str) -> int | float:
+    """A number of JSON. Python refuses to read more than 4,300 digits, which only a column not read here has."""
+    return int(digits) if len(digits) < 1000 else float(digits)
 
 
 def _parquet_rows(name: str, data: bytes) -> Iterator[Row]:
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        file = pq.ParquetFile(pa.BufferReader(data))
+        names = file.schema_arrow.names
+        _check_names(name, names)
+        wanted = [column for column in COLUMNS if column in names]
+        # A column "prompt.words" beside "prompt" is read with it, and left out by the selection.
+        table = file.read(columns=wanted).select(wanted)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{name}: broken parquet: {str(error).splitlines()[0]}") from error
-    for number, fields in enumerate(table.to_pylist()):
-        yield Row(f"{name}, row {number + 1}", number, fields)
+    for number, cells in enumerate(_cells(table, file.metadata.num_rows)):
+        yield Row(f"{name}, row {number + 1}", number, cells, names)
+
+
+def _cells(table: pa.Table, n_rows: int) -> Iterator[dict[str, pa.Scalar]]:
+    """The cells of each row as Arrow has them: Python's values are made when they are asked for."""
+    columns = {column: iter(table.column(column)) for column in table.column_names}
+    for _ in range(n_rows):
+        yield {column: next(cells) for column, cells in columns.items()}
+
+
+def _check_names(where: str, names: Collection[str]) -> None:
+    """Refuse two columns of one name, if it is a name that is read."""
+    for column in COLUMNS:
+        if list(names).count(column) > 1:
+            raise UsageError(f"{where}: two columns have one name, {column!r}")
 
 
 def _csv_rows(name: str, data: bytes) -> Iterator[Row]:
@@ -94,13 +145,11 @@ def _csv_rows(name: str, data: bytes) -> Iterator[Row]:
     for line, cells in _csv_cells(name, text):
         if header is None:
             header = cells
-            if len(set(header)) < len(header):
-                raise UsageError(f"{name}, line {line}: two columns have one name")
+            _check_names(f"{name}, line {line}", header)
         elif len(cells) != len(header):
             raise UsageError(f"{name}, line {line}: {len(cells)} cells, but the header has {len(header)}")
         else:
-            fields = {column: _csv_value(cell) for column, cell in zip(header, cells, strict=True)}
-            yield Row(f"{name}, line {line}", number, fields)
+            yield Row(f"{name}, line {line}", number, dict(zip(header, cells, strict=True)), header)
             number += 1
 
 
@@ -117,18 +166,6 @@ def _csv_cells(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
         raise UsageError(f"{name}, line {line}: broken CSV: {error}") from error
     finally:
         csv.field_size_limit(limit)
-
-
-def _csv_value(cell: str) -> object:
-    """A cell's text, or the messages that it spells as JSON; any other list is a text."""
-    if not cell.startswith("["):
-        return cell
-    try:
-        value = json.loads(cell)
-    except (ValueError, RecursionError):
-        return cell
-    messages = bool(value) and all(isinstance(turn, dict) and set(turn) == {"role", "content"} for turn in value)
-    return value if messages else cell
 
 
 READERS = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".csv": _csv_rows}
@@ -160,5 +197,13 @@ def hub_rows(repository: str, split: str | None) -> Iterator[Row]:
         if len(found) != 1:
             raise UsageError(f"{repository}: which split? {', '.join(f'{repository}:{name}' for name in found)}")
         (found,) = found.values()
-    for number, fields in enumerate(found):
-        yield Row(f"{repository}, row {number + 1}", number, fields)
+    yield from _hub_table_rows(repository, found)
+
+
+def _hub_table_rows(repository: str, found: "Dataset") -> Iterator[Row]:
+    names = found.column_names
+    # As Arrow has them: images and sounds in other columns are not decoded.
+    chosen = found.select_columns([column for column in COLUMNS if column in names]).with_format("arrow")
+    cells = (row for table in chosen.iter(batch_size=1000) for row in _cells(table, table.num_rows))
+    for number in range(len(found)):
+        yield Row(f"{repository}, row {number + 1}", number, next(cells, {}), names)

@@ -9,9 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from bench.data import REWARD_BENCH_VARIABLE, conversations, load_candidates, load_data
+from bench.data import REWARD_BENCH_VARIABLE, load_candidates, load_data, load_prompts, load_transcripts, own_id
 from bench.schema import SUBSET_WEIGHTS, Message, PreconditionError, UsageError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -64,17 +66,24 @@ def test_a_line_separator_inside_a_text_ends_no_row():
         {"chosen": [USER, ASSISTANT], "rejected": [USER, ASSISTANT | {"content": "No"}]},
         {"chosen": [USER, ASSISTANT], "rejected": "No"},
         {"prompt": [USER | {"name": None}], "chosen": [ASSISTANT], "rejected": "No"},
+        {"prompt": [USER | {"tool_calls": [], "name": "", "meta": {"a": [None]}}], "chosen": "Hello", "rejected": "No"},
+        {"prompt": None, "chosen": [USER, ASSISTANT], "rejected": [USER, ASSISTANT | {"content": "No"}]},
+        {"prompt": "", "chosen": "Hello", "rejected": [USER, ASSISTANT | {"content": "No"}]},
     ],
 )
 def test_text_turns_and_whole_conversations_say_the_same(row):
     plain = load_data(jsonl({"prompt": "Hi", "chosen": "Hello", "rejected": "No"}, name="plain.jsonl"))
     assert load_data(jsonl(row)).examples == plain.examples
-    pd.DataFrame([row]).to_parquet("rows.parquet")
-    assert load_data("rows.parquet").examples == plain.examples
-    cells = {field: value if isinstance(value, str) else json.dumps(value) for field, value in row.items()}
-    if "null" not in cells.get("prompt", ""):
+    # As pandas writes it, which pyarrow does not: it knows no struct without fields.
+    if "meta" not in str(row):
+        pd.DataFrame([row]).to_parquet("rows.parquet")
+        assert load_data("rows.parquet").examples == plain.examples
+    for spell in (json.dumps, repr):
+        cells = {field: spell(value) if isinstance(value, list) else value for field, value in row.items()}
         pd.DataFrame([cells]).to_csv("rows.csv", index=False)
         assert load_data("rows.csv").examples == plain.examples
+        assert load_data(jsonl(cells)).examples == plain.examples
+    assert load_prompts("rows.csv").examples[0].messages == plain.examples[0].messages
 
 
 def test_a_system_turn_may_be_empty_and_earlier_turns_stay():
@@ -83,10 +92,116 @@ def test_a_system_turn_may_be_empty_and_earlier_turns_stay():
     assert [message.role for message in example.messages] == ["system", "user", "assistant", "user"]
 
 
-@pytest.mark.parametrize("text", ["[1, 2, 3]", "[]", '["a"]', "[not JSON", '[{"role": "user"}]'])
+TEXTS = [
+    "[1, 2, 3]",
+    "[]",
+    '["a"]',
+    "['a', 'b']",
+    "[not JSON",
+    "[1] According to the role: 'user' is a word.",
+    "[INST] Hi [/INST]",
+    '[{"name": "Ann", "age": 3}]',
+    '[{"role": "baker", "name": "Ann"}, {"role": "smith"}]',
+    '[{"a": 1},',
+    '{"role": "baker"}',
+    '[{"role": "user", "content": "Hi"}] is what you send.',
+    "[{'role': 'user', 'content': '[b'}] is what you send (as Python).",
+    "(I shrug) {role}",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
 def test_a_csv_cell_that_lists_no_messages_is_text(text):
     pd.DataFrame([GOOD | {"chosen": text}]).to_csv("rows.csv", index=False)
     assert load_data("rows.csv").examples[0].responses[0][1] == text
+
+
+NO_LISTS = [
+    "[{'role': 'user', 'content': 'a'} {'role': 'assistant', 'content': 'b'}]",
+    "array([{'role': 'user', 'content': 'a'}], dtype=object)",
+    "[{'role': 'user', 'content': 'a', 'weight': nan}]",
+    "[{'role': 'user', 'content': 'a' 'b'}]",
+    "[{'role': 'user', 'content': 'a\\d'}]",
+    "[{'content': 'it is so and', 'role': 'user'}, {'content': 'cut o",
+    '[{"role": "user", "content": "cut o',
+    '[{\\"role\\": \\"user\\", \\"content\\": \\"a\\"}]',
+    '"[{\\"role\\": \\"user\\", \\"content\\": \\"a\\"}]"',
+    '{"role": "user", "content": "a"}',
+]
+
+
+@pytest.mark.parametrize("text", NO_LISTS)
+def test_a_cell_that_looks_like_a_list_of_messages_and_is_none_is_named_with_the_remedy(text):
+    pd.DataFrame([GOOD, ROW | {"prompt": text}]).to_csv("rows.csv", index=False)
+    with pytest.raises(UsageError, match=r"^rows\.csv, line 3, field prompt: .*: write it as JSON, \[\{"):
+        load_data("rows.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[{"role": "user"}]', "prompt[0]: not a message with role and content"),
+        ("[{'from': 'human', 'value': 'a'}]", "prompt[0]: not a message with role and content"),
+        ('[[{"role": "user", "content": "a"}]]', "prompt[0]: not a message with role and content"),
+        ('[{"role": "ai", "content": "a"}]', "prompt[0].role: unknown role 'ai' (known: system, user, assistant)"),
+        (
+            "[{'role': 'user', 'content': 'a', 'name': 'Ann'}]",
+            "prompt[0]: 'name' would be lost: only role and content are read",
+        ),
+        ("[{'role': 'user', 'content': 'a'}, Ellipsis]", None),
+    ],
+)
+def test_a_listed_message_is_held_to_the_rules_of_messages(text, problem):
+    pd.DataFrame([GOOD | {"prompt": text}]).to_csv("rows.csv", index=False)
+    with pytest.raises(UsageError) as error:
+        load_data("rows.csv")
+    assert problem is None or str(error.value) == f"rows.csv, line 2, field {problem}"
+
+
+ODD = {
+    "a date after 9999": pa.array([253402300800 * 10**6] * 2, pa.timestamp("us")),
+    "an unknown time zone": pa.array([0, 0], pa.timestamp("us", tz="Mars/Olympus")),
+    "no UTF-8": pa.array([b"\xff", b"\xff"]).view(pa.utf8()),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_a_column_that_is_not_needed_is_not_read_and_one_that_is_needed_is_named(kind):
+    rows = {name: ["a", "b"] for name in ("prompt", "id")} | {"chosen": ["c", "c"], "rejected": ["d", "d"]}
+    pq.write_table(pa.table(rows | {"made": ODD[kind], "prompt.made": ODD[kind]}), "rows.parquet")
+    assert [example.messages[0].content for example in load_data("rows.parquet").examples] == ["a", "b"]
+    pq.write_table(pa.table(rows | {"chosen": ODD[kind]}), "rows.parquet")
+    # Prompts alone need no responses.
+    assert len(load_prompts("rows.parquet").examples) == 2
+    with pytest.raises(
+        UsageError, match=r"^rows\.parquet, row 1, field chosen: a value of type .+ cannot be read: .+$"
+    ):
+        load_data("rows.parquet")
+
+
+def test_a_parquet_file_with_none_of_the_columns_says_which_is_missing():
+    pd.DataFrame([{"Chosen": "a"}]).to_parquet("rows.parquet")
+    with pytest.raises(UsageError, match=r"^rows\.parquet, row 1, field chosen: missing, did you mean 'Chosen'\?$"):
+        load_data("rows.parquet")
+
+
+def test_two_columns_of_one_name_are_refused_where_the_name_is_read():
+    row = list(GOOD.values())
+    for header, problem in ([*GOOD, "x", "x"], None), ([*GOOD, "x", "id"], "two columns have one name, 'id'"):
+        pd.DataFrame([[*row, "1", "2"]], columns=header).to_csv("rows.csv", index=False)
+        columns = [pa.array([value]) for value in (*row, "1", "2")]
+        pq.write_table(pa.Table.from_arrays(columns, names=header), "rows.parquet")
+        for name in ("rows.csv", "rows.parquet"):
+            if problem is None:
+                assert load_data(name).examples[0].example_id == "sums/7"
+            else:
+                with pytest.raises(UsageError, match=problem):
+                    load_data(name)
+
+
+def test_a_number_too_long_for_python_breaks_no_row_that_does_not_need_it():
+    row = json.dumps(GOOD)[:-1] + ', "big": ' + "9" * 5000 + "}"
+    assert load_data(jsonl(row)).examples[0].example_id == "sums/7"
 
 
 def test_the_three_formats_give_one_digest():
@@ -155,7 +270,7 @@ BAD_ROWS = [
     (ROW | {"prompt": [USER, USER | {"content": " "}]}, ", field prompt[1].content: only whitespace"),
     (ROW | {"prompt": [USER | {"content": None}]}, ", field prompt[0].content: missing"),
     (
-        ROW | {"prompt": [USER | {"tool_calls": []}]},
+        ROW | {"prompt": [USER | {"tool_calls": [{"name": "f"}]}]},
         ", field prompt[0]: 'tool_calls' would be lost: only role and content are read",
     ),
     (ROW | {"prompt": [USER, ASSISTANT]}, ", field prompt: ends on an assistant turn"),
@@ -201,7 +316,7 @@ def test_a_csv_row_is_named_by_the_line_on_which_it_starts():
         ("a.csv", b"prompt,chosen\na,b\n", "a.csv, line 2, field rejected: missing"),
         ("a.csv", b"prompt,chosen,rejected\n\na,b\n", "a.csv, line 3: 2 cells, but the header has 3"),
         ("a.csv", b'prompt,chosen,rejected\na,b,"c\n', "a.csv, line 2: broken CSV: unexpected end of data"),
-        ("a.csv", b"prompt,prompt\na,b\n", "a.csv, line 1: two columns have one name"),
+        ("a.csv", b"prompt,prompt\na,b\n", "a.csv, line 1: two columns have one name, 'prompt'"),
         ("a.csv", b"prompt\na\n\xff\n", "a.csv, line 3: not UTF-8 text"),
         ("a.txt", b"", "a.txt: only .jsonl, .parquet, .csv files are read"),
     ],
@@ -243,12 +358,24 @@ def test_candidates_are_numbered():
     assert data.examples[0].responses == (("0", "a"), ("1", "b"), ("2", "a"))
 
 
+@pytest.mark.parametrize("spell", [json.dumps, repr])
+def test_a_csv_cell_spells_candidates(spell):
+    pd.DataFrame([{"prompt": "Hi", "candidates": spell(["[1]", "it's"])}]).to_csv("rows.csv", index=False)
+    assert load_candidates("rows.csv").examples[0].responses == (("0", "[1]"), ("1", "it's"))
+
+
+NO_LIST = 'must be a list of texts; a CSV cell holds it as JSON, ["…", "…"]'
+
+
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
         ({"prompt": "Hi"}, "field candidates: missing"),
         ({"prompt": "Hi", "candidate": ["a", "b"]}, "field candidates: missing, did you mean 'candidate'?"),
-        ({"prompt": "Hi", "candidates": "ab"}, "field candidates: must be a list of two or more texts"),
+        ({"prompt": "Hi", "candidates": "ab"}, f"field candidates: {NO_LIST}"),
+        ({"prompt": "Hi", "candidates": "['a' 'b']"}, f"field candidates: {NO_LIST}"),
+        ({"prompt": "Hi", "candidates": "[a, b]"}, f"field candidates: {NO_LIST}"),
+        ({"prompt": "Hi", "candidates": '["a"]'}, "field candidates: must be a list of two or more texts"),
         ({"prompt": "Hi", "candidates": ["a"]}, "field candidates: must be a list of two or more texts"),
         ({"prompt": "Hi", "candidates": ["a", " "]}, "field candidates[1]: only whitespace"),
         ({"prompt": "Hi", "candidates": ["a", None]}, "field candidates[1]: missing"),
@@ -345,17 +472,54 @@ def test_reading_a_csv_leaves_the_csv_module_as_it_was():
     assert csv.field_size_limit() == before
 
 
-def test_a_transcript_becomes_its_turns():
-    prompt = "Human: a\n\nHuman: b\n\nAssistant: Assistant: c\n\nd\n\nHuman: e"
-    dataset = load_data(jsonl({"prompt": prompt, "chosen": "f", "rejected": "g"}))
-    found = conversations(dataset)
+@pytest.mark.parametrize("tail", ["", "\n\nAssistant:", "\n\nAssistant: "])
+def test_a_transcript_becomes_its_turns(tail):
+    prompt = f"\n\nHuman: a\n\nHuman: b\n\nAssistant: Assistant: c\n\nd\n\nHuman: e{tail}"
+    path = jsonl({"prompt": prompt, "chosen": " f", "rejected": " g"})
+    plain, found = load_data(path), load_transcripts(path)
     turns = [("user", "a"), ("user", "b"), ("assistant", "Assistant: c\n\nd"), ("user", "e")]
-    assert found.examples[0].messages == tuple(Message(*turn) for turn in turns)
-    assert found.digest != dataset.digest and found.slug != dataset.slug
+    (example,) = found.examples
+    assert example.messages == tuple(Message(*turn) for turn in turns)
+    # Behind an open header a response is a turn of the transcript as well.
+    assert example.responses == ((("chosen", "f"), ("rejected", "g")) if tail else plain.examples[0].responses)
+    assert found.digest != plain.digest and found.slug == "rows-turns"
 
 
-@pytest.mark.parametrize("prompt", ["a", "Human: a\n\nAssistant: b", "Human: \n\nHuman: b", "x Human: a", "Human:"])
-def test_a_prompt_that_is_no_transcript_is_named(prompt):
-    dataset = load_data(jsonl({"id": "r", "prompt": prompt, "chosen": "f", "rejected": "g"}))
-    with pytest.raises(UsageError, match="r: its prompt is no transcript"):
-        conversations(dataset)
+def test_a_limit_on_transcripts_is_in_their_slug():
+    path = jsonl(*({"prompt": "Human: a", "chosen": "f", "rejected": "g"} for _ in range(3)))
+    assert load_transcripts(path, limit_per_subset=2).slug == "rows-2-per-subset-turns"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a",
+        "Human: a\n\nAssistant: b",
+        "Human: \n\nHuman: b",
+        "x Human: a",
+        "Human:",
+        "Assistant:",
+        "Human: a\n\nAssistant:\n\nAssistant:",
+        [USER, ASSISTANT, USER],
+    ],
+)
+def test_a_prompt_that_is_no_transcript_is_named_by_file_line_and_field(prompt):
+    path = jsonl(
+        {"prompt": "Human: a", "chosen": "f", "rejected": "g"}, {"prompt": prompt, "chosen": "f", "rejected": "g"}
+    )
+    with pytest.raises(UsageError, match=r"^rows\.jsonl, line 2, field prompt: is no transcript"):
+        load_transcripts(path)
+
+
+def test_responses_that_differ_in_outer_whitespace_alone_are_equal_behind_an_open_header():
+    path = jsonl({"prompt": "Human: a\n\nAssistant:", "chosen": " f", "rejected": "f"})
+    with pytest.raises(UsageError, match=r"^rows\.jsonl, line 1, field rejected: equal to chosen$"):
+        load_transcripts(path)
+
+
+def test_two_names_never_share_an_example_id_and_each_gives_its_id_back():
+    names = [("", "1"), ("", "a/1"), ("a", "1"), ("a/b", "1"), ("a", "b/1"), ("a%2Fb", "1"), ("", "/a/1"), ("a/", "1")]
+    data = load_data(jsonl(*(GOOD | {"subset": subset, "id": number} for subset, number in names)))
+    assert [(example.subset, own_id(example)) for example in data.examples] == names
+    assert len({example.example_id for example in data.examples}) == len(names)
+    assert [example.example_id for example in data.examples[:3]] == ["1", "/a/1", "a/1"]

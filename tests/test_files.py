@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import schema
-from bench.files import TEXT_COLUMNS, read_csv, safe_name, write_csv, write_json, write_whole
-from bench.schema import DrsowError, PreconditionError
+from bench.files import TEXT_COLUMNS, edited_text, read_csv, safe_name, write_csv, write_json, write_whole
+from bench.schema import DrsowError, PreconditionError, UsageError
 
 HOSTILE = [
     "../x", "..", ".", "", "/", "/etc/passwd", "a\0b", "x" * 300, "CON", "con", "nul.txt", "COM1.a.b", "x/y", "x_y",
@@ -48,6 +48,20 @@ def test_hostile_names_do_not_collide_even_with_their_own_safe_names():
 @given(st.text(), st.text())
 def test_two_names_share_a_path_part_only_when_equal(one, other):
     assert (safe_name(one) == safe_name(other)) == (one == other)
+
+
+@pytest.mark.parametrize("data", ["é\nb\n".encode(), "é\r\nb\r\n".encode("utf-8-sig"), "é\rb\n".encode("utf-8-sig")])
+def test_an_edited_text_is_the_same_whatever_the_editor_adds(tmp_path, data):
+    (tmp_path / "a.txt").write_bytes(data)
+    assert edited_text(tmp_path / "a.txt") == "é\nb\n"
+
+
+def test_an_edited_text_that_cannot_be_read_says_why(tmp_path):
+    (tmp_path / "a.txt").write_bytes("a\né".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"a\.txt, line 2: is not UTF-8"):
+        edited_text(tmp_path / "a.txt")
+    with pytest.raises(PreconditionError, match=r"b\.txt: no such file"):
+        edited_text(tmp_path / "b.txt")
 
 
 def test_a_write_replaces_the_file_and_leaves_nothing_else(tmp_path):

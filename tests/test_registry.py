@@ -1,11 +1,13 @@
 """The registry: every shipped entry is a case, every kind of mistake in a registry file has its message."""
 
+import json
 import math
 
 import pytest
 
 from bench.entries import FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource
 from bench.listing import MODELS, PAIRS, models_frame, pairs_frame
+from bench.lockfile import read_lock
 from bench.prefer.customise import pool
 from bench.registry import gap_points, load_registry, pairs_folder
 from bench.schema import SUBSET_WEIGHTS, UsageError
@@ -183,6 +185,21 @@ def test_a_users_registry_adds_a_model_and_a_pair(tmp_path):
     assert (pair.strong, pair.weak, pair.template) == ("mine", "mistral-7b-v0.1", "mine")
     assert registry.model("mine").source == HubSource(repo="me/mine")
     assert len(registry.models) == len(REGISTRY.models) + 1
+
+
+def test_files_that_a_person_edits_are_read_with_a_byte_order_mark(tmp_path):
+    lock = {"mine": {"source": "me/mine", "revision": "0" * 40, "files": {}}}
+    for name, text in (("models.toml", MODEL), ("pairs.toml", PAIR), ("domains.toml", DOMAIN), ("l", json.dumps(lock))):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig", newline="\r\n")
+    registry = load_registry(tmp_path)
+    assert registry.pair("mine-vs-base").strong == "mine" and len(registry.domains) == len(REGISTRY.domains) + 1
+    assert read_lock(tmp_path / "l") == lock
+
+
+def test_a_file_that_is_no_utf_8_is_named_with_its_line_and_the_remedy(tmp_path):
+    (tmp_path / "models.toml").write_bytes(MODEL.encode() + b"# \xff")
+    with pytest.raises(UsageError, match=r"models\.toml, line 6: is not UTF-8; save it as UTF-8"):
+        load_registry(tmp_path)
 
 
 def test_a_users_study_is_ordered_by_its_own_performance(tmp_path):

@@ -19,10 +19,11 @@ def bits(
     registry: RegistryDir = None,
 ) -> None:
     """Print how many bits a model needs per byte of a text, in float32 on the CPU."""
+    from bench.files import edited_text
     from bench.registry import load_registry, pairs_folder
     from bench.scoring.bits import bits_per_byte, sections
 
     known = load_registry(registry)
-    examples = sections((text or pairs_folder() / "noise_text.txt").read_text(encoding="utf-8"))
+    examples = sections(edited_text(text or pairs_folder() / "noise_text.txt"))
     for model_id in dict.fromkeys(model_id for name in names for model_id in known.models_of(name)):
         print(f"{model_id} {bits_per_byte(known.model(model_id), examples):.4f}", flush=True)

@@ -159,12 +159,11 @@ def agree(
 ) -> None:
     """How often a pair's label is the people's, on dissimilar and on similar responses (REAL, arXiv 2409.17169)."""
     from bench.agreement import agree as agree_on
-    from bench.data import conversations, load_data
+    from bench.data import load_data, load_transcripts
     from bench.scoring.run import Options
     from bench.store import Store
 
-    dataset = load_data(data, limit_per_subset=limit)
-    dataset = conversations(dataset) if transcripts else dataset
+    dataset = (load_transcripts if transcripts else load_data)(data, limit_per_subset=limit)
     known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
     options = Options(dtype.value, device.value)
     folder = agree_on(known, subject, dataset, Store(results), options, embedder=model)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
+from bench.data import own_id
 from bench.schema import Example, UsageError
 
 
@@ -28,12 +29,13 @@ def alpaca_eval(examples: Sequence[Example], texts: Mapping[str, str], *, genera
 def arena_hard(examples: Sequence[Example], texts: Mapping[str, str], *, generator: str) -> bytes:
     """Arena-Hard-Auto's answers, one a line: uid, ans_id, model, messages.
 
-    The uid is the prompt's id. What its judge reads is model and messages; the lengths that its style control wants are
-    added by its own add_markdown_info.py. Arguments and errors of `alpaca_eval`.
+    The uid is the id that the prompt has in its own file, without its subset. What its judge reads is model and
+    messages; the lengths that its style control wants are added by its own add_markdown_info.py. Arguments and errors
+    of `alpaca_eval`.
     """
     lines = []
     for example in examples:
-        uid = example.example_id.removeprefix(f"{example.subset}/")
+        uid = own_id(example)
         answer = {"role": "assistant", "content": {"answer": texts[example.example_id]}}
         ans_id = hashlib.sha256(f"{generator} {uid}".encode()).hexdigest()[:22]
         messages = [{"role": "user", "content": _question(example)}, answer]

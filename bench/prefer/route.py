@@ -13,6 +13,7 @@ from scipy.special import softmax
 
 from bench.data import digest
 from bench.entries import Domain
+from bench.files import edited_text
 from bench.prefer.customise import Domains
 from bench.registry import pairs_folder
 from bench.schema import OK, ROUTES, Dataset, Example, Message, UsageError
@@ -64,7 +65,7 @@ def labelled_queries(domain: Domain) -> list[str]:
 
 def questions(dataset: Dataset, domains: Domains) -> Dataset:
     """What `by_model` asks a model: each query with every domain_id as a response to it, and a query of no domain."""
-    frame = (pairs_folder() / "route.txt").read_text(encoding="utf-8").strip()
+    frame = edited_text(pairs_folder() / "route.txt").strip()
     names = "\n".join(f"- {name}: {domain.description}" for name, domain in domains.items())
     answers = tuple((name, name) for name in domains)
     examples = tuple(

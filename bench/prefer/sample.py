@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from bench.data import example_id, own_id
 from bench.prefer.customise import row_number
 from bench.schema import DrsowError, Example, UsageError
 from bench.scoring.progress import Meter
@@ -118,7 +119,7 @@ def _sample_into(
     # What a stop cut off in the middle of a line goes before anything is added behind it.
     lines = list(_whole_lines(partial))
     write_whole(partial, _encoded(lines))
-    done = {line["id"] for line in lines}
+    done = {sampled_id(line) for line in lines}
     todo = [example for example in examples if example.example_id not in done]
     model = load() if todo else None
     try:
@@ -129,13 +130,19 @@ def _sample_into(
             for example in todo:
                 texts = sample_prompt(model, tokenizer, example, wish)
                 prompt = [message._asdict() for message in example.messages]
-                lines.append({"id": example.example_id, "prompt": prompt, "candidates": texts})
+                head = {"subset": example.subset} if example.subset else {}
+                lines.append({"id": own_id(example), **head, "prompt": prompt, "candidates": texts})
                 file.write(_encoded(lines[-1:]))
                 file.flush()
                 meter.add(rows=1, tokens=1)
     except OSError as error:
         raise DrsowError(f"{partial}: cannot be written: {error.strerror or error}") from error
     return lines
+
+
+def sampled_id(line: dict) -> str:
+    """The example_id of a line that sampling wrote."""
+    return example_id(line.get("subset", ""), line["id"])
 
 
 def _comparable(lines: Sequence[dict]) -> list[dict]:

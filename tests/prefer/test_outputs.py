@@ -57,6 +57,17 @@ def test_arena_hard_finds_the_answer_where_its_judge_looks(sampled):
     assert answers["a"]["messages"][0] == {"role": "user", "content": "Is 7 prime?"}
 
 
+def test_a_board_gets_each_prompts_own_id_and_its_subset_apart(tmp_path):
+    rows = [{"id": "u1", "subset": "a/b"}, {"id": "b/u1", "subset": "a"}, {"id": "c/1"}]
+    path = tmp_path / "responses.jsonl"
+    path.write_text("".join(json.dumps(row | {"prompt": "01", "candidates": ["x"]}) + "\n" for row in rows))
+    dataset, texts = first_responses(str(path))
+    lines = arena_hard(dataset.examples, texts, generator="tuned").decode().splitlines()
+    assert [json.loads(line)["uid"] for line in lines] == ["u1", "b/u1", "c/1"]
+    rows = json.loads(alpaca_eval(dataset.examples, texts, generator="tuned"))
+    assert [row["dataset"] for row in rows] == ["a/b", "a", ""]
+
+
 @pytest.mark.parametrize("write", [alpaca_eval, arena_hard])
 def test_a_prompt_of_several_turns_is_refused(write):
     turns = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
@@ -67,5 +78,5 @@ def test_a_prompt_of_several_turns_is_refused(write):
 def test_a_line_without_responses_is_named(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_text('{"prompt": "a", "candidates": ["b"]}\n{"prompt": "c"}\n')
-    with pytest.raises(UsageError, match=r"line 2, field candidates: must be a list of texts"):
+    with pytest.raises(UsageError, match=r"line 2, field candidates: missing"):
         first_responses(str(path))

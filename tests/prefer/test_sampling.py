@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from bench.prefer.sample import Sampling, sample_all, sample_prompt
+from bench.data import load_prompts
+from bench.prefer.sample import Sampling, sample_all, sample_prompt, sampled_id
 from bench.schema import Example, Message, UsageError
 from bench.scoring import models
 
@@ -48,11 +49,11 @@ class Passes:
             raise KeyboardInterrupt
 
 
-def passes(policy, out, prompts=PROMPTS, *, at: int | None = None) -> int:
+def passes(policy, out, prompts=PROMPTS, *, wish=WISH, at: int | None = None) -> int:
     hook = Passes(at)
     handle = policy[0].base_model.register_forward_pre_hook(hook)
     try:
-        sampled(policy, out, prompts)
+        sampled(policy, out, prompts, wish)
     finally:
         handle.remove()
     return hook.n
@@ -71,6 +72,25 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_bytes(policy, tmp_path):
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not partial.exists()
     assert passes(policy, out) == 0
+
+
+def test_a_line_has_the_prompts_own_id_and_subset_and_gives_its_example_id_back(policy, tmp_path):
+    rows = [{"id": "u1", "subset": "a/b"}, {"id": "b/u1", "subset": "a"}, {"id": 3, "subset": "a"}, {"id": "c/1"}]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row | {"prompt": "Is it so?"}) + "\n" for row in rows))
+    prompts = load_prompts(str(path)).examples
+    wish = WISH._replace(keep_empty=True)
+    sampled(policy, tmp_path / "out.jsonl", prompts, wish)
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [{name: line[name] for name in ("id", "subset") if name in line} for line in lines] == [
+        row | {"id": str(row["id"])} for row in rows
+    ]
+    ids = [example.example_id for example in prompts]
+    assert [sampled_id(line) for line in lines] == ids
+    assert [example.example_id for example in load_prompts(str(tmp_path / "out.jsonl")).examples] == ids
+    # A run that was stopped before its end finds each of its lines.
+    (tmp_path / "out.jsonl").rename(tmp_path / "out.jsonl.partial")
+    assert passes(policy, tmp_path / "out.jsonl", prompts, wish=wish) == 0
 
 
 def test_other_settings_are_refused_and_the_file_stays(policy, tmp_path):
