@@ -1,6 +1,5 @@
 """The verbs `route` and `ablate`: prompts -> domains -> blocks -> scores -> what customisation brings."""
 
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from bench.places import Place, folder_to_write, manifest
 from bench.prefer import customise, route
 from bench.registry import Registry
 from bench.schema import ABLATION, Dataset, DrsowError, UsageError
@@ -17,7 +17,7 @@ from bench.scoring import run
 from bench.stages import score_all
 from bench.store import ScoreSet, Store, write_csv, write_json
 from bench.study.ablation import KNOWN, PLAIN, Run, ablation
-from bench.study.board import Subject, manifest
+from bench.subject import Subject
 
 CLASSIFIER, MODEL = "classifier", "model"
 ROUTERS = (KNOWN, CLASSIFIER, MODEL)
@@ -80,18 +80,22 @@ def ablate_pair(registry: Registry, subject: Subject, dataset: Dataset, store: S
     sets |= {name: checked_scores(registry, subject, rows, store, wish.options) for name, rows in variants.items()}
     runs = _runs({name: [each.read() for each in both] for name, both in sets.items()}, routed)
     rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
-    folder = ablation_folder(store, subject, dataset)
+    place = ablation_place(subject, dataset, wish)
+    folder = folder_to_write(store, place)
+    # First: it says whose the folder is, so that an ablation of other rows or routers never comes into it.
+    write_json(folder / "manifest.json", manifest(place, chain(*sets.values())))
     write_csv(folder / "ablation.csv", ablation(runs, dataset, reward=wish.reward, rng=rng), ABLATION)
     counts = [_confusion(name, table.reset_index(), dataset, registry) for name, table in routed.items()]
     write_csv(folder / "confusion.csv", pd.concat(counts, ignore_index=True), CONFUSION)
-    told = {"routers": list(wish.routers), "seed": wish.seed, "reward": wish.reward}
-    write_json(folder / "manifest.json", manifest(subject.name, dataset, chain(*sets.values())) | told)
     return folder
 
 
-def ablation_folder(store: Store, subject: Subject, dataset: Dataset) -> Path:
-    """Where a pair's ablation on a data set lies; one on fewer rows of it takes the same place."""
-    return store.result_dir(subject.name, re.sub(r"-\d+-per-subset$", "", dataset.slug), "ablation")
+def ablation_place(subject: Subject, dataset: Dataset, wish: Ablation) -> Place:
+    """Where a pair's ablation belongs: other rows, reward, seed or routers are another one."""
+    told = {"routers": list(wish.routers), "seed": wish.seed, "reward": wish.reward}
+    named = [] if wish.reward == "sum" else [wish.reward]
+    named += [] if wish.seed == 0 else [f"seed-{wish.seed}"]
+    return Place(subject.name, dataset, "-".join(["ablation", *named]), told)
 
 
 def checked_scores(

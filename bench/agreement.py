@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 
 from bench.ablate import checked_scores
+from bench.places import Place, folder_to_write, manifest
 from bench.prefer.select import cosines
 from bench.registry import Registry
 from bench.schema import Dataset
 from bench.scoring import run
 from bench.store import Store, write_csv, write_json, write_whole
 from bench.study.agreement import AGREEMENT, agreement
-from bench.study.board import Subject, manifest
 from bench.study.reward import margins
+from bench.subject import Subject
 
 
 def agree(
@@ -46,10 +47,12 @@ def agree(
         for _, part in table.groupby("reward", sort=False)
     ]
     found = pd.concat(rows, ignore_index=True)
-    folder = store.result_dir("real", dataset.slug, subject.name)
+    place = Place(subject.name, dataset, "agreement", {"embedder": embedder}, above="real")
+    folder = folder_to_write(store, place)
+    # First: it says whose the folder is, so that other rows or another embedder never come into it.
+    write_json(folder / "manifest.json", manifest(place, sets))
     write_csv(folder / "agreement.csv", found, AGREEMENT)
     write_whole(folder / "agreement.md", agreement_table(found).encode())
-    write_json(folder / "manifest.json", manifest(subject.name, dataset, sets) | {"embedder": embedder})
     return folder
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from bench.ablate import check_room, checked_scores, routes
+from bench.places import Place, manifest
 from bench.prefer import customise
 from bench.prefer.annotate import Filters, annotate
 from bench.prefer.export import data_card, length_bias, records, write_preferences
@@ -15,8 +16,8 @@ from bench.registry import Registry
 from bench.schema import Dataset, UsageError
 from bench.scoring import run
 from bench.store import Store, write_json
-from bench.study.board import Subject, manifest
 from bench.study.reward import rewards
+from bench.subject import Subject
 
 
 class Annotation(NamedTuple):
@@ -63,7 +64,7 @@ def annotate_candidates(
     facts = _facts(subject, sets, dataset, wish)
     card = data_card(found, length_bias(dataset.examples, found, table), facts)
     write_preferences(out, records(dataset.examples, found, table, domains), found.skipped, card)
-    write_json(out / "manifest.json", manifest(subject.name, dataset, sets) | facts)
+    write_json(out / "manifest.json", manifest(Place(subject.name, dataset, "annotation"), sets) | facts)
     return pd.concat([pd.Series({"kept": len(found.preferences)}), found.skipped["reason"].value_counts()])
 
 
@@ -75,8 +76,8 @@ def _facts(subject: Subject, sets, dataset: Dataset, wish: Annotation) -> dict[s
         "pair": f"{pair.pair_id}: {pair.strong} over {pair.weak}",
         "strong revision": strong.key.revision,
         "weak revision": weak.key.revision,
-        "template": strong.key.template,
-        "dtype": strong.key.dtype,
+        "template": pair.template,
+        "dtype": f"{strong.key.dtype} by {strong.key.ops}",
         "reward": wish.reward,
         "customised": f"{wish.variant}, domains by {wish.router}",
         "seed": wish.seed,

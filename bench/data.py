@@ -91,7 +91,7 @@ def _load(data: str, parse: Callable[[Row], Example], limit: int | None) -> Data
     if limit is not None:
         slug = f"{slug}-{limit}-per-subset"
         examples = list(_first_of_each_subset(examples, limit))
-    return Dataset(data, slug, digest(examples), tuple(examples))
+    return Dataset(data, slug, digest(examples), tuple(examples), limit=limit)
 
 
 def _source(data: str) -> tuple[str, Iterator[Row]]:

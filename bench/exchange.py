@@ -3,65 +3,76 @@
 import hashlib
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from bench.entries import ModelSpec, NoiseSource
-from bench.files import csv_bytes
-from bench.schema import DTYPES, SCHEMA_VERSION, Dataset, PreconditionError, ScoreKey, UsageError
+from bench.entries import HubSource, NoiseSource
+from bench.imported import check_imported
+from bench.registry import Registry
+from bench.schema import DTYPES, IMPORTED, SCHEMA_VERSION, Dataset, DrsowError, ScoreKey, UsageError
 from bench.scoring import run
-from bench.store import ScoreSet, Store, check_scores, read_csv, write_whole
+from bench.store import Store, check_scores, csv_bytes, read_csv, safe_name, write_whole
+from bench.subject import Lookup, Subject, one_set
 
-IMPORTED = "imported"
-"""What a key says of how imported numbers came to be."""
+FORMATS = (".csv", ".parquet")
 
 
-def export_scores(store: Store, model_id: str, dataset: Dataset, out: Path, *, dtype: str) -> None:
+def export_scores(
+    store: Store, model_id: str, owner: str | None, dataset: Dataset, out: Path, *, lookup: Lookup
+) -> None:
     """Write one model's complete score set to a .csv or .parquet file.
+
+    Args:
+        store: Where from.
+        model_id: Whose.
+        owner: model_id of the chat template's owner, None for any.
+        dataset: On which rows.
+        out: The file.
+        lookup: Dtype and arithmetic.
 
     Raises:
         PreconditionError: there is none.
         UsageError: several fit, or the file's ending is another one.
     """
-    wanted = {"dtype": DTYPES[dtype]} if dtype in DTYPES else {}
-    frame = _only(store.find(model_id=model_id, data_digest=dataset.digest, **wanted), model_id, dataset).read()
+    if out.suffix not in FORMATS:
+        raise UsageError(f"{out}: the file must end in {' or '.join(FORMATS)}")
+    frame = one_set(store, dataset, lookup, model_id, owner).read()
     if out.suffix == ".csv":
         write_whole(out, csv_bytes(frame))
-    elif out.suffix == ".parquet":
+    else:
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False)
         write_whole(out, buffer.getvalue())
-    else:
-        raise UsageError(f"{out}: the file must end in .csv or .parquet")
 
 
-def verify_scores(
-    store: Store, model: ModelSpec, owner: ModelSpec, dataset: Dataset, options: run.Options, *, n_rows: int
-) -> pd.DataFrame:
+def verify_scores(store: Store, work: run.Work, options: run.Options, *, lookup: Lookup, n_rows: int) -> pd.DataFrame:
     """How far one model's stored scores are from transformers' own, on a sample: `scoring.verify.VERIFIED`.
 
     Raises:
         PreconditionError: there is no complete set of the model under this template, or its files are not here.
         UsageError: several fit, or its weights are noisy.
     """
-    if isinstance(model.source, NoiseSource):
-        raise UsageError(f"{model.model_id}: a noise model's weights are in no file to be read plainly")
-    sets = store.find(model_id=model.model_id, data_digest=dataset.digest, domain="")
-    wanted = DTYPES.get(options.dtype)
-    sets = [s for s in sets if s.key.template in (owner.model_id, "plain") and wanted in (None, s.key.dtype)]
-    score_set = _only(sets, model.model_id, dataset)
+    model_id = work.spec.model_id
+    if isinstance(work.spec.source, NoiseSource):
+        raise UsageError(f"{model_id}: a noise model's weights are in no file to be read plainly")
+    score_set = one_set(store, work.dataset, lookup, model_id, work.owner.model_id)
     from bench.scoring.verify import verify
 
-    return verify(score_set, run.make_ready(run.Work(model, owner, dataset), options), options, n_rows=n_rows)
+    # Asks for no arithmetic: transformers' own is what it compares with.
+    ready = run.make_ready(work, options._replace(dtype="fp32"), ops="none")
+    return verify(score_set, ready, options, n_rows=n_rows)
 
 
-def _only(sets: list[ScoreSet], model_id: str, dataset: Dataset) -> ScoreSet:
-    if not sets:
-        raise PreconditionError(f"{model_id} is not scored on {dataset.slug}: run it first")
-    if len(sets) > 1:
-        names = ", ".join(f"{s.key.dtype} under {s.key.template} ({s.folder.name})" for s in sets)
-        raise UsageError(f"{model_id}: several score sets fit, choose with --dtype or delete one: {names}")
-    return sets[0]
+class Given(NamedTuple):
+    """A checked file of scores."""
+
+    file: Path
+    model_id: str
+    owner: str
+    """model_id whose chat template rendered the text."""
+    frame: pd.DataFrame
+    digest: str
 
 
 def import_scores(store: Store, file: Path, model_id: str, owner: str, dataset: Dataset, *, dtype: str) -> Path:
@@ -76,52 +87,87 @@ def import_scores(store: Store, file: Path, model_id: str, owner: str, dataset: 
         dtype: "bf16" or "fp32".
 
     Raises:
-        UsageError: a row is missing, unknown or wrong; names the file and the row.
+        UsageError: a row is missing, unknown or wrong; names the file, the row and the field.
     """
-    frame = _read(file)
-    wanted = [(e.example_id, response_id) for e in dataset.examples for response_id, _ in e.responses]
-    given = set(zip(frame["example_id"], frame["response_id"], strict=True))
-    if missing := [pair for pair in wanted if pair not in given]:
-        raise UsageError(f"{file}: {missing[0][0]}, {missing[0][1]}: no row ({len(missing)} are missing)")
-    if strange := given - set(wanted):
-        example_id, response_id = min(strange)
-        raise UsageError(f"{file}: {example_id}, {response_id}: no response of {dataset.slug}")
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    score_set = store.score_set(_imported_key(model_id, owner, dataset, digest, dtype))
+    return _stored(store, _checked(file, model_id, owner, dataset), dataset, dtype)
+
+
+def import_folder(
+    store: Store, folder: Path, subject: Subject, registry: Registry, dataset: Dataset, *, dtype: str
+) -> list[Path]:
+    """Store a study's scores from a folder, a file a model; nothing is stored before every file is checked.
+
+    Args:
+        store: Where to.
+        folder: Holds MODEL.csv or MODEL.parquet, where MODEL is a model_id, or its repository as owner__name.
+        subject: Says which models, and under whose chat template each was scored.
+        registry: Knows the models.
+        dataset: What was scored.
+        dtype: "bf16" or "fp32".
+
+    Raises:
+        UsageError: files and models do not fit together, or a row is wrong.
+    """
+    files = sorted(path for path in folder.iterdir() if path.suffix in FORMATS and not path.name.startswith("."))
+    sides = dict(subject.passes())
+    fitting = {model_id: [f for f in files if f.stem in _stems(registry, model_id)] for model_id in sides}
+    taken = {file for found in fitting.values() for file in found}
+    problems = [
+        ("files that fit no model", [file.name for file in files if file not in taken]),
+        ("models without a file", [model_id for model_id, found in fitting.items() if not found]),
+        ("models with several files", [model_id for model_id, found in fitting.items() if len(found) > 1]),
+    ]
+    if any(names for _, names in problems):
+        words = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems if names)
+        raise UsageError(f"{folder}: does not fit {subject.name}, nothing is stored: {words}")
+    given = [_checked(found[0], model_id, sides[model_id], dataset) for model_id, found in fitting.items()]
+    return [_stored(store, each, dataset, dtype) for each in given]
+
+
+def _stems(registry: Registry, model_id: str) -> set[str]:
+    """What a model's file may be called, without its ending."""
+    source = registry.model(model_id).source
+    names = [model_id, *([source.repo] if isinstance(source, HubSource) else [])]
+    return {form for name in names for form in (name, safe_name(name), name.replace("/", "__"))}
+
+
+def _checked(file: Path, model_id: str, owner: str, dataset: Dataset) -> Given:
+    if not file.is_file():
+        raise UsageError(f"{file}: no such file")
+    if file.suffix not in FORMATS:
+        raise UsageError(f"{file}: the file must end in {' or '.join(FORMATS)}")
+    try:
+        frame = read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
+        frame = check_imported(frame.reset_index(drop=True), dataset)
+        check_scores(frame)
+    except (DrsowError, ValueError, OSError) as error:
+        raise UsageError(f"{file}: {str(error).removeprefix(f'{file}: ').splitlines()[0]}") from None
+    return Given(file, model_id, owner, frame, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def _stored(store: Store, given: Given, dataset: Dataset, dtype: str) -> Path:
+    score_set = store.score_set(_imported_key(given, dataset, dtype))
+    names = {"data": dataset.slug, "template": given.owner}
     with score_set.lock():
-        score_set.begin(1, {})
-        score_set.write_part(0, frame)
-        score_set.finish({"file": file.name, "sha256": digest, "n_examples": len(dataset.examples)})
+        score_set.begin(1, {}, names)
+        score_set.write_part(0, given.frame)
+        facts = {"file": given.file.name, "sha256": given.digest, "n_examples": len(dataset.examples)}
+        score_set.finish(facts)
     return score_set.folder
 
 
-def _imported_key(model_id: str, owner: str, dataset: Dataset, digest: str, dtype: str) -> ScoreKey:
+def _imported_key(given: Given, dataset: Dataset, dtype: str) -> ScoreKey:
     """The key of numbers of which nothing is known but their file's sha256."""
     return ScoreKey(
-        model_id=model_id,
-        revision=f"{IMPORTED}:{digest}",
-        template=owner,
-        template_digest=IMPORTED,
+        model_id=given.model_id,
+        revision=f"{IMPORTED}:{given.digest}",
+        template_digest=f"{IMPORTED}:{given.owner}",
         domain="",
         domain_digest="",
-        data=dataset.slug,
         data_digest=dataset.digest,
         dtype=DTYPES[dtype],
+        ops=IMPORTED,
         attention=IMPORTED,
         span=IMPORTED,
         schema_version=SCHEMA_VERSION,
     )
-
-
-def _read(file: Path) -> pd.DataFrame:
-    if not file.is_file():
-        raise UsageError(f"{file}: no such file")
-    if file.suffix not in {".csv", ".parquet"}:
-        raise UsageError(f"{file}: the file must end in .csv or .parquet")
-    try:
-        frame = read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
-        frame = frame.reset_index(drop=True)
-        check_scores(frame)
-    except ValueError as error:
-        raise UsageError(f"{file}: {str(error).splitlines()[0]}") from None
-    return frame

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.schema import DrsowError, PreconditionError, UsageError
+from bench.schema import CannotWrite, DrsowError, PreconditionError, UsageError
 
 MAX_NAME = 100
 """Longest path part, in characters: file systems allow 255, and folders add endings of their own."""
@@ -34,6 +34,15 @@ TEXT_COLUMNS = frozenset({
 """Columns of `schema` that are text even where every cell looks like a number ("007" is an id)."""
 
 
+WRITERS = {
+    **dict.fromkeys(("leaderboard.csv", "accuracy.csv", "margins.csv", "length.csv"), "run"),
+    **dict.fromkeys(("correlation.csv", "left_out.csv", "gap_noise.csv"), "run --study"),
+    **dict.fromkeys(("ablation.csv", "confusion.csv"), "ablate"),
+    **{"agreement.csv": "agree", "judge.csv": "judge", "curve.csv": "tune", "skipped.csv": "annotate"},
+}
+"""Name of a table -> the verb that writes it."""
+
+
 def crash_point(label: str, path: Path) -> None:
     """Ends the process as `kill -9` would, where `DRSOW_CRASH_AT` says `label` or `label:start of file name`."""
     wanted, _, name = os.environ.get("DRSOW_CRASH_AT", "").partition(":")
@@ -45,7 +54,7 @@ def write_whole(path: Path, data: bytes) -> None:
     """Puts `data` at `path`, so that whatever happens the file is the old one or the new one, never a part.
 
     Raises:
-        DrsowError: The disk is full, or the folder cannot be written; the old file is untouched.
+        CannotWrite: The disk is full, or the folder cannot be written; the old file is untouched.
     """
     temp = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
@@ -61,7 +70,7 @@ def write_whole(path: Path, data: bytes) -> None:
         crash_point("after-rename", path)
         _sync(path.parent)
     except OSError as error:
-        raise DrsowError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise CannotWrite(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             temp.unlink(missing_ok=True)
@@ -80,7 +89,7 @@ def read_if_there(path: Path) -> bytes | None:
     """A file's bytes, None where there is no file; one that is there and cannot be opened is an error."""
     try:
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise DrsowError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -171,7 +180,17 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     data = read_if_there(path)
     if data is None:
-        raise PreconditionError(f"{path}: not found; `drsow run` writes it")
+        verb = WRITERS.get(path.name)
+        raise PreconditionError(f"{path}: not found" + (f"; `drsow {verb}` writes it" if verb else ""))
+    return parse_csv(data, path)
+
+
+def parse_csv(data: bytes, path: Path) -> pd.DataFrame:
+    """The table in a file's bytes, as `read_csv` gives it; `path` is for the message.
+
+    Raises:
+        DrsowError: It is no table.
+    """
     try:
         types = dict.fromkeys(TEXT_COLUMNS, str)
         frame = pd.read_csv(io.BytesIO(data), dtype=types, keep_default_na=False, na_values=[""])

@@ -11,14 +11,15 @@ import pandas as pd
 
 from bench.ablate import checked_scores
 from bench.data import digest
+from bench.places import Place, manifest
 from bench.registry import Registry
 from bench.sampling import sample_candidates
 from bench.schema import Dataset, UsageError
 from bench.scoring import run
 from bench.store import Store, read_csv, safe_name, write_csv, write_json, write_whole
-from bench.study.board import Subject, manifest
 from bench.study.judging import AFTER, BEFORE, JUDGED, judge
 from bench.study.reward import rewards
+from bench.subject import Subject
 from bench.tuning import curves
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _write(out: Path, found: pd.DataFrame, wish: Judging, dataset: Dataset, sets
     write_whole(out / "judge.md", judged_table(found).encode())
     told = {"before": wish.before, "after": wish.after, "sampling": wish.sampling._asdict(), "reward": wish.reward}
     every = [each for both in sets.values() for each in both]
-    write_json(out / "manifest.json", manifest("judge", dataset, every) | told)
+    write_json(out / "manifest.json", manifest(Place("judge", dataset), every) | told)
     curve = Path(wish.after) / "curve.csv"
     if curve.is_file():
         _draw(out, read_csv(curve), found)

@@ -11,8 +11,9 @@ from bench.entries import HubSource, ModelSpec
 from bench.registry import Registry
 from bench.schema import DTYPES, Dataset, DrsowError
 from bench.scoring import fetch, plan, run
+from bench.stages import lookup_of
 from bench.store import Store
-from bench.study.board import Subject
+from bench.subject import Subject
 
 PLAN = (
     "model_id", "template", "status", "tokens", "counted", "flop", "download_bytes", "weights_bytes", "cpu_s", "gpu_h",
@@ -37,6 +38,7 @@ class Planner:
     def __init__(self, registry: Registry, dataset: Dataset, store: Store, options: run.Options) -> None:
         """Note what is planned."""
         self.registry, self.dataset, self.store, self.options = registry, dataset, store, options
+        self.lookup = lookup_of(registry, dtype=options.dtype)
         self._exact: dict[tuple[str, str, int | None], int] = {}
 
     @functools.cached_property
@@ -52,7 +54,8 @@ class Planner:
             ids, text = fetch.file_digest(model.folder / "tokenizer.json"), fetch.template_text(template.folder)
             key = (ids, text, spec.context_tokens)
             if key not in self._exact:
-                ready = run.make_ready(run.Work(spec, owner, self.dataset), self.options)
+                # A plan asks for no arithmetic: that would compile kernels.
+                ready = run.make_ready(run.Work(spec, owner, self.dataset), self.options, ops="none")
                 self._exact[key] = plan.exact_tokens(ready, self.options)
             return self._exact[key], "tokenizer"
         if spec.tokens_per_byte is None:
@@ -62,8 +65,7 @@ class Planner:
 
     def status(self, spec: ModelSpec, owner: str, free_bytes: int) -> str:
         """What is in the way of a pass."""
-        stored = self.store.find(model_id=spec.model_id, data_digest=self.dataset.digest, domain="")
-        if any(each.key.template in (owner, "plain") for each in stored):
+        if self.lookup.find(self.store, spec.model_id, self.dataset, owner):
             return SCORED
         try:
             if fetch.locate(spec):

@@ -7,13 +7,16 @@ Missing is NaN, never 0.
 
 from typing import NamedTuple
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a stored score set written before can no longer be compared with one written now."""
 
 CHOSEN, REJECTED = "chosen", "rejected"
 
 OK, TOO_LONG, NONFINITE = "ok", "too_long", "nonfinite"
 """Status of a score or margin: scored; longer than the model's context; NaN or infinite."""
+
+IMPORTED = "imported"
+"""What a score key says of how imported numbers came to be."""
 
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 """What a user types -> the full name. Never fp16."""
@@ -58,6 +61,8 @@ class Dataset(NamedTuple):
     """The customisation that its prompts were given, "" for none."""
     domain_digest: str = ""
     """sha256 over all that the customisation could have written."""
+    limit: int | None = None
+    """Rows of each subset that were asked for, None for all."""
 
 
 ROUTES = ("example_id", "domain", "confidence")
@@ -76,23 +81,24 @@ misrouting costs. Intervals are 95%; what does not apply is missing."""
 class ScoreKey(NamedTuple):
     """Everything that can change a number of a score set; two sets with one key hold the same numbers.
 
-    Batch budget and thread count are settings, not part of the key: they are recorded in the manifest.
+    No name that a user gives is part of it: what the data set and the template's owner are called is in the manifest.
+    Batch budget and thread count are settings, recorded in the manifest too.
     """
 
     model_id: str
     revision: str
     """Commit on the hub, or "sha256:…" over the files of a folder or package, or of an imported file."""
-    template: str
-    """model_id of the chat template's owner, or "plain"."""
     template_digest: str
+    """sha256 over what the chat template contributes: its text, the special tokens that it writes, the BOS that is
+    taken off it, the end of turn. Of an imported file "imported:" and the owner's model_id: no more is known."""
     domain: str
     """Name of the customisation, "" for none."""
     domain_digest: str
-    data: str
-    """The data set's slug."""
     data_digest: str
     dtype: str
     """"bfloat16" or "float32"."""
+    ops: str
+    """The arithmetic that computes the numbers: kind of device and kernels, as "cpu-torch"; IMPORTED for imports."""
     attention: str
     span: str
     """Version of the rule that says which tokens are the response."""
@@ -154,6 +160,10 @@ class DrsowError(Exception):
     """Something a user can mend: the command prints it as one line and exits with `code`."""
 
     code = 1
+
+
+class CannotWrite(DrsowError):
+    """A file cannot be written: the disk is full, or the folder is read-only."""
 
 
 class UsageError(DrsowError):

@@ -1,5 +1,6 @@
 """The verbs' straight runs: registry and data -> scores -> tables and figures. What is scored is never scored again."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,10 +8,12 @@ from typing import NamedTuple
 import pandas as pd
 
 from bench.registry import Pair, Registry
-from bench.schema import DTYPES, Dataset, DrsowError, Example, Message, UsageError
+from bench.schema import DTYPES, Dataset, DrsowError, Example, Message, ScoreKey, UsageError
 from bench.scoring import run
+from bench.scoring.identity import owner_digest
 from bench.store import ScoreSet, Store
-from bench.study.board import Subject, comparison, stored_sets, write_results
+from bench.study.board import Written, comparison, write_results
+from bench.subject import Lookup, Subject, stored_sets
 
 LOCAL = run.Spread()
 """All work in this process."""
@@ -19,10 +22,10 @@ LOCAL = run.Spread()
 class Outcome(NamedTuple):
     """What a run left behind."""
 
-    folders: list[Path]
-    """Results folders that were written."""
+    written: list[Written]
+    """Leaderboards that were made, each with its results folder."""
     errors: list[str]
-    """One line a model that failed."""
+    """One line a model that failed, or a folder that could not be written."""
     code: int
     """Exit code if nothing at all was done."""
 
@@ -54,14 +57,15 @@ def run_subjects(
     sets, errors, code = score_all(registry, subjects, dataset, store, options, spread)
     if spread.n_shards > 1 and not all(sets.get(side) for subject in subjects for side in subject.passes()):
         return Outcome([], errors, code)
-    folders = []
+    done = []
     for subject in subjects:
         left = subject._replace(pairs=tuple(p for p in subject.pairs if all(s in sets for s in subject.sides(p))))
         if left.pairs:
             mine = {side: sets[side] for side in left.passes()}
-            folders.append(write_results(store, registry, left, dataset, mine, reward=reward))
-            draw(registry, subject, folders[-1])
-    return Outcome(folders, errors, code)
+            done.append(write_results(store, registry, left, dataset, mine, reward=reward))
+            if not done[-1].problem:
+                draw(registry, subject, done[-1].folder)
+    return Outcome(done, errors + [each.problem for each in done if each.problem], code)
 
 
 def redo_subjects(
@@ -70,23 +74,30 @@ def redo_subjects(
     dataset: Dataset,
     store: Store,
     *,
-    dtype: str,
+    lookup: Lookup,
     reward: str,
-) -> list[Path]:
+) -> list[Written]:
     """Write every subject's tables again from stored scores; loads no model.
 
     Raises:
         PreconditionError: a model of a subject is not scored on the data.
     """
-    folders = []
-    for subject in subjects:
-        sets = stored_sets(store, subject, dataset, dtype=DTYPES.get(dtype))
-        folders.append(write_results(store, registry, subject, dataset, sets, reward=reward))
-    return folders
+    every = [(subject, stored_sets(store, subject, dataset, lookup)) for subject in subjects]
+    return [write_results(store, registry, subject, dataset, sets, reward=reward) for subject, sets in every]
+
+
+def lookup_of(registry: Registry, *, dtype: str = "auto", ops: str | None = None) -> Lookup:
+    """What a user means by stored scores: a dtype ("auto" for any), an arithmetic, and templates as they are here."""
+
+    @functools.cache
+    def template_of(owner: str) -> str | None:
+        return owner_digest(registry.models[owner]) if owner in registry.models else None
+
+    return Lookup(DTYPES.get(dtype), ops, template_of)
 
 
 def compared_pairs(
-    registry: Registry, subjects: Sequence[Subject], dataset: Dataset, store: Store, *, dtype: str, reward: str
+    subjects: Sequence[Subject], dataset: Dataset, store: Store, *, lookup: Lookup, reward: str
 ) -> pd.DataFrame:
     """COMPARISON of two pairs from stored scores.
 
@@ -97,12 +108,8 @@ def compared_pairs(
     if len(subjects) != 2:
         raise UsageError("compare takes two different pairs")
     pairs = [subject.pairs[0] for subject in subjects]
-    owners = {model: owner for subject in subjects for model, owner in subject.passes()}
-    if any(owners[model] != owner for subject in subjects for model, owner in subject.passes()):
-        raise UsageError("a model of both pairs stands under two chat templates: compare with --template native")
-    sets = {}
-    for subject in subjects:
-        sets |= stored_sets(store, subject, dataset, dtype=DTYPES.get(dtype))
+    # One look-up for both, so that one dtype and arithmetic is found for all of their models.
+    sets = stored_sets(store, subjects[0]._replace(pairs=tuple(pairs)), dataset, lookup)
     return comparison(pairs, sets, dataset, reward=reward, native=subjects[0].native)
 
 
@@ -136,12 +143,21 @@ def score_all(
     ready, errors, code = _all_ready(works, pairs, options)
     whole = {side for sides in pairs if all(s in ready for s in sides) for side in sides}
     jobs = {side: job for side, job in ready.items() if side in whole}
-    failures = _score_jobs(jobs, passes, store, options, spread)
+    done, failures = _score_jobs(jobs, passes, store, options, spread)
     code = failures[-1][1] if failures else code
     # Asked at the end, so that of several shards the last one sees what the others did meanwhile.
-    found = {side: store.score_set(job.key) for side, job in jobs.items()}
+    found = {side: done.get(job.key) or store.score_set(job.key) for side, job in jobs.items()}
     errors += [line for line, _ in failures]
+    if spread.n_tasks:
+        found = {side: each if each.complete else _by_workers(store, each) for side, each in found.items()}
     return {side: each for side, each in found.items() if each.complete}, list(dict.fromkeys(errors)), code
+
+
+def _by_workers(store: Store, score_set: ScoreSet) -> ScoreSet:
+    """The set that the machines of a cluster made, which may compute in another way than this one."""
+    fields = score_set.key._asdict()
+    del fields["ops"]
+    return next(iter(store.find(**fields)), score_set)
 
 
 def _score_jobs(
@@ -150,25 +166,32 @@ def _score_jobs(
     store: Store,
     options: run.Options,
     spread: run.Spread,
-) -> list[tuple[str, int]]:
-    """Score what is missing of some passes; returns a line and an exit code for each failure."""
+) -> tuple[dict[ScoreKey, ScoreSet], list[tuple[str, int]]]:
+    """Score what is missing of some passes.
+
+    Returns:
+        Their sets by the key that was asked for; a line and an exit code for each failure.
+    """
+    # Owners of one template text make one pass: the first of them stands for all, in every shard alike.
+    first = {job.key: side for side, job in reversed(jobs.items())}
+    jobs = {side: job for side, job in jobs.items() if first[job.key] == side}
     if spread.n_tasks:
         from bench.scoring.cluster import score_on_ray
 
         works = [job.work for job in jobs.values() if not store.score_set(job.key).complete]
-        return score_on_ray(works, store.root, options, spread) if works else []
+        return {}, score_on_ray(works, store.root, options, spread) if works else []
     # Cut over all passes, whichever of them are ready here: every shard cuts alike.
     shares = dict(zip(passes, run.shares(len(passes), shard=spread.shard, n_shards=spread.n_shards), strict=True))
     todo = {side: job for side, job in jobs.items() if shares[side] and not store.score_set(job.key).complete}
     after = [job.model.folder for job in todo.values()][1:]
-    failures = []
+    done, failures = {}, []
     for side, job in todo.items():
         following = after.pop(0) if after else None
         try:
-            run.score_missing(job, store, options, shares[side], following)
+            done[job.key] = run.score_missing(job, store, options, shares[side], following)
         except DrsowError as error:
             failures.append((f"{side[0]}: {error}", error.code))
-    return failures
+    return done, failures
 
 
 def _all_ready(

@@ -172,7 +172,18 @@ def test_every_text_column_of_the_schema_is_read_as_text():
 def test_a_table_that_is_not_there_is_a_missing_precondition(tmp_path):
     with pytest.raises(PreconditionError) as error:
         read_csv(tmp_path / "t.csv")
-    assert str(error.value) == f"{tmp_path}/t.csv: not found; `drsow run` writes it"
+    assert str(error.value) == f"{tmp_path}/t.csv: not found"
+
+
+@pytest.mark.parametrize(
+    ("name", "verb"),
+    [("leaderboard", "run"), ("correlation", "run --study"), ("ablation", "ablate"), ("agreement", "agree"),
+     ("judge", "judge"), ("curve", "tune"), ("skipped", "annotate")],
+)  # fmt: skip
+def test_a_missing_table_names_the_verb_that_writes_it(name, verb, tmp_path):
+    with pytest.raises(PreconditionError) as error:
+        read_csv(tmp_path / f"{name}.csv")
+    assert str(error.value) == f"{tmp_path}/{name}.csv: not found; `drsow {verb}` writes it"
 
 
 @pytest.mark.parametrize("data", [b"", b"a,b\n1\n2,3,4\n", b"a\n\xff\n"])

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 
 from bench.parts import decode_manifest, encode_manifest, encode_part
-from bench.schema import SCORES, DrsowError, PreconditionError, ScoreKey, UsageError
+from bench.schema import SCHEMA_VERSION, SCORES, DrsowError, PreconditionError, ScoreKey, UsageError
 from bench.store import ScoreSet, Store, check_scores
 
 TESTS = Path(__file__).parent
 KEY = ScoreKey(
-    model_id="org/model", revision="abc", template="org/model", template_digest="t", domain="", domain_digest="",
-    data="sample", data_digest="d", dtype="float32", attention="sdpa", span="1", schema_version=1,
+    model_id="org/model", revision="abc", template_digest="t", domain="", domain_digest="",
+    data_digest="d", dtype="float32", ops="cpu-torch", attention="sdpa", span="1", schema_version=SCHEMA_VERSION,
 )  # fmt: skip
 SETTINGS = {"batch_tokens": 4096, "n_threads": 2}
 KILLED = 137
@@ -154,7 +154,7 @@ def test_a_set_with_a_missing_part_is_not_finished(tmp_path):
     assert str(error.value) == f"{score_set.folder}: not complete, missing parts: 0, 2"
     with pytest.raises(PreconditionError) as error:
         score_set.read()
-    assert str(error.value) == f"org/model on sample: not scored to the end ({score_set.folder})"
+    assert str(error.value) == f"org/model: not scored to the end ({score_set.folder})"
 
 
 def test_a_response_in_two_parts_is_an_error(tmp_path):

@@ -1,5 +1,6 @@
 """The verb that labels: candidates in, a preference set out."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -22,8 +23,8 @@ from bench.cli.options import (
     RewardOption,
     TemplateMode,
 )
-from bench.cli.select import emit, select
-from bench.schema import UsageError
+from bench.cli.select import emit, load, select
+from bench.schema import PreconditionError, UsageError
 
 
 class Variant(StrEnum):
@@ -99,8 +100,18 @@ def annotate(
 
 def _best_pair(registry: Path | None, study: str, results: Path) -> str:
     """The first pair of a study's leaderboard on RewardBench."""
+    from bench.data import REWARD_BENCH
     from bench.store import Store, read_csv
+    from bench.subject import result_folder
 
-    select(registry, None, study, TemplateMode.shared)
-    board: pd.DataFrame = read_csv(Store(results).result_dir(study, "reward-bench") / "leaderboard.csv")
+    _, (subject,) = select(registry, None, study, TemplateMode.shared)
+    store = Store(results)
+    try:
+        rows = load(REWARD_BENCH, None)
+    except PreconditionError as error:
+        print(f"warning: the leaderboard's rows are not compared with the data set's: {error}", file=sys.stderr)
+        folder = store.result_dir(study, REWARD_BENCH)
+    else:
+        folder = result_folder(store, subject, rows)
+    board: pd.DataFrame = read_csv(folder / "leaderboard.csv")
     return str(board["pair_id"].iloc[0])

@@ -20,6 +20,7 @@ from bench.cli.options import (
     DtypeOption,
     Limit,
     OnePair,
+    OpsOption,
     Pairs,
     RegistryDir,
     Results,
@@ -34,10 +35,10 @@ from bench.schema import UsageError
 
 if TYPE_CHECKING:
     from bench.registry import Registry
-    from bench.study.board import Subject
+    from bench.subject import Subject
 
 PARTLY = 3
-"""Exit code of a run in which some models failed and the others' pairs are done."""
+"""Exit code where some models failed and the others' pairs are done, or tables are printed and cannot be written."""
 
 
 def held_to(known: "Registry", subjects: Sequence["Subject"], lock: Path | None) -> "Registry":
@@ -101,13 +102,13 @@ def run(
     outcome = run_subjects(
         known, subjects, dataset, Store(results), options=options, reward=reward.value, spread=spread
     )
-    if not outcome.folders and not outcome.errors:
+    if not outcome.written and not outcome.errors:
         print("this shard is done; the last one to end writes the tables", file=sys.stderr)
-    show_boards(outcome.folders, as_json=as_json)
+    show_boards(outcome.written, as_json=as_json)
     for line in outcome.errors:
         print(f"drsow: {printable(line)}", file=sys.stderr)
     if outcome.errors:
-        sys.exit(PARTLY if outcome.folders else outcome.code)
+        sys.exit(PARTLY if outcome.written else outcome.code)
 
 
 @app.command()
@@ -119,18 +120,25 @@ def leaderboard(
     template: TemplateOption = TemplateMode.shared,
     reward: RewardOption = Reward.sum,
     dtype: DtypeOption = Dtype.auto,
+    ops: OpsOption = None,
     results: Results = RESULTS,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the leaderboard again from stored scores, without a model, and print it."""
-    from bench.stages import redo_subjects
+    """Make the leaderboard again from stored scores, without a model, and print it; it is printed unwritten too."""
+    from bench.stages import lookup_of, redo_subjects
     from bench.store import Store
 
     known, subjects = select(registry, pair, study, template)
     dataset = load(data, limit)
-    folders = redo_subjects(known, subjects, dataset, Store(results), dtype=dtype.value, reward=reward.value)
-    show_boards(folders, as_json=as_json)
+    lookup = lookup_of(known, dtype=dtype.value, ops=ops)
+    written = redo_subjects(known, subjects, dataset, Store(results), lookup=lookup, reward=reward.value)
+    show_boards(written, as_json=as_json)
+    problems = [each.problem for each in written if each.problem]
+    for line in problems:
+        print(f"drsow: {printable(line)}", file=sys.stderr)
+    if problems:
+        sys.exit(PARTLY)
 
 
 @app.command()
@@ -147,7 +155,7 @@ def figures(
     """Draw the figures and printable tables again from the stored CSVs."""
     from bench.stages import draw
     from bench.store import Store
-    from bench.study.board import result_folder
+    from bench.subject import result_folder
 
     known, subjects = select(registry, pair, study, template)
     dataset = load(data, limit)

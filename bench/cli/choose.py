@@ -13,6 +13,7 @@ from bench.cli.options import (
     DtypeOption,
     Format,
     Limit,
+    OpsOption,
     RegistryDir,
     Results,
     Reward,
@@ -46,8 +47,9 @@ def choose(
 ) -> None:
     """Choose an annotator pair from the leaderboard, with what it is worth on rows that did not choose it."""
     from bench.store import Store
-    from bench.study.board import chosen_pairs, result_folder
+    from bench.study.board import chosen_pairs
     from bench.study.choose import Wish
+    from bench.subject import result_folder
 
     _, (subject,) = select(registry, None, study, template)
     folder = result_folder(Store(results), subject, load(data, limit), reward=reward.value)
@@ -64,14 +66,16 @@ def compare(
     template: TemplateOption = TemplateMode.shared,
     reward: RewardOption = Reward.sum,
     dtype: DtypeOption = Dtype.auto,
+    ops: OpsOption = None,
     results: Results = RESULTS,
     registry: RegistryDir = None,
     output: As = Format.table,
 ) -> None:
     """Compare two pairs on the same rows: difference with its interval, exact McNemar, paired bootstrap."""
-    from bench.stages import compared_pairs
+    from bench.stages import compared_pairs, lookup_of
     from bench.store import Store
 
     known, subjects = select(registry, [first, second], None, template)
-    frame = compared_pairs(known, subjects, load(data, limit), Store(results), dtype=dtype.value, reward=reward.value)
+    lookup = lookup_of(known, dtype=dtype.value, ops=ops)
+    frame = compared_pairs(subjects, load(data, limit), Store(results), lookup=lookup, reward=reward.value)
     emit(frame, output)

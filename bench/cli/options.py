@@ -64,6 +64,9 @@ As = Annotated[Format, typer.Option("--format", help="How to print.")]
 RewardOption = Annotated[Reward, typer.Option("--reward", help="Headline reward.")]
 TemplateOption = Annotated[TemplateMode, typer.Option("--template", help="One for both models, or each its own.")]
 DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="auto: bf16 where the hardware has it, else fp32.")]
+OpsOption = Annotated[
+    str | None, typer.Option("--ops", help="Which arithmetic's scores, where several are stored: as cpu-torch.")
+]
 DeviceOption = Annotated[Device, typer.Option("--device", help="auto: the GPU where there is one.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the leaderboard as JSON.")]
 Owner = Annotated[

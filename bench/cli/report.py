@@ -15,6 +15,7 @@ from bench.cli.options import (
     Dtype,
     DtypeOption,
     Limit,
+    OpsOption,
     Pairs,
     RegistryDir,
     Results,
@@ -26,7 +27,7 @@ from bench.cli.options import (
 )
 from bench.cli.select import load, select
 from bench.registry import Pair, Registry
-from bench.schema import DTYPES, Dataset, UsageError
+from bench.schema import Dataset, UsageError
 
 
 @app.command()
@@ -41,25 +42,27 @@ def report(
     template: TemplateOption = TemplateMode.shared,
     reward: RewardOption = Reward.sum,
     dtype: DtypeOption = Dtype.auto,
+    ops: OpsOption = None,
     device: DeviceOption = Device.auto,
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
     """Write report.html, one page that opens without a network, from the stored tables and scores."""
+    from bench.stages import lookup_of
     from bench.store import Store, write_whole
-    from bench.study.board import result_folder
     from bench.study.report import gather, html, store_stretches, stretched_rows
+    from bench.subject import result_folder
 
     known, subjects = select(registry, pair, study, template)
     if tokens and template is TemplateMode.native:
         raise UsageError("--tokens: two models under their own templates read different texts")
-    dataset, store, stored_dtype = load(data, limit), Store(results), DTYPES.get(dtype.value)
+    dataset, store, lookup = load(data, limit), Store(results), lookup_of(known, dtype=dtype.value, ops=ops)
     for subject in subjects:
         if tokens:
-            rows = stretched_rows(store, subject, dataset, reward=reward.value, dtype=stored_dtype)
+            rows = stretched_rows(store, subject, dataset, reward=reward.value, lookup=lookup)
             frame = _stretches(known, rows, dataset, dtype=dtype, device=device)
             store_stretches(store, subject, dataset, frame, reward=reward.value)
-        shown = gather(store, known, subject, dataset, reward=reward.value, dtype=stored_dtype)
+        shown = gather(store, known, subject, dataset, reward=reward.value, lookup=lookup)
         path = result_folder(store, subject, dataset, reward=reward.value) / "report.html"
         write_whole(path, html(shown).encode())
         print(path)

@@ -18,13 +18,21 @@ from bench.cli.options import (
     Format,
     Limit,
     ModelName,
+    OpsOption,
     Owner,
     RegistryDir,
     Results,
     ScoredDtype,
     ScoredIn,
+    StudyName,
+    TemplateMode,
 )
-from bench.cli.select import emit, load
+from bench.cli.select import emit, load, select
+from bench.schema import UsageError
+
+AnyOwner = Annotated[
+    str | None, typer.Option("--template", help="Whose chat template rendered the text; default: whichever is stored.")
+]
 
 
 @app.command()
@@ -33,23 +41,31 @@ def scores(
     out: Annotated[Path, typer.Option("--out", help="A .csv or .parquet file to write.")],
     data: Data = "reward-bench",
     limit: Limit = None,
+    template: AnyOwner = None,
     dtype: DtypeOption = Dtype.auto,
+    ops: OpsOption = None,
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
     """Export one model's stored scores."""
     from bench.exchange import export_scores
     from bench.registry import load_registry
+    from bench.stages import lookup_of
     from bench.store import Store
 
-    load_registry(registry).model(model)
-    export_scores(Store(results), model, load(data, limit), out, dtype=dtype.value)
+    known = load_registry(registry)
+    names = known.model(model).model_id, template and known.model(template).model_id
+    lookup = lookup_of(known, dtype=dtype.value, ops=ops)
+    export_scores(Store(results), *names, load(data, limit), out, lookup=lookup)
 
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="A .csv or .parquet file with the columns of SCORES.")],
-    model: ModelName,
+    file: Annotated[
+        Path, typer.Argument(help="A .csv or .parquet file with the columns of SCORES; with --study a folder of them.")
+    ],
+    model: Annotated[str | None, typer.Option("--model", help="A model_id of the registry.")] = None,
+    study: StudyName = None,
     data: Data = "reward-bench",
     limit: Limit = None,
     template: Owner = None,
@@ -57,17 +73,26 @@ def import_(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Take scores that another engine computed."""
-    from bench.exchange import import_scores
+    """Take scores that another engine computed: one model's, or all of a study's."""
+    from bench.exchange import import_folder, import_scores
     from bench.registry import load_registry
     from bench.store import Store
 
+    if (model is None) == (study is None):
+        raise UsageError("name whose scores they are: --model MODEL for a file, or --study STUDY for a folder")
+    store = Store(results)
+    if study:
+        if template:
+            raise UsageError("--template: a study's families say whose chat template each model has")
+        if not file.is_dir():
+            raise UsageError(f"{file}: no such folder; --study takes a folder with a file for each model")
+        known, (subject,) = select(registry, None, study, TemplateMode.shared)
+        for folder in import_folder(store, file, subject, known, load(data, limit), dtype=dtype.value):
+            print(folder)
+        return
     known = load_registry(registry)
     owner = known.model(template or model).model_id
-    folder = import_scores(
-        Store(results), file, known.model(model).model_id, owner, load(data, limit), dtype=dtype.value
-    )
-    print(folder)
+    print(import_scores(store, file, known.model(model).model_id, owner, load(data, limit), dtype=dtype.value))
 
 
 @app.command()
@@ -78,6 +103,7 @@ def verify(
     limit: Limit = None,
     template: Owner = None,
     dtype: DtypeOption = Dtype.auto,
+    ops: OpsOption = None,
     device: DeviceOption = Device.auto,
     output: As = Format.table,
     results: Results = RESULTS,
@@ -86,13 +112,14 @@ def verify(
     """Say how far stored or imported scores are from transformers' own float32 passes, on a sample."""
     from bench.exchange import verify_scores
     from bench.registry import load_registry
-    from bench.scoring.run import Options
+    from bench.scoring.run import Options, Work
+    from bench.stages import lookup_of
     from bench.store import Store
 
     known = load_registry(registry)
-    spec, owner = known.model(model), known.model(template or model)
-    options = Options(dtype.value, device.value)
-    table = verify_scores(Store(results), spec, owner, load(data, limit), options, n_rows=rows)
+    work = Work(known.model(model), known.model(template or model), load(data, limit))
+    lookup = lookup_of(known, dtype=dtype.value, ops=ops)
+    table = verify_scores(Store(results), work, Options(dtype.value, device.value), lookup=lookup, n_rows=rows)
     emit(table, output)
     shift, other = table["shift_a_token"].abs(), (table["n_tokens"] != table["n_tokens_plain"]).sum()
     words = f"{len(table)} responses: {shift.mean():.1e} nats a token off in the mean, {shift.max():.1e} at most"

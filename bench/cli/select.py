@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -13,8 +14,10 @@ from bench.data import load_data
 from bench.files import csv_bytes
 from bench.registry import Registry, load_registry
 from bench.schema import Dataset, Example, UsageError
-from bench.store import read_csv
-from bench.study.board import Subject
+from bench.subject import Subject
+
+if TYPE_CHECKING:
+    from bench.study.board import Written
 
 
 def printable(text: str) -> str:
@@ -65,15 +68,15 @@ def emit(frame: pd.DataFrame, output: Format) -> None:
         print(frame.astype(object).where(frame.notna(), "").to_string(index=False))
 
 
-def show_boards(folders: Sequence[Path], *, as_json: bool) -> None:
-    """Print the leaderboards of results folders; as JSON they are one list."""
-    boards = [read_csv(folder / "leaderboard.csv") for folder in folders]
-    if as_json and boards:
-        emit(pd.concat(boards, ignore_index=True), Format.json)
+def show_boards(written: Sequence["Written"], *, as_json: bool) -> None:
+    """Print leaderboards, and where they lie if they could be written; as JSON they are one list."""
+    if as_json and written:
+        emit(pd.concat([each.board for each in written], ignore_index=True), Format.json)
         return
-    for folder, board in zip(folders, boards, strict=True):
-        print(board_text(board))
-        print(f"\n{folder / 'leaderboard.csv'}")
+    for each in written:
+        print(board_text(each.board))
+        if not each.problem:
+            print(f"\n{each.folder / 'leaderboard.csv'}")
 
 
 def board_text(board: pd.DataFrame) -> str:

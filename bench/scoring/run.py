@@ -1,9 +1,9 @@
 """What is missing in the store -> scored, part by part. One pass a model, whatever the number of its pairs."""
 
-import hashlib
 import importlib.metadata
 import math
 import platform
+import sys
 import time
 from collections.abc import Sequence as Seq
 from fractions import Fraction
@@ -14,11 +14,23 @@ import numpy as np
 import pandas as pd
 
 from bench.entries import HubSource, ModelSpec
-from bench.schema import DTYPES, NONFINITE, OK, SCHEMA_VERSION, SCORES, TOO_LONG, Dataset, PreconditionError, ScoreKey
-from bench.scoring import PLAIN, SPAN, fetch
+from bench.schema import (
+    DTYPES,
+    NONFINITE,
+    OK,
+    SCHEMA_VERSION,
+    SCORES,
+    TOO_LONG,
+    Dataset,
+    DrsowError,
+    PreconditionError,
+    ScoreKey,
+)
+from bench.scoring import SPAN, fetch
 from bench.scoring.forward import ATTENTION
 from bench.scoring.forward.device import default_device, default_dtype
 from bench.scoring.forward.trie import common_prefix
+from bench.scoring.identity import ops_name, template_digest
 from bench.store import ScoreSet, Store
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
@@ -56,32 +68,43 @@ class Ready(NamedTuple):
     model: fetch.Located
     owner: fetch.Located
     key: ScoreKey
+    plain: bool
+    """Whether the owner has no chat template."""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the user calls the data and the template's owner, for the manifest."""
+        return {"data": self.work.dataset.slug, "template": self.work.owner.model_id}
 
 
-def make_ready(work: Work, options: Options) -> Ready:
+def make_ready(work: Work, options: Options, *, ops: str | None = None) -> Ready:
     """Find or fetch the files of a pass and name its score set; loads no model.
+
+    Args:
+        work: The pass.
+        options: Device, dtype, budget.
+        ops: What the scores are computed with; None asks this machine, which may compile its kernels.
 
     Raises:
         PreconditionError: a model is not here and cannot be fetched.
     """
     model = fetch.fetch(work.spec)
     owner = model if work.owner == work.spec else fetch.fetch(work.owner, weights=False)
-    text = fetch.template_text(owner.folder)
+    dtype = dtype_name(options)
     key = ScoreKey(
         model_id=work.spec.model_id,
         revision=model.revision,
-        template=work.owner.model_id if text else "plain",
-        template_digest=hashlib.sha256((text or PLAIN).encode()).hexdigest(),
+        template_digest=template_digest(owner.folder),
         domain=work.dataset.domain,
         domain_digest=work.dataset.domain_digest,
-        data=work.dataset.slug,
         data_digest=work.dataset.digest,
-        dtype=dtype_name(options),
+        dtype=dtype,
+        ops=ops or ops_name(device_name(options), dtype),
         attention=ATTENTION,
         span=SPAN,
         schema_version=SCHEMA_VERSION,
     )
-    return Ready(work, model, owner, key)
+    return Ready(work, model, owner, key, plain=not fetch.template_text(owner.folder))
 
 
 def device_name(options: Options) -> str:
@@ -167,10 +190,35 @@ def score_missing(
     with lock:
         # Another process may have finished it while this one came to the lock.
         if not score_set.complete:
-            from bench.scoring.scorer import Scorer
+            from bench.scoring.scorer import OtherOps, Scorer
 
-            Scorer(ready, options).fill(score_set, share, following)
-    return score_set
+            _keep_apart(store, ready.key, share)
+            try:
+                Scorer(ready, options).fill(score_set, share, following)
+                return score_set
+            except OtherOps as other:
+                ready = ready._replace(key=ready.key._replace(ops=str(other)))
+    return score_set if score_set.complete else score_missing(ready, store, options, share, following)
+
+
+def _keep_apart(store: Store, key: ScoreKey, share: Share) -> None:
+    """Say that what other arithmetic began stays apart; of several shards this one could never complete it.
+
+    Raises:
+        DrsowError: this process does a share only.
+    """
+    fields = key._asdict()
+    del fields["ops"]
+    for other in store.begun(**fields):
+        if other.key.ops == key.ops or other.complete or not other.has_parts:
+            continue
+        words = f"{other.folder} was begun by {other.key.ops}, and this process computes by {key.ops}"
+        if not share.whole:
+            raise DrsowError(
+                f"{words}: the shards of a set must compute alike. Run this shard on a machine like the one that "
+                "began, or delete that folder and begin anew"
+            )
+        print(f"{key.model_id}: {words}: it begins a set of its own", file=sys.stderr)
 
 
 def cut_parts(rows: Seq[Seq], *, part_tokens: int) -> list[list[int]]:
@@ -224,18 +272,12 @@ def scores_frame(sequences: Seq, logps: Seq[np.ndarray | None]) -> pd.DataFrame:
     )
 
 
-def provenance(ready: Ready, *, began: float, device: str) -> dict:
+def provenance(ready: Ready, *, device: str) -> dict:
     """What changes between two equal runs, for the manifest."""
-    # Imported here: what only reads the store needs no torch.
-    from bench.scoring.forward import kernels
-
     source = ready.work.spec.source
-    own = device.startswith("cpu") and ready.key.dtype == "bfloat16" and kernels.ready()
     return {
         "finished_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "duration_s": round(time.monotonic() - began, 1),
         "device": device,
-        "kernels": "drsow" if own else "torch",
         "processor": platform.machine(),
         "python": platform.python_version(),
         "versions": versions(),

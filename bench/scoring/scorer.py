@@ -15,6 +15,7 @@ from bench.schema import DrsowError, Example, UsageError
 from bench.scoring import models
 from bench.scoring.fetch import read_ahead
 from bench.scoring.forward import engine, trie
+from bench.scoring.identity import ops_name
 from bench.scoring.noise import noise_of
 from bench.scoring.progress import Meter
 from bench.scoring.render import Rendered, Sequence, Template, render
@@ -37,6 +38,10 @@ OTHERS_WAIT_S = 600.0
 """How long a shard waits for another one that begins or finishes the same set."""
 
 
+class OtherOps(Exception):
+    """A model was loaded, and what then computes is not what the key says; the text is its name."""
+
+
 class Scorer:
     """A model with its tokenizer, loaded when first needed."""
 
@@ -46,7 +51,7 @@ class Scorer:
         self.device = device_name(options)
         self.tokenizer = models.load_tokenizer(ready.model.folder, trust_remote_code=self._remote)
         owner = None
-        if ready.key.template != "plain":
+        if not ready.plain:
             owner = self.tokenizer if ready.owner == ready.model else models.load_tokenizer(ready.owner.folder)
         self.template = Template(owner)
         self.limit = models.context_tokens(ready.model.folder, trust_remote_code=self._remote)
@@ -81,8 +86,8 @@ class Scorer:
         Call it under the set's lock, or the share's. `following`: the folder of the model that comes next.
         """
         began = time.monotonic()
-        examples = self.ready.work.dataset.examples
-        rendered = render(examples, self.tokenizer, self.template)
+        self._check_ops()
+        rendered = render(self.ready.work.dataset.examples, self.tokenizer, self.template)
         by_example = group(rendered.sequences)
         with self._with_others(score_set, share):
             # The one that begins says for all others how the rows are cut.
@@ -91,18 +96,20 @@ class Scorer:
                 "n_threads": torch.get_num_threads(),
             }
             parts = cut_parts(by_example, part_tokens=PART_BUDGETS * settings["batch_tokens"])
-            settings = score_set.begin(len(parts), settings, alone=share.whole)
+            settings = score_set.begin(len(parts), settings, self.ready.names, alone=share.whole)
         torch.set_num_threads(settings["n_threads"])
         todo = [index for index in score_set.missing() if index in share.parts(len(parts))]
         tokens = [sum(len(s.ids) for i in part for s in by_example[i]) for part in parts]
-        counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
         with Meter(
             self.ready.key.model_id, n_rows=sum(len(parts[p]) for p in todo), n_tokens=sum(tokens[p] for p in todo)
         ) as meter:
             for index in todo:
+                counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
                 sequences = [s for i in parts[index] for s in by_example[i]]
-                logps = self.logps(sequences, settings["batch_tokens"], counts)
-                score_set.write_part(index, scores_frame(sequences, logps))
+                frame = scores_frame(sequences, self.logps(sequences, settings["batch_tokens"], counts))
+                # A part's cost lies beside it, and what was not spent on one is the next one's.
+                before, began = began, time.monotonic()
+                score_set.write_part(index, frame, counts | {"duration_ms": round(1000 * (began - before))})
                 if following:
                     # Not before this model is loaded: both would wait for the disk.
                     read_ahead(following)
@@ -110,8 +117,28 @@ class Scorer:
                 meter.add(rows=len(parts[index]), tokens=tokens[index])
         with self._with_others(score_set, share):
             if share.whole or not (score_set.complete or score_set.missing()):
-                info = provenance(self.ready, began=began, device=self._device_words()) | counts
-                score_set.finish(info | self._facts(rendered, by_example) | self._precision(by_example, settings))
+                facts = self._facts(rendered, by_example) | self._precision(by_example, settings)
+                info = provenance(self.ready, device=self._device_words()) | facts
+                score_set.finish(info | self._spent(score_set, began))
+
+    def _check_ops(self) -> None:
+        """Load a model whose kernels show only then whether they compile here.
+
+        Raises:
+            OtherOps: they do not, so the numbers are of another set.
+        """
+        if self.device != "cuda":
+            return
+        self.model()
+        if (found := ops_name(self.device, self.ready.key.dtype)) != self.ready.key.ops:
+            raise OtherOps(found)
+
+    @staticmethod
+    def _spent(score_set: ScoreSet, began: float) -> dict:
+        """What the set cost all processes that worked on it; `began` is when this one's last part was stored."""
+        spent = score_set.spent()
+        duration_s = spent.pop("duration_ms", 0) / 1000 + time.monotonic() - began
+        return {"duration_s": round(duration_s, 1)} | spent
 
     @staticmethod
     def _with_others(score_set: ScoreSet, share: Share) -> contextlib.AbstractContextManager:

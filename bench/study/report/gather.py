@@ -11,10 +11,10 @@ from bench.files import read_if_there
 from bench.registry import Pair, Registry
 from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
 from bench.store import Store, read_csv, write_whole
-from bench.study.board import Sets, Subject, result_folder, stored_sets
 from bench.study.metrics import intervals
 from bench.study.report.cases import N_PAIRS, Case, cases, worst_rows
 from bench.study.stretches import STRETCHES
+from bench.subject import Lookup, Sets, Subject, result_folder, stored_sets
 
 STORED_STRETCHES = (
     "pair_id", "example_id", "response_id", *STRETCHES, "strong_revision", "weak_revision", "data_digest",
@@ -46,12 +46,12 @@ class Report(NamedTuple):
 
 
 def gather(
-    store: Store, registry: Registry, subject: Subject, dataset: Dataset, *, reward: str, dtype: str | None = None
+    store: Store, registry: Registry, subject: Subject, dataset: Dataset, *, reward: str, lookup: Lookup
 ) -> Report:
     """Read what a report shows.
 
     Raises:
-        PreconditionError: The results folder has no tables.
+        PreconditionError: The results folder has no tables of these rows.
         UsageError: Several score sets fit.
     """
     folder = result_folder(store, subject, dataset, reward=reward)
@@ -62,7 +62,7 @@ def gather(
     axis = subject.axes[0] if subject.axes else ""
     found, missing = (), ""
     try:
-        sets = stored_sets(store, subject, dataset, dtype=dtype)
+        sets = stored_sets(store, subject, dataset, lookup)
         found = _cases(folder, subject, dataset, sets, board)
     except PreconditionError as error:
         missing = str(error)
@@ -82,11 +82,11 @@ def gather(
 
 
 def stretched_rows(
-    store: Store, subject: Subject, dataset: Dataset, *, reward: str, dtype: str | None = None
+    store: Store, subject: Subject, dataset: Dataset, *, reward: str, lookup: Lookup
 ) -> list[tuple[Pair, list[str]]]:
     """The best pairs, and the example_ids whose stretches a report shows."""
     board = read_csv(result_folder(store, subject, dataset, reward=reward) / "leaderboard.csv")
-    sets = stored_sets(store, subject, dataset, dtype=dtype)
+    sets = stored_sets(store, subject, dataset, lookup)
     return [(pair, list(_worst(subject, pair, sets, reward).index)) for pair in _best(subject, board)]
 
 

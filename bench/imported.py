@@ -1,0 +1,123 @@
+"""Scores of another engine, row by row: what no log-probabilities of these responses can be is refused."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench.schema import NONFINITE, OK, SCORES, TOO_LONG, Dataset
+
+ROUNDING_NATS = 1e-5
+"""What a token's log-probability may be above 0 by rounding."""
+
+LONGEST_TOKEN = 256
+"""Bytes that a token has at most, on average over a response; the longest known ones are runs of 128 spaces."""
+
+ODD_TOKENS = 8
+"""Tokens of a response that may stand for no byte of it: its end of turn, and what a tokenizer puts before a text."""
+
+BYTES_RATIO, ODD_BYTES = 100, 1000
+"""A response as rendered is at most so many times as long as its text, and so many bytes more."""
+
+SURE_TOKENS = 4
+"""So many tokens in a row are never certain to the last bit: a sum of exactly 0 is a sum that was not filled in."""
+
+
+class Problem(NamedTuple):
+    """What is wrong with some rows."""
+
+    field: str
+    rows: np.ndarray
+    """Whether each row has it, (n,), bool."""
+    words: str
+
+
+def check_imported(frame: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
+    """The frame with numbers as numbers, if it can be the data set's SCORES.
+
+    Args:
+        frame: As it was read, one row a response.
+        dataset: What was scored.
+
+    Raises:
+        ValueError: names the row by its number, its ids and its field.
+    """
+    if tuple(frame.columns) != SCORES:
+        raise ValueError(f"columns are {', '.join(map(str, frame.columns))}; expected {', '.join(SCORES)}")
+    for problems in (_ids, _numbers, _rows_of):
+        _refuse(frame, problems(frame, dataset))
+    frame = frame.assign(**{name: _number(frame[name]) for name in ("logp_sum_nats", "logp_end_nats")})
+    frame = frame.assign(**{name: _number(frame[name]).astype("int64") for name in ("n_tokens", "n_bytes")})
+    _refuse(frame, _values(frame, dataset))
+    return frame
+
+
+def _refuse(frame: pd.DataFrame, problems: Iterator[Problem]) -> None:
+    for field, rows, words in problems:
+        if rows.any():
+            place = int(np.argmax(rows))
+            row = frame.iloc[place]
+            more = f" ({int(rows.sum()):,} rows)" if rows.sum() > 1 else ""
+            where = f"row {place + 1} ({row['example_id']}, {row['response_id']}), field {field}"
+            raise ValueError(f"{where}: {row[field]!s:.40} {words}{more}")
+
+
+def _number(column: pd.Series) -> pd.Series:
+    """The column as float64; what is no number is missing."""
+    if column.dtype == bool:
+        return pd.Series(np.nan, index=column.index)
+    return pd.to_numeric(column, errors="coerce").astype("float64")
+
+
+def _ids(frame: pd.DataFrame, _dataset: Dataset) -> Iterator[Problem]:
+    for name in ("example_id", "response_id", "status"):
+        bad = np.array([not (isinstance(value, str) and value) for value in frame[name]], dtype=bool)
+        yield Problem(name, bad, "is missing, or no text")
+    known = (OK, TOO_LONG, NONFINITE)
+    yield Problem(
+        "status", ~frame["status"].isin(known).to_numpy(), f"is an unknown status (known: {', '.join(known)})"
+    )
+    doubled = frame.duplicated(["example_id", "response_id"]).to_numpy(bool)
+    yield Problem("response_id", doubled, "is stored twice for this example")
+
+
+def _numbers(frame: pd.DataFrame, _dataset: Dataset) -> Iterator[Problem]:
+    for name in ("n_tokens", "n_bytes"):
+        counts = _number(frame[name])
+        yield Problem(name, ~(counts == counts.round()).to_numpy() | (counts.abs() > 2**53).to_numpy(), "is no count")
+    ok = (frame["status"] == OK).to_numpy()
+    for name in ("logp_sum_nats", "logp_end_nats"):
+        finite = np.isfinite(_number(frame[name])).to_numpy()
+        yield Problem(name, ok & ~finite, "is no finite log-probability, and the status is ok")
+        filled = frame[name].notna().to_numpy() & (frame[name].astype(str) != "").to_numpy()
+        yield Problem(name, ~ok & filled & finite, "stands beside a status that is not ok; leave it empty")
+
+
+def _rows_of(frame: pd.DataFrame, dataset: Dataset) -> Iterator[Problem]:
+    wanted = {(e.example_id, response_id) for e in dataset.examples for response_id, _ in e.responses}
+    given = list(zip(frame["example_id"], frame["response_id"], strict=True))
+    if missing := sorted(wanted - set(given)):
+        raise ValueError(f"{missing[0][0]}, {missing[0][1]}: no row ({len(missing)} are missing)")
+    strange = np.array([pair not in wanted for pair in given], dtype=bool)
+    yield Problem("example_id", strange, f"with this response_id is no response of {dataset.slug}")
+
+
+def _values(frame: pd.DataFrame, dataset: Dataset) -> Iterator[Problem]:
+    texts = {(e.example_id, name): text for e in dataset.examples for name, text in e.responses}
+    given = zip(frame["example_id"], frame["response_id"], strict=True)
+    size = np.array([len(texts[pair].strip().encode()) for pair in given], dtype=np.int64)
+    n_tokens, n_bytes = frame["n_tokens"].to_numpy(), frame["n_bytes"].to_numpy()
+    total, end = frame["logp_sum_nats"].to_numpy(), frame["logp_end_nats"].to_numpy()
+    yield Problem("n_tokens", n_tokens < 1, "is less than 1: a response has a token, and its end of turn")
+    yield Problem("n_bytes", n_bytes < 1, "is less than 1: the response has text")
+    never = "is above 0, and a log-probability never is: is it a loss, or its negative?"
+    yield Problem("logp_sum_nats", total > ROUNDING_NATS * n_tokens, never)
+    yield Problem("logp_end_nats", end > ROUNDING_NATS, never)
+    sure = (total == 0) & (n_tokens >= SURE_TOKENS)
+    yield Problem("logp_sum_nats", sure, "is 0 over several tokens: was it filled in?")
+    odd = (n_bytes > BYTES_RATIO * size + ODD_BYTES) | (BYTES_RATIO * n_bytes < size)
+    yield Problem("n_bytes", odd, "is out of all proportion to the response's text")
+    yield Problem("n_tokens", n_tokens > n_bytes + ODD_TOKENS, "is more than the response has bytes")
+    few = n_tokens * LONGEST_TOKEN < n_bytes
+    yield Problem("n_tokens", few, "is too few: no tokenizer has tokens that long")

@@ -1,0 +1,258 @@
+"""One score set: the scores of one model on one data set under one key, a folder that fills part by part.
+
+A part's name carries the digest of its bytes: it proves itself, and after a kill it is there or it is missing.
+"""
+
+import contextlib
+import itertools
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+import pandas as pd
+
+from bench.files import crash_point, read_if_there, rename, safe_name, write_whole
+from bench.parts import (
+    Damaged,
+    Manifest,
+    canonical,
+    check_scores,
+    decode_manifest,
+    digest,
+    encode_manifest,
+    encode_part,
+    join_parts,
+)
+from bench.schema import DrsowError, PreconditionError, ScoreKey
+
+_PART = re.compile(r"part-(\d{4,})-([0-9a-f]{16})\.parquet")
+
+
+class ScoreSet:
+    """The scores of one model on one data set under one key: a folder that fills part by part."""
+
+    def __init__(self, scores: Path, key: ScoreKey) -> None:
+        """Names the set; touches nothing on the disk."""
+        self.key = key
+        self.folder = scores / f"{safe_name(key.model_id)}-{digest(canonical(key._asdict()))[:16]}"
+
+    @contextlib.contextmanager
+    def lock(self, share: str = "", *, wait_s: float = 0) -> Iterator[None]:
+        """Holds the set, or a named share of its parts, for this process; a process that dies lets go of it.
+
+        Raises:
+            DrsowError: Another process holds it for longer than `wait_s`, or the folder cannot be written.
+        """
+        # Beside the folder, not in it: a folder that is set aside must not take the lock along.
+        lock = filelock.FileLock(self.folder.with_name(f"{self.folder.name}{share}.lock"), timeout=wait_s)
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except filelock.Timeout:
+            raise DrsowError(f"{self.key.model_id} is being scored by another process ({self.folder})") from None
+        except OSError as error:
+            raise DrsowError(f"{self.folder}: cannot be locked: {error.strerror or error}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def begin(self, n_parts: int, settings: dict, info: dict | None = None, *, alone: bool = True) -> dict:
+        """Makes the set ready for its parts; call it under `lock`.
+
+        A folder that holds something else (another key, another cut into parts, a damaged manifest) is
+        renamed, named on stderr, and started anew. Left-over temporary files are removed.
+
+        Args:
+            n_parts: Into how many parts the sorted list of responses is cut.
+            settings: What a resumed run has to use again, such as batch_tokens; JSON values.
+            info: What is known before the first part: what the user calls the data and the template's owner.
+            alone: Whether no other process writes parts now; else temporary files stay.
+
+        Returns:
+            The settings to use: those of the run that began this set, else the given ones.
+        """
+        for temp in self.folder.glob(".*.tmp") if alone else ():
+            temp.unlink(missing_ok=True)
+        try:
+            manifest = self._manifest()
+            if manifest is None and self._part_files():
+                raise Damaged("its manifest is gone")
+        except Damaged as error:
+            self._set_aside("damaged", str(error))
+            manifest = None
+        if manifest is not None and (change := self._change(manifest, n_parts)):
+            self._set_aside("stale", change)
+            manifest = None
+        if manifest is None:
+            manifest = Manifest(self.key._asdict(), n_parts, settings, complete=False, parts=[], info=info or {})
+            write_whole(self._manifest_path, encode_manifest(manifest))
+        return manifest.settings
+
+    def recorded_settings(self) -> dict | None:
+        """Settings of the run that began this set; None where there is none or `begin` would start anew."""
+        manifest = self._own_manifest()
+        return None if manifest is None else manifest.settings
+
+    def info(self) -> dict:
+        """Provenance that was given to `begin` and to `finish`; empty before."""
+        manifest = self._own_manifest()
+        return {} if manifest is None else manifest.info
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether anything of it is stored."""
+        return bool(self._part_files())
+
+    def missing(self) -> list[int]:
+        """Numbers of the parts, from 0, that are still to be scored; a damaged part is renamed and is missing.
+
+        Raises:
+            PreconditionError: The set was not begun.
+        """
+        return [index for index, path in enumerate(self._sound_parts()) if path is None]
+
+    def write_part(self, index: int, frame: pd.DataFrame, spent: dict | None = None) -> None:
+        """Stores one part whole, in place of what was there.
+
+        Args:
+            index: Number of the part, from 0.
+            frame: Columns SCORES; see `check_scores`.
+            spent: What the part cost, numbers by name; it changes between equal runs, so it lies beside the part.
+        """
+        manifest = self._own_manifest()
+        if manifest is None or not 0 <= index < manifest.n_parts:
+            raise ValueError(f"{self.folder.name}: was not begun with a part {index}")
+        check_scores(frame)
+        data = encode_part(frame)
+        if spent is not None:
+            # Before the part: one that is there has its cost beside it, whenever the process ends.
+            write_whole(self._spent_path(index), json.dumps(spent).encode())
+        path = self.folder / f"part-{index:04d}-{digest(data)[:16]}.parquet"
+        write_whole(path, data)
+        for other in self._part_files():
+            if _part_index(other) == index and other != path:
+                other.unlink(missing_ok=True)
+
+    def spent(self) -> dict:
+        """What the parts cost, added up over all processes that wrote one."""
+        manifest = self._own_manifest()
+        total: dict = {}
+        for index in range(0 if manifest is None else manifest.n_parts):
+            data = read_if_there(self._spent_path(index))
+            # Damaged, it costs a count and not the scores.
+            with contextlib.suppress(ValueError, TypeError, AttributeError):
+                for name, value in ({} if data is None else json.loads(data)).items():
+                    total[name] = total.get(name, 0) + value
+        return total
+
+    def _spent_path(self, index: int) -> Path:
+        return self.folder / f"spent-{index:04d}.json"
+
+    def finish(self, info: dict) -> None:
+        """Marks the set complete.
+
+        Args:
+            info: Provenance, JSON values: versions, device, durations, the precision check.
+
+        Raises:
+            DrsowError: A part is missing, or a response is in two parts.
+        """
+        parts = self._sound_parts()
+        if missing := [str(index) for index, path in enumerate(parts) if path is None]:
+            raise DrsowError(f"{self.folder}: not complete, missing parts: {', '.join(missing)}")
+        self._joined(names := [path.name for path in parts])
+        crash_point("before-finish", self._manifest_path)
+        manifest = self._own_manifest()
+        manifest = manifest._replace(complete=True, parts=names, info=manifest.info | info)
+        write_whole(self._manifest_path, encode_manifest(manifest))
+
+    @property
+    def complete(self) -> bool:
+        """Whether the set is finished, is of this key, and every part is as it was written."""
+        manifest = self._own_manifest()
+        whole = manifest is not None and manifest.complete
+        return whole and all(_verified(self.folder / name) is not None for name in manifest.parts)
+
+    def read(self) -> pd.DataFrame:
+        """The scores: columns SCORES, sorted by example_id and response_id.
+
+        Raises:
+            PreconditionError: The set is not complete.
+            DrsowError: A response is in two parts.
+        """
+        manifest = self._own_manifest()
+        if manifest is None or not self.complete:
+            raise PreconditionError(f"{self.key.model_id}: not scored to the end ({self.folder})")
+        return self._joined(manifest.parts)
+
+    @property
+    def _manifest_path(self) -> Path:
+        return self.folder / "manifest.json"
+
+    def _manifest(self) -> Manifest | None:
+        """The manifest as it is on the disk; None where there is none."""
+        data = read_if_there(self._manifest_path)
+        return None if data is None else decode_manifest(data)
+
+    def _own_manifest(self) -> Manifest | None:
+        """The manifest if it is sound and of this key."""
+        with contextlib.suppress(Damaged):
+            manifest = self._manifest()
+            if manifest is not None and manifest.key == self.key._asdict():
+                return manifest
+        return None
+
+    def _change(self, manifest: Manifest, n_parts: int) -> str:
+        """What differs between the stored set and ours, for the user; "" if nothing does."""
+        stored, ours = manifest.key | {"n_parts": manifest.n_parts}, self.key._asdict() | {"n_parts": n_parts}
+        names = [name for name in stored | ours if stored.get(name) != ours.get(name)]
+        return ", ".join(f"{name} was {stored.get(name)!r}, is {ours.get(name)!r}" for name in names)
+
+    def _part_files(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("part-*") if _PART.fullmatch(path.name))
+
+    def _sound_parts(self) -> list[Path | None]:
+        """Per part its file, None where there is none to trust; damaged files are renamed."""
+        manifest = self._own_manifest()
+        if manifest is None:
+            raise PreconditionError(f"{self.folder}: was not begun")
+        sound: dict[int, list[Path]] = {}
+        for path in self._part_files():
+            if _verified(path) is None:
+                rename(path, path.with_name(f"{path.name}.damaged"))
+            else:
+                sound.setdefault(_part_index(path), []).append(path)
+        # Two sound files of one part contradict each other: neither is believed.
+        one = {index: paths[0] for index, paths in sound.items() if len(paths) == 1}
+        return [one.get(index) for index in range(manifest.n_parts)]
+
+    def _joined(self, names: list[str]) -> pd.DataFrame:
+        parts = [_verified(self.folder / name) for name in names]
+        if None in parts:
+            raise DrsowError(f"{self.folder}: a part changed while it was read; run again")
+        try:
+            return join_parts(parts)
+        except ValueError as error:
+            raise DrsowError(f"{self.folder}: {error}") from error
+
+    def _set_aside(self, reason: str, detail: str) -> None:
+        names = (self.folder.with_name(f"{self.folder.name}.{reason}-{n}") for n in itertools.count(1))
+        aside = next(path for path in names if not path.exists())
+        crash_point("before-aside", self.folder)
+        rename(self.folder, aside)
+        crash_point("after-aside", self.folder)
+        print(f"warning: {self.folder}: {detail}; kept as {aside.name}, scored again", file=sys.stderr)
+
+
+def _part_index(path: Path) -> int:
+    return int(_PART.fullmatch(path.name)[1])
+
+
+def _verified(path: Path) -> bytes | None:
+    """A part's bytes if they are those that its name promises."""
+    data = read_if_there(path)
+    return data if data is not None and _PART.fullmatch(path.name)[2] == digest(data)[:16] else None

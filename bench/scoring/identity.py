@@ -1,0 +1,106 @@
+"""What decides a number beside model and text, for the keys of score sets: the chat template, the arithmetic."""
+
+import contextlib
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from bench.entries import FolderSource, ModelSpec
+from bench.parts import canonical
+from bench.schema import DrsowError
+from bench.scoring import PLAIN, fetch
+
+
+def template_digest(folder: Path) -> str:
+    """sha256 over what the chat template in a tokenizer's folder contributes to a text; of PLAIN where there is none.
+
+    Two owners that contribute the same share it, whatever they are called and whatever else their tokenizers hold.
+    """
+    text = fetch.template_text(folder)
+    return hashlib.sha256(canonical(_contributed(folder, text)) if text else PLAIN.encode()).hexdigest()
+
+
+def owner_digest(spec: ModelSpec) -> str | None:
+    """`template_digest` of a model whose tokenizer is here, else None; fetches nothing and reads no weights."""
+    source = spec.files.source
+    if isinstance(source, FolderSource):
+        folder = source.folder if (source.folder / "config.json").is_file() else None
+    else:
+        folder = None
+        with contextlib.suppress(DrsowError):
+            located = fetch.locate(spec, weights=False)
+            folder = located and located.folder
+    return folder and template_digest(folder)
+
+
+def _contributed(folder: Path, text: str) -> list:
+    """The template's text, and what of the tokenizer it can bring into a conversation.
+
+    Returns:
+        The text; the special tokens that the text names; the BOS that is taken off and the rule that tells whether;
+        the added tokens that the text can write, one of which may end a turn.
+    """
+    config, specials, whole = (
+        _json(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
+    )
+    named = {name: _content(value) for name, value in (specials | config).items() if name.endswith("_token")}
+    written = {name: value for name, value in named.items() if re.search(rf"\b{name}\b", text)}
+    # A special token that no file names is the default of the tokenizer's class.
+    unknown = set(re.findall(r"\b[a-z]+_token\b", text)) - set(named)
+    bos = named.get("bos_token")
+    stripped = bos is not None and ("bos_token" in written or bos in text)
+    rule = [bos, config.get("add_bos_token"), whole.get("post_processor")] if stripped else []
+    added = [*whole.get("added_tokens", ()), *config.get("added_tokens_decoder", {}).values()]
+    tokens = {_content(token) for token in added}
+    kept = sorted(token for token in tokens if token and (token in text or token in written.values()))
+    return [text, written, rule, kept, config.get("tokenizer_class") if unknown or stripped else None]
+
+
+def _content(token: object) -> str | None:
+    """The text of a token, which files spell in two ways."""
+    found = token.get("content") if isinstance(token, dict) else token
+    return found if isinstance(found, str) else None
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def ops_name(device: str, dtype: str) -> str:
+    """The arithmetic that this process computes scores with: kind of device, then what multiplies and attends.
+
+    Args:
+        device: "cpu" or "cuda".
+        dtype: "bfloat16" or "float32".
+
+    Returns:
+        On a GPU "cuda-flex" or "cuda-tiles". On a processor in float32 "cpu-torch" or "cpu-onednn"; in bfloat16, which
+        rounds between layers, the instructions are named too, and "-mkl" where attention is torch's own.
+    """
+    # Imported here: what only reads the store needs no torch.
+    import torch
+
+    from bench.scoring.forward.onednn import onednn_leads
+
+    if device == "cuda":
+        from bench.scoring.forward.attention import BLOCKS_ON
+
+        by_blocks = dtype == "bfloat16" and bool(BLOCKS_ON) and torch.cuda.get_device_capability() >= (8, 0)
+        return "cuda-flex" if by_blocks else "cuda-tiles"
+    if dtype == "float32":
+        return "cpu-onednn" if onednn_leads() else "cpu-torch"
+    from bench.scoring.forward import kernels
+
+    attention = "" if onednn_leads() else "-mkl"
+    if kernels.ready():
+        return f"cpu-drsow-avx512bf16{attention}"
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        return "cpu-torch"
+    for instructions, there in (
+        ("amx", torch.cpu._is_amx_tile_supported()),
+        ("avx512bf16", torch.cpu._is_avx512_bf16_supported()),
+    ):
+        if there:
+            return f"cpu-onednn-{instructions}{attention}"
+    return f"cpu-onednn-{torch.backends.cpu.get_cpu_capability().lower()}{attention}"

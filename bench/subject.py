@@ -1,0 +1,247 @@
+"""What a results folder is about, and which stored score sets it is made of."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.places import Place, data_option, folder_to_read
+from bench.registry import Pair
+from bench.schema import DTYPES, IMPORTED, Dataset, PreconditionError, UsageError
+from bench.store import ScoreSet, Store
+
+Side = tuple[str, str]
+"""(model_id, owner of the chat template) of a pass."""
+
+Sets = Mapping[Side, ScoreSet]
+"""The complete score set of each pass."""
+
+NAMED = 3
+"""Of many things of a kind a message names so many."""
+
+
+class Subject(NamedTuple):
+    """What a results folder is about."""
+
+    name: str
+    """The pair_id or study_id."""
+    pairs: tuple[Pair, ...]
+    native: bool = False
+    """Whether each model reads its own chat template."""
+    axes: tuple[str, ...] = ()
+    """performance_ids that a study's gaps are measured in, its own first; none for a pair."""
+
+    def passes(self) -> list[Side]:
+        """(model_id, owner of the chat template) of every pass that it needs, each once."""
+        both = [(model, model if self.native else pair.template) for pair in self.pairs for model in pair[1:3]]
+        return list(dict.fromkeys(both))
+
+    def sides(self, pair: Pair) -> tuple[Side, Side]:
+        """The passes of a pair's strong and weak model."""
+        owners = (pair.strong, pair.weak) if self.native else (pair.template, pair.template)
+        return (pair.strong, owners[0]), (pair.weak, owners[1])
+
+    @property
+    def option(self) -> str:
+        """The words that name it to the command."""
+        return f"--{'study' if self.axes else 'pair'} {self.name}" + (" --template native" if self.native else "")
+
+
+def place_of(subject: Subject, dataset: Dataset, *, reward: str = "sum") -> Place:
+    """Where a subject's tables on a data set belong; a variant other than the plain one is part of it."""
+    parts = (["native"] if subject.native else []) + ([reward] if reward != "sum" else [])
+    return Place(subject.name, dataset, "-".join(parts))
+
+
+def result_folder(store: Store, subject: Subject, dataset: Dataset, *, reward: str = "sum") -> Path:
+    """The folder of a subject's tables on these rows, to be read.
+
+    Raises:
+        PreconditionError: there are no tables of these rows; says what to run.
+    """
+    option = subject.option + (f" --reward {reward}" if reward != "sum" else "")
+    return folder_to_read(store, place_of(subject, dataset, reward=reward), option=option)
+
+
+def by_model(sets: Sets) -> dict[str, ScoreSet]:
+    """The score set of each model.
+
+    Raises:
+        UsageError: a model has two, under two chat templates: its numbers are of two texts.
+    """
+    found: dict[str, ScoreSet] = {}
+    for (model_id, _), score_set in sets.items():
+        if found.setdefault(model_id, score_set).key != score_set.key:
+            names = [owner for model, owner in sets if model == model_id]
+            raise UsageError(
+                f"{model_id} stands under the chat templates of {' and of '.join(names)}: its scores are of two "
+                "texts and belong in two tables; give each template a study or run of its own, or use "
+                "--template native"
+            )
+    return found
+
+
+def _unknown(_owner: str) -> None:
+    """No template is here to be looked at."""
+
+
+class Lookup(NamedTuple):
+    """Which of the stored score sets a user means."""
+
+    dtype: str | None = None
+    """The full name, None for any."""
+    ops: str | None = None
+    """`ScoreKey.ops`, None for any."""
+    template_of: Callable[[str], str | None] = _unknown
+    """model_id of a template's owner -> the digest of what it contributes; None where its files are not here."""
+
+    def find(self, store: Store, model_id: str, dataset: Dataset, owner: str | None = None) -> list[ScoreSet]:
+        """The complete sets of a model on these rows, under an owner's template where one is given."""
+        sets = store.find(model_id=model_id, data_digest=dataset.digest, domain="")
+        return [s for s in sets if self._meant(s) and (owner is None or self._under(s, owner))]
+
+    def _meant(self, score_set: ScoreSet) -> bool:
+        wanted = ((self.dtype, score_set.key.dtype), (self.ops, score_set.key.ops))
+        return all(want in (None, have) for want, have in wanted)
+
+    def _under(self, score_set: ScoreSet, owner: str) -> bool:
+        """Whether a set is of the text that an owner's template makes."""
+        wanted, named = self.template_of(owner), score_set.info().get("template")
+        if score_set.key.ops == IMPORTED:
+            # Of an import the owner's name alone is known.
+            return named == owner or (wanted is not None and named is not None and self.template_of(named) == wanted)
+        return named == owner if wanted is None else score_set.key.template_digest == wanted
+
+
+def stored_sets(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup = Lookup()) -> dict[Side, ScoreSet]:  # noqa: B008
+    """The complete score sets that a subject needs, found by model, template and rows.
+
+    One dtype and arithmetic for all passes is preferred, an import may stand beside any; a mix is named on stderr.
+
+    Raises:
+        PreconditionError: one is missing; says what there is and what to run.
+        UsageError: several fit; says which options choose.
+    """
+    fitting = {side: lookup.find(store, side[0], dataset, side[1]) for side in subject.passes()}
+    for side, sets in fitting.items():
+        if not sets:
+            raise PreconditionError(missing(store, subject, dataset, lookup, side))
+    covering = _covering(fitting)
+    if len(covering) > 1:
+        every = [sets for found in covering for sets in found.values()]
+        raise _several(f"{subject.name}: it is scored in full more than once", every)
+    chosen = covering[0] if covering else fitting
+    for (model_id, _), sets in chosen.items():
+        if len(sets) > 1:
+            raise _several(f"{model_id}: several score sets fit", [sets])
+    found = {side: sets[0] for side, sets in chosen.items()}
+    _tell_mix(subject, found)
+    return found
+
+
+Kind = tuple[str, str]
+"""dtype and ops of a score set."""
+
+
+def _kind(score_set: ScoreSet) -> Kind:
+    return score_set.key.dtype, score_set.key.ops
+
+
+def _covering(fitting: Mapping[Side, Sequence[ScoreSet]]) -> list[dict[Side, list[ScoreSet]]]:
+    """For each kind that all passes have, their sets of it; where no kind is, imports stand in for what lacks."""
+    kinds = list(dict.fromkeys(_kind(s) for sets in fitting.values() for s in sets))
+    for stand_ins in (False, True):
+        found = []
+        for kind in kinds if not stand_ins else [k for k in kinds if k[1] != IMPORTED]:
+            mine = {side: [s for s in sets if _kind(s) == kind] for side, sets in fitting.items()}
+            if stand_ins:
+                mine = {k: v or [s for s in fitting[k] if s.key.ops == IMPORTED] for k, v in mine.items()}
+            if all(mine.values()):
+                found.append(mine)
+        if found:
+            return found
+    return []
+
+
+def _several(words: str, groups: Sequence[Sequence[ScoreSet]]) -> UsageError:
+    """What to say where several sets fit: the options that tell them apart, or the folders."""
+    sets = list({s.folder: s for group in groups for s in group}.values())
+    kinds = list(dict.fromkeys(_kind(s) for s in sets))
+    if len(kinds) > 1:
+        short = {full: name for name, full in DTYPES.items()}
+        by_dtype = len({dtype for dtype, _ in kinds}) == len(kinds)
+        options = [f"--dtype {short[dtype]}" + ("" if by_dtype else f" --ops {ops}") for dtype, ops in kinds]
+        named = "; ".join(f"{option} ({dtype} by {ops})" for option, (dtype, ops) in zip(options, kinds, strict=True))
+        return UsageError(f"{words}; choose with {named}, or delete what is not wanted below {sets[0].folder.parent}")
+    named = ", ".join(f"{s.folder} (revision {s.key.revision[:20]})" for s in sets[:NAMED])
+    return UsageError(f"{words}, all in {kinds[0][0]} by {kinds[0][1]}; delete all but one: {named}")
+
+
+def _tell_mix(subject: Subject, sets: Sets) -> None:
+    """Name on stderr the kinds of scores that are mixed; an import may stand beside any."""
+    models: dict[Kind, list[str]] = {}
+    for (model_id, _), score_set in sets.items():
+        if score_set.key.ops != IMPORTED:
+            models.setdefault(_kind(score_set), []).append(model_id)
+    if len(models) > 1:
+        mix = "; ".join(f"{dtype} by {ops}: {_some(names)}" for (dtype, ops), names in models.items())
+        print(
+            f"warning: {subject.name}: its models were not scored alike ({mix}), and rounding enters the rewards; "
+            f"`drsow run {subject.option}` scores all in one way",
+            file=sys.stderr,
+        )
+
+
+def missing(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup, side: Side) -> str:
+    """What to say of a pass that is not scored: which sets of the model there are, and the command that mends it."""
+    model_id, owner = side
+    there = store.find(model_id=model_id, domain="")
+    here = [s for s in there if s.key.data_digest == dataset.digest]
+    asked = [lookup.dtype and f"in {lookup.dtype}", lookup.ops and f"by {lookup.ops}"]
+    words = f"{model_id} is not scored on {dataset.slug} under the chat template of {owner}"
+    words = " ".join([words, *filter(None, asked)])
+    if here:
+        words += f"; there is {_some([described(s) for s in here])}"
+    elif there:
+        words += f"; there is {_some([described(s, rows=True) for s in there])}"
+    short = {full: f" --dtype {name}" for name, full in DTYPES.items()}.get(lookup.dtype or "", "")
+    command = f"drsow run {subject.option} {data_option(dataset)}{short}"
+    if any(s.key.ops == IMPORTED for s in there):
+        command = f"drsow import FILE --model {model_id} --template {owner} {data_option(dataset)}{short}"
+    return f"{words}; `{command}` stores it"
+
+
+def described(score_set: ScoreSet, *, rows: bool = False) -> str:
+    """A score set in words."""
+    key, info = score_set.key, score_set.info()
+    where = f" on other rows ({info.get('data')})" if rows else ""
+    return f"one under {info.get('template')} in {key.dtype} by {key.ops}{where}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+
+
+def one_set(store: Store, dataset: Dataset, lookup: Lookup, model_id: str, owner: str | None) -> ScoreSet:
+    """The one complete score set of a model on these rows, under an owner's template where one is given.
+
+    Raises:
+        PreconditionError: there is none.
+        UsageError: several fit; says which options choose.
+    """
+    sets = lookup.find(store, model_id, dataset, owner)
+    if not sets:
+        under = f" under the chat template of {owner}" if owner else ""
+        there = store.find(model_id=model_id, domain="")
+        rows = [described(s, rows=s.key.data_digest != dataset.digest) for s in there]
+        words = f"; there is {_some(rows)}" if rows else ""
+        raise PreconditionError(
+            f"{model_id} is not scored on {dataset.slug}{under}{words}; `drsow run` or `drsow import` stores it"
+        )
+    owners = list(dict.fromkeys(str(s.info().get("template")) for s in sets))
+    if len(sets) > 1 and len(owners) > 1 and owner is None:
+        words = f"{model_id}: it is scored under several chat templates"
+        raise UsageError(f"{words}; choose with --template {' or --template '.join(owners[:NAMED])}")
+    if len(sets) > 1:
+        raise _several(f"{model_id}: several score sets fit", [sets])
+    return sets[0]
