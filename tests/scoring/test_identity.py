@@ -1,0 +1,144 @@
+"""What decides a number beside model and text: the template's contribution, the arithmetic; and what a set cost."""
+
+import json
+import shutil
+
+import pytest
+from chat_templates import CHATML, GEMMA
+from tiny_tokenizers import byte_level
+
+from bench.registry import load_registry
+from bench.schema import Dataset, DrsowError, Example, Message
+from bench.scoring import run
+from bench.scoring.identity import owner_digest, template_digest
+from bench.scoring.run import Options, Share
+from bench.stages import lookup_of
+from bench.store import Store
+from bench.subject import Lookup
+
+OPTIONS = Options(dtype="fp32", device="cpu", batch_tokens=8)
+ROWS = tuple(
+    Example(str(i), "", (Message("user", f"{i}?"),), (("chosen", f"yes, {i * 7}"), ("rejected", "no " * 9)))
+    for i in range(12)
+)
+DATA = Dataset("rows.jsonl", "rows", "d1", ROWS)
+
+
+def saved(folder, template: str, *, special: tuple = ("<|im_start|>",), **more: object):
+    tokenizer = byte_level(eos="<|im_end|>", special=list(special), **more)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_two_owners_that_contribute_the_same_share_a_digest(tmp_path):
+    one = saved(tmp_path / "one", CHATML)
+    # A token that the template cannot write is of its owner alone.
+    other = saved(tmp_path / "other", CHATML, special=("<|im_start|>", "[PAD]"))
+    assert template_digest(one) == template_digest(other)
+
+
+def test_whatever_reaches_the_text_is_in_the_digest(tmp_path):
+    folders = [
+        saved(tmp_path / "plain", CHATML),
+        saved(tmp_path / "text", CHATML + " "),
+        saved(tmp_path / "end", CHATML, special=()),
+        saved(tmp_path / "gemma", GEMMA, bos="<bos>", adds_bos=True, special=("<end_of_turn>",)),
+        saved(tmp_path / "bos", GEMMA, bos="<s>", adds_bos=True, special=("<end_of_turn>",)),
+        saved(tmp_path / "keeps", GEMMA, bos="<bos>", adds_bos=False, special=("<end_of_turn>",)),
+        saved(tmp_path / "turn", GEMMA, bos="<bos>", adds_bos=True, special=()),
+    ]
+    assert len({template_digest(folder) for folder in folders}) == len(folders)
+
+
+@pytest.fixture
+def twins(tiny_registry, tmp_path):
+    """The tiny registry, with a twin of the strong model's template under another name and with other weights."""
+    folder = shutil.copytree(tiny_registry, tmp_path / "registry")
+    shutil.copytree(folder / "weak", folder / "twin")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (folder / "strong" / name).exists():
+            shutil.copy(folder / "strong" / name, folder / "twin" / name)
+    text = (folder / "models.toml").read_text()
+    first = text[: text.index("[[models]]", 1)]
+    (folder / "models.toml").write_text(text + first.replace("tiny-strong", "tiny-twin").replace('"strong"', '"twin"'))
+    return load_registry(folder)
+
+
+def test_a_pass_under_a_twin_of_the_template_is_not_scored_again(twins, tmp_path):
+    store, weak = Store(tmp_path / "results"), twins.model("tiny-weak")
+    strong, twin = twins.model("tiny-strong"), twins.model("tiny-twin")
+    assert owner_digest(strong) == owner_digest(twin)
+    ready = [run.make_ready(run.Work(weak, owner, DATA), OPTIONS) for owner in (strong, twin)]
+    assert ready[0].key == ready[1].key
+    run.score_missing(ready[0], store, OPTIONS)
+    lookup = lookup_of(twins)
+    assert [s.info()["template"] for s in lookup.find(store, "tiny-weak", DATA, "tiny-twin")] == ["tiny-strong"]
+    # Its own template is none, and a set under another is not its.
+    assert lookup.find(store, "tiny-weak", DATA, "tiny-weak") == []
+
+
+def test_a_renamed_data_set_is_one_pass(twins):
+    work = run.Work(twins.model("tiny-strong"), twins.model("tiny-strong"), DATA)
+    copy = work._replace(dataset=DATA._replace(data_id="copy.jsonl", slug="copy"))
+    assert run.make_ready(work, OPTIONS).key == run.make_ready(copy, OPTIONS).key
+
+
+@pytest.fixture
+def strong(tiny_registry) -> run.Work:
+    spec = load_registry(tiny_registry).model("tiny-strong")
+    return run.Work(spec, spec, DATA)
+
+
+def test_the_arithmetic_is_in_the_key_and_float32_is_one_of_two(strong):
+    key = run.make_ready(strong, OPTIONS).key
+    assert key.ops in ("cpu-torch", "cpu-onednn")
+    assert run.make_ready(strong, OPTIONS._replace(dtype="bf16")).key.ops.startswith("cpu-")
+
+
+def test_what_other_arithmetic_began_is_not_gone_on_with(strong, tmp_path, capsys):
+    store, ready = Store(tmp_path), run.make_ready(strong, OPTIONS)
+    other = ready._replace(key=ready.key._replace(ops="cpu-of-another-make"))
+    run.score_missing(other, store, OPTIONS, Share(last=run.Fraction(1, 2)))
+    begun = store.score_set(other.key)
+    assert begun.has_parts and not begun.complete
+    with pytest.raises(DrsowError, match="was begun by cpu-of-another-make, and this process computes by cpu-"):
+        run.score_missing(ready, store, OPTIONS, Share(run.Fraction(1, 2)))
+    before = sorted(path.name for path in begun.folder.iterdir())
+    capsys.readouterr()
+    own = run.score_missing(ready, store, OPTIONS)
+    assert own.complete and own.folder != begun.folder
+    assert sorted(path.name for path in begun.folder.iterdir()) == before
+    assert "it begins a set of its own" in capsys.readouterr().err
+
+
+def test_a_resumed_runs_manifest_counts_all_of_its_work(strong, tmp_path):
+    ready, half = run.make_ready(strong, OPTIONS), run.Fraction(1, 2)
+    whole = run.score_missing(ready, Store(tmp_path / "whole"), OPTIONS)
+    store = Store(tmp_path / "halves")
+    first = run.score_missing(ready, store, OPTIONS, Share(last=half))
+    spent = first.spent()
+    assert 0 < spent["n_computed_tokens"] < whole.info()["n_computed_tokens"]
+    run.score_missing(ready, store, OPTIONS)
+    info = store.score_set(ready.key).info()
+    for name in ("n_steps", "n_computed_tokens", "halved"):
+        assert info[name] == whole.info()[name], name
+    assert info["duration_s"] >= round(spent["duration_ms"] / 1000, 1)
+    parts = [sorted(p.name for p in each.folder.glob("part-*")) for each in (whole, first)]
+    assert parts[0] == parts[1] and len(parts[0]) > 2
+
+
+def test_a_cost_that_cannot_be_read_costs_a_count_and_not_the_scores(strong, tmp_path):
+    ready, store = run.make_ready(strong, OPTIONS), Store(tmp_path)
+    run.score_missing(ready, store, OPTIONS, Share(last=run.Fraction(1, 2)))
+    cost = sorted(store.score_set(ready.key).folder.glob("spent-*.json"))[0]
+    assert json.loads(cost.read_text())["n_steps"] > 0
+    cost.write_text("{")
+    assert run.score_missing(ready, store, OPTIONS).complete
+
+
+def test_a_lookup_without_the_owners_files_goes_by_name(tiny_registry, strong, tmp_path):
+    store = Store(tmp_path)
+    run.score_missing(run.make_ready(strong, OPTIONS), store, OPTIONS)
+    assert len(Lookup().find(store, "tiny-strong", DATA, "tiny-strong")) == 1
+    assert Lookup().find(store, "tiny-strong", DATA, "tiny-weak") == []

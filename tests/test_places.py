@@ -1,0 +1,103 @@
+"""Which results folder holds the tables of which rows."""
+
+import pytest
+
+from bench.ablate import Ablation, ablation_place
+from bench.places import Place, folder_to_read, folder_to_write, found_folder, manifest
+from bench.registry import Pair
+from bench.schema import Dataset, PreconditionError
+from bench.scoring.run import Options
+from bench.store import Store, write_json
+from bench.subject import Subject, place_of
+
+SUBJECT = Subject("two", (Pair("two", "strong", "weak", "", "strong", float("nan")),))
+
+
+def rows(name: str, digest: str, **more: object) -> Dataset:
+    return Dataset(f"/data/{name}.jsonl", name, digest, (), **more)
+
+
+def written(store: Store, place: Place):
+    folder = folder_to_write(store, place)
+    write_json(folder / "manifest.json", manifest(place, []))
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path)
+
+
+def test_equal_rows_under_another_name_have_the_same_folder(store):
+    folder = written(store, Place("two", rows("base", "abc")))
+    assert folder == store.root / "two" / "base"
+    assert folder_to_write(store, Place("two", rows("copy", "abc"))) == folder
+    assert folder_to_read(store, Place("two", rows("copy", "abc")), option="--pair two") == folder
+
+
+def test_other_rows_under_one_name_have_a_folder_of_their_own(store):
+    first = written(store, Place("two", rows("base", "abc")))
+    second = written(store, Place("two", rows("base", "0123456789")))
+    assert (first.name, second.name) == ("base", "base-01234567")
+    for digest, folder in (("abc", first), ("0123456789", second)):
+        assert found_folder(store, Place("two", rows("base", digest))) == folder
+
+
+def test_tables_of_other_rows_are_refused_with_what_to_run(store):
+    folder = written(store, Place("two", rows("base", "abc")))
+    with pytest.raises(PreconditionError) as error:
+        folder_to_read(store, Place("two", rows("base", "xyz", limit=5)), option="--pair two")
+    assert str(error.value) == (
+        f"{folder}: its tables are of other rows than /data/base.jsonl has now; `drsow run --pair two --data "
+        "/data/base.jsonl --limit-per-subset 5` writes the tables of these rows beside them"
+    )
+
+
+def test_the_built_in_data_are_held_to_their_digest_too(store):
+    folder = written(store, Place("two", Dataset("reward-bench", "reward-bench", "abc", ())))
+    assert folder.name == "reward-bench"
+    other = Place("two", Dataset("reward-bench", "reward-bench", "xyz", ()))
+    with pytest.raises(PreconditionError, match="its tables are of other rows than reward-bench has now"):
+        folder_to_read(store, other, option="--pair two")
+
+
+def test_tables_that_nothing_says_the_rows_of_are_refused(store):
+    (store.root / "two" / "base").mkdir(parents=True)
+    (store.root / "two" / "base" / "leaderboard.csv").write_text("rank\n1\n")
+    with pytest.raises(PreconditionError, match=r"no manifest\.json says of which rows its tables are"):
+        folder_to_read(store, Place("two", rows("base", "abc")), option="--pair two")
+
+
+def test_a_file_named_like_a_variant_has_a_folder_of_its_own(store):
+    mean = place_of(SUBJECT, rows("base", "abc"), reward="mean")
+    assert written(store, mean).name == "base-mean"
+    for digest in ("abc", "xyz"):
+        plain = place_of(SUBJECT, rows("base-mean", digest))
+        assert found_folder(store, plain) is None
+        assert written(store, plain) != folder_to_write(store, mean)
+
+
+def test_an_ablation_of_fewer_rows_other_routers_or_another_seed_is_another_one(store):
+    wish = Ablation(["section"], 0, "sum", Options())
+    whole, few = rows("base", "abc"), rows("base-5-per-subset", "abd", limit=5)
+    wishes = [(whole, wish), (few, wish), (whole, wish._replace(routers=["model"])), (whole, wish._replace(seed=1))]
+    wishes.append((whole, wish._replace(reward="mean")))
+    folders = [written(store, ablation_place(SUBJECT, *each)) for each in wishes]
+    assert len(set(folders)) == len(folders)
+    assert folders[0].name == "base-ablation" and folders[1].name == "base-5-per-subset-ablation"
+    assert [folder_to_write(store, ablation_place(SUBJECT, *each)) for each in wishes] == folders
+
+
+def test_people_agreement_under_another_embedder_is_another_one(store):
+    places = [Place("two", rows("base", "abc"), "agreement", {"embedder": e}, above="real") for e in ("x", "y")]
+    # The pair "base-two" on a file "…" of the same path would meet it too.
+    places.append(Place("two", rows("base", "abd"), "agreement", {"embedder": "x"}, above="real"))
+    folders = [written(store, place) for place in places]
+    assert len(set(folders)) == 3 and folders[0] == store.root / "real" / "base-two"
+    assert [folder_to_write(store, place) for place in places] == folders
+
+
+def test_a_manifest_of_before_is_believed_in_its_own_folder(store):
+    folder = store.root / "two" / "sample"
+    write_json(folder / "manifest.json", {"subject": "two", "data": "sample", "data_digest": "abc"})
+    assert found_folder(store, Place("two", Dataset("sample", "sample", "abc", ()))) == folder
