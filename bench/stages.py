@@ -110,7 +110,10 @@ def compared_pairs(
     pairs = [subject.pairs[0] for subject in subjects]
     # One look-up for both, so that one dtype and arithmetic is found for all of their models.
     sets = stored_sets(store, subjects[0]._replace(pairs=tuple(pairs)), dataset, lookup)
-    return comparison(pairs, sets, dataset, reward=reward, native=subjects[0].native)
+    found = comparison(pairs, sets, dataset, reward=reward, native=subjects[0].native)
+    if found.empty:
+        raise UsageError(f"{dataset.data_id}: holds some of RewardBench's subsets but no whole section to compare on")
+    return found
 
 
 def draw(registry: Registry, subject: Subject, folder: Path) -> list[Path]:

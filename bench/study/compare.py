@@ -131,7 +131,8 @@ def _compared(both: np.ndarray, rows: Rows, n_draws: int, rng: np.random.Generat
                 "n_clusters": len(np.unique(rows.cluster[counted])),
             }
         )
-    return pd.DataFrame(lines)
+    # Part of RewardBench's subsets have no level, and no comparison.
+    return pd.DataFrame(lines, columns=[name for name in COMPARISON[2:] if not name.endswith("_holm")])
 
 
 def _p_of_zero(difference: float, draws: np.ndarray) -> float:

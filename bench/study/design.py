@@ -12,6 +12,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from bench.data import own_id
 from bench.schema import SECTIONS, Example
 from bench.study.metrics import is_rewardbench, weights_vector
 
@@ -208,7 +209,7 @@ def plain_accuracy(correct: np.ndarray, rows: Rows) -> np.ndarray:
 def _problem_keys(example: Example) -> list[tuple]:
     """What marks an example's problem; examples that share any are one problem."""
     keys: list[tuple] = [("prompt", example.messages)]
-    number = example.example_id.rpartition("/")[2]
+    number = own_id(example)
     if example.subset.startswith("hep-") and number.isascii() and number.isdigit():
         keys.append(("humaneval", int(number) % _HUMANEVAL_PROBLEMS))
     return keys

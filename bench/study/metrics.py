@@ -79,14 +79,15 @@ def accuracy_by_length(margins: pd.DataFrame, length_difference: pd.Series, *, n
     Args:
         margins: MARGINS of any number of pairs and rewards on one data set.
         length_difference: Bytes of chosen minus bytes of rejected, by example_id.
-        n_bins: Bins of about as many examples each; fewer where many differences are equal.
+        n_bins: Bins of about as many examples each; fewer where many differences are equal, one where all are.
 
     Returns:
         `pair_id, reward, length_low_bytes, length_high_bytes, accuracy, low, high, n_examples, n_ties, n_excluded`;
         both ends of a bin belong to it. The interval is Wilson's, 95%.
     """
     examples = length_difference.loc[pd.unique(margins["example_id"])]
-    bins = pd.qcut(examples, n_bins, labels=False, duplicates="drop")
+    # Where all differences are equal there is one bin, which qcut does not give.
+    bins = pd.qcut(examples, n_bins, labels=False, duplicates="drop") if examples.nunique() > 1 else 0 * examples
     ends = examples.groupby(bins).agg(["min", "max"]).set_axis(["length_low_bytes", "length_high_bytes"], axis=1)
     table = _by_subset(margins.assign(subset=margins["example_id"].map(bins)))
     low, high = _wilson(table["accuracy"], table["n_examples"], float(norm.ppf(0.975)))

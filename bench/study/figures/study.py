@@ -9,7 +9,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, NullFormatter
 
 from bench.study.correlate import ALL
-from bench.study.figures.style import CHANCE, INK, STYLE, counts, head, looks, n_models, named_families, percent
+from bench.study.figures.style import (
+    CHANCE,
+    INK,
+    STYLE,
+    counts,
+    head,
+    looks,
+    n_models,
+    named_families,
+    percent,
+    say,
+)
 
 _PANELS = {
     "score": "Score",
@@ -44,6 +55,8 @@ def gap_accuracy(
         _scatter(panels[column], drawn, column, styles)
         _trend(panels[column], drawn, column, correlation)
         panels[column].set_xlabel("Gap" if column in ("safety", "reasoning") else "")
+    if drawn.empty:
+        say(panels["score"], "No pair has both a gap and a score: there is nothing to show.")
     panels["score"].set_xlabel(f"Gap, strong minus weak: {performance}")
     panels["score"].set_ylabel("Accuracy: chosen above rejected")
     figure.legend(*panels["score"].get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -79,6 +92,8 @@ def accuracy_cost(leaderboard: pd.DataFrame, frontier: pd.DataFrame) -> Figure:
     axes.xaxis.set_major_formatter(EngFormatter(unit="FLOP"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     percent(axes.yaxis)
+    if drawn.empty:
+        say(axes, "No pair has both a cost and a score: there is nothing to show.")
     axes.set(xlabel="Compute a row, both models", ylabel="Score (95% interval over prompts)")
     _name_frontier(figure, axes, frontier)
     title = f"Score against compute, a point a pair; reward: {leaderboard['reward'].iloc[0]}"
@@ -146,10 +161,16 @@ def _trend(axes: Axes, drawn: pd.DataFrame, column: str, correlation: pd.DataFra
         line = used[column].mean() + slope * (ends - used["gap_points"].mean())
         axes.plot(ends, line, color=INK, linewidth=1.2, zorder=3)
     if "spearman" in effects.index:
-        rho = effects.loc["spearman"]
-        p_value = "p < 0.001" if rho["p_value"] < 0.001 else f"p = {rho['p_value']:.3f}"
-        text = f"ρ = {rho['estimate']:.2f} [{rho['low']:.2f}, {rho['high']:.2f}], {p_value}"
-        axes.set_title(text, loc="right", fontsize=7, fontweight="normal")
+        axes.set_title(_rho(effects.loc["spearman"]), loc="right", fontsize=7, fontweight="normal")
+
+
+def _rho(row: pd.Series) -> str:
+    """Spearman's rho with what is known of it."""
+    if pd.isna(row["estimate"]):
+        return "ρ has no value: too few pairs, or all alike"
+    interval = f"[{row['low']:.2f}, {row['high']:.2f}]" if pd.notna(row["low"]) else "(too few models for an interval)"
+    p_value = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
+    return f"ρ = {row['estimate']:.2f} {interval}" + (f", {p_value}" if pd.notna(row["p_value"]) else "")
 
 
 def _counted(drawn: pd.DataFrame, leaderboard: pd.DataFrame, needed: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -104,6 +105,12 @@ def looks(names: Iterable[str]) -> dict[str, dict]:
 def head(figure: Figure, title: str, *notes: str) -> None:
     """Puts a title over the figure, and what was counted, in grey, under the title."""
     figure.suptitle("\n".join([title, *notes]), x=0.01, ha="left", color=INK)
+
+
+def say(axes: Axes, words: str) -> None:
+    """Writes into a panel what it cannot show, and why."""
+    axes.text(0.5, 0.7, words, transform=axes.transAxes, ha="center", va="center", color=FAINT, wrap=True)
+    axes.grid(False)
 
 
 def counts(n_models: int, n_pairs: int, n_prompts: int) -> str:
