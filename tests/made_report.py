@@ -57,8 +57,8 @@ def made_report(
         worst = worst_rows(scores[row.strong], scores[row.weak], reward="sum")
         stretches = _stretches(worst.index if shaded else [], examples, rng)
         found += cases(row.pair_id, worst, examples, stretches)
-    sets = [{"key": {"model_id": m, "revision": "c0ffee" * 7, "template": "alpha-000", "dtype": "float32",
-                     "attention": "sdpa"}, "info": {"device": "cpu", "versions": {"torch": "2.13.0"}}}
+    sets = [{"key": {"model_id": m, "revision": "c0ffee" * 7, "dtype": "float32", "ops": "cpu-torch"},
+             "info": {"template": "alpha-000", "device": "cpu", "versions": {"torch": "2.13.0"}}}
             for m in models.model_ids]  # fmt: skip
     return Report(
         "made-up", "A world whose truth is known.", data, "the made-up board", "board", board, intervals(table),

@@ -1,0 +1,128 @@
+"""From stored scores to the tables of a results folder: whose rows they are of, and a folder that cannot be written."""
+
+import json
+
+import pandas as pd
+import pytest
+from tiny_models import entry, pair_entry
+
+from bench.data import load_data
+from bench.exchange import export_scores, import_scores
+from bench.registry import load_registry
+from bench.schema import SCORES, PreconditionError, UsageError
+from bench.stages import compared_pairs, lookup_of, redo_subjects
+from bench.store import Store, read_csv
+from bench.study.report import gather
+from bench.subject import Lookup, Subject, result_folder
+
+SCORE = 'scores.alpaca_eval_2_lc = { value = 1.0, source = "drawn" }\n'
+PROMPTS = ("Is 7 prime?", "Name a colour.", "Two and two?")
+
+
+def write_rows(path, *, turned: bool = False):
+    labels = ("rejected", "chosen") if turned else ("chosen", "rejected")
+    rows = [{"id": i, "prompt": p, labels[0]: "the answer is yes", labels[1]: "no"} for i, p in enumerate(PROMPTS)]
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_data(str(path))
+
+
+def scores(better: float) -> pd.DataFrame:
+    rows = [
+        (str(i), name, -9.0 + better * (name == "chosen"), -0.5, 5, size, "ok")
+        for i in range(3)
+        for name, size in (("chosen", 17), ("rejected", 2))
+    ]
+    return pd.DataFrame(rows, columns=list(SCORES))
+
+
+@pytest.fixture
+def known(tmp_path):
+    """A registry of three models whose files are nowhere, a pair and a study of them."""
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    (folder / "models.toml").write_text("".join(f"{entry(n, 'nowhere').rstrip()}\n{SCORE}\n" for n in ("s", "w", "x")))
+    family = '[[families]]\nfamily_id = "f"\ntemplate = "s"\nmembers = ["s", "w"]\n'
+    study = '[[studies]]\nstudy_id = "all"\nfamilies = ["f"]\nperformance = "alpaca_eval_2_lc"\n'
+    other = pair_entry("other", "x", "w").rstrip() + "\n"
+    (folder / "pairs.toml").write_text(family + study + pair_entry("two", "s", "w") + other)
+    return load_registry(folder)
+
+
+@pytest.fixture
+def scored(known, tmp_path):
+    """A store with both models' scores on base.jsonl, of which the strong one gets every row right."""
+    store, data = Store(tmp_path / "results"), write_rows(tmp_path / "base.jsonl")
+    for name, better in (("s", 4.0), ("w", 0.0)):
+        file = tmp_path / f"{name}.csv"
+        scores(better).to_csv(file, index=False)
+        import_scores(store, file, name, "s", data, dtype="fp32")
+    return store, data
+
+
+@pytest.fixture
+def two(known):
+    return Subject("two", (known.pair("two"),))
+
+
+def test_a_renamed_copy_shows_the_tables_of_its_rows(scored, known, two, tmp_path):
+    store, data = scored
+    (first,) = redo_subjects(known, [two], data, store, lookup=Lookup(), reward="sum")
+    copy = write_rows(tmp_path / "copy.jsonl")
+    (again,) = redo_subjects(known, [two], copy, store, lookup=lookup_of(known), reward="sum")
+    assert again.folder == first.folder == tmp_path / "results" / "two" / "base"
+    assert result_folder(store, two, copy) == first.folder
+    assert gather(store, known, two, copy, reward="sum", lookup=Lookup()).missing == ""
+
+
+def test_other_labels_under_the_same_name_are_refused_and_then_stand_apart(scored, known, two, tmp_path):
+    store, data = scored
+    (first,) = redo_subjects(known, [two], data, store, lookup=Lookup(), reward="sum")
+    assert first.board["score"].tolist() == [1.0]
+    turned = write_rows(tmp_path / "other" / "base.jsonl", turned=True)
+    for read in (
+        lambda: result_folder(store, two, turned),
+        lambda: gather(store, known, two, turned, reward="sum", lookup=Lookup()),
+    ):
+        with pytest.raises(PreconditionError, match=r"its tables are of other rows than .*base\.jsonl has now; `dr"):
+            read()
+    with pytest.raises(PreconditionError, match=r"s is not scored on base .* on other rows \(base\)"):
+        redo_subjects(known, [two], turned, store, lookup=Lookup(), reward="sum")
+    for name, better in (("s", 4.0), ("w", 0.0)):
+        file = tmp_path / f"{name}.csv"
+        scores(better).to_csv(file, index=False)
+        import_scores(store, file, name, "s", turned, dtype="fp32")
+    (second,) = redo_subjects(known, [two], turned, store, lookup=Lookup(), reward="sum")
+    assert second.folder.name == f"base-{turned.digest[:8]}"
+    assert read_csv(first.folder / "leaderboard.csv")["score"].tolist() == [1.0]
+
+
+def test_a_folder_that_cannot_be_written_still_gives_its_leaderboard(scored, known, two):
+    store, data = scored
+    (whole,) = redo_subjects(known, [two], data, store, lookup=Lookup(), reward="sum")
+    assert whole.problem == ""
+    # A file where the folder should be: nobody can write below it, root neither.
+    blocked = two._replace(name="blocked")
+    (store.root / "blocked").write_text("")
+    (printed,) = redo_subjects(known, [blocked], data, store, lookup=Lookup(), reward="sum")
+    assert "cannot be written" in printed.problem
+    pd.testing.assert_frame_equal(printed.board, whole.board)
+
+
+def test_two_pairs_that_need_one_model_under_two_templates_are_not_compared(scored, known, tmp_path):
+    store, data = scored
+    for name, owner in (("x", "x"), ("w", "x")):
+        scores(1.0).to_csv(tmp_path / f"{name}.csv", index=False)
+        import_scores(store, tmp_path / f"{name}.csv", name, owner, data, dtype="fp32")
+    subjects = [Subject(name, (known.pair(name),)) for name in ("two", "other")]
+    with pytest.raises(UsageError, match="w stands under the chat templates of s and of x"):
+        compared_pairs(subjects, data, store, lookup=Lookup(), reward="sum")
+
+
+def test_an_export_says_under_which_template_it_is_wanted(scored, known, tmp_path):
+    store, data = scored
+    import_scores(store, tmp_path / "w.csv", "w", "w", data, dtype="fp32")
+    with pytest.raises(UsageError, match="choose with --template"):
+        export_scores(store, "w", None, data, tmp_path / "out.csv", lookup=Lookup())
+    export_scores(store, "w", "w", data, tmp_path / "out.csv", lookup=Lookup())
+    assert read_csv(tmp_path / "out.csv")["logp_sum_nats"].tolist() == [-9.0] * 6
