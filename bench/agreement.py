@@ -14,6 +14,7 @@ from bench.schema import Dataset
 from bench.scoring import run
 from bench.store import Store, write_csv, write_json, write_whole
 from bench.study.agreement import AGREEMENT, agreement
+from bench.study.design import prompt_clusters
 from bench.study.reward import margins
 from bench.subject import Subject
 
@@ -42,8 +43,11 @@ def agree(
     texts = [text for example in dataset.examples for _, text in example.responses]
     embeddings = embed_with(registry.model(embedder), texts, options).reshape(len(dataset.examples), 2, -1)
     values = {e.example_id: cosines(both)[0, 1] for e, both in zip(dataset.examples, embeddings, strict=True)}
+    problems = pd.Series(prompt_clusters(dataset.examples), index=subsets.index)
     rows = [
-        agreement(part, pd.Series(values), rng=np.random.default_rng(zlib.crc32(dataset.digest.encode())))
+        agreement(
+            part, pd.Series(values), rng=np.random.default_rng(zlib.crc32(dataset.digest.encode())), problems=problems
+        )
         for _, part in table.groupby("reward", sort=False)
     ]
     found = pd.concat(rows, ignore_index=True)

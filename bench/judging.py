@@ -1,12 +1,10 @@
 """The verb `judge`: a policy before and after tuning -> its responses to held-out prompts -> rewards -> a table."""
 
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from bench.ablate import checked_scores
@@ -72,9 +70,8 @@ def judge_policies(registry: Registry, prompts: Dataset, store: Store, wish: Jud
         for reward in dict.fromkeys((wish.reward, PER_BYTE)):
             table = rewards(*frames, reward=reward).rename(columns={"example_id": "prompt_id"})
             table["side"] = table["response_id"].str.partition("-")[0]
-            rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
             # A length is the same whoever judges.
-            rows += [[pair_id, mine, reward, *r] for r in judge(table, texts, rng=rng) if not rows or r[0] != "bytes"]
+            rows += [[pair_id, mine, reward, *r] for r in judge(table, texts) if not rows or r[0] != "bytes"]
     found = pd.DataFrame(rows, columns=list(JUDGED))
     _write(out, found, wish, dataset, sets)
     return found

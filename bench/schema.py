@@ -116,17 +116,21 @@ MARGINS = ("pair_id", "reward", "example_id", "subset", "margin_nats", "status")
 nats for `sum`, nats a token for `mean`, nats a byte for `per-byte`."""
 
 ACCURACY = (
-    "pair_id", "reward", "level", "name", "accuracy", "stderr", "tie_rate", "n_examples", "n_ties", "n_excluded",
+    "pair_id", "reward", "level", "name", "accuracy", "stderr", "low", "high", "tie_rate",
+    "n_examples", "n_ties", "n_excluded",
 )  # fmt: skip
-"""`level` is "overall", "section" or "subset"; `name` "score", a section's or a subset's name.
+"""`level` is "overall", "section" or "subset"; `name` "score", a section's or a subset's name. `low` and `high` are the
+limits of the accuracy's 95% interval; they are missing where a subset has rows of fewer than two problems.
 `n_examples` counts scored rows, `n_excluded` those left out as too_long or nonfinite."""
 
 LEADERBOARD = (
     "rank", "rank_low", "rank_high", "pair_id", "strong", "weak", "family", "gap_points",
-    "score", "score_low", "score_high", "chat", "chat_hard", "safety", "reasoning",
+    "score", "score_low", "score_high", "score_held_out", "chat", "chat_hard", "safety", "reasoning",
     "n_examples", "n_excluded", "reward", "dtype", "strong_revision", "weak_revision",
     "n_params", "licence", "cost_flop",
 )  # fmt: skip
+"""`score_held_out` is what whoever comes to this place is expected to score on prompts that had no part in ranking the
+pairs; missing for a single pair, which nothing chose."""
 
 CORRELATION = (
     "reward", "level", "name", "family", "performance", "estimator",

@@ -39,6 +39,7 @@ def run_subjects(
     options: run.Options,
     reward: str,
     spread: run.Spread = LOCAL,
+    seed: int | None = None,
 ) -> Outcome:
     """Score what is missing, each model once, and write every subject's tables and figures.
 
@@ -53,6 +54,7 @@ def run_subjects(
         options: Device, dtype, budget.
         reward: The headline reward.
         spread: Over which processes.
+        seed: Of the statistics' draws; None: derived from the data.
     """
     sets, errors, code = score_all(registry, subjects, dataset, store, options, spread)
     if spread.n_shards > 1 and not all(sets.get(side) for subject in subjects for side in subject.passes()):
@@ -62,7 +64,7 @@ def run_subjects(
         left = subject._replace(pairs=tuple(p for p in subject.pairs if all(s in sets for s in subject.sides(p))))
         if left.pairs:
             mine = {side: sets[side] for side in left.passes()}
-            done.append(write_results(store, registry, left, dataset, mine, reward=reward))
+            done.append(write_results(store, registry, left, dataset, mine, reward=reward, seed=seed))
             if not done[-1].problem:
                 draw(registry, subject, done[-1].folder)
     return Outcome(done, errors + [each.problem for each in done if each.problem], code)
@@ -76,6 +78,7 @@ def redo_subjects(
     *,
     lookup: Lookup,
     reward: str,
+    seed: int | None = None,
 ) -> list[Written]:
     """Write every subject's tables again from stored scores; loads no model.
 
@@ -83,7 +86,7 @@ def redo_subjects(
         PreconditionError: a model of a subject is not scored on the data.
     """
     every = [(subject, stored_sets(store, subject, dataset, lookup)) for subject in subjects]
-    return [write_results(store, registry, subject, dataset, sets, reward=reward) for subject, sets in every]
+    return [write_results(store, registry, subject, dataset, sets, reward=reward, seed=seed) for subject, sets in every]
 
 
 def lookup_of(registry: Registry, *, dtype: str = "auto", ops: str | None = None) -> Lookup:

@@ -26,6 +26,7 @@ from bench.cli.options import (
     Results,
     Reward,
     RewardOption,
+    Seed,
     StudyName,
     TemplateMode,
     TemplateOption,
@@ -87,6 +88,7 @@ def run(
     tasks: Annotated[int, typer.Option("--tasks", min=1, help="Tasks on Ray.")] = 8,
     address: Annotated[str | None, typer.Option("--address", help="Of a Ray cluster; none: one here.")] = None,
     stall: Annotated[float, typer.Option("--stall", min=1, help="Seconds without a part, then begin again.")] = 1800,
+    seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Score what is missing, then write and print the leaderboard and the figures."""
@@ -100,7 +102,7 @@ def run(
     dataset = load(data, limit)
     options = Options(dtype.value, device.value, batch_tokens)
     outcome = run_subjects(
-        known, subjects, dataset, Store(results), options=options, reward=reward.value, spread=spread
+        known, subjects, dataset, Store(results), options=options, reward=reward.value, spread=spread, seed=seed
     )
     if not outcome.written and not outcome.errors:
         print("this shard is done; the last one to end writes the tables", file=sys.stderr)
@@ -123,6 +125,7 @@ def leaderboard(
     ops: OpsOption = None,
     results: Results = RESULTS,
     registry: RegistryDir = None,
+    seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the leaderboard again from stored scores, without a model, and print it; it is printed unwritten too."""
@@ -132,7 +135,8 @@ def leaderboard(
     known, subjects = select(registry, pair, study, template)
     dataset = load(data, limit)
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
-    written = redo_subjects(known, subjects, dataset, Store(results), lookup=lookup, reward=reward.value)
+    wish = {"lookup": lookup, "reward": reward.value, "seed": seed}
+    written = redo_subjects(known, subjects, dataset, Store(results), **wish)
     show_boards(written, as_json=as_json)
     problems = [each.problem for each in written if each.problem]
     for line in problems:

@@ -18,6 +18,7 @@ from bench.cli.options import (
     Results,
     Reward,
     RewardOption,
+    Seed,
     TemplateMode,
     TemplateOption,
 )  # fmt: skip
@@ -41,20 +42,28 @@ def choose(
     top: Annotated[int, typer.Option("--top", min=1, help="How many places.")] = 3,
     template: TemplateOption = TemplateMode.shared,
     reward: RewardOption = Reward.sum,
+    dtype: DtypeOption = Dtype.auto,
+    ops: OpsOption = None,
     results: Results = RESULTS,
     registry: RegistryDir = None,
+    seed: Seed = None,
     output: As = Format.table,
 ) -> None:
-    """Choose an annotator pair from the leaderboard, with what it is worth on rows that did not choose it."""
+    """Choose an annotator pair from stored scores, with what it is worth on rows that did not choose it."""
+    from bench.stages import lookup_of
     from bench.store import Store
     from bench.study.board import chosen_pairs
     from bench.study.choose import Wish
-    from bench.subject import result_folder
+    from bench.subject import stored_sets
 
-    _, (subject,) = select(registry, None, study, template)
-    folder = result_folder(Store(results), subject, load(data, limit), reward=reward.value)
+    known, (subject,) = select(registry, None, study, template)
+    dataset = load(data, limit)
+    sets = stored_sets(Store(results), subject, dataset, lookup_of(known, dtype=dtype.value, ops=ops))
     wish = Wish(section, max_params, budget_flop, tuple(name.strip() for name in licence.split(",") if name.strip()))
-    emit(chosen_pairs(folder, wish, top=top), output)
+    found = chosen_pairs(known, subject, dataset, sets, wish, reward=reward.value, top=top, seed=seed)
+    emit(found.table, output)
+    if output is Format.table:
+        print(f"\n{found.words()}")
 
 
 @app.command()

@@ -79,6 +79,9 @@ Prompts = Annotated[str, typer.Option("--prompts", help="A .jsonl, .parquet or .
 Temperature = Annotated[float, typer.Option("--temperature", min=0.01, help="Of the sampling.")]
 TopP = Annotated[float, typer.Option("--top-p", min=0.01, max=1, help="Share of the probability drawn from.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest response.")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Seed of every random draw; default: derived from the data.")
+]
 SampleSeed = Annotated[int, typer.Option("--seed", min=0, help="With a prompt's id it gives its responses.")]
 
 RESULTS = Path("results")

@@ -14,6 +14,7 @@ from bench.data import load_data
 from bench.files import csv_bytes
 from bench.registry import Registry, load_registry
 from bench.schema import Dataset, Example, UsageError
+from bench.study.leaderboard import leader_note
 from bench.subject import Subject
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def show_boards(written: Sequence["Written"], *, as_json: bool) -> None:
         return
     for each in written:
         print(board_text(each.board))
+        if note := leader_note(each.board):
+            print(f"\n{note}")
         if not each.problem:
             print(f"\n{each.folder / 'leaderboard.csv'}")
 
@@ -85,7 +88,7 @@ def board_text(board: pd.DataFrame) -> str:
     table = pd.DataFrame({"rank": [_rank(*ranks) for ranks in zip(*(board[c] for c in RANKS), strict=True)]})
     table["pair"] = board["pair_id"]
     table["score % [95% interval]"] = [
-        f"{score:.1%} [{low:.1%}, {high:.1%}]"
+        f"{score:.1%} [{low:.1%}, {high:.1%}]" if low == low else f"{score:.1%} [too few rows for an interval]"
         for score, low, high in board[["score", "score_low", "score_high"]].values
     ]
     for name in shares:

@@ -8,8 +8,8 @@ import pandas as pd
 
 from bench.schema import ABLATION, Dataset
 from bench.study.compare import compare
-from bench.study.design import Rows, judged, rows_of
-from bench.study.metrics import accuracy, intervals
+from bench.study.design import Rows, judged, prompt_clusters, rows_of
+from bench.study.metrics import accuracy
 from bench.study.reward import margins
 
 PLAIN = "plain"
@@ -50,7 +50,7 @@ def ablation(
     subsets = pd.Series({example.example_id: example.subset for example in dataset.examples}, name="subset")
     every = pd.concat([margins(*scores, subsets, pair_id=run.label) for run, scores in runs.items()])
     every = every[every["reward"] == reward]
-    board = intervals(accuracy(every))
+    board = accuracy(every, pd.Series(prompt_clusters(dataset.examples), index=subsets.index))
     board = board[board["level"] != "subset"].rename(columns={"pair_id": "label", "name": "section"})
     wide = every.pivot(index="pair_id", columns="example_id", values="margin_nats")
     wide = wide.loc[[run.label for run in runs], [example.example_id for example in dataset.examples]]

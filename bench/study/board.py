@@ -14,11 +14,14 @@ from bench.schema import ACCURACY, CHOSEN, CORRELATION, LEADERBOARD, MARGINS, RE
 from bench.store import Store, csv_bytes, parse_csv, read_csv, write_csv, write_json
 from bench.study.analysis import GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
 from bench.study.bootstrap import Resampling
-from bench.study.choose import Wish, choose, count_halves, name_of
+from bench.study.choose import Choice, Wish, choose
 from bench.study.compare import compare
-from bench.study.leaderboard import bootstrap_scores, leaderboard
+from bench.study.design import Rows, prompt_clusters
+from bench.study.held_out import held_out_scores
+from bench.study.interval import Sample
+from bench.study.leaderboard import bootstrap_scores, described, leaderboard
 from bench.study.metrics import accuracy, accuracy_by_length
-from bench.study.reward import margin_matrix, margins
+from bench.study.reward import margins
 from bench.subject import Sets, Subject, by_model, place_of
 
 DRAWS = 10_000
@@ -39,7 +42,14 @@ class Written(NamedTuple):
 
 
 def write_results(
-    store: Store, registry: Registry, subject: Subject, dataset: Dataset, sets: Sets, *, reward: str = "sum"
+    store: Store,
+    registry: Registry,
+    subject: Subject,
+    dataset: Dataset,
+    sets: Sets,
+    *,
+    reward: str = "sum",
+    seed: int | None = None,
 ) -> Written:
     """Make and write accuracy.csv, leaderboard.csv, margins.csv, length.csv and manifest.json of a subject, for a study
     what its statistics say too.
@@ -52,24 +62,29 @@ def write_results(
     subsets = pd.Series({e.example_id: e.subset for e in dataset.examples}, name="subset")
     pairs = pair_table(subject)
     rows = pd.concat([_margins(subject, pair, scores, subsets) for pair in subject.pairs], ignore_index=True)
-    table = accuracy(rows)
-    matrix = margin_matrix({model: frame for (model, _), frame in scores.items()}, pairs, reward=reward)
-    # The same draws in every run and for every subject: seeded by the data alone.
-    rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
-    draws = bootstrap_scores(matrix.values, subsets.loc[matrix.example_ids], rng=rng)
-    board = leaderboard(table[table["reward"] == reward], draws, pairs, _models(registry, sets))
+    problems = pd.Series(prompt_clusters(dataset.examples), index=subsets.index)
+    table = accuracy(rows, problems)
+    examples = {example.example_id: example for example in dataset.examples}
+    correct, level = correctness({m: f for (m, _), f in scores.items()}, pairs, examples, reward=reward)
+    board = leaderboard(
+        table[table["reward"] == reward],
+        bootstrap_scores(correct, level, rng=seeded(dataset, seed)),
+        pairs,
+        _models(registry, sets),
+        held_out=_held_out(correct, level, rng=seeded(dataset, seed)),
+    )
     shown = rows[rows["reward"] == reward]
     best = board["pair_id"].head(SHOWN_PAIRS)
     tables = {
         "accuracy.csv": (table, ACCURACY),
         "margins.csv": (shown[shown["pair_id"].isin(best)], MARGINS),
-        "length.csv": _by_length(shown, next(iter(scores.values()))),
+        "length.csv": _by_length(shown, next(iter(scores.values())), problems),
         "leaderboard.csv": (board, LEADERBOARD),
     }
     if subject.axes:
-        tables |= _analysis(registry, subject, dataset, scores)
+        tables |= _analysis(registry, subject, dataset, scores, rng=seeded(dataset, seed))
     place = place_of(subject, dataset, reward=reward)
-    facts = manifest(place, sets.values()) | {"precision": precision(subject, sets)}
+    facts = manifest(place, sets.values()) | {"precision": precision(subject, sets), "seed": seed}
     folder = folder_to_write(store, place)
     data = csv_bytes(board[list(LEADERBOARD)])
     return Written(folder, parse_csv(data, folder / "leaderboard.csv"), _write(folder, tables, facts))
@@ -89,7 +104,14 @@ def _write(folder: Path, tables: Mapping[str, tuple], facts: dict) -> str:
     return ""
 
 
-def _analysis(registry: Registry, subject: Subject, dataset: Dataset, scores: Mapping) -> dict[str, tuple]:
+def seeded(dataset: Dataset, seed: int | None) -> np.random.Generator:
+    """The source of a subject's draws: by default the same in every run and for every subject, from the data alone."""
+    return np.random.default_rng(zlib.crc32(dataset.digest.encode()) if seed is None else seed)
+
+
+def _analysis(
+    registry: Registry, subject: Subject, dataset: Dataset, scores: Mapping, *, rng: np.random.Generator
+) -> dict[str, tuple]:
     """What the statistics say of a study: name -> frame and columns of a table."""
     frames = {model: frame for (model, _), frame in scores.items()}
     axes = {
@@ -102,7 +124,7 @@ def _analysis(registry: Registry, subject: Subject, dataset: Dataset, scores: Ma
         {example.example_id: example for example in dataset.examples},
         axes,
         resampling=Resampling(DRAWS, n_jobs=-1),
-        rng=np.random.default_rng(zlib.crc32(dataset.digest.encode())),
+        rng=rng,
     )
     return {
         "correlation.csv": (found.correlation, CORRELATION),
@@ -116,16 +138,44 @@ def pair_table(subject: Subject) -> pd.DataFrame:
     return pd.DataFrame(subject.pairs)[["pair_id", "strong", "weak", "family", "gap_points"]]
 
 
-def chosen_pairs(folder: Path, wish: Wish, *, top: int) -> pd.DataFrame:
-    """CHOICE of a results folder's pairs, from its leaderboard.csv and accuracy.csv alone.
+def stored_accuracy(folder: Path) -> pd.DataFrame:
+    """ACCURACY of a results folder.
 
     Raises:
-        PreconditionError: The folder has no tables, or no pair is what the user wishes.
+        PreconditionError: The folder has no such table, or one of an earlier version.
     """
-    board, table = read_csv(folder / "leaderboard.csv"), read_csv(folder / "accuracy.csv")
-    table = table[table["reward"] == board["reward"].iloc[0]]
-    rng = np.random.default_rng(zlib.crc32(str(folder.name).encode()))
-    return choose(board, count_halves(table, name_of(wish)[1], rng=rng), wish, top=top)
+    path = folder / "accuracy.csv"
+    table = read_csv(path)
+    if "low" not in table:
+        raise PreconditionError(
+            f"{path}: an earlier version wrote it, without intervals; `drsow leaderboard` makes it anew"
+        )
+    return table
+
+
+def chosen_pairs(
+    registry: Registry,
+    subject: Subject,
+    dataset: Dataset,
+    sets: Sets,
+    wish: Wish,
+    *,
+    reward: str,
+    top: int,
+    seed: int | None = None,
+) -> Choice:
+    """The pairs of a subject to choose, from the scores of its models.
+
+    Raises:
+        PreconditionError: A subset has too few prompts.
+        UsageError: No pair is what the user wishes.
+    """
+    frames = {model: sets[model, owner].read() for model, owner in subject.passes()}
+    examples = {example.example_id: example for example in dataset.examples}
+    pairs = pair_table(subject)
+    correct, rows = correctness(frames, pairs, examples, reward=reward)
+    board = pd.concat([pairs, described(pairs, _models(registry, sets))], axis=1)
+    return choose(board, correct, rows, wish, rng=seeded(dataset, seed), top=top)
 
 
 def comparison(pairs: Sequence[Pair], sets: Sets, dataset: Dataset, *, reward: str, native: bool) -> pd.DataFrame:
@@ -162,10 +212,20 @@ def _margins(subject: Subject, pair: Pair, scores: Mapping, subsets: pd.Series) 
     return margins(scores[strong], scores[weak], subsets, pair_id=pair.pair_id)
 
 
-def _by_length(margins: pd.DataFrame, scores: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _held_out(correct: np.ndarray, rows: Rows, *, rng: np.random.Generator) -> np.ndarray | None:
+    """Held-out estimates of the places of the pairs that are ranked."""
+    if not rows.levels or rows.levels[0][1] != "score":
+        return None
+    whole = correct[np.isfinite(correct).all(axis=1)]
+    return held_out_scores(whole, Sample(rows.weights[0], rows.subset, rows.cluster), rng=rng)
+
+
+def _by_length(
+    margins: pd.DataFrame, scores: pd.DataFrame, problems: pd.Series
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Accuracy by the difference in length, and its columns."""
     sides = {side: rows.set_index("example_id")["n_bytes"] for side, rows in scores.groupby("response_id")}
-    table = accuracy_by_length(margins, sides[CHOSEN] - sides[REJECTED])
+    table = accuracy_by_length(margins, sides[CHOSEN] - sides[REJECTED], problems=problems)
     return table, tuple(table.columns)
 
 

@@ -1,9 +1,9 @@
 """Choose an annotator pair, and say what it will be worth on prompts that did not choose it.
 
-The best of many pairs on some rows owes part of its score to those rows. So the rows are halved, many times at
-random, with the rows of one problem kept together: the pairs are ranked on one half and the score of whichever came
-first (second, …) is read off the other. The mean of those is the held-out estimate of that place, and the score on
-all rows less it is the optimism. Two rules that need no rows stand beside it: the largest gap, and a pair at random.
+The score of the best of many pairs on some rows is too high: part of it is luck on those rows. So three rules stand
+side by side, each with what the pair that it takes is expected to score on other prompts: the best score (cross-fitted,
+see `held_out`), the largest gap and a pair at random, which need no rows. With it: how far the first is above the
+others, and the pairs that these rows cannot tell from the best (model confidence set).
 """
 
 import difflib
@@ -12,21 +12,32 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
-from bench.schema import SECTIONS, PreconditionError, UsageError
-from bench.study.design import Rows, accuracy
-from bench.study.metrics import is_rewardbench, subset_shares
+from bench.schema import SECTIONS, UsageError
+from bench.study.compare import confidence_set
+from bench.study.design import Rows, plain_accuracy
+from bench.study.held_out import HeldOut, held_out, lead_limits, place_limits
+from bench.study.interval import Sample, share_limits
+from bench.study.leaderboard import bootstrap_scores
+
+RULES = ("best score", "largest gap", "random pair")
+OVER = {"over_gap": RULES[1], "over_random": RULES[2]}
 
 CHOICE = (
     "rule", "place", "pair_id", "name", "score", "held_out", "held_out_low", "held_out_high", "optimism",
-    "best_share", "gap_points", "n_params", "cost_flop", "licence", "n_candidates", "why",
+    *(f"{name}{end}" for name in OVER for end in ("", "_low", "_high")),
+    "best_share", "p_not_worse", "gap_points", "n_params", "cost_flop", "licence",
+    "n_rows", "n_candidates", "n_not_worse", "why",
 )  # fmt: skip
-"""One row a choice. `rule` is one of RULES; `name` "score" or a section; `score` its accuracy on all rows; `held_out`
-what choosing by this rule is expected to reach on other prompts, with its 95% interval; `optimism` their difference;
-`best_share` the share of the halves in which this pair came first. The random pair has no pair_id."""
+"""One row a rule and place. `rule` is one of RULES; `name` "score" or a section; `pair_id` the pair that the rule takes
+on all rows, and `score` its accuracy on them. `held_out`, with its 95% interval, is of the rule and place, not of that
+pair: what whoever the rule puts in this place is expected to score on other prompts. `optimism` is the score less it;
+`over_gap` and `over_random` it less that of the other two rules. `best_share` is the share of the rankings, each on
+four fifths of the rows, in which this pair came first; `p_not_worse` its p in the model confidence set, which holds the
+`n_not_worse` pairs with more than 0.05. `n_rows` and `n_candidates` say what was ranked on what."""
 
-RULES = ("best score", "largest gap", "random pair")
+IN_SET = 0.05
+"""A pair with a p above is in the 95% confidence set of the best."""
 
 
 class Wish(NamedTuple):
@@ -40,174 +51,159 @@ class Wish(NamedTuple):
     """Most FLOP a row, of both models together."""
     licences: tuple[str, ...] = ()
     """Both models' licences are among these; empty for any."""
+    gap_unit: str = "points"
+    """No wish: the unit of the gaps, as it is said."""
 
 
-class Halves(NamedTuple):
-    """Accuracies of every pair on the two halves of many random splits."""
+class Choice(NamedTuple):
+    """What to choose."""
 
-    pair_ids: np.ndarray
-    """(pairs,), str."""
-    first: np.ndarray
-    """(splits, pairs), 0 to 1."""
-    second: np.ndarray
-    """(splits, pairs)."""
+    table: pd.DataFrame
+    """CHOICE."""
+    not_worse: tuple[str, ...]
+    """pair_ids of the model confidence set, best first: the best pair is among them in 95 of 100 samples of prompts."""
 
-
-def row_halves(
-    correct: np.ndarray, pair_ids: np.ndarray, rows: Rows, name: str, *, rng: np.random.Generator, n_splits: int = 200
-) -> Halves:
-    """Random halves of the rows themselves, the same for every pair.
-
-    Problems are halved inside the subset in which they first occur, so that each half is as mixed as the whole.
-
-    Args:
-        correct: 1 right, 0 wrong or tie, NaN left out, (pairs, rows).
-        pair_ids: Names of its lines.
-        rows: What counts how, and which rows go together.
-        name: "score" or a section.
-        rng: Source of the splits.
-        n_splits: How many.
-
-    Raises:
-        PreconditionError: A half would lack a subset.
-    """
-    level = [found for _, found in rows.levels].index(name)
-    only = rows._replace(levels=rows.levels[level : level + 1], weights=rows.weights[level : level + 1])
-    inside = _coins(rows, n_splits, rng)[:, rows.cluster]
-    first, second = (accuracy(correct, only, times.astype(float))[:, 0] for times in (inside, ~inside))
-    known = np.isfinite(accuracy(correct, only, np.ones((1, len(rows.subset))))[0, 0])
-    if np.isnan(first[:, known]).any() or np.isnan(second[:, known]).any():
-        raise PreconditionError(f"{name}: a subset has too few prompts to be halved; score more rows")
-    return Halves(np.asarray(pair_ids), first, second)
+    def words(self) -> str:
+        """What the table does not say, in a few lines."""
+        first = self.table.iloc[0]
+        return (
+            f"{_pairs(int(first['n_candidates']))} ranked on {int(first['n_rows']):,} rows. held_out is of the rule "
+            "and place: what whoever comes to that place is expected to score on other prompts.\n"
+            f"Not worse than the best at 95% (model confidence set): {_pairs(len(self.not_worse))}: "
+            f"{', '.join(self.not_worse)}"
+        )
 
 
-def count_halves(table: pd.DataFrame, name: str, *, rng: np.random.Generator, n_splits: int = 200) -> Halves:
-    """The same from counts alone, where the rows' scores are not at hand.
+class _Weighed(NamedTuple):
+    """The candidates in the order of their score, and what was found of them."""
 
-    Each pair's right rows fall into a half of a subset as a random half would have them, but for each pair anew and
-    for rows of one problem separately: pairs then differ more by luck than on common rows, so the optimism comes out
-    too large rather than too small.
-
-    Args:
-        table: ACCURACY of one reward with all subsets.
-        name: "score" or a section.
-        rng: Source of the splits.
-        n_splits: How many.
-
-    Raises:
-        PreconditionError: A half would lack a subset.
-    """
-    subsets = table[table["level"] == "subset"]
-    rewardbench = is_rewardbench(subsets["name"])
-    shares = subset_shares(name) if rewardbench else _row_shares(subsets)
-    pair_ids = pd.unique(subsets["pair_id"])
-    first, second = np.zeros((2, n_splits, len(pair_ids)))
-    for subset, share in shares.items():
-        part = subsets[subsets["name"] == subset].set_index("pair_id").reindex(pair_ids)
-        n_rows = part["n_examples"].to_numpy(dtype=float)
-        if (n_rows < 2).any():
-            raise PreconditionError(f"{subset}: too few prompts to be halved; score more rows")
-        n_right = np.rint(part["accuracy"].to_numpy() * n_rows)
-        missing = np.isnan(n_right)
-        n_rows, n_right = (np.where(missing, 2, n).astype(int) for n in (n_rows, n_right))
-        # the odd row goes to either half
-        n_first = (n_rows + rng.integers(2, size=(n_splits, len(pair_ids)))) // 2
-        right = rng.hypergeometric(n_right, n_rows - n_right, n_first).astype(float)
-        first += np.where(missing, np.nan, share * right / n_first)
-        second += np.where(missing, np.nan, share * (n_right - right) / (n_rows - n_first))
-    return Halves(np.asarray(pair_ids), first, second)
+    frame: pd.DataFrame
+    correct: np.ndarray
+    sample: Sample
+    found: HeldOut
+    said: str
+    """The filters in words."""
 
 
-def choose(board: pd.DataFrame, halves: Halves, wish: Wish, *, top: int = 3) -> pd.DataFrame:
+def choose(
+    board: pd.DataFrame, correct: np.ndarray, rows: Rows, wish: Wish, *, rng: np.random.Generator, top: int = 3
+) -> Choice:
     """The pairs to choose, and what to expect of them.
 
     Args:
-        board: LEADERBOARD; pairs that are not ranked are not chosen.
-        halves: `row_halves` or `count_halves` on the wish's section, of all its ranked pairs.
+        board: pair_id, gap_points, n_params, cost_flop and licence; one row a pair.
+        correct: 1 right, 0 wrong or tie, NaN left out, (pairs, rows). A pair with a row left out is not chosen.
+        rows: What counts how, and which rows go together.
         wish: What a pair has to be.
+        rng: Source of folds, halves, draws, and of who comes first among equals.
         top: How many of the best are listed.
-
-    Returns:
-        CHOICE: the best `top` pairs, then the pair of the largest gap, then the random pair.
 
     Raises:
         UsageError: A wish is not understood, or no pair fulfils it.
+        PreconditionError: A subset has too few prompts.
     """
     if top < 1:
         raise UsageError(f"--top {top}: at least 1")
-    name, column = name_of(wish)
-    candidates, filters = _filtered(board.dropna(subset=["rank", column]), wish)
-    candidates = candidates.assign(name=name, score=candidates[column].astype(float))
-    candidates = candidates.sort_values(["score", "pair_id"], ascending=[False, True], ignore_index=True)
-    place = pd.Index(halves.pair_ids).get_indexer(candidates["pair_id"])
-    if (place < 0).any():
-        raise ValueError(f"{candidates.loc[int(np.argmin(place)), 'pair_id']}: on the leaderboard, not in the halves")
-    halves = Halves(halves.pair_ids[place], halves.first[:, place], halves.second[:, place])
-    frames = [_best(candidates, halves, min(top, len(candidates)), filters), _others(candidates, halves, filters)]
-    frame = pd.concat([frame for frame in frames if len(frame)], ignore_index=True)
-    frame["optimism"] = frame["score"] - frame["held_out"]
-    return frame.assign(n_candidates=len(candidates)).reindex(columns=list(CHOICE))
+    name = name_of(wish)
+    level = next((number for number, (_, found) in enumerate(rows.levels) if found == name), None)
+    if level is None:
+        raise UsageError(f"these rows have no {name}: a subset that it needs is missing")
+    only = rows._replace(levels=rows.levels[level : level + 1], weights=rows.weights[level : level + 1])
+    scores = plain_accuracy(correct, only)[0]
+    every = board.reset_index(drop=True).assign(name=name, score=scores)
+    candidates, said = _filtered(every[np.isfinite(correct).all(axis=1)], wish)
+    candidates = candidates.assign(tie=rng.random(len(candidates))).sort_values(["score", "tie"], ascending=False)
+    mine = correct[candidates.index]
+    top = min(top, len(candidates))
+    sample = Sample(only.weights[0], only.subset, only.cluster)
+    found = held_out(mine, sample, rng=rng, top=top)
+    draws = bootstrap_scores(mine, only, rng=rng)
+    p_values = confidence_set(candidates["score"].to_numpy(), draws)
+    weighed = _Weighed(
+        candidates.assign(p_not_worse=p_values, best_share=found.first_share).reset_index(drop=True),
+        *_on_level(mine, sample),
+        found,
+        said,
+    )
+    return _choice(weighed, top, wish.gap_unit)
 
 
-def name_of(wish: Wish) -> tuple[str, str]:
-    """ "score" or the section that a wish is about, and its LEADERBOARD column."""
+def name_of(wish: Wish) -> str:
+    """ "score" or the section that a wish is about."""
     if wish.section is None:
-        return "score", "score"
+        return "score"
     if wish.section not in SECTIONS:
         raise UsageError(f"unknown section {wish.section!r}{_meant(wish.section, list(SECTIONS))}")
-    return wish.section, wish.section.replace("-", "_")
+    return wish.section
 
 
-def _best(candidates: pd.DataFrame, halves: Halves, top: int, filters: str) -> pd.DataFrame:
+def _choice(weighed: _Weighed, top: int, gap_unit: str) -> Choice:
+    candidates = weighed.frame
+    gap = _largest_gap(candidates)
+    frames = [_best(weighed, top, gap), *([] if gap is None else [_gap_rule(weighed, gap, gap_unit)]), _random(weighed)]
+    table = pd.concat(frames, ignore_index=True)
+    inside = candidates["p_not_worse"] > IN_SET
+    counts = {"n_rows": weighed.correct.shape[1], "n_candidates": len(candidates), "n_not_worse": int(inside.sum())}
+    table = table.assign(optimism=table["score"] - table["held_out"], **counts)
+    return Choice(table.reindex(columns=list(CHOICE)), tuple(candidates.loc[inside, "pair_id"]))
+
+
+def _best(weighed: _Weighed, top: int, gap: int | None) -> pd.DataFrame:
     """The rows of the rule "best score"."""
-    # each half chooses once and reports once
-    chosen_on = np.concatenate([halves.first, halves.second])
-    reported_on = np.concatenate([halves.second, halves.first])
-    order = np.argsort(-chosen_on, axis=1, kind="stable")
-    held_out = np.take_along_axis(reported_on, order, axis=1)
-    stderr = _stderr(halves)
-    best_share = np.bincount(order[:, 0], minlength=len(candidates)) / len(order)
-    best = candidates.iloc[:top].assign(rule=RULES[0], place=range(1, top + 1), best_share=best_share[:top])
-    best["held_out"] = held_out[:, :top].mean(axis=0)
-    # what is known of the pairs that came to this place, each as often as it did
-    spread = np.sqrt((stderr[order[:, :top]] ** 2).mean(axis=0))
-    best = _with_interval(best, spread)
-    best["why"] = [
-        f"{_ordinal(place)} {name} of {_pairs(len(candidates))}{filters}; first in {share:.0%} of the halves"
-        for place, name, share in zip(best["place"], best["name"], best["best_share"], strict=True)
-    ]
-    return best
-
-
-def _others(candidates: pd.DataFrame, halves: Halves, filters: str) -> pd.DataFrame:
-    """The rows of the rules that look at no rows, so that their score is its own held-out estimate."""
+    candidates, correct, sample, found, said = weighed
+    others = {"over_random": (correct.mean(axis=0), found.fixed.mean(axis=2))}
+    if gap is not None:
+        others["over_gap"] = (correct[gap], found.fixed[:, :, gap])
     lines = []
-    known = candidates["gap_points"].dropna()
-    if len(known):
-        at = int(known.idxmax())
-        why = f"largest gap, {known[at]:g} points, of {_pairs(len(candidates))}{filters}; chosen without these rows"
-        line = candidates.loc[[at]].assign(rule=RULES[1], why=why)
-        lines.append(_with_interval(line.assign(held_out=line["score"]), _stderr(halves)[[at]]))
-    mean = pd.DataFrame({"name": candidates["name"].iloc[:1], "score": candidates["score"].mean()})
-    why = f"mean of {_pairs(len(candidates))}{filters}: what to expect of one drawn at random"
-    mean = mean.assign(rule=RULES[2], pair_id="", held_out=mean["score"], why=why)
-    average = Halves(np.array([""]), halves.first.mean(axis=1)[:, None], halves.second.mean(axis=1)[:, None])
-    lines.append(_with_interval(mean, _stderr(average)))
-    return pd.concat(lines, ignore_index=True).assign(place=1)
+    for number, place in enumerate(found.places):
+        limits = place_limits(place, found.estimate[number], sample)
+        line = {"held_out": found.estimate[number], "held_out_low": limits.low, "held_out_high": limits.high}
+        for name, (values, halves) in others.items():
+            line[name], ends = lead_limits(place, values, halves, sample)
+            if len(candidates) == 1:
+                ends = (0.0, 0.0)
+            line |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
+        lines.append(line)
+    best = candidates.iloc[:top].assign(rule=RULES[0], place=range(1, top + 1), **pd.DataFrame(lines))
+    return best.assign(
+        why=[
+            f"{_ordinal(row.place)} {row.name_} of {_pairs(len(candidates))}{said}; this pair came first in "
+            f"{row.best_share:.0%} of the rankings on four fifths of the rows"
+            for row in best.rename(columns={"name": "name_"}).itertuples()
+        ]
+    )
 
 
-def _with_interval(frame: pd.DataFrame, stderr: np.ndarray) -> pd.DataFrame:
-    half = norm.ppf(0.975) * stderr
-    return frame.assign(held_out_low=frame["held_out"] - half, held_out_high=frame["held_out"] + half)
+def _gap_rule(weighed: _Weighed, gap: int, unit: str) -> pd.DataFrame:
+    """The row of the pair with the largest gap: it looks at no rows, so its score is its own held-out estimate."""
+    limits = share_limits(weighed.correct[[gap]], weighed.sample)
+    line = weighed.frame.iloc[[gap]]
+    why = f"largest gap, {line['gap_points'].iloc[0]:.3g} {unit}, of {_pairs(len(weighed.frame))}{weighed.said}"
+    ends = {"held_out_low": limits.low, "held_out_high": limits.high}
+    return line.assign(rule=RULES[1], place=1, held_out=line["score"], why=f"{why}; chosen without these rows", **ends)
 
 
-def _stderr(halves: Halves) -> np.ndarray:
-    """Standard error of each pair's score over prompts, (pairs,).
+def _random(weighed: _Weighed) -> pd.DataFrame:
+    """The row of a pair drawn at random."""
+    candidates = weighed.frame
+    limits = share_limits(weighed.correct.mean(axis=0, keepdims=True), weighed.sample)
+    mean = candidates["score"].mean()
+    why = f"mean of {_pairs(len(candidates))}{weighed.said}: what to expect of one drawn at random"
+    line = {"rule": RULES[2], "place": 1, "pair_id": "", "name": candidates["name"].iloc[0], "score": mean}
+    line |= {"held_out": mean, "held_out_low": limits.low[0], "held_out_high": limits.high[0], "why": why}
+    return pd.DataFrame([line])
 
-    The halves of a split are two samples of half the size: their difference has four times the variance of the score
-    on all rows (repeated half-samples; McCarthy 1969).
-    """
-    return np.sqrt(((halves.first - halves.second) ** 2).mean(axis=0)) / 2
+
+def _largest_gap(candidates: pd.DataFrame) -> int | None:
+    """Which candidate has the largest gap; among equals the one that the draw put first."""
+    known = candidates["gap_points"].astype(float).dropna()
+    return None if known.empty else int(candidates.loc[known[known == known.max()].index, "tie"].idxmax())
+
+
+def _on_level(correct: np.ndarray, sample: Sample) -> tuple[np.ndarray, Sample]:
+    """The rows that count, alone."""
+    kept = sample.weight > 0
+    return correct[:, kept], Sample(sample.weight[kept], sample.subset[kept], sample.problem[kept])
 
 
 def _filtered(board: pd.DataFrame, wish: Wish) -> tuple[pd.DataFrame, str]:
@@ -230,7 +226,7 @@ def _filtered(board: pd.DataFrame, wish: Wish) -> tuple[pd.DataFrame, str]:
         board = _keep(board, allowed, f"--licence {','.join(wish.licences)}", f"licences are {', '.join(known)}")
         said.append(f"licence {' or '.join(wish.licences)}")
     if board.empty:
-        raise UsageError("the leaderboard has no ranked pair with a score for this section")
+        raise UsageError("no pair is scored on every row: a pair with a row left out is not ranked")
     return board, f" with {', '.join(said)}" if said else ""
 
 
@@ -244,24 +240,6 @@ def _keep(board: pd.DataFrame, allowed: pd.Series, option: str, hint: str) -> pd
 def _within(licences: tuple[str, ...]) -> Callable[[object], bool]:
     """Whether a pair's licence, one for both models or "one + other", is known and among the allowed."""
     return lambda licence: isinstance(licence, str) and set(licence.split(" + ")) <= set(licences)
-
-
-def _coins(rows: Rows, n_splits: int, rng: np.random.Generator) -> np.ndarray:
-    """Which problems are in the first half, (splits, problems), bool; half of each stratum, the odd one by chance."""
-    _, first_row = np.unique(rows.cluster, return_index=True)
-    stratum = rows.subset[first_row]
-    inside = np.zeros((n_splits, len(stratum)), dtype=bool)
-    for name in np.unique(stratum):
-        members = np.flatnonzero(stratum == name)
-        order = rng.permuted(np.tile(np.arange(len(members)), (n_splits, 1)), axis=1)
-        inside[:, members] = 2 * order + rng.integers(2, size=(n_splits, 1)) < len(members)
-    return inside
-
-
-def _row_shares(subsets: pd.DataFrame) -> dict[str, float]:
-    """Share of each subset in the plain score of other data: its rows."""
-    n_rows = subsets.groupby("name", sort=False)["n_examples"].max()
-    return (n_rows / n_rows.sum()).to_dict()
 
 
 def _meant(name: str, known: list[str]) -> str:

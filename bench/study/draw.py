@@ -10,8 +10,8 @@ from bench.registry import Registry
 from bench.schema import SECTIONS
 from bench.store import read_csv, write_csv, write_whole
 from bench.study import figures, tables
+from bench.study.board import stored_accuracy
 from bench.study.leaderboard import frontier
-from bench.study.metrics import intervals
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +51,7 @@ def write_figures(folder: Path, registry: Registry, *, axis: str | None = None) 
 def write_tables(folder: Path, registry: Registry, *, provenance: str) -> list[Path]:
     """Write the RewardBench table and the leaderboard as Markdown, LaTeX and CSV."""
     board = read_csv(folder / "leaderboard.csv")
-    rows = intervals(_headline(folder, board))
+    rows = _headline(folder, board)
     made = {"leaderboard": tables.leaderboard_table(board, provenance=provenance)}
     if rows["level"].eq("section").any():
         table = tables.rewardbench_table({"plain": rows}, references(registry), provenance=provenance)
@@ -94,7 +94,7 @@ def references(registry: Registry) -> pd.DataFrame:
 
 
 def _drawings(folder: Path, board: pd.DataFrame, registry: Registry, axis: str | None) -> list[Drawing]:
-    rows = intervals(_headline(folder, board))
+    rows = _headline(folder, board)
     by_length, margins = read_csv(folder / "length.csv"), read_csv(folder / "margins.csv")
     drawn = [
         Drawing("margins", margins, lambda: figures.margin_distributions(margins, board)),
@@ -120,5 +120,5 @@ def _drawings(folder: Path, board: pd.DataFrame, registry: Registry, axis: str |
 
 def _headline(folder: Path, board: pd.DataFrame) -> pd.DataFrame:
     """ACCURACY under the leaderboard's reward."""
-    rows = read_csv(folder / "accuracy.csv")
+    rows = stored_accuracy(folder)
     return rows[rows["reward"] == board["reward"].iloc[0]].reset_index(drop=True)

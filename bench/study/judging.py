@@ -1,18 +1,18 @@
 """Rewards of a policy's responses before and after tuning -> what the tuning brought, with intervals.
 
-Prompts are what is drawn again: responses to one prompt are no separate evidence.
+Prompts are the evidence: responses to one prompt are no separate ones.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from bench.schema import OK
+from bench.study.interval import plain_sample, share_limits
 
 BEFORE, AFTER = "before", "after"
-
-DRAWS = 10_000
 
 JUDGED = (
     "pair_id", "annotator", "reward", "measure", "before", "after", "difference", "low", "high",
@@ -21,17 +21,16 @@ JUDGED = (
 """One row a pair, reward and measure. `annotator` says whether that pair labelled what the policy was tuned on.
 Measures: `reward`, the mean over prompts of the mean reward (nats, nats a token or a byte); `win_rate`, how often a
 response after is rewarded above one before to the same prompt (ties half, an empty response loses to one that is not;
-`difference` is that less 0.5); `bytes`, mean length. `low` and `high` are the limits of the difference's 95% interval,
-prompts drawn again. Empty responses have no reward; `n_excluded` counts those too long or not finite."""
+`difference` is that less 0.5); `bytes`, mean length. `low` and `high` are the limits of the difference's 95% interval
+over prompts: of a win rate those of a share (`interval.share_limits`), of the others Student's t; missing for one prompt. Empty responses have no reward; `n_excluded` counts those too long or not finite."""
 
 
-def judge(rewards: pd.DataFrame, texts: Mapping[str, Mapping[str, list[str]]], *, rng: np.random.Generator) -> list:
+def judge(rewards: pd.DataFrame, texts: Mapping[str, Mapping[str, list[str]]]) -> list:
     """Measures of one pair, as rows of JUDGED without its first three columns.
 
     Args:
         rewards: prompt_id, side (BEFORE or AFTER), reward, status, one row a response that is not empty.
         texts: side -> prompt_id -> every response, empty ones too.
-        rng: Draws the prompts again.
     """
     scored = rewards[rewards["status"] == OK]
     values = {key: rows["reward"].to_numpy() for key, rows in scored.groupby(["prompt_id", "side"])}
@@ -57,8 +56,7 @@ def judge(rewards: pd.DataFrame, texts: Mapping[str, Mapping[str, list[str]]], *
         "win_rate": (even, np.array(wins)),
         "bytes": sizes.values(),
     }
-    draws = rng.integers(0, 2**31, size=(DRAWS, len(wins)))
-    return [[name, *_difference(*both, draws), *counts] for name, both in found.items()]
+    return [[name, *_difference(*both, is_share=name == "win_rate"), *counts] for name, both in found.items()]
 
 
 def _with_losses(values: np.ndarray | None, n_empty: int) -> np.ndarray:
@@ -73,12 +71,18 @@ def _win_rate(before: np.ndarray, after: np.ndarray) -> float:
     return float((after[:, None] > before).mean() + 0.5 * (after[:, None] == before).mean())
 
 
-def _difference(before: np.ndarray, after: np.ndarray, draws: np.ndarray) -> list[float]:
-    """Means, their difference, its percentile interval, and prompts; `draws` are whole numbers, (DRAWS, prompts)."""
+def _difference(before: np.ndarray, after: np.ndarray, *, is_share: bool) -> list[float]:
+    """Means, their difference, its limits, and prompts."""
     kept = ~np.isnan(before) & ~np.isnan(after)
-    differences = (after - before)[kept]
-    n = len(differences)
+    before, after = before[kept], after[kept]
+    n = len(after)
     if not n:
         return [*[float("nan")] * 5, 0]
-    means = differences[draws[:, :n] % n].mean(axis=1)
-    return [before[kept].mean(), after[kept].mean(), differences.mean(), *np.quantile(means, [0.025, 0.975]), n]
+    difference = (after - before).mean()
+    if is_share:
+        # one half before, on every prompt: the difference is as sure as the share
+        limits = [float(end[0]) - 0.5 for end in share_limits(after[None], plain_sample(np.arange(n)))]
+    else:
+        half = t.ppf(0.975, n - 1) * (after - before).std(ddof=1) / np.sqrt(n) if n > 1 else float("nan")
+        limits = [difference - half, difference + half]
+    return [before.mean(), after.mean(), difference, *limits, n]

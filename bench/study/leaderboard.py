@@ -1,52 +1,60 @@
 """Pairs in the order of their score, with intervals of score and rank, cost and provenance.
 
-The intervals come from one bootstrap over prompts: rows are drawn again inside each subset, the same rows for
-every pair, so that two pairs are compared on equal draws. They say how far the ranking hangs on the prompts
-that happened to be asked; they say nothing about other models.
+All intervals are over prompts, those of one problem together. They say how far the ranking depends on the prompts that
+happened to be asked; they say nothing about other models. A rank's interval is from one bootstrap, the same draws for
+every pair, so that two pairs are compared on equal draws.
 """
 
 import numpy as np
 import pandas as pd
 
 from bench.schema import LEADERBOARD, SECTIONS
-from bench.study.metrics import is_rewardbench, subset_shares
+from bench.study.design import Rows, accuracy, plain_accuracy
 
-_TAILS = (0.025, 0.975)
 _COLUMNS = {section: section.replace("-", "_") for section in SECTIONS}
 
 
-def bootstrap_scores(
-    margins: np.ndarray, subsets: pd.Series, *, rng: np.random.Generator, draws: int = 1000
-) -> np.ndarray:
-    """Scores of every pair when the prompts are drawn again inside their subsets.
+def bootstrap_scores(correct: np.ndarray, rows: Rows, *, rng: np.random.Generator, draws: int = 1000) -> np.ndarray:
+    """Scores of every pair when the problems are weighed anew, the same weights for every pair.
+
+    Each problem gets an exponential weight (Rubin 1981). A subset of m problems varies too little then, by
+    sqrt((m - 1) / (m + 1)): its distances from what it scored are stretched by that, so a draw may lie outside 0 and 1.
 
     Args:
-        margins: (pairs, rows), any one reward; NaN where a row is left out for a pair.
-        subsets: Subset of each row, (rows,).
+        correct: 1 right, 0 wrong or tie, NaN left out, (pairs, rows).
+        rows: What counts how, and which rows go together; the first level is drawn.
         rng: Source of the draws.
         draws: How many.
 
     Returns:
-        Scores, (draws, pairs), 0 to 1; NaN where a subset that the score needs has no row in the draw.
+        Scores, (draws, pairs); NaN where a subset that counts has a single problem, or the level is not there.
     """
-    names = np.asarray(subsets)
-    right, scored = _resampled(margins, names, rng, draws)
-    if not is_rewardbench(pd.Series(names)):
-        return sum(right.values()) / _positive(sum(scored.values()))
-    scores = np.zeros((draws, len(margins)))
-    for subset, share in subset_shares("score").items():
-        if subset not in right:
-            return np.full((draws, len(margins)), np.nan)
-        scores += share * right[subset] / _positive(scored[subset])
-    return scores
+    if not rows.levels:
+        return np.full((draws, len(correct)), np.nan)
+    result = np.zeros((draws, len(correct)))
+    weights = rng.standard_exponential((draws, rows.cluster.max() + 1))[:, rows.cluster]
+    for subset in np.unique(rows.subset[rows.weights[0] > 0]):
+        columns = np.flatnonzero((rows.subset == subset) & (rows.weights[0] > 0))
+        n = len(np.unique(rows.cluster[columns]))
+        part = Rows((("", ""),), rows.weights[:1, columns], rows.subset[columns], rows.cluster[columns])
+        score = plain_accuracy(correct[:, columns], part)[0]
+        drawn = accuracy(correct[:, columns], part, weights[:, columns])[:, 0]
+        result += score + np.sqrt((n + 1) / (n - 1) if n > 1 else np.nan) * (drawn - score)
+    return result
 
 
-def leaderboard(accuracy: pd.DataFrame, draws: np.ndarray, pairs: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+def leaderboard(
+    accuracy: pd.DataFrame,
+    draws: np.ndarray,
+    pairs: pd.DataFrame,
+    models: pd.DataFrame,
+    *,
+    held_out: np.ndarray | None = None,
+) -> pd.DataFrame:
     """One row a pair, best score first.
 
     A pair with a row left out, or without a score, is listed at the end and not ranked: its rank columns are
-    missing. Equal scores share the better rank. A rank's interval holds the central 95% of the pair's ranks over
-    the draws, and the rank itself.
+    missing. Equal scores share the better rank.
 
     Args:
         accuracy: ACCURACY of the pairs under one reward.
@@ -55,9 +63,11 @@ def leaderboard(accuracy: pd.DataFrame, draws: np.ndarray, pairs: pd.DataFrame, 
         models: model_id, revision, dtype, n_params, n_params_active (missing where a token uses all), licence and
             n_tokens_row, the mean number of tokens of a row's prompt and two responses under that model. What is
             unknown is missing.
+        held_out: What `held_out_scores` gave for the pairs without a row left out, best place first; None for missing.
 
     Returns:
-        LEADERBOARD. `cost_flop` is 2 x active parameters x tokens a row, summed over both models.
+        LEADERBOARD. `score_held_out` is of the place; pairs of one rank share its mean.
+        `cost_flop` is 2 x active parameters x tokens a row, summed over both models.
 
     Raises:
         ValueError: More than one reward, or a pair without an overall accuracy or without its models.
@@ -66,8 +76,9 @@ def leaderboard(accuracy: pd.DataFrame, draws: np.ndarray, pairs: pd.DataFrame, 
     if len(rewards) != 1:
         raise ValueError(f"a leaderboard shows one reward, not {', '.join(rewards)}")
     frame = _scores(accuracy, pairs).assign(reward=rewards[0])
-    frame = pd.concat([frame, _provenance(pairs, models)], axis=1)
-    frame = pd.concat([frame, _uncertainty(frame, draws)], axis=1)
+    frame = pd.concat([frame, described(pairs, models)], axis=1)
+    frame = pd.concat([frame, _ranks(frame, draws)], axis=1)
+    frame["score_held_out"] = _held_out(frame["rank"], held_out)
     order = frame.sort_values(["rank", "score", "pair_id"], ascending=[True, False, True], na_position="last")
     return order[list(LEADERBOARD)].reset_index(drop=True)
 
@@ -88,29 +99,16 @@ def frontier(board: pd.DataFrame) -> pd.DataFrame:
     return known[known["score"] > best_so_far].reset_index(drop=True)
 
 
-def _resampled(
-    margins: np.ndarray, names: np.ndarray, rng: np.random.Generator, draws: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Number of right and of scored rows of each subset in each draw, (draws, pairs) each."""
-    right, scored = {}, {}
-    for subset in pd.unique(names):
-        rows = np.flatnonzero(names == subset)
-        times = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=draws).astype(float)
-        right[subset] = times @ (margins[:, rows] > 0).T.astype(float)
-        scored[subset] = times @ np.isfinite(margins[:, rows]).T.astype(float)
-    return right, scored
-
-
-def _positive(counts: np.ndarray) -> np.ndarray:
-    """Counts, with NaN for none, so that a share of nothing is missing."""
-    return np.where(counts > 0, counts, np.nan)
-
-
 def _scores(accuracy: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """Score, sections and counts beside each pair's own columns, in the order of `pairs`."""
-    overall = accuracy[accuracy["level"] == "overall"].rename(columns={"accuracy": "score"})
+    overall = accuracy[accuracy["level"] == "overall"].rename(
+        columns={"accuracy": "score", "low": "score_low", "high": "score_high"}
+    )
     frame = pairs[["pair_id", "strong", "weak", "family", "gap_points"]].merge(
-        overall[["pair_id", "score", "n_examples", "n_excluded"]], on="pair_id", how="left", validate="one_to_one"
+        overall[["pair_id", "score", "score_low", "score_high", "n_examples", "n_excluded"]],
+        on="pair_id",
+        how="left",
+        validate="one_to_one",
     )
     unscored = frame.loc[frame["n_examples"].isna(), "pair_id"]
     if len(unscored):
@@ -121,7 +119,7 @@ def _scores(accuracy: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame, sections.reset_index(drop=True)], axis=1)
 
 
-def _provenance(pairs: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+def described(pairs: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     """What is known of each pair's two models, in the order of `pairs`."""
     active = models["n_params_active"].fillna(models["n_params"]).astype(float)
     table = models.assign(cost_flop=2.0 * active * models["n_tokens_row"])
@@ -150,14 +148,59 @@ def _either(strong: pd.Series, weak: pd.Series) -> pd.Series:
     return strong.where((strong == weak).fillna(False), strong + " + " + weak)
 
 
-def _uncertainty(frame: pd.DataFrame, draws: np.ndarray) -> pd.DataFrame:
-    """Interval of the score, rank and interval of the rank, in the frame's order."""
-    # pandas leaves out the draws in which an incomplete pair has no score
-    low, high = pd.DataFrame(draws).quantile(list(_TAILS)).to_numpy()
-    ranked = frame["score"].notna() & (frame["n_excluded"] == 0)
-    result = pd.DataFrame({"score_low": low, "score_high": high}, index=frame.index)
-    rank = frame.loc[ranked, "score"].rank(ascending=False, method="min")
-    ranks = pd.DataFrame(draws[:, ranked]).rank(axis=1, ascending=False, method="min").to_numpy()
-    ends = np.quantile(ranks, _TAILS, axis=0, method="nearest") if ranked.any() else np.empty((2, 0))
-    columns = {"rank": rank, "rank_low": np.minimum(rank, ends[0]), "rank_high": np.maximum(rank, ends[1])}
-    return result.assign(**{name: values.reindex(frame.index).astype("Int64") for name, values in columns.items()})
+def leader_note(board: pd.DataFrame) -> str:
+    """One sentence on how far the first pair's score is too high, "" where nothing was chosen."""
+    first = board.dropna(subset=["rank", "score_held_out"])
+    if first.empty:
+        return ""
+    n = int(board["rank"].notna().sum())
+    return (
+        f"The first of {n} pairs owes part of its score of {first['score'].iloc[0]:.1%} to these prompts: on other "
+        f"prompts whoever comes first is expected to score {first['score_held_out'].iloc[0]:.1%} (score_held_out)."
+    )
+
+
+def _held_out(rank: pd.Series, held_out: np.ndarray | None) -> pd.Series:
+    """The held-out estimate of each pair's place; pairs of one rank share the mean of their places."""
+    if held_out is None:
+        return pd.Series(np.nan, index=rank.index)
+    place = rank.rank(method="first")
+    values = pd.Series([np.nan if np.isnan(p) else held_out[int(p) - 1] for p in place.astype(float)], index=rank.index)
+    return values.groupby(rank, dropna=False).transform("mean").where(rank.notna())
+
+
+def _ranks(frame: pd.DataFrame, draws: np.ndarray) -> pd.DataFrame:
+    """Rank and interval of the rank, in the frame's order."""
+    ranked = (frame["score"].notna() & (frame["n_excluded"] == 0)).to_numpy()
+    scores = frame.loc[ranked, "score"]
+    low, high = rank_limits(scores.to_numpy(), draws[:, ranked])
+    columns = {"rank": scores.rank(ascending=False, method="min"), "rank_low": low, "rank_high": high}
+    columns = {name: pd.Series(values, index=scores.index) for name, values in columns.items()}
+    return pd.DataFrame({name: values.reindex(frame.index).astype("Int64") for name, values in columns.items()})
+
+
+def rank_limits(scores: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Best and worst rank that each pair may truly have, at 95%: those that are surely better or worse are counted.
+
+    A pair is surely better than another where its lead is larger than the largest lead, of all pairs over or under that
+    other one, in 95% of the draws, each in units of its standard error (Mogstad, Romano, Shaikh and Wilhelm 2024). The
+    ranks of a pair over the draws would not do: the draws' noise comes on top of the sample's, and the best of many
+    would hold its true rank in little more than half of the samples.
+
+    Args:
+        scores: (pairs,).
+        draws: What `bootstrap_scores` gave for them, (draws, pairs).
+    """
+    n = len(scores)
+    low, high = np.ones(n, dtype=int), np.full(n, n, dtype=int)
+    error = draws - scores
+    for pair in range(n):
+        noise = error - error[:, [pair]]
+        scale = np.sqrt((noise**2).mean(axis=0))
+        # a lead that varies in no draw, or was not drawn for lack of rows, is not sure
+        scale = np.where(scale > 1e-9, scale, np.inf)
+        most = np.quantile(np.abs(noise / scale).max(axis=1), 0.95)
+        lead = (scores - scores[pair]) / scale
+        low[pair] += (lead > most).sum()
+        high[pair] -= (lead < -most).sum()
+    return low, high

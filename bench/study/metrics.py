@@ -11,25 +11,27 @@ and there are no sections.
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from bench.schema import ACCURACY, SECTIONS, SUBSET_WEIGHTS
+from bench.study.interval import Sample, share_limits, standard_error
 
 _RUN = ["pair_id", "reward"]
 _COUNTS = ["n_examples", "n_ties", "n_excluded"]
 _RATES = ["accuracy", "tie_rate"]
 
 
-def accuracy(margins: pd.DataFrame) -> pd.DataFrame:
+def accuracy(margins: pd.DataFrame, problems: pd.Series | None = None) -> pd.DataFrame:
     """Accuracy of each pair and reward on each subset, each section and overall.
 
-    The standard error of a subset is the binomial one, sqrt(p (1 - p) / n); a weighted mean's is
-    sqrt(sum of weight² x stderr²), subsets taken as independent. It is 0 where all rows are right or all
-    wrong: `intervals` gives limits that hold there too. A section's and the score's tie rate are weighted like
-    their accuracy, so turning a pair round gives 1 - accuracy - tie_rate at every level.
+    The standard error is over problems: where each row is a problem of its own it is the binomial one in a subset,
+    sqrt(p (1 - p) / n), and sqrt(sum of weight² x stderr²) above it. It is 0 where all rows are right or all wrong: the
+    interval, `low` to `high` (`interval.share_limits`, 95%), has a width there too. A section's and the score's tie
+    rate are weighted like their accuracy, so turning a pair round gives 1 - accuracy - tie_rate at every level.
 
     Args:
         margins: MARGINS of any number of pairs and rewards on one data set.
+        problems: Number of the problem under each example, by example_id, as `design.prompt_clusters` gives it; None
+            where each example is one of its own.
 
     Returns:
         ACCURACY; per pair and reward the score, the sections, the subsets.
@@ -44,54 +46,33 @@ def accuracy(margins: pd.DataFrame) -> pd.DataFrame:
     frame = pd.concat([overall, sections, subsets], ignore_index=True)
     # groups come in the order of their first row; within a pair the three levels keep theirs
     order = frame.groupby(_RUN, sort=False).ngroup().sort_values(kind="stable").index
-    return frame.loc[order, list(ACCURACY)].reset_index(drop=True)
+    limits = _limits(margins, problems, frame[["level", "name"]].drop_duplicates())
+    frame = frame.loc[order].merge(limits, on=[*_RUN, "level", "name"], how="left", validate="one_to_one")
+    return frame[list(ACCURACY)]
 
 
-def intervals(frame: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
-    """Adds `low` and `high`, the limits of each accuracy's interval, from its counts alone.
-
-    A subset's are Wilson's score limits (1927). A weighted mean's are recovered from its parts' limits:
-    estimate ∓ sqrt(sum of weight² x (distance to the part's limit)²) (MOVER, Zou and Donner 2008).
-
-    Args:
-        frame: ACCURACY with all subsets of its pairs.
-        level: Coverage, 0 to 1.
-
-    Returns:
-        The frame's rows in their order, with the two columns.
-    """
-    z = float(norm.ppf(0.5 + level / 2))
-    low, high = _wilson(frame["accuracy"], frame["n_examples"], z)
-    squares = frame.assign(below=(frame["accuracy"] - low) ** 2, above=(high - frame["accuracy"]) ** 2)
-    if (frame["level"] == "section").any():
-        combined = frame["level"] != "subset"
-        keys = pd.MultiIndex.from_frame(frame.loc[combined, [*_RUN, "name"]])
-        for side in ("below", "above"):
-            squares.loc[combined, side] = _mover(squares, side).reindex(keys).to_numpy()
-    return frame.assign(
-        low=frame["accuracy"] - np.sqrt(squares["below"]), high=frame["accuracy"] + np.sqrt(squares["above"])
-    )
-
-
-def accuracy_by_length(margins: pd.DataFrame, length_difference: pd.Series, *, n_bins: int = 10) -> pd.DataFrame:
+def accuracy_by_length(
+    margins: pd.DataFrame, length_difference: pd.Series, *, n_bins: int = 10, problems: pd.Series | None = None
+) -> pd.DataFrame:
     """Plain accuracy of each pair and reward where chosen is shorter, alike and longer: does it measure length?
 
     Args:
         margins: MARGINS of any number of pairs and rewards on one data set.
         length_difference: Bytes of chosen minus bytes of rejected, by example_id.
         n_bins: Bins of about as many examples each; fewer where many differences are equal, one where all are.
+        problems: As `accuracy` takes them.
 
     Returns:
         `pair_id, reward, length_low_bytes, length_high_bytes, accuracy, low, high, n_examples, n_ties, n_excluded`;
-        both ends of a bin belong to it. The interval is Wilson's, 95%.
+        both ends of a bin belong to it. The interval is that of `accuracy`.
     """
     examples = length_difference.loc[pd.unique(margins["example_id"])]
-    # Where all differences are equal there is one bin, which qcut does not give.
-    bins = pd.qcut(examples, n_bins, labels=False, duplicates="drop") if examples.nunique() > 1 else 0 * examples
+    bins = _bins(examples, n_bins)
     ends = examples.groupby(bins).agg(["min", "max"]).set_axis(["length_low_bytes", "length_high_bytes"], axis=1)
-    table = _by_subset(margins.assign(subset=margins["example_id"].map(bins)))
-    low, high = _wilson(table["accuracy"], table["n_examples"], float(norm.ppf(0.975)))
-    table = table.assign(low=low, high=high).merge(
+    rows = margins.assign(subset=margins["example_id"].map(bins))
+    table = _by_subset(rows)
+    limits = _limits(rows, problems, table[["level", "name"]].drop_duplicates())
+    table = table.merge(limits, on=[*_RUN, "level", "name"], how="left", validate="one_to_one").merge(
         ends, left_on="name", right_index=True, how="left", validate="many_to_one"
     )
     columns = [*_RUN, "length_low_bytes", "length_high_bytes", "accuracy", "low", "high", *_COUNTS]
@@ -144,13 +125,12 @@ def _by_subset(margins: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_counts(counts: pd.DataFrame, level: str) -> pd.DataFrame:
-    """Rates and binomial standard error from counts; NaN where no row was scored."""
+    """Rates from counts; NaN where no row was scored."""
     n_examples = counts["n_examples"].where(counts["n_examples"] > 0)
     share = counts["n_right"] / n_examples
     frame = counts.assign(
         level=level,
         accuracy=share,
-        stderr=np.sqrt(share * (1 - share) / n_examples),
         tie_rate=counts["n_ties"] / n_examples,
     )
     return frame if level == "subset" else frame.assign(name="score")
@@ -173,28 +153,46 @@ def _mean_of_sections(sections: pd.DataFrame) -> pd.DataFrame:
 
 def _combine(parts: pd.DataFrame, share: pd.Series) -> pd.DataFrame:
     """Weighted mean of the parts' rates a pair and reward; NaN as soon as one part is NaN."""
-    terms = parts[_RUN].assign(
-        **{rate: parts[rate] * share for rate in _RATES}, variance=(parts["stderr"] * share) ** 2
-    )
+    terms = parts[_RUN].assign(**{rate: parts[rate] * share for rate in _RATES})
     means = terms.groupby(_RUN, sort=False).sum(skipna=False)
     counts = parts.groupby(_RUN, sort=False)[_COUNTS].sum().astype(int)
-    return means.assign(stderr=np.sqrt(means["variance"])).drop(columns="variance").join(counts).reset_index()
+    return means.join(counts).reset_index()
 
 
-def _wilson(share: pd.Series, n: pd.Series, z: float) -> tuple[pd.Series, pd.Series]:
-    """Wilson's limits of a share of n rows."""
-    n = n.where(n > 0)
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    # rounding would leave a limit a hair inside a share of 0 or 1
-    return np.minimum(centre - half, share), np.maximum(centre + half, share)
+def _bins(examples: pd.Series, n_bins: int) -> pd.Series:
+    """Number of the bin of each example's difference in length."""
+    if examples.nunique() < 2:
+        # quantiles that are all equal enclose nothing
+        return pd.Series(0, index=examples.index)
+    return pd.qcut(examples, n_bins, labels=False, duplicates="drop")
 
 
-def _mover(limits: pd.DataFrame, side: str) -> pd.Series:
-    """Squared distance from each score and section to its limit, by pair, reward and name."""
-    parts = limits[limits["level"] == "subset"].pivot(index=_RUN, columns="name", values=side)
-    squares = {}
-    for name in ("score", *SECTIONS):
-        shares = pd.Series(subset_shares(name))
-        squares[name] = parts.reindex(columns=shares.index).mul(shares**2, axis=1).sum(axis=1, skipna=False)
-    return pd.DataFrame(squares).rename_axis(columns="name").stack()
+def _limits(margins: pd.DataFrame, problems: pd.Series | None, levels: pd.DataFrame) -> pd.DataFrame:
+    """Standard error and limits of the accuracies of each pair and reward on some levels (level, name)."""
+    runs = margins[_RUN].drop_duplicates()
+    run, example = margins.groupby(_RUN, sort=False).ngroup().to_numpy(), pd.factorize(margins["example_id"])
+    first = np.unique(example[0], return_index=True)[1]
+    subsets = margins["subset"].to_numpy()[first]
+    number = np.arange(len(first)) if problems is None else problems.loc[example[1]].to_numpy()
+    right = np.full((len(runs), len(first)), np.nan)
+    right[run, example[0]] = np.where(margins["margin_nats"].notna(), margins["margin_nats"] > 0, np.nan)
+    frames = []
+    for level, name in levels.itertuples(index=False):
+        sample = _sample(pd.Series(subsets), level, name, number)
+        if sample is None:
+            found = dict.fromkeys(("stderr", "low", "high"), np.nan)
+        else:
+            ends = share_limits(right, sample)
+            found = {"stderr": standard_error(right, sample), "low": ends.low, "high": ends.high}
+        frames.append(runs.assign(level=level, name=name, **found))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _sample(subsets: pd.Series, level: str, name: object, problem: np.ndarray) -> Sample | None:
+    """The rows of a level; None where a subset that it needs has none."""
+    if level == "subset":
+        inside = (subsets == name).to_numpy()
+        return Sample(inside / max(inside.sum(), 1), np.zeros(len(subsets), dtype=int), problem)
+    weight = weights_vector(subsets, name=name)
+    strata = pd.factorize(subsets)[0] if is_rewardbench(subsets) else np.zeros(len(subsets), dtype=int)
+    return None if np.isnan(weight).any() else Sample(weight, strata, problem)

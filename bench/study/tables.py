@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from bench.schema import SECTIONS
+from bench.study.leaderboard import leader_note
 
 _SCORES = ("score", *SECTIONS)
 _TITLES = {
@@ -48,7 +49,7 @@ def rewardbench_table(runs: Mapping[str, pd.DataFrame], references: pd.DataFrame
 
     Args:
         runs: By what was run ("plain", or the name of a customisation): ACCURACY of its pairs under one reward, with
-            the columns `low` and `high` of `metrics.intervals`.
+            the columns `low` and `high` among them.
         references: pair_id, source, customised (bool), and in percent `score`, `chat`, `chat-hard`, `safety`,
             `reasoning`, missing where not published.
         provenance: What the numbers were made with, for the note.
@@ -66,7 +67,7 @@ def rewardbench_table(runs: Mapping[str, pd.DataFrame], references: pd.DataFrame
     cells = cells.assign(**_score_cells(frame), Prompts=_counts(frame["n_examples"]))
     cells = cells.assign(**{"Left out": _counts(frame["n_excluded"]), "Source": frame["source"]})
     note = (
-        "Percent, 95% intervals from the counts (Wilson's, combined by MOVER). "
+        "Percent, 95% intervals over prompts, those of one problem together. "
         f"Reward: {_one(pd.concat(runs.values())['reward'])}. {provenance}"
     )
     return Table("RewardBench", frame.astype({"n_examples": "Int64", "n_excluded": "Int64"}), cells, note)
@@ -80,7 +81,7 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
         provenance: What the numbers were made with, for the note.
     """
     frame = pd.DataFrame({name: board[name] for name in ("rank", "rank_low", "rank_high", "strong", "weak", "family")})
-    percents = {"score": "score", "score_low": "score_low", "score_high": "score_high"}
+    percents = {name: name for name in ("score", "score_low", "score_high", "score_held_out")}
     percents |= {_column(section): _column(section) for section in SECTIONS}
     frame = frame.assign(
         gap_points=board["gap_points"],
@@ -95,14 +96,16 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
     ]
     cells = pd.DataFrame({"Rank": ranks, "Strong": board["strong"].array, "Weak": board["weak"].array})
     numbers = frame.reset_index(drop=True)
-    cells = cells.assign(Gap=_numbers(numbers["gap_points"], 1), **_score_cells(numbers))
+    scores = _score_cells(numbers)
+    scores = {"Score": scores.pop("Score"), "Held out": _numbers(numbers["score_held_out_percent"], 1), **scores}
+    cells = cells.assign(Gap=_numbers(numbers["gap_points"], 1), **scores)
     cells = cells.assign(Prompts=_counts(numbers["n_examples"]))
     cells = cells.assign(**{"Left out": _counts(numbers["n_excluded"])})
     cells = cells.assign(**{"TFLOP a row": _numbers(numbers["cost_flop"] / 1e12, 2)})
     note = (
-        "Scores in percent, gaps in the unit of their board, 95% bootstrap intervals over prompts; "
-        "a pair with rows left out is not ranked. "
-        f"Reward: {_one(board['reward'])}. {provenance}"
+        "Scores in percent, gaps in the unit of their board, 95% intervals over prompts, those of one problem together; "
+        "a pair with rows left out is not ranked. Held out: what whoever comes to this place is expected to score on "
+        "other prompts. " + f"{leader_note(board)} Reward: {_one(board['reward'])}. {provenance}".lstrip()
     )
     return Table("Pairs by score", numbers, cells, note)
 

@@ -11,7 +11,7 @@ from bench.files import read_if_there
 from bench.registry import Pair, Registry
 from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
 from bench.store import Store, read_csv, write_whole
-from bench.study.metrics import intervals
+from bench.study.board import stored_accuracy
 from bench.study.report.cases import N_PAIRS, Case, cases, worst_rows
 from bench.study.stretches import STRETCHES
 from bench.subject import Lookup, Sets, Subject, result_folder, stored_sets
@@ -56,7 +56,7 @@ def gather(
     """
     folder = result_folder(store, subject, dataset, reward=reward)
     board = read_csv(folder / "leaderboard.csv")
-    rows = read_csv(folder / "accuracy.csv")
+    rows = stored_accuracy(folder)
     stored = read_if_there(folder / "manifest.json")
     correlation = folder / "correlation.csv"
     axis = subject.axes[0] if subject.axes else ""
@@ -73,7 +73,7 @@ def gather(
         registry.performances[axis].name if axis else "",
         axis,
         board,
-        intervals(rows[rows["reward"] == reward].reset_index(drop=True)),
+        rows[rows["reward"] == reward].reset_index(drop=True),
         read_csv(correlation) if correlation.is_file() else pd.DataFrame(columns=list(CORRELATION)),
         {} if stored is None else json.loads(stored),
         found,
