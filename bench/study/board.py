@@ -10,7 +10,17 @@ import pandas as pd
 
 from bench.places import folder_to_write, manifest
 from bench.registry import Pair, Registry
-from bench.schema import ACCURACY, CHOSEN, CORRELATION, LEADERBOARD, MARGINS, REJECTED, CannotWrite, Dataset
+from bench.schema import (
+    ACCURACY,
+    CHOSEN,
+    CORRELATION,
+    LEADERBOARD,
+    MARGINS,
+    REJECTED,
+    CannotWrite,
+    Dataset,
+    PreconditionError,
+)
 from bench.store import Store, csv_bytes, parse_csv, read_csv, write_csv, write_json
 from bench.study.analysis import GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
 from bench.study.bootstrap import Resampling
