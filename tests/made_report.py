@@ -5,11 +5,12 @@ import pandas as pd
 from study import worlds
 
 from bench.schema import CORRELATION, Dataset, Example, Message
+from bench.study.analysis import correctness
 from bench.study.leaderboard import bootstrap_scores, leaderboard
-from bench.study.metrics import accuracy, intervals
+from bench.study.metrics import accuracy
 from bench.study.report.cases import cases, worst_rows
 from bench.study.report.gather import Report
-from bench.study.reward import margin_matrix, margins
+from bench.study.reward import margins
 from bench.study.stretches import STRETCHES
 
 HOSTILE = (
@@ -47,7 +48,8 @@ def made_report(
         [margins(scores[p.strong], scores[p.weak], subsets, pair_id=p.pair_id) for p in pairs.itertuples()]
     )
     table = accuracy(rows[rows["reward"] == "sum"])
-    draws = bootstrap_scores(margin_matrix(scores, pairs, reward="sum").values, subsets, rng=rng, draws=100)
+    correct, levels = correctness(scores, pairs, {e.example_id: e for e in data.examples}, reward="sum")
+    draws = bootstrap_scores(correct, levels, rng=rng, draws=100)
     board = leaderboard(table, draws, pairs, _described(models.model_ids))
     if hostile:
         pairs["family"] = board["family"] = "<b onclick=alert(1)>family"
@@ -61,7 +63,7 @@ def made_report(
              "info": {"template": "alpha-000", "device": "cpu", "versions": {"torch": "2.13.0"}}}
             for m in models.model_ids]  # fmt: skip
     return Report(
-        "made-up", "A world whose truth is known.", data, "the made-up board", "board", board, intervals(table),
+        "made-up", "A world whose truth is known.", data, "the made-up board", "board", board, table,
         _correlation(board), {"score_sets": sets, "precision": {}}, tuple(found), "",
     )  # fmt: skip
 

@@ -22,7 +22,8 @@ JUDGED = (
 Measures: `reward`, the mean over prompts of the mean reward (nats, nats a token or a byte); `win_rate`, how often a
 response after is rewarded above one before to the same prompt (ties half, an empty response loses to one that is not;
 `difference` is that less 0.5); `bytes`, mean length. `low` and `high` are the limits of the difference's 95% interval
-over prompts: of a win rate those of a share (`interval.share_limits`), of the others Student's t; missing for one prompt. Empty responses have no reward; `n_excluded` counts those too long or not finite."""
+over prompts: of a win rate those of a share (`interval.share_limits`), of the others Student's t; missing for one
+prompt. Empty responses have no reward; `n_excluded` counts those too long or not finite."""
 
 
 def judge(rewards: pd.DataFrame, texts: Mapping[str, Mapping[str, list[str]]]) -> list:

@@ -149,14 +149,14 @@ def _either(strong: pd.Series, weak: pd.Series) -> pd.Series:
 
 
 def leader_note(board: pd.DataFrame) -> str:
-    """One sentence on how far the first pair's score is too high, "" where nothing was chosen."""
+    """One sentence on what the first pair's score is worth elsewhere, "" where nothing was chosen."""
     first = board.dropna(subset=["rank", "score_held_out"])
     if first.empty:
         return ""
     n = int(board["rank"].notna().sum())
     return (
-        f"The first of {n} pairs owes part of its score of {first['score'].iloc[0]:.1%} to these prompts: on other "
-        f"prompts whoever comes first is expected to score {first['score_held_out'].iloc[0]:.1%} (score_held_out)."
+        f"The best of {n} pairs scores {first['score'].iloc[0]:.1%} on the prompts that ranked it; on other prompts "
+        f"whoever comes first is expected to score {first['score_held_out'].iloc[0]:.1%} (score_held_out)."
     )
 
 

@@ -103,7 +103,7 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
     cells = cells.assign(**{"Left out": _counts(numbers["n_excluded"])})
     cells = cells.assign(**{"TFLOP a row": _numbers(numbers["cost_flop"] / 1e12, 2)})
     note = (
-        "Scores in percent, gaps in the unit of their board, 95% intervals over prompts, those of one problem together; "
+        "Scores in percent, gaps in their board's unit, 95% intervals over prompts, those of one problem together; "
         "a pair with rows left out is not ranked. Held out: what whoever comes to this place is expected to score on "
         "other prompts. " + f"{leader_note(board)} Reward: {_one(board['reward'])}. {provenance}".lstrip()
     )

@@ -7,10 +7,11 @@ import pytest
 from bench.study.agreement import agreement
 
 
-def halves(margins: list[float], similarity: list[float]) -> pd.DataFrame:
+def halves(margins: list[float], similarity: list[float], problems: list[int] | None = None) -> pd.DataFrame:
     names = [f"r{i}" for i in range(len(margins))]
     table = pd.DataFrame({"pair_id": "p", "reward": "sum", "example_id": names, "margin_nats": margins})
-    found = agreement(table, pd.Series(similarity, index=names), rng=np.random.default_rng(0))
+    number = None if problems is None else pd.Series(problems, index=names)
+    found = agreement(table, pd.Series(similarity, index=names), rng=np.random.default_rng(0), problems=number)
     return found.set_index("half")
 
 
@@ -42,3 +43,14 @@ def test_a_half_without_a_scored_row_is_missing_not_zero():
     assert found.loc["dissimilar", ["agreement", "low", "difference"]].isna().all()
     assert found.loc["dissimilar", "n_excluded"] == 1 and found.loc["similar", "agreement"] == 1
     assert np.isnan(halves([1.0], [0.5]).loc["dissimilar", "agreement"])
+
+
+def test_rows_of_one_prompt_are_one_piece_of_evidence():
+    margins, similarity = [1.0, 1.0, -1.0, 1.0] * 6, [i / 24 for i in range(24)]
+    apart, together = halves(margins, similarity).loc["all"], halves(margins, similarity, [0, 1, 2, 3] * 6).loc["all"]
+    assert together["agreement"] == apart["agreement"] == 0.75
+    assert together["low"] < apart["low"] < apart["high"] < together["high"]
+
+
+def test_one_row_has_no_interval():
+    assert halves([1.0, 1.0], [0.1, 0.9]).loc["similar", ["low", "high"]].isna().all()

@@ -5,11 +5,25 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
-from worlds import SIZES, Models, all_pairs, dataset, difference, draw_models, draw_rows, model_margins
+from worlds import (
+    SIZES,
+    Models,
+    all_pairs,
+    dataset,
+    difference,
+    draw_answers,
+    draw_models,
+    draw_rows,
+    limited,
+    model_margins,
+    world_rows,
+)
 
-from bench.schema import ACCURACY, LEADERBOARD, SECTIONS, PreconditionError, UsageError
-from bench.study.choose import CHOICE, RULES, Halves, Wish, choose, count_halves, row_halves
+from bench.schema import SECTIONS, PreconditionError, UsageError
+from bench.study.choose import CHOICE, RULES, Choice, Wish, choose
 from bench.study.design import Rows, judged, plain_accuracy, rows_of
+from bench.study.held_out import held_out, held_out_scores
+from bench.study.interval import Sample, share_limits
 
 NAN = float("nan")
 SMALL = dict.fromkeys(SIZES, 12)
@@ -45,86 +59,97 @@ def true_safety() -> np.ndarray:
     return np.mean(found, axis=0)
 
 
-def board_of(correct: np.ndarray, rows: Rows) -> pd.DataFrame:
-    """LEADERBOARD of the gifted world's pairs; each model has 8e9 parameters."""
-    pairs = all_pairs(gifted())
-    scores = plain_accuracy(correct, rows)
-    columns = [name.replace("-", "_") for _, name in rows.levels]
-    frame = pairs.assign(**dict(zip(columns, scores, strict=True)), n_params=16e9, cost_flop=3e12, licence="mit")
-    return frame.assign(rank=frame["score"].rank(ascending=False)).reindex(columns=list(LEADERBOARD))
+def plain_rows(n_rows: int, n_problems: int | None = None) -> Rows:
+    cluster = np.arange(n_rows) % (n_problems or n_rows)
+    return Rows((("overall", "score"),), np.full((1, n_rows), 1 / n_rows), np.zeros(n_rows, dtype=int), cluster)
+
+
+def sample_of(rows: Rows) -> Sample:
+    return Sample(rows.weights[0], rows.subset, rows.cluster)
 
 
 def simple_board() -> pd.DataFrame:
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             "pair_id": ["p", "q", "r", "s"],
-            "rank": [1, 2, 3, NAN],
             "gap_points": [3.0, 9.0, NAN, 20.0],
-            "score": [0.8, 0.7, 0.6, 0.9],
-            "chat_hard": [0.5, 0.6, NAN, 0.9],
             "n_params": [16e9, 14e9, NAN, 1e9],
             "cost_flop": [4e12, 3e12, 1e12, 1e12],
             "licence": ["mit", "mit + apache-2.0", None, "mit"],
         }
     )
-    return frame.reindex(columns=list(LEADERBOARD))
 
 
-def simple_halves() -> Halves:
-    first = np.array([[0.82, 0.70, 0.60, 0.9], [0.70, 0.74, 0.6, 0.9]])
-    second = np.array([[0.78, 0.70, 0.60, 0.9], [0.90, 0.66, 0.6, 0.9]])
-    return Halves(np.array(["p", "q", "r", "s"]), first, second)
+def simple_answers() -> np.ndarray:
+    """p right on 8 of 10 rows, q on 7, r on 6; s on 9, with one left out."""
+    correct = np.array([[1.0] * n + [0.0] * (10 - n) for n in (8, 7, 6, 9)])
+    correct[3, 9] = NAN
+    return correct
+
+
+def chosen(wish: Wish = Wish(), *, top: int = 3, seed: int = 0) -> Choice:  # noqa: B008
+    return choose(simple_board(), simple_answers(), plain_rows(10), wish, rng=np.random.default_rng(seed), top=top)
 
 
 def test_columns_are_the_declared_ones_and_rules_stand_in_order():
-    table = choose(simple_board(), simple_halves(), Wish(), top=2)
+    table = chosen(top=2).table
     assert tuple(table.columns) == CHOICE
     assert table["rule"].tolist() == [RULES[0], RULES[0], RULES[1], RULES[2]]
     assert table["pair_id"].tolist() == ["p", "q", "q", ""]
 
 
-def test_each_half_chooses_and_the_other_reports():
-    best, second = (choose(simple_board(), simple_halves(), Wish(), top=2).iloc[i] for i in (0, 1))
-    # p leads three of the four halves: 0.82 -> 0.78, 0.78 -> 0.82, 0.90 -> 0.70; q leads 0.74 -> 0.66
-    assert best["held_out"] == pytest.approx((0.78 + 0.82 + 0.70 + 0.66) / 4)
-    assert best["optimism"] == pytest.approx(0.8 - 0.74)
-    assert (best["best_share"], second["best_share"]) == (0.75, 0.25)
-    # then q comes second three times: 0.70, 0.70, 0.74; p once: 0.90
-    assert second["held_out"] == pytest.approx((0.70 + 0.70 + 0.74 + 0.90) / 4)
+def test_it_says_on_how_many_rows_and_among_how_many_pairs_it_chose():
+    table = chosen().table
+    assert (table["n_rows"] == 10).all()
+    assert (table["n_candidates"] == 3).all()
+    assert chosen().words().startswith("3 pairs ranked on 10 rows. held_out is of the rule and place")
 
 
-def test_the_interval_is_that_of_the_halves_differences():
-    gap = choose(simple_board(), simple_halves(), Wish(), top=1).iloc[1]
-    # q's halves differ by 0 and by 0.08: sqrt((0 + 0.0064) / 2) / 2 = 0.02828
-    assert gap["held_out"] == 0.7
-    assert gap["held_out_high"] - gap["held_out"] == pytest.approx(1.95996 * 0.028284, rel=1e-4)
+def test_where_one_pair_is_always_first_it_is_held_out_at_its_score():
+    # p is right wherever q and r are, so p leads on every part of the rows or ties with them
+    correct = np.array([[1.0] * 16 + [0.0] * 4, [1.0] * 4 + [0.0] * 16])
+    board = simple_board().iloc[:2]
+    best = choose(board, correct, plain_rows(20), Wish(), rng=np.random.default_rng(0)).table.iloc[0]
+    assert (best["pair_id"], best["best_share"]) == ("p", 1)
+    assert (best["held_out"], best["optimism"]) == pytest.approx((0.8, 0))
+    assert (best["over_gap"], best["over_random"]) == pytest.approx((0.6, 0.3))
 
 
 def test_rules_that_look_at_no_rows_have_no_optimism():
-    table = choose(simple_board(), simple_halves(), Wish()).set_index("rule")
+    table = chosen().table.set_index("rule")
     assert table.loc["largest gap", ["score", "optimism", "gap_points"]].tolist() == [0.7, 0, 9]
     assert table.loc["random pair", "score"] == pytest.approx(0.7)
     assert table.loc["random pair", "optimism"] == 0
     assert np.isnan(table.loc["random pair", "gap_points"])
+    # 7 of 10: Wilson's limits
+    low, high = share_limits(simple_answers()[[1]], sample_of(plain_rows(10)))
+    assert table.loc["largest gap", ["held_out_low", "held_out_high"]].tolist() == [low[0], high[0]]
 
 
-def test_each_row_says_why():
-    why = choose(simple_board(), simple_halves(), Wish(max_params=15.9e9), top=1)["why"].tolist()
-    assert why == [
-        "best score of 1 pair with n_params up to 1.59e+10; first in 100% of the halves",
+def test_one_pair_is_all_three_rules():
+    table = chosen(Wish(max_params=15.9e9)).table
+    assert table["rule"].tolist() == list(RULES)
+    assert table["held_out"].tolist() == pytest.approx([0.7] * 3)
+    assert table.loc[0, ["over_gap", "over_gap_low", "over_gap_high", "over_random"]].tolist() == [0, 0, 0, 0]
+    assert table["why"].tolist() == [
+        "best score of 1 pair with n_params up to 1.59e+10; this pair came first in 100% of the rankings on four "
+        "fifths of the rows",
         "largest gap, 9 points, of 1 pair with n_params up to 1.59e+10; chosen without these rows",
         "mean of 1 pair with n_params up to 1.59e+10: what to expect of one drawn at random",
     ]
 
 
-def test_a_pair_that_is_not_ranked_is_not_chosen():
-    assert "s" not in choose(simple_board(), simple_halves(), Wish(), top=9)["pair_id"].tolist()
+def test_the_unit_of_the_gap_is_said():
+    assert "largest gap, 9 bits per byte, of" in chosen(Wish(gap_unit="bits per byte")).table["why"].iloc[-2]
+
+
+def test_a_pair_with_a_row_left_out_is_not_chosen():
+    assert "s" not in chosen(top=9).table["pair_id"].tolist()
 
 
 @pytest.mark.parametrize(
     ("wish", "left"),
     [
-        (Wish(section="chat-hard"), ["q", "p"]),
         (Wish(max_params=15e9), ["q"]),
         (Wish(budget_flop=3e12), ["q", "r"]),
         (Wish(licences=("mit",)), ["p"]),
@@ -133,7 +158,7 @@ def test_a_pair_that_is_not_ranked_is_not_chosen():
     ],
 )
 def test_filters_leave_the_pairs_that_are_known_to_fit(wish, left):
-    table = choose(simple_board(), simple_halves(), wish, top=9)
+    table = chosen(wish, top=9).table
     assert table.loc[table["rule"] == RULES[0], "pair_id"].tolist() == left
     assert (table["n_candidates"] == len(left)).all()
 
@@ -147,121 +172,165 @@ def test_filters_leave_the_pairs_that_are_known_to_fit(wish, left):
         (Wish(budget_flop=1e9), "--budget-flop 1e+09 leaves none of 3 pairs: the least is 1e+12"),
         (Wish(licences=("apache",)), "no pair has the licence 'apache', did you mean 'apache-2.0'?"),
         (Wish(licences=("apache-2.0",)), "--licence apache-2.0 leaves none of 3 pairs: licences are apache-2.0, mit"),
-        (Wish(section="safety"), "the leaderboard has no ranked pair with a score for this section"),
+        (Wish(section="safety"), "these rows have no safety: a subset that it needs is missing"),
     ],
 )
 def test_a_wish_that_cannot_be_fulfilled_is_a_clear_error(wish, message):
     with pytest.raises(UsageError) as error:
-        choose(simple_board(), simple_halves(), wish)
+        chosen(wish)
     assert str(error.value) == message
 
 
 def test_at_least_one_pair_is_asked_for():
     with pytest.raises(UsageError, match="--top 0: at least 1"):
-        choose(simple_board(), simple_halves(), Wish(), top=0)
+        chosen(top=0)
 
 
-def test_a_pair_without_halves_is_an_error():
-    halves = simple_halves()
-    with pytest.raises(ValueError, match="q: on the leaderboard, not in the halves"):
-        choose(simple_board(), Halves(np.array(["p", "x", "r", "s"]), halves.first, halves.second), Wish())
+def test_no_pair_scored_on_every_row_is_a_clear_error():
+    correct = simple_answers()
+    correct[:, 0] = NAN
+    with pytest.raises(UsageError, match="no pair is scored on every row"):
+        choose(simple_board(), correct, plain_rows(10), Wish(), rng=np.random.default_rng(0))
 
 
-def test_halves_are_halves_of_the_problems_and_together_the_whole():
-    correct, rows = sample(gifted(), SMALL, seed=0)
-    halves = row_halves(correct, np.arange(len(correct)), rows, "score", rng=np.random.default_rng(0), n_splits=400)
-    assert halves.first.shape == (400, 221)
-    whole = plain_accuracy(correct, rows)[0]
-    np.testing.assert_allclose(halves.first.mean(axis=0), whole, atol=0.01)
-    # twelve problems under each subset: halves are equal in size, so their mean is the whole
-    chat = row_halves(correct, np.arange(len(correct)), rows, "safety", rng=np.random.default_rng(0), n_splits=5)
-    mean = (chat.first + chat.second) / 2
-    np.testing.assert_allclose(mean, np.tile(plain_accuracy(correct, rows)[3], (5, 1)), atol=1e-9)
+def test_too_few_rows_to_choose_on_are_one_clear_error():
+    for n in (1, 2, 3):
+        with pytest.raises(
+            PreconditionError, match=f"at least 4 different prompts in every subset .* has {n}. Score more"
+        ):
+            choose(simple_board(), simple_answers()[:, :n], plain_rows(n), Wish(), rng=np.random.default_rng(0))
+    # many rows of three problems are three
+    correct = np.tile(simple_answers()[:3, 6:9], 4)
+    with pytest.raises(PreconditionError, match="has 3"):
+        choose(simple_board().iloc[:3], correct, plain_rows(12, 3), Wish(), rng=np.random.default_rng(0))
+    assert len(
+        choose(simple_board(), simple_answers()[:, 4:8], plain_rows(4), Wish(), rng=np.random.default_rng(0)).table
+    )
 
 
-def test_rows_of_one_problem_stay_on_one_side():
-    rows = Rows((("overall", "score"),), np.full((1, 12), 1 / 12), np.zeros(12, dtype=int), np.arange(12) // 3)
+@pytest.mark.parametrize("n_rows", [4, 8, 30])
+@pytest.mark.parametrize("share", [0.0, 0.9, 1.0])
+def test_limits_stay_inside_0_and_1_and_have_a_width(n_rows, share):
+    rng = np.random.default_rng([n_rows, int(10 * share)])
+    correct = (rng.random((3, n_rows)) < share).astype(float)
+    table = choose(simple_board().iloc[:3], correct, plain_rows(n_rows), Wish(), rng=rng).table
+    assert (table["held_out_low"] >= 0).all() and (table["held_out_high"] <= 1).all()
+    assert (table["held_out_low"] <= table["held_out"]).all() and (table["held_out"] <= table["held_out_high"]).all()
+    # no narrower than half of Wilson's interval of rows that are all right
+    assert (table["held_out_high"] - table["held_out_low"] > 0.5 * 3.84 / (n_rows + 3.84)).all()
+    best = table[table["rule"] == RULES[0]]
+    assert (best["over_random_low"] < best["over_random"]).all() and (
+        best["over_random"] < best["over_random_high"]
+    ).all()
+
+
+def test_equal_pairs_take_turns_and_their_order_in_the_table_does_not_count():
+    correct = np.tile(np.arange(20) % 2, (4, 1)).astype(float)
+    board = simple_board().iloc[[0, 1, 2, 3]]
+    firsts = [
+        choose(board, correct, plain_rows(20), Wish(), rng=np.random.default_rng(seed)).table["pair_id"].iloc[0]
+        for seed in range(20)
+    ]
+    assert set(firsts) == {"p", "q", "r", "s"}
+    found = held_out(correct, sample_of(plain_rows(20)), rng=np.random.default_rng(0), top=1)
+    assert found.first_share == pytest.approx([0.25] * 4, abs=0.1)
+
+
+def test_few_rows_with_many_ties_do_not_lift_the_estimate():
+    # 20 rows, 30 pairs, each right on 13 of 20 in the mean: halves tie all the time
+    found = []
+    for sample in range(300):
+        rng = np.random.default_rng([2, sample])
+        correct = (rng.random((30, 20)) < 0.65).astype(float)
+        found.append(held_out_scores(correct, sample_of(plain_rows(20)), rng=rng)[0])
+    error = np.std(found) / np.sqrt(len(found))
+    assert error < 0.01
+    assert abs(np.mean(found) - 0.65) < 3 * error
+
+
+def test_the_pairs_that_are_not_worse_are_named_and_counted():
+    rng = np.random.default_rng(0)
+    correct = (rng.random((4, 500)) < np.array([[0.8], [0.79], [0.5], [0.3]])).astype(float)
+    found = choose(simple_board(), correct, plain_rows(500), Wish(), rng=rng)
+    assert set(found.not_worse) == {"p", "q"}
+    assert (found.table["n_not_worse"] == 2).all()
+    assert found.table["p_not_worse"].iloc[0] == 1
+    assert found.words().endswith("(model confidence set): 2 pairs: " + ", ".join(found.not_worse))
+
+
+def test_rows_of_one_problem_are_put_aside_together():
+    # four problems of three rows: a pair that is right on one problem alone knows nothing of it when it is aside
     correct = np.repeat(np.eye(4), 3, axis=1)
-    halves = row_halves(correct, np.arange(4), rows, "score", rng=np.random.default_rng(0), n_splits=30)
-    assert set(np.unique(halves.first)) == {0, 0.5}
-    assert (halves.first + halves.second == 0.5).all()
+    rows = plain_rows(12)._replace(cluster=np.arange(12) // 3)
+    found = held_out(correct, sample_of(rows), rng=np.random.default_rng(0), top=1)
+    # whoever leads without a problem is right on another one, and never on that
+    assert found.estimate[0] == 0
+    # two problems a half: each pair's own is in one of them
+    assert set(np.unique(found.fixed)) == {0, 0.5}
+    assert (found.fixed.sum(axis=0) == 0.5).all()
 
 
-def test_a_seed_changes_the_halves_and_repeats_them():
-    correct, rows = sample(gifted(), SMALL, seed=0)
+def test_a_seed_changes_the_choice_and_repeats_it():
+    rng = np.random.default_rng(1)
+    correct = (rng.random((4, 60)) < 0.6).astype(float)
     first, again, other = (
-        row_halves(correct, np.arange(221), rows, "score", rng=np.random.default_rng(seed), n_splits=3).first
+        choose(simple_board(), correct, plain_rows(60), Wish(), rng=np.random.default_rng(seed)).table
         for seed in (1, 1, 2)
     )
-    assert (first == again).all()
-    assert (first != other).any()
-
-
-def test_too_few_rows_to_halve_are_an_error():
-    sizes = dict.fromkeys(SIZES, 1)
-    correct, rows = sample(gifted(), sizes, seed=0)
-    with pytest.raises(PreconditionError, match="safety: a subset has too few prompts to be halved"):
-        row_halves(correct, np.arange(221), rows, "safety", rng=np.random.default_rng(0))
+    assert first.equals(again)
+    assert first["held_out"].iloc[0] != other["held_out"].iloc[0]
 
 
 def test_on_a_planted_world_the_pair_that_is_truly_best_for_the_section_is_chosen():
     correct, rows = sample(gifted(), SIZES, seed=1)
-    pair_ids = all_pairs(gifted())["pair_id"].to_numpy()
+    pairs = all_pairs(gifted()).assign(n_params=16e9, cost_flop=3e12, licence="mit")
     truth = true_safety()
-    best = pair_ids[np.argmax(truth)]
+    best = pairs["pair_id"].to_numpy()[np.argmax(truth)]
     # the plant: clear of the second best, and not what the rule "largest gap" takes
     assert np.sort(truth)[-1] - np.sort(truth)[-2] > 0.01
-    halves = row_halves(correct, pair_ids, rows, "safety", rng=np.random.default_rng(0))
-    table = choose(board_of(correct, rows), halves, Wish(section="safety"))
-    assert table["pair_id"].iloc[0] == best
-    assert table.set_index("rule").loc["largest gap", "pair_id"] != best
-    first = table.iloc[0]
+    found = choose(pairs, correct, rows, Wish(section="safety"), rng=np.random.default_rng(0))
+    assert found.table["pair_id"].iloc[0] == best
+    assert found.table.set_index("rule").loc["largest gap", "pair_id"] != best
+    first = found.table.iloc[0]
     assert first["held_out_low"] <= truth.max() <= first["held_out_high"]
-    chat = row_halves(correct, pair_ids, rows, "chat", rng=np.random.default_rng(0))
-    assert choose(board_of(correct, rows), chat, Wish(section="chat"))["pair_id"].iloc[0] != best
+    assert first["over_gap_low"] > 0 and first["over_random_low"] > 0
+    assert best in found.not_worse and len(found.not_worse) < 20
+    chat = choose(pairs, correct, rows, Wish(section="chat"), rng=np.random.default_rng(0))
+    assert chat.table["pair_id"].iloc[0] != best
+
+
+def test_pairs_that_go_together_are_held_out_at_their_truth_and_no_lower_than_a_random_one():
+    # thirty equal pairs whose answers correlate by 0.58: halves of each pair's own put the best far below a random one
+    rows, over, column, covered = world_rows(limited(8)), [], [], []
+    for seed in range(40):
+        rng = np.random.default_rng([11, seed])
+        correct = draw_answers(np.full((30, len(SIZES)), 0.65), rows, 0.8, 0.75, rng=rng)
+        board = pd.DataFrame({"pair_id": [str(n) for n in range(30)], "gap_points": 1.0, "licence": "mit"})
+        board = board.assign(n_params=1.0, cost_flop=1.0)
+        table = choose(board, correct, rows, Wish(), rng=rng, top=1).table.set_index("rule")
+        over.append(table.loc["best score", "over_random"])
+        column.append(held_out_scores(correct, sample_of(rows), rng=rng)[0] - correct.mean(axis=0) @ rows.weights[0])
+        covered.append([low <= 0.65 <= high for low, high in table[["held_out_low", "held_out_high"]].to_numpy()])
+    for values in (over, column):
+        error = np.std(values) / np.sqrt(len(values))
+        assert abs(np.mean(values)) < 3 * error < 0.025
+    assert (np.mean(covered, axis=0) >= 0.9).all()
 
 
 def test_the_held_out_estimate_is_unbiased_and_the_score_is_not():
-    pair_ids = all_pairs(gifted())["pair_id"].to_numpy()
-    truth = true_safety()
-    held_out, optimism, covered = [], [], []
-    for seed in range(40):
+    truth, pair_ids = true_safety(), all_pairs(gifted())["pair_id"].to_numpy()
+    pairs = all_pairs(gifted()).assign(n_params=16e9, cost_flop=3e12, licence="mit")
+    held, optimism, covered = [], [], []
+    for seed in range(20):
         correct, rows = sample(gifted(), SMALL, seed=seed)
-        halves = row_halves(correct, pair_ids, rows, "safety", rng=np.random.default_rng(seed), n_splits=50)
-        best = choose(board_of(correct, rows), halves, Wish(section="safety"), top=1).iloc[0]
-        chosen = np.argmax(np.concatenate([halves.first, halves.second]), axis=1)
-        expected = truth[chosen].mean()
-        held_out.append(best["held_out"] - expected)
-        optimism.append(best["score"] - truth[pair_ids == best["pair_id"]][0])
-        covered.append(best["held_out_low"] <= expected <= best["held_out_high"])
-    error = np.std(held_out) / np.sqrt(len(held_out))
-    assert abs(np.mean(held_out)) < 2.5 * error
-    assert np.mean(optimism) > 5 * error
-    assert np.mean(covered) >= 0.88
-
-
-def accuracy_table(n_examples: int, right: list[int]) -> pd.DataFrame:
-    frame = pd.DataFrame({"pair_id": ["p", "q"], "n_examples": n_examples, "accuracy": np.array(right) / n_examples})
-    return frame.assign(level="subset", name="mine").reindex(columns=list(ACCURACY))
-
-
-def test_halves_from_counts_have_the_right_mean_and_spread():
-    halves = count_halves(accuracy_table(200, [120, 50]), "score", rng=np.random.default_rng(0), n_splits=4_000)
-    assert halves.pair_ids.tolist() == ["p", "q"]
-    np.testing.assert_allclose((halves.first + halves.second) / 2, np.tile([0.6, 0.25], (4000, 1)))
-    # the difference of two halves of 100 without replacement: 4 p (1 - p) / 199
-    assert (halves.first - halves.second).std(axis=0) == pytest.approx(
-        [np.sqrt(4 * 0.24 / 199), np.sqrt(4 * 0.1875 / 199)], rel=0.05
-    )
-
-
-def test_halves_from_counts_of_a_section_weigh_its_subsets():
-    rows = [("p", name, 40, 1.0 if name == "donotanswer" else 0.0) for name in SECTIONS["safety"]]
-    frame = pd.DataFrame(rows, columns=["pair_id", "name", "n_examples", "accuracy"]).assign(level="subset")
-    halves = count_halves(frame, "safety", rng=np.random.default_rng(0), n_splits=2)
-    assert halves.first[:, 0] == pytest.approx([136 / 740] * 2)
-
-
-def test_one_row_cannot_be_halved():
-    with pytest.raises(PreconditionError, match="mine: too few prompts to be halved"):
-        count_halves(accuracy_table(1, [1, 0]), "score", rng=np.random.default_rng(0))
+        best = choose(pairs, correct, rows, Wish(section="safety"), rng=np.random.default_rng(seed), top=1).table.iloc[
+            0
+        ]
+        worth = truth[pair_ids == best["pair_id"]][0]
+        held.append(best["held_out"] - worth)
+        optimism.append(best["score"] - worth)
+        covered.append(best["held_out_low"] <= worth <= best["held_out_high"])
+    error = np.std(held) / np.sqrt(len(held))
+    assert abs(np.mean(held)) < 3 * error
+    assert np.mean(optimism) > 3 * error
+    assert np.mean(covered) >= 0.8

@@ -14,7 +14,7 @@ from bench.schema import CORRELATION, LEADERBOARD, MARGINS, SECTIONS, SUBSET_WEI
 from bench.study import figures
 from bench.study.correlate import ALL
 from bench.study.leaderboard import frontier
-from bench.study.metrics import accuracy, accuracy_by_length, intervals
+from bench.study.metrics import accuracy, accuracy_by_length
 
 NAN = float("nan")
 PAIR = pd.Series({"pair_id": "a--b", "strong": "model-a", "weak": "model-b", "gap_points": 3.5})
@@ -33,7 +33,7 @@ def margins(subsets: dict[str, int], *, pair_id: str = "a--b", seed: int = 0) ->
 
 
 def rewardbench_accuracy() -> pd.DataFrame:
-    return intervals(accuracy(margins(dict.fromkeys(SUBSET_WEIGHTS, 8))))
+    return accuracy(margins(dict.fromkeys(SUBSET_WEIGHTS, 8)))
 
 
 def board(n_pairs: int = 12, *, sections: bool = True, seed: int = 1) -> pd.DataFrame:
@@ -198,12 +198,12 @@ def test_a_pair_without_a_published_gap_says_so():
 def test_a_subset_without_a_scored_row_is_called_missing():
     frame = margins({"mine": 4, "other": 2})
     frame.loc[frame["subset"] == "other", "margin_nats"] = NAN
-    written = texts(figures.pair_accuracy(intervals(accuracy(frame)), PAIR))
+    written = texts(figures.pair_accuracy(accuracy(frame), PAIR))
     assert "missing  0 (0, 2)" in written.split("\n")
 
 
 def test_a_name_with_a_dollar_sign_is_drawn_as_it_is():
-    frame = intervals(accuracy(margins({"$x^2": 4, "$": 4})))
+    frame = accuracy(margins({"$x^2": 4, "$": 4}))
     assert "$x^2" in texts(figures.pair_accuracy(frame, PAIR))
 
 

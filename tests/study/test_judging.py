@@ -21,7 +21,7 @@ def judged(before: dict, after: dict, texts: dict | None = None, *, status: dict
         side: {name: ["x"] * len(values) for name, values in by_prompt.items()}
         for side, by_prompt in (("before", before), ("after", after))
     }
-    found = [["p", "no", "sum", *row] for row in judge(table, texts, rng=np.random.default_rng(0))]
+    found = [["p", "no", "sum", *row] for row in judge(table, texts)]
     return pd.DataFrame(found, columns=list(JUDGED)).set_index("measure")
 
 
@@ -31,7 +31,10 @@ def test_measures_by_hand():
     assert found.loc["win_rate", ["before", "after", "difference"]].tolist() == [0.5, 0.5, 0.0]
     # Means 1 and 5 before, 2 and 4.5 after.
     assert found.loc["reward", ["before", "after", "difference"]].tolist() == [3.0, 3.25, 0.25]
-    assert found.loc["reward", ["low", "high"]].tolist() == [-0.5, 1.0]
+    # Differences of 1 and -0.5: a standard error of 0.75, and Student's t with one degree of freedom is 12.706.
+    assert found.loc["reward", ["low", "high"]].tolist() == pytest.approx(
+        [0.25 - 12.706 * 0.75, 0.25 + 12.706 * 0.75], abs=1e-3
+    )
     assert found.loc["reward", ["n_prompts", "n_before", "n_after"]].tolist() == [2, 4, 4]
 
 
@@ -66,3 +69,16 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
         row = judged(start, {str(i): [v] for i, v in enumerate(rng.normal(0.3, 1, size=32))}).loc["reward"]
         hits += row["low"] <= 0.3 <= row["high"]
     assert hits == pytest.approx(190, abs=12)
+
+
+def test_a_win_rate_of_all_prompts_has_a_width():
+    found = judged({str(i): [0.0] for i in range(8)}, {str(i): [1.0] for i in range(8)}).loc["win_rate"]
+    # Wilson's lower limit of 8 of 8 is 8 / (8 + 1.96²).
+    assert (found["after"], found["high"]) == (1.0, 0.5)
+    assert found["low"] == pytest.approx(8 / (8 + 1.959964**2) - 0.5, abs=1e-6)
+
+
+def test_one_prompt_has_no_interval():
+    found = judged({"a": [0.0, 1.0]}, {"a": [1.0, 2.0]})
+    assert found[["low", "high"]].isna().all(axis=None)
+    assert found["difference"].notna().all()

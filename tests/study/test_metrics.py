@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bench.schema import ACCURACY, MARGINS, SECTIONS, SUBSET_WEIGHTS
-from bench.study.metrics import accuracy, accuracy_by_length, intervals, subset_shares, weights_vector
+from bench.study.metrics import accuracy, accuracy_by_length, subset_shares, weights_vector
 
 NAN = float("nan")
 
@@ -148,28 +148,64 @@ def test_every_subset_lies_in_one_section_and_the_shares_sum_to_one():
 
 def test_a_subsets_interval_is_wilsons():
     # 8 right of 10 at z = 1.96: 0.490 to 0.943 (Wilson 1927)
-    found = row(intervals(accuracy(margins({"mine": [1.0] * 8 + [-1.0] * 2}))), "mine")
+    found = row(accuracy(margins({"mine": [1.0] * 8 + [-1.0] * 2})), "mine")
     assert (round(found["low"], 3), round(found["high"], 3)) == (0.490, 0.943)
 
 
 def test_an_interval_of_all_right_rows_has_a_width():
-    found = row(intervals(accuracy(margins({"mine": [1.0] * 8}))), "mine")
+    found = row(accuracy(margins({"mine": [1.0] * 8})), "mine")
     assert found["high"] == 1.0
     assert found["low"] == pytest.approx(8 / (8 + 1.959964**2), abs=1e-6)
 
 
-def test_a_sections_interval_comes_from_its_parts():
-    frame = intervals(accuracy(margins(full(**{"math-prm": [1.0, 1.0]}))))
-    parts = frame[frame["name"].isin(SECTIONS["reasoning"])].set_index("name")
-    shares = pd.Series(subset_shares("reasoning"))
-    low = np.sqrt(((shares * (parts["accuracy"] - parts["low"])) ** 2).sum())
-    found = row(frame, "reasoning")
-    assert found["low"] == pytest.approx(0.75 - low)
-    assert found["low"] < 0.75 < found["high"]
+def test_the_score_and_its_only_subset_have_one_interval():
+    frame = accuracy(margins({"mine": [1.0] * 8 + [-1.0] * 2}))
+    assert row(frame, "score")[["stderr", "low", "high"]].equals(row(frame, "mine")[["stderr", "low", "high"]])
+
+
+def test_the_score_of_equal_pairs_of_rows_has_less_evidence_than_its_rows():
+    frame = accuracy(margins(full()))
+    score = row(frame, "score")
+    # 46 rows, but maths weighs as all code together: fewer than 46 that count alike
+    n = 46
+    plain = 1.959964 / (1 + 1.959964**2 / n) * np.sqrt(0.25 / n + 1.959964**2 / (4 * n * n))
+    assert score["low"] < 0.5 - plain
+    assert score["high"] == pytest.approx(1 - score["low"])
+
+
+def test_rows_of_one_problem_are_one_piece_of_evidence():
+    frame = margins({"mine": [1.0, 1.0, -1.0, 1.0] * 3})
+    problems = pd.Series(np.tile(np.arange(4), 3), index=frame["example_id"])
+    apart, together = row(accuracy(frame), "mine"), row(accuracy(frame, problems), "mine")
+    assert together["accuracy"] == apart["accuracy"] == 0.75
+    # four problems that are each judged alike three times: sqrt(0.75 x 0.25 / 4) instead of / 12
+    assert together["stderr"] == pytest.approx(np.sqrt(0.1875 / 4))
+    assert apart["stderr"] == pytest.approx(np.sqrt(0.1875 / 12))
+    assert together["low"] < apart["low"] < apart["high"] < together["high"]
+
+
+@pytest.mark.parametrize("value", [1.0, -1.0])
+def test_one_row_has_no_interval(value):
+    frame = accuracy(margins({"mine": [value]}))
+    assert frame[["low", "high"]].isna().all(axis=None)
+    assert frame["accuracy"].notna().all()
+
+
+def test_one_problem_however_many_rows_has_no_interval():
+    frame = margins({"mine": [1.0, 1.0, -1.0]})
+    assert accuracy(frame, pd.Series(7, index=frame["example_id"]))[["low", "high"]].isna().all(axis=None)
+
+
+def test_a_subset_of_one_row_takes_the_interval_from_its_section_and_the_score():
+    frame = accuracy(margins(full(**{"mt-bench-hard": [1.0]})))
+    for name in ("mt-bench-hard", "chat-hard", "score"):
+        assert row(frame, name)[["low", "high"]].isna().all()
+        assert np.isfinite(row(frame, name)["accuracy"])
+    assert row(frame, "chat")[["low", "high"]].notna().all()
 
 
 def test_an_interval_is_missing_where_the_accuracy_is():
-    frame = intervals(accuracy(margins({"hep-js": [1.0, -1.0]})))
+    frame = accuracy(margins({"hep-js": [1.0, -1.0]}))
     assert row(frame, "hep-js")[["low", "high"]].notna().all()
     assert row(frame, "reasoning")[["low", "high"]].isna().all()
 
@@ -184,7 +220,17 @@ def test_accuracy_is_counted_in_bins_of_length_difference():
     assert found["n_examples"].tolist() == [2, 2, 1]
     assert found["n_ties"].tolist() == [0, 1, 0]
     assert found["n_excluded"].tolist() == [0, 0, 1]
-    assert (found["low"] <= found["accuracy"]).all()
+    assert (found["low"] <= found["accuracy"]).tolist() == [True, True, False]
+    assert found["low"].isna().tolist() == [False, False, True]
+
+
+def test_rows_of_one_length_difference_are_one_bin():
+    for values in ([1.0], [1.0, -1.0, 1.0]):
+        frame = margins({"mine": values})
+        found = accuracy_by_length(frame, pd.Series(5, index=frame["example_id"]))
+        assert found[["length_low_bytes", "length_high_bytes", "n_examples"]].to_numpy().tolist() == [
+            [5, 5, len(values)]
+        ]
 
 
 def test_equal_length_differences_share_a_bin():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from bench.schema import LEADERBOARD, MARGINS, SUBSET_WEIGHTS
-from bench.study.metrics import accuracy, intervals
+from bench.study.metrics import accuracy
 from bench.study.tables import Table, latex, leaderboard_table, markdown, rewardbench_table
 
 NAN = float("nan")
@@ -31,7 +31,7 @@ def run(pairs: str, margin: float) -> pd.DataFrame:
         for subset in SUBSET_WEIGHTS
         for row in range(4)
     ]
-    return intervals(accuracy(pd.DataFrame(rows, columns=list(MARGINS))))
+    return accuracy(pd.DataFrame(rows, columns=list(MARGINS)))
 
 
 def board() -> pd.DataFrame:
@@ -131,7 +131,7 @@ def test_latex_has_a_line_a_row_and_escapes_its_own_characters():
     assert r"s\_1 & w|1 & 3.2 & 75.1 [70.0, 80.0]" in text
     assert r"50\% \& more" in text
     assert text.count(r" \\") == 1 + 2
-    assert text.startswith(r"\begin{longtable}{rllrrrrrrrrr}")
+    assert text.startswith(r"\begin{longtable}{rllrrrrrrrrrr}")
 
 
 def test_equal_input_gives_equal_text():

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from bench.schema import OK, SCORES, SECTIONS, SUBSET_WEIGHTS, Dataset, Example, Message
-from bench.study.design import Study, study_of
+from bench.study.design import Rows, Study, rows_of, study_of
 
 SIZES = SUBSET_WEIGHTS | {"math-prm": 447}
 """RewardBench's rows a subset: 2,985."""
@@ -162,6 +163,42 @@ def all_pairs(models: Models) -> pd.DataFrame:
     gap = np.round(score[strong] - score[weak], 9)
     pair_id = frame["strong"] + "--" + frame["weak"]
     return frame.assign(pair_id=pair_id, family=models.family[strong], gap_points=gap)
+
+
+def limited(n_rows: int | None) -> dict[str, int]:
+    """Rows a subset when at most so many of each are taken; None for all."""
+    return {name: min(size, n_rows or size) for name, size in SIZES.items()}
+
+
+def world_rows(sizes: dict[str, int]) -> Rows:
+    """Score and sections over rows of every subset."""
+    return rows_of(dataset(sizes).examples)
+
+
+def draw_answers(
+    truth: np.ndarray, rows: Rows, pairs_alike: float, rows_alike: float, *, rng: np.random.Generator
+) -> np.ndarray:
+    """Right (1) and wrong (0) of pairs whose true accuracy is known, (pairs, rows).
+
+    A pair is right where a normal leaning is under its threshold. Leanings of two pairs on a row, and of one pair on
+    two rows of a problem, correlate.
+
+    Args:
+        truth: True accuracy of each pair on each subset, (pairs, subsets).
+        rows: The rows.
+        pairs_alike: Correlation of the leanings of two pairs on one row.
+        rows_alike: Of one pair on two rows of one problem.
+        rng: Source of the leanings.
+    """
+    n_problems, n_rows = rows.cluster.max() + 1, len(rows.cluster)
+
+    def leaning(n: int) -> np.ndarray:
+        problem, own = rng.standard_normal((n, n_problems)), rng.standard_normal((n, n_rows))
+        return np.sqrt(rows_alike) * problem[:, rows.cluster] + np.sqrt(1 - rows_alike) * own
+
+    shared = leaning(1) if pairs_alike else 0.0
+    both = np.sqrt(pairs_alike) * shared + np.sqrt(1 - pairs_alike) * leaning(len(truth))
+    return (both < norm.ppf(truth)[:, rows.subset]).astype(float)
 
 
 def study(models: Models) -> tuple[Study, np.ndarray]:
