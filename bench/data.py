@@ -26,18 +26,19 @@ ROLES = ("system", "user", "assistant")
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?")
 
 
-def load_data(data: str, *, limit_per_subset: int | None = None) -> Dataset:
+def load_data(data: str, *, limit_per_subset: int | None = None, offline: bool = False) -> Dataset:
     """Loads preferences: rows with prompt, chosen and rejected, and with subset and id where there are any.
 
     Args:
         data: "reward-bench", "sample", a path to .jsonl, .parquet or .csv, or a hub id "org/name[:split]".
         limit_per_subset: How many rows of each subset to take, in their order; None for all.
+        offline: Whether a hub data set may come from the cache alone; no socket is opened then.
 
     Raises:
         UsageError: An unknown name, or a bad row, with its file, line and field.
         PreconditionError: The data set is not on this machine and cannot be fetched.
     """
-    return _load(data, _preference, limit_per_subset)
+    return _load(data, _preference, limit_per_subset, offline=offline)
 
 
 def load_candidates(path: str) -> Dataset:
@@ -59,6 +60,19 @@ def load_candidates(path: str) -> Dataset:
 def load_prompts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
     """Loads prompts alone, of preferences or of rows that have nothing else; arguments and errors of `load_data`."""
     return _load(data, _prompt, limit_per_subset)
+
+
+def fetch_data(data: str) -> int:
+    """Brings a data set onto this machine, where it is not yet; its rows are not checked.
+
+    Returns:
+        How many rows it has.
+
+    Raises:
+        UsageError: An unknown name.
+        PreconditionError: The hub does not give it.
+    """
+    return sum(1 for _ in _source(data, offline=False)[1])
 
 
 def load_transcripts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
@@ -83,10 +97,10 @@ def _transcript(row: Row) -> Example:
     return example._replace(messages=tuple(Message(*turn) for turn in turns), responses=responses)
 
 
-def _load(data: str, parse: Callable[[Row], Example], limit: int | None) -> Dataset:
+def _load(data: str, parse: Callable[[Row], Example], limit: int | None, *, offline: bool = False) -> Dataset:
     if limit is not None and limit < 1:
         raise UsageError(f"limit per subset: must be 1 or more, is {limit}")
-    slug, rows = _source(data)
+    slug, rows = _source(data, offline=offline)
     examples = _examples(data, rows, parse)
     if limit is not None:
         slug = f"{slug}-{limit}-per-subset"
@@ -94,10 +108,10 @@ def _load(data: str, parse: Callable[[Row], Example], limit: int | None) -> Data
     return Dataset(data, slug, digest(examples), tuple(examples), limit=limit)
 
 
-def _source(data: str) -> tuple[str, Iterator[Row]]:
+def _source(data: str, *, offline: bool) -> tuple[str, Iterator[Row]]:
     """(slug, rows) of what a user calls a data set."""
     if data == REWARD_BENCH:
-        return REWARD_BENCH, _reward_bench_rows()
+        return REWARD_BENCH, _reward_bench_rows(offline=offline)
     if data == SAMPLE:
         return SAMPLE, file_rows(str(_sample_path()))
     if Path(data).suffix.lower() in READERS or Path(data).is_file():
@@ -105,7 +119,9 @@ def _source(data: str) -> tuple[str, Iterator[Row]]:
         # A user's file of that name is not the data set of that name.
         return f"{stem}-file" if stem in (REWARD_BENCH, SAMPLE) else safe_name(stem), file_rows(data)
     if hub_id := _HUB_ID.fullmatch(data):
-        return safe_name(data), hub_rows(hub_id[1], hub_id[2])
+        return safe_name(data), hub_rows(
+            hub_id[1], hub_id[2], advice=f"`drsow fetch {data}` fetches it", offline=offline
+        )
     close = difflib.get_close_matches(data.lower(), [REWARD_BENCH, SAMPLE], n=1)
     raise UsageError(
         f"unknown data set {data!r}"
@@ -114,10 +130,11 @@ def _source(data: str) -> tuple[str, Iterator[Row]]:
     )
 
 
-def _reward_bench_rows() -> Iterator[Row]:
+def _reward_bench_rows(*, offline: bool) -> Iterator[Row]:
     local = os.environ.get(REWARD_BENCH_VARIABLE)
     if not local:
-        return hub_rows("allenai/reward-bench", "filtered")
+        advice = f"`drsow fetch {REWARD_BENCH}` fetches it, or {REWARD_BENCH_VARIABLE}=FILE names a copy"
+        return hub_rows("allenai/reward-bench", "filtered", advice=advice, offline=offline)
     if not Path(local).is_file():
         raise PreconditionError(f"{REWARD_BENCH_VARIABLE}: no such file: {local}")
     return file_rows(local)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench import units
 from bench.entries import HubSource, ModelSpec
 from bench.registry import Registry
 from bench.schema import DTYPES, Dataset, DrsowError
@@ -110,15 +111,16 @@ def summary(table: pd.DataFrame, dataset: Dataset, *, gpu: str, n_pairs: int) ->
     """The plan in lines: passes, tokens, operations, hours, download, disk."""
     todo = table[table["status"] != SCORED]
     stored = STORED_BYTES * len(todo) * sum(len(example.responses) for example in dataset.examples)
+    hours = units.duration(3600 * todo["gpu_h"].sum())
     lines = [
-        f"{n_pairs} pairs, {len(table)} model passes, {len(todo)} of them to do "
+        f"{n_pairs} {'pair' if n_pairs == 1 else 'pairs'}, {len(table)} model passes, {len(todo)} of them to do "
         f"({', '.join(f'{n} {name}' for name, n in table['status'].value_counts().items())})",
-        f"{todo['tokens'].sum() / 1e6:,.1f} M tokens, {todo['flop'].sum():.2e} operations",
-        f"{todo['gpu_h'].sum():.2f} hours on one {gpu}, at {plan.GPU_SHARE:.0%} of its stated rate (assumed)",
-        f"download {todo['download_bytes'].sum() / 1e9:,.0f} GB, scores {stored / 1e6:,.0f} MB",
+        f"{units.amount(todo['tokens'].sum())} tokens, {units.si(todo['flop'].sum(), 'FLOP')}",
+        f"{hours} on one {gpu}, at {plan.GPU_SHARE:.0%} of its stated rate (assumed)",
+        f"download {units.si(todo['download_bytes'].sum(), 'B')}, scores {units.si(stored, 'B')}",
     ]
     if todo["cpu_s"].notna().any():
-        lines.insert(3, f"{todo['cpu_s'].sum() / 60:,.0f} minutes on this processor, as measured just now")
+        lines.insert(3, f"{units.duration(todo['cpu_s'].sum())} on this processor, as measured just now")
     if len(unknown := todo[todo["counted"] == "unknown"]):
         lines.append(f"without {', '.join(unknown['model_id'])}: the registry states no tokens a byte")
     return lines

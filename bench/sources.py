@@ -1,13 +1,16 @@
 """A file or a hub data set -> rows as they are, each knowing how an error names it."""
 
 import codecs
+import contextlib
 import csv
 import difflib
 import io
 import json
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
@@ -171,28 +174,34 @@ def _csv_cells(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
 READERS = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".csv": _csv_rows}
 
 
-def hub_rows(repository: str, split: str | None) -> Iterator[Row]:
+def hub_rows(repository: str, split: str | None, *, advice: str, offline: bool = False) -> Iterator[Row]:
     """The rows of a data set of the hub, from its cache when offline.
 
     Args:
         repository: "org/name".
         split: None for the only one.
+        advice: How to get it, for the error.
+        offline: Whether the cache alone is read, as HF_HUB_OFFLINE asks for every look-up.
 
     Raises:
         UsageError: No such split, or several to choose from.
         PreconditionError: It is not in the cache and the hub did not give it.
     """
+    missing = f"{repository}: not on this machine; with access to the hub, {advice}"
+    if offline and not _cached(repository):
+        raise PreconditionError(missing)
     import datasets  # Slow to import, and most data sets are files.
 
     try:
-        found = datasets.load_dataset(repository, split=split)
+        with _cache_alone(datasets) if offline else contextlib.nullcontext():
+            found = datasets.load_dataset(repository, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if reason.startswith("Unknown split"):
             raise UsageError(f"{repository}: {reason}") from error
-        call = f"load_dataset({repository!r}" + (f", split={split!r})" if split else ")")
-        command = f'HF_HUB_OFFLINE=0 python -c "from datasets import load_dataset; {call}"'
-        raise PreconditionError(f"{repository}: {reason}; with access to the hub, fetch it with: {command}") from error
+        if offline or datasets.config.HF_HUB_OFFLINE:
+            raise PreconditionError(missing) from error
+        raise PreconditionError(f"{repository}: {reason}; with access to the hub, {advice}") from error
     if isinstance(found, datasets.DatasetDict):
         if len(found) != 1:
             raise UsageError(f"{repository}: which split? {', '.join(f'{repository}:{name}' for name in found)}")
@@ -207,3 +216,27 @@ def _hub_table_rows(repository: str, found: "Dataset") -> Iterator[Row]:
     cells = (row for table in chosen.iter(batch_size=1000) for row in _cells(table, table.num_rows))
     for number in range(len(found)):
         yield Row(f"{repository}, row {number + 1}", number, next(cells, {}), names)
+
+
+def _cached(repository: str) -> bool:
+    """Whether the cache of the library `datasets` has anything of a repository's owner: told without importing it."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets").expanduser()
+    owner = repository.partition("/")[0]
+    return any(path.name.startswith(f"{owner}___") for path in cache.iterdir()) if cache.is_dir() else False
+
+
+@contextlib.contextmanager
+def _cache_alone(datasets: ModuleType) -> Iterator[None]:
+    """Keep the library `datasets` from the network, and from saying so.
+
+    It reads HF_HUB_OFFLINE once, when it is imported, so its own copy of that switch is set.
+    """
+    before, level = datasets.config.HF_HUB_OFFLINE, datasets.logging.get_verbosity()
+    datasets.config.HF_HUB_OFFLINE = True
+    datasets.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+        datasets.logging.set_verbosity(level)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from bench.faults import explained
 from bench.registry import Pair, Registry
-from bench.schema import DTYPES, Dataset, DrsowError, Example, Message, ScoreKey, UsageError
+from bench.schema import DTYPES, Dataset, Example, Message, ScoreKey, UsageError
 from bench.scoring import run
 from bench.scoring.identity import owner_digest
 from bench.store import ScoreSet, Store
@@ -195,8 +196,10 @@ def _score_jobs(
         following = after.pop(0) if after else None
         try:
             done[job.key] = run.score_missing(job, store, options, shares[side], following)
-        except DrsowError as error:
-            failures.append((f"{side[0]}: {error}", error.code))
+        except Exception as error:
+            # Whatever is wrong with one model, the others' pairs are not to pay for it.
+            known = explained(error)
+            failures.append((f"{side[0]}: {known}", known.code))
     return done, failures
 
 
@@ -211,10 +214,11 @@ def _all_ready(
             continue
         try:
             ready[side] = run.make_ready(work, options)
-        except DrsowError as error:
+        except Exception as error:
+            known = explained(error)
             failed.add(side)
-            errors.append(str(error))
-            code = error.code
+            errors.append(str(known) if known is error else f"{side[0]}: {known}")
+            code = known.code
     return ready, errors, code
 
 

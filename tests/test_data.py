@@ -444,9 +444,8 @@ def test_a_hub_data_set_is_read_offline_from_the_cache_or_named_with_the_command
         [sys.executable, "-c", OFFLINE, jsonl(GOOD)], env=kept | offline, capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout.splitlines()[-1]) == {
-        "absent": "4 allenai/reward-bench: Couldn't reach 'allenai/reward-bench' on the Hub (OfflineModeIsEnabled); "
-        'with access to the hub, fetch it with: HF_HUB_OFFLINE=0 python -c "from datasets import load_dataset; '
-        "load_dataset('allenai/reward-bench', split='filtered')\"",
+        "absent": "4 allenai/reward-bench: not on this machine; with access to the hub, "
+        "`drsow fetch reward-bench` fetches it, or DRSOW_REWARDBENCH=FILE names a copy",
         "org/name": "sums/7",
         "org/name:train": "sums/7",
         "org/name:test": "2 org/name: Unknown split \"test\". Should be one of ['train'].",

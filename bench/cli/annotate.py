@@ -5,12 +5,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 
-from bench.cli.app import app
+from bench.cli.app import LABEL, app
+from bench.cli.columns import VIEWS
 from bench.cli.customise import Router
 from bench.cli.options import (
+    FILTERS,
     RESULTS,
     Device,
     DeviceOption,
@@ -49,18 +50,27 @@ Best = Annotated[str | None, typer.Option("--best", help="A study: its best pair
 Told = Annotated[Variant, typer.Option("--customise", help="Tell both models by domain what a good answer is.")]
 Routed = Annotated[Router, typer.Option("--router", help="Who tells the domains.")]
 Rejects = Annotated[Rejected, typer.Option("--rejected", help="Which candidate is rejected.")]
-Margin = Annotated[float | None, typer.Option("--min-margin", help="Least margin, in the reward's unit.")]
-Ratio = Annotated[float | None, typer.Option("--max-length-ratio", min=0, help="Most bytes of chosen over rejected.")]
+Margin = Annotated[
+    float | None, typer.Option("--min-margin", help="Least margin, in the reward's unit.", rich_help_panel=FILTERS)
+]
+Ratio = Annotated[
+    float | None,
+    typer.Option("--max-length-ratio", min=0, help="Most bytes of chosen over rejected.", rich_help_panel=FILTERS),
+]
 Poorest = Annotated[
-    float | None, typer.Option("--drop-poorest", min=0, max=1, help="Share with the lowest rejected reward to drop.")
+    float | None,
+    typer.Option(
+        "--drop-poorest", min=0, max=1, help="Share with the lowest rejected reward to drop.", rich_help_panel=FILTERS
+    ),
 ]
 Widest = Annotated[
-    float | None, typer.Option("--drop-widest", min=0, max=1, help="Share with the largest margin to drop.")
+    float | None,
+    typer.Option("--drop-widest", min=0, max=1, help="Share with the largest margin to drop.", rich_help_panel=FILTERS),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Chooses exemplars and random rejected ones.")]
 
 
-@app.command()
+@app.command(rich_help_panel=LABEL)
 def annotate(
     candidates: Candidates,
     out: Out,
@@ -80,38 +90,40 @@ def annotate(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Label candidates with a pair's reward: write the best over the worst of each prompt, as TRL reads it."""
+    """Label candidates with a pair's reward, as TRL reads them."""
+    if (pair is None) == (best is None):
+        raise UsageError("name who annotates: --pair PAIR or --best STUDY")
+    name = pair or _best_pair(registry, best, results)
+    known, (subject,) = select(registry, [name], None, TemplateMode.shared)
+
     from bench.annotation import Annotation, annotate_candidates
     from bench.data import load_candidates
     from bench.prefer.annotate import Filters
     from bench.scoring.run import Options
     from bench.store import Store
 
-    if (pair is None) == (best is None):
-        raise UsageError("name who annotates: --pair PAIR or --best STUDY")
-    name = pair or _best_pair(registry, best, results)
-    known, (subject,) = select(registry, [name], None, TemplateMode.shared)
     filters = Filters(rejected.value, min_margin, max_length_ratio, drop_poorest, drop_widest)
     options = Options(dtype.value, device.value)
     wish = Annotation(filters, customise.value, router.value, seed, reward.value, options)
     counts = annotate_candidates(known, subject, load_candidates(candidates), Store(results), wish, out=out)
-    emit(counts.rename_axis("prompts").rename("n").reset_index(), Format.table)
+    emit(counts.rename_axis("prompts").rename("n").reset_index(), Format.table, VIEWS["annotate"])
 
 
 def _best_pair(registry: Path | None, study: str, results: Path) -> str:
     """The first pair of a study's leaderboard on RewardBench."""
+    _, (subject,) = select(registry, None, study, TemplateMode.shared)
+
     from bench.data import REWARD_BENCH
     from bench.store import Store, read_csv
     from bench.subject import result_folder
 
-    _, (subject,) = select(registry, None, study, TemplateMode.shared)
     store = Store(results)
     try:
-        rows = load(REWARD_BENCH, None)
+        rows = load(REWARD_BENCH, None, offline=True)
     except PreconditionError as error:
         print(f"warning: the leaderboard's rows are not compared with the data set's: {error}", file=sys.stderr)
         folder = store.result_dir(study, REWARD_BENCH)
     else:
         folder = result_folder(store, subject, rows)
-    board: pd.DataFrame = read_csv(folder / "leaderboard.csv")
+    board = read_csv(folder / "leaderboard.csv")
     return str(board["pair_id"].iloc[0])

@@ -1,12 +1,41 @@
-"""The typer application that the verbs hang themselves on."""
+"""The typer application that every verb joins, and the groups that its help shows them in."""
+
+from typing import Annotated
 
 import typer
 
+SCORE, CHOOSE, CUSTOMISE, LABEL, TUNE = "Score", "Choose", "Customise", "Label", "Tune"
+EXCHANGE, LOOK_UP = "Exchange", "Look up"
+"""The groups of verbs; README's table has the same."""
+
 app = typer.Typer(
     name="drsow",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Which pair of language models judges best: density-ratio rewards, each model scored once.",
+    rich_markup_mode="markdown",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import importlib.metadata
+
+        print(f"drsow {importlib.metadata.version('drsow')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def drsow(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", metavar="", help="Print the traceback of an unexpected error; so does DRSOW_DEBUG=1."),
+    ] = False,
+) -> None:
+    """Find the pair of language models that judges best, by density-ratio rewards; each model is scored once."""
+    if ctx.invoked_subcommand is None:
+        # With rich, typer prints the help itself and hands back nothing.
+        print(ctx.get_help(), end="")

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.app import app
+from bench.cli.app import SCORE, app
 from bench.cli.options import (
+    COMPUTING,
+    MACHINES,
     RESULTS,
     AsJson,
     Data,
@@ -31,7 +33,8 @@ from bench.cli.options import (
     TemplateMode,
     TemplateOption,
 )
-from bench.cli.select import load, one_example, printable, select, show_boards
+from bench.cli.select import Rows, gap_name, load, one_example, select, select_stored
+from bench.cli.terminal import coloured, printable
 from bench.schema import UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +72,27 @@ def shard_of(text: str, executor: Executor) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-@app.command()
+BatchTokensOption = Annotated[
+    int | None, typer.Option("--batch-tokens", min=1, help="Tokens a forward pass.", rich_help_panel=COMPUTING)
+]
+ShardOption = Annotated[
+    str, typer.Option("--shard", help="i/n: this process's share of the work of n.", rich_help_panel=MACHINES)
+]
+FrozenOption = Annotated[
+    Path | None, typer.Option("--frozen", help="A lock: other files are refused.", rich_help_panel=MACHINES)
+]
+ExecutorOption = Annotated[Executor, typer.Option("--executor", help="Who works.", rich_help_panel=MACHINES)]
+TasksOption = Annotated[int, typer.Option("--tasks", min=1, help="Tasks on Ray.", rich_help_panel=MACHINES)]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="Of a Ray cluster; none: one here.", rich_help_panel=MACHINES)
+]
+StallOption = Annotated[
+    float,
+    typer.Option("--stall", min=1, help="Seconds without a part, then begin again.", rich_help_panel=MACHINES),
+]
+
+
+@app.command(rich_help_panel=SCORE)
 def run(
     pair: Pairs = None,
     study: StudyName = None,
@@ -77,27 +100,30 @@ def run(
     limit: Limit = None,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
-    batch_tokens: Annotated[int | None, typer.Option("--batch-tokens", min=1, help="Tokens a forward pass.")] = None,
+    batch_tokens: BatchTokensOption = None,
     template: TemplateOption = TemplateMode.shared,
     reward: RewardOption = Reward.sum,
     results: Results = RESULTS,
     registry: RegistryDir = None,
-    shard: Annotated[str, typer.Option("--shard", help="i/n: this process's share of the work of n.")] = "1/1",
-    frozen: Annotated[Path | None, typer.Option("--frozen", help="A lock: other files are refused.")] = None,
-    executor: Annotated[Executor, typer.Option("--executor", help="Who works.")] = Executor.local,
-    tasks: Annotated[int, typer.Option("--tasks", min=1, help="Tasks on Ray.")] = 8,
-    address: Annotated[str | None, typer.Option("--address", help="Of a Ray cluster; none: one here.")] = None,
-    stall: Annotated[float, typer.Option("--stall", min=1, help="Seconds without a part, then begin again.")] = 1800,
+    shard: ShardOption = "1/1",
+    frozen: FrozenOption = None,
+    executor: ExecutorOption = Executor.local,
+    tasks: TasksOption = 8,
+    address: AddressOption = None,
+    stall: StallOption = 1800,
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score what is missing, then write and print the leaderboard and the figures."""
+    """Score what is not scored yet; write and print the leaderboard."""
+    place = shard_of(shard, executor)
+    known, subjects = select(registry, pair, study, template)
+
+    from bench.cli.boards import show_boards
     from bench.scoring.run import Options, Spread
     from bench.stages import run_subjects
     from bench.store import Store
 
-    spread = Spread(*shard_of(shard, executor), tasks if executor is Executor.ray else 0, address, stall)
-    known, subjects = select(registry, pair, study, template)
+    spread = Spread(*place, tasks if executor is Executor.ray else 0, address, stall)
     known = held_to(known, subjects, frozen)
     dataset = load(data, limit)
     options = Options(dtype.value, device.value, batch_tokens)
@@ -106,14 +132,14 @@ def run(
     )
     if not outcome.written and not outcome.errors:
         print("this shard is done; the last one to end writes the tables", file=sys.stderr)
-    show_boards(outcome.written, as_json=as_json)
+    show_boards(outcome.written, gap_name(known, subjects[0]), as_json=as_json)
     for line in outcome.errors:
         print(f"drsow: {printable(line)}", file=sys.stderr)
     if outcome.errors:
         sys.exit(PARTLY if outcome.written else outcome.code)
 
 
-@app.command()
+@app.command(rich_help_panel=SCORE)
 def leaderboard(
     pair: Pairs = None,
     study: StudyName = None,
@@ -128,16 +154,17 @@ def leaderboard(
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the leaderboard again from stored scores, without a model, and print it; it is printed unwritten too."""
+    """Print the leaderboard of stored scores, without a model."""
+    known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
+
+    from bench.cli.boards import show_boards
     from bench.stages import lookup_of, redo_subjects
     from bench.store import Store
 
-    known, subjects = select(registry, pair, study, template)
-    dataset = load(data, limit)
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
     wish = {"lookup": lookup, "reward": reward.value, "seed": seed}
     written = redo_subjects(known, subjects, dataset, Store(results), **wish)
-    show_boards(written, as_json=as_json)
+    show_boards(written, gap_name(known, subjects[0]), as_json=as_json)
     problems = [each.problem for each in written if each.problem]
     for line in problems:
         print(f"drsow: {printable(line)}", file=sys.stderr)
@@ -145,7 +172,7 @@ def leaderboard(
         sys.exit(PARTLY)
 
 
-@app.command()
+@app.command(rich_help_panel=SCORE)
 def figures(
     pair: Pairs = None,
     study: StudyName = None,
@@ -156,19 +183,19 @@ def figures(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Draw the figures and printable tables again from the stored CSVs."""
+    """Draw the figures and tables again from the stored CSVs."""
+    known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
+
     from bench.stages import draw
     from bench.store import Store
     from bench.subject import result_folder
 
-    known, subjects = select(registry, pair, study, template)
-    dataset = load(data, limit)
     for subject in subjects:
         for path in draw(known, subject, result_folder(Store(results), subject, dataset, reward=reward.value)):
             print(path)
 
 
-@app.command()
+@app.command(rich_help_panel=SCORE)
 def show(
     pair: OnePair,
     example_id: Annotated[str, typer.Option("--id", help="A row's example_id, subset/id.")],
@@ -177,15 +204,16 @@ def show(
     device: DeviceOption = Device.auto,
     registry: RegistryDir = None,
 ) -> None:
-    """Print one row's responses, each stretch coloured by its log-ratio, with both sums."""
+    """Print one row's responses, coloured by log-ratio."""
+    known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
+
     from bench.cli.show import row_lines
     from bench.scoring.run import Options
     from bench.stages import token_table
 
-    known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
     dataset = load(data, None)
     example = one_example(dataset, example_id)
     options = Options(dtype.value, device.value)
     strong, weak = token_table(known, subject.pairs[0], dataset, example, options)
-    for line in row_lines(example, strong, weak, colour=sys.stdout.isatty()):
+    for line in row_lines(example, strong, weak, colour=coloured()):
         print(line)

@@ -1,29 +1,41 @@
 """The verb that measures the performance of the `noise` study."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bench.cli.app import app
-from bench.cli.options import RegistryDir
+from bench.cli.app import LOOK_UP, app
+from bench.cli.columns import VIEWS
+from bench.cli.options import As, Format, RegistryDir
+from bench.cli.select import emit
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK_UP)
 def bits(
     names: Annotated[list[str], typer.Argument(help="model_ids, pairs or studies.")],
     text: Annotated[
         Path | None,
         typer.Option("--text", exists=True, dir_okay=False, help="UTF-8, in sections; default: pairs/noise_text.txt."),
     ] = None,
+    output: As = Format.table,
     registry: RegistryDir = None,
 ) -> None:
-    """Print how many bits a model needs per byte of a text, in float32 on the CPU."""
+    """Measure how many bits models need per byte of a text."""
     from bench.files import edited_text
     from bench.registry import load_registry, pairs_folder
-    from bench.scoring.bits import bits_per_byte, sections
 
     known = load_registry(registry)
+    model_ids = list(dict.fromkeys(model_id for name in names for model_id in known.models_of(name)))
+
+    import pandas as pd
+
+    from bench.scoring.bits import bits_per_byte, sections
+
     examples = sections(edited_text(text or pairs_folder() / "noise_text.txt"))
-    for model_id in dict.fromkeys(model_id for name in names for model_id in known.models_of(name)):
-        print(f"{model_id} {bits_per_byte(known.model(model_id), examples):.4f}", flush=True)
+    found = []
+    for number, model_id in enumerate(model_ids, start=1):
+        print(f"{model_id}: model {number} of {len(model_ids)}", file=sys.stderr, flush=True)
+        found.append((model_id, bits_per_byte(known.model(model_id), examples)))
+    emit(pd.DataFrame(found, columns=["model_id", "bits_per_byte"]), output, VIEWS["bits"])

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.app import app
+from bench.cli.app import CHOOSE, app
+from bench.cli.columns import VIEWS
 from bench.cli.options import (
     RESULTS,
     As,
@@ -22,7 +23,7 @@ from bench.cli.options import (
     TemplateMode,
     TemplateOption,
 )  # fmt: skip
-from bench.cli.select import emit, load, select
+from bench.cli.select import Rows, emit, gap_name, select_stored
 
 Section = Annotated[str | None, typer.Option("--section", help="chat, chat-hard, safety or reasoning; default: all.")]
 MaxParams = Annotated[float | None, typer.Option("--max-params", help="Most parameters of both models together.")]
@@ -30,7 +31,7 @@ Budget = Annotated[float | None, typer.Option("--budget-flop", help="Most FLOP a
 Licences = Annotated[str, typer.Option("--licence", help="Comma-separated; both models' must be among them.")]
 
 
-@app.command()
+@app.command(rich_help_panel=CHOOSE)
 def choose(
     study: Annotated[str, typer.Option("--study", help="Study whose pairs are weighed.")],
     data: Data = "reward-bench",
@@ -49,24 +50,27 @@ def choose(
     seed: Seed = None,
     output: As = Format.table,
 ) -> None:
-    """Choose an annotator pair from stored scores, with what it is worth on rows that did not choose it."""
+    """Choose a pair of a study, with what it is worth on other rows."""
+    known, (subject,), dataset = select_stored(registry, None, study, template, rows=Rows(data, limit))
+
+    from bench.cli.tables import gap_unit, with_gap
     from bench.stages import lookup_of
     from bench.store import Store
     from bench.study.board import chosen_pairs
     from bench.study.choose import Wish
     from bench.subject import stored_sets
 
-    known, (subject,) = select(registry, None, study, template)
-    dataset = load(data, limit)
     sets = stored_sets(Store(results), subject, dataset, lookup_of(known, dtype=dtype.value, ops=ops))
-    wish = Wish(section, max_params, budget_flop, tuple(name.strip() for name in licence.split(",") if name.strip()))
+    licences = tuple(name.strip() for name in licence.split(",") if name.strip())
+    gap = gap_name(known, subject)
+    wish = Wish(section, max_params, budget_flop, licences, gap_unit(gap))
     found = chosen_pairs(known, subject, dataset, sets, wish, reward=reward.value, top=top, seed=seed)
-    emit(found.table, output)
+    emit(found.table, output, with_gap(VIEWS["choose"], found.table, gap))
     if output is Format.table:
         print(f"\n{found.words()}")
 
 
-@app.command()
+@app.command(rich_help_panel=CHOOSE)
 def compare(
     first: Annotated[str, typer.Argument(help="A pair.")],
     second: Annotated[str, typer.Argument(help="Another.")],
@@ -80,11 +84,12 @@ def compare(
     registry: RegistryDir = None,
     output: As = Format.table,
 ) -> None:
-    """Compare two pairs on the same rows: difference with its interval, exact McNemar, paired bootstrap."""
+    """Compare two pairs on the same rows, with intervals and tests."""
+    known, subjects, dataset = select_stored(registry, [first, second], None, template, rows=Rows(data, limit))
+
     from bench.stages import compared_pairs, lookup_of
     from bench.store import Store
 
-    known, subjects = select(registry, [first, second], None, template)
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
-    frame = compared_pairs(subjects, load(data, limit), Store(results), lookup=lookup, reward=reward.value)
-    emit(frame, output)
+    frame = compared_pairs(subjects, dataset, Store(results), lookup=lookup, reward=reward.value)
+    emit(frame, output, VIEWS["compare"], title=f"Accuracy of {first} less that of {second}, in percentage points")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.app import app
+from bench.cli.app import CUSTOMISE, app
+from bench.cli.columns import VIEWS
 from bench.cli.options import (
     RESULTS,
     Data,
@@ -35,7 +36,7 @@ class Router(StrEnum):
     model = "model"
 
 
-@app.command()
+@app.command(rich_help_panel=CUSTOMISE)
 def route(
     out: Annotated[Path, typer.Option("--out", help="The .csv file to write.")],
     data: Data = "reward-bench",
@@ -49,7 +50,7 @@ def route(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Write each prompt's domain and the router's confidence; print how often it is right where that is known."""
+    """Tell each prompt's domain, and how often the router is right."""
     from bench.ablate import routes
     from bench.data import load_prompts
     from bench.prefer.route import confusion
@@ -65,10 +66,13 @@ def route(
     write_csv(out, table, ROUTES)
     print(out, file=sys.stderr)
     right = confusion(table, dataset, known.domains)
-    emit(right.round(3) if len(right) else table["domain"].value_counts().reset_index(), Format.table)
+    if len(right):
+        emit(right.rename(columns={name: f"to {name}" for name in known.domains}), Format.table, VIEWS["route"])
+    else:
+        emit(table["domain"].value_counts().reset_index(), Format.table, VIEWS["domains"])
 
 
-@app.command()
+@app.command(rich_help_panel=CUSTOMISE)
 def ablate(
     pair: OnePair,
     data: Data = "reward-bench",
@@ -83,7 +87,7 @@ def ablate(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Score a pair plainly and told by domain what a good answer is; write and print what each part brings."""
+    """Measure what it brings to tell a pair what a good answer is."""
     from bench.ablate import Ablation, ablate_pair
     from bench.scoring.run import Options
     from bench.store import Store, read_csv
@@ -96,5 +100,5 @@ def ablate(
     folder = ablate_pair(known, subject, dataset, Store(results), wish)
     words = f"Seed {seed}. Data and versions: manifest.json of {folder.parent.name}/{folder.name}."
     write_ablation(folder, known, subject.name, provenance=words)
-    emit(read_csv(folder / "ablation.csv").round(4), Format.table)
+    emit(read_csv(folder / "ablation.csv"), Format.table, VIEWS["ablate"])
     print(folder / "ablation.csv", file=sys.stderr)

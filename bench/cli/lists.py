@@ -5,44 +5,59 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.app import app
+from bench.cli.app import LOOK_UP, app
+from bench.cli.columns import VIEWS
 from bench.cli.options import As, Format, RegistryDir, StudyName
 from bench.cli.select import emit
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK_UP)
 def models(output: As = Format.table, registry: RegistryDir = None) -> None:
     """List the registry's models."""
     from bench.listing import models_frame
     from bench.registry import load_registry
 
-    emit(models_frame(load_registry(registry)), output)
+    emit(models_frame(load_registry(registry)), output, VIEWS["models"])
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK_UP)
 def pairs(study: StudyName = None, output: As = Format.table, registry: RegistryDir = None) -> None:
     """List the named pairs, or a study's."""
-    from bench.listing import pairs_frame
-    from bench.registry import load_registry
+    from bench.registry import PERFORMANCE, load_registry
 
     known = load_registry(registry)
     chosen = known.named_pairs() if study is None else known.study_pairs(known.study(study))
-    emit(pairs_frame(known, chosen), output)
+    gap = known.performances[PERFORMANCE if study is None else known.study(study).performance].name
+
+    from bench.cli.tables import with_gap
+    from bench.listing import pairs_frame
+
+    frame = pairs_frame(known, chosen)
+    emit(frame, output, with_gap(VIEWS["pairs"], frame, gap))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK_UP)
 def fetch(
-    names: Annotated[list[str], typer.Argument(help="model_ids, pairs or studies.")],
+    names: Annotated[list[str], typer.Argument(help="model_ids, pairs, studies, or data: reward-bench, a hub id.")],
     lock: Annotated[Path | None, typer.Option("--lock", help="Write commits and digests to this file.")] = None,
     registry: RegistryDir = None,
 ) -> None:
-    """Download models (and nothing else) for later runs without a network."""
-    from bench.lockfile import write_lock
+    """Download models and data for runs without a network."""
     from bench.registry import load_registry
-    from bench.scoring.fetch import fetch as fetch_model
 
     known = load_registry(registry)
-    model_ids = list(dict.fromkeys(model_id for name in names for model_id in known.models_of(name)))
+    # No name of the registry has a slash.
+    data = [name for name in names if name == "reward-bench" or "/" in name]
+    model_ids = list(
+        dict.fromkeys(model_id for name in names if name not in data for model_id in known.models_of(name))
+    )
+
+    from bench.data import fetch_data
+    from bench.lockfile import write_lock
+    from bench.scoring.fetch import fetch as fetch_model
+
+    for name in data:
+        print(f"{name} {fetch_data(name):,} rows")
     for model_id in model_ids:
         print(model_id, fetch_model(known.model(model_id)).folder)
     if lock:

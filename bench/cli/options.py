@@ -6,6 +6,10 @@ from typing import Annotated
 
 import typer
 
+COMPUTING, FOLDERS, PRINTING, SAMPLING = "Computing", "Folders", "Printing", "Sampling"
+MACHINES, TRAINING, FILTERS = "Many machines", "Training", "Filters"
+"""Groups of options in a verb's help; what a verb is about stands above them."""
+
 
 class Format(StrEnum):
     """How a list is printed."""
@@ -58,17 +62,29 @@ OnePair = Annotated[str, typer.Option("--pair", help="Alias or pair_id.")]
 StudyName = Annotated[str | None, typer.Option("--study", help="Study whose pairs all run.")]
 Data = Annotated[str, typer.Option("--data", help="reward-bench, sample, a .jsonl, .parquet or .csv file, a hub id.")]
 Limit = Annotated[int | None, typer.Option("--limit-per-subset", min=1, help="First N rows of each subset.")]
-Results = Annotated[Path, typer.Option("--results", help="Results folder.")]
-RegistryDir = Annotated[Path | None, typer.Option("--registry", help="Folder with your own models.toml, pairs.toml.")]
-As = Annotated[Format, typer.Option("--format", help="How to print.")]
+Results = Annotated[Path, typer.Option("--results", help="Results folder.", rich_help_panel=FOLDERS)]
+RegistryDir = Annotated[
+    Path | None,
+    typer.Option("--registry", help="Folder with your own models.toml, pairs.toml.", rich_help_panel=FOLDERS),
+]
+As = Annotated[Format, typer.Option("--format", help="How to print.", rich_help_panel=PRINTING)]
 RewardOption = Annotated[Reward, typer.Option("--reward", help="Headline reward.")]
 TemplateOption = Annotated[TemplateMode, typer.Option("--template", help="One for both models, or each its own.")]
-DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="auto: bf16 where the hardware has it, else fp32.")]
-OpsOption = Annotated[
-    str | None, typer.Option("--ops", help="Which arithmetic's scores, where several are stored: as cpu-torch.")
+DtypeOption = Annotated[
+    Dtype, typer.Option("--dtype", help="auto: bf16 where the hardware has it, else fp32.", rich_help_panel=COMPUTING)
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", help="auto: the GPU where there is one.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the leaderboard as JSON.")]
+OpsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ops", help="Which arithmetic's scores, where several are stored: as cpu-torch.", rich_help_panel=COMPUTING
+    ),
+]
+DeviceOption = Annotated[
+    Device, typer.Option("--device", help="auto: the GPU where there is one.", rich_help_panel=COMPUTING)
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", metavar="", help="Print the leaderboard as JSON.", rich_help_panel=PRINTING)
+]
 Owner = Annotated[
     str | None, typer.Option("--template", help="Whose chat template rendered the text; default: the model's own.")
 ]
@@ -76,12 +92,21 @@ ScoredDtype = Annotated[ScoredIn, typer.Option("--dtype", help="The dtype that t
 ModelName = Annotated[str, typer.Option("--model", help="A model_id of the registry.")]
 PolicyName = Annotated[str, typer.Option("--model", help="A model_id of the registry, or a model's folder.")]
 Prompts = Annotated[str, typer.Option("--prompts", help="A .jsonl, .parquet or .csv file with prompts, or a hub id.")]
-Temperature = Annotated[float, typer.Option("--temperature", min=0.01, help="Of the sampling.")]
-TopP = Annotated[float, typer.Option("--top-p", min=0.01, max=1, help="Share of the probability drawn from.")]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest response.")]
+Temperature = Annotated[
+    float, typer.Option("--temperature", min=0.01, help="Of the sampling.", rich_help_panel=SAMPLING)
+]
+TopP = Annotated[
+    float,
+    typer.Option("--top-p", min=0.01, max=1, help="Share of the probability drawn from.", rich_help_panel=SAMPLING),
+]
+MaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, help="Longest response.", rich_help_panel=SAMPLING)
+]
 Seed = Annotated[
     int | None, typer.Option("--seed", min=0, help="Seed of every random draw; default: derived from the data.")
 ]
-SampleSeed = Annotated[int, typer.Option("--seed", min=0, help="With a prompt's id it gives its responses.")]
+SampleSeed = Annotated[
+    int, typer.Option("--seed", min=0, help="With a prompt's id it gives its responses.", rich_help_panel=SAMPLING)
+]
 
 RESULTS = Path("results")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.app import app
+from bench.cli.app import SCORE, app
+from bench.cli.columns import VIEWS
 from bench.cli.options import (
     RESULTS,
     As,
@@ -22,7 +23,7 @@ from bench.cli.options import (
     TemplateMode,
     TemplateOption,
 )
-from bench.cli.select import emit, load, select
+from bench.cli.select import Rows, emit, select_stored
 
 
 class Gpu(StrEnum):
@@ -35,30 +36,31 @@ class Gpu(StrEnum):
     rtx_4090 = "rtx-4090"
 
 
-@app.command()
+@app.command(rich_help_panel=SCORE)
 def plan(
     pair: Pairs = None,
     study: StudyName = None,
     data: Data = "reward-bench",
     limit: Limit = None,
     gpu: Annotated[Gpu, typer.Option("--gpu", help="Whose hours to tell.")] = Gpu.h100,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="Tell this processor's time too.")] = False,
+    calibrate: Annotated[bool, typer.Option("--calibrate", metavar="", help="Tell this processor's time too.")] = False,
     dtype: DtypeOption = Dtype.auto,
     template: TemplateOption = TemplateMode.shared,
     output: As = Format.table,
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Say what a run needs before a model is loaded, offline: passes, tokens, hours, disk, and what is missing."""
+    """Say what a run would cost and what it lacks, without a network."""
+    known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
+
     from bench.planning import Planner, cpu_rate, plan_passes, summary
     from bench.scoring.run import Options
     from bench.store import Store
 
-    known, subjects = select(registry, pair, study, template)
-    dataset, options = load(data, limit), Options(dtype.value, "cpu")
+    options = Options(dtype.value, "cpu")
     rate = cpu_rate(options) if calibrate else None
     table = plan_passes(Planner(known, dataset, Store(results), options), subjects, gpu=gpu.value, cpu_rate=rate)
-    emit(table, output)
+    emit(table, output, VIEWS["plan"])
     n_pairs = len({found.pair_id for subject in subjects for found in subject.pairs})
     for line in summary(table, dataset, gpu=gpu.value, n_pairs=n_pairs):
         print(line, file=sys.stderr)

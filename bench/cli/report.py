@@ -1,12 +1,11 @@
 """The verb that writes a results folder's page."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import pandas as pd
 import typer
 
-from bench.cli.app import app
+from bench.cli.app import SCORE, app
 from bench.cli.options import (
     RESULTS,
     Data,
@@ -25,19 +24,23 @@ from bench.cli.options import (
     TemplateMode,
     TemplateOption,
 )
-from bench.cli.select import load, select
-from bench.registry import Pair, Registry
+from bench.cli.select import Rows, select_stored
 from bench.schema import Dataset, UsageError
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@app.command()
+    from bench.registry import Pair, Registry
+
+
+@app.command(rich_help_panel=SCORE)
 def report(
     pair: Pairs = None,
     study: StudyName = None,
     data: Data = "reward-bench",
     limit: Limit = None,
     tokens: Annotated[
-        bool, typer.Option("--tokens", help="Score the rows that are shown again, and shade their tokens.")
+        bool, typer.Option("--tokens", metavar="", help="Score the rows that are shown again, and shade their tokens.")
     ] = False,
     template: TemplateOption = TemplateMode.shared,
     reward: RewardOption = Reward.sum,
@@ -47,16 +50,17 @@ def report(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Write report.html, one page that opens without a network, from the stored tables and scores."""
+    """Write one HTML page of the stored tables and scores."""
+    if tokens and template is TemplateMode.native:
+        raise UsageError("--tokens: two models under their own templates read different texts")
+    known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
+
     from bench.stages import lookup_of
     from bench.store import Store, write_whole
     from bench.study.report import gather, html, store_stretches, stretched_rows
     from bench.subject import result_folder
 
-    known, subjects = select(registry, pair, study, template)
-    if tokens and template is TemplateMode.native:
-        raise UsageError("--tokens: two models under their own templates read different texts")
-    dataset, store, lookup = load(data, limit), Store(results), lookup_of(known, dtype=dtype.value, ops=ops)
+    store, lookup = Store(results), lookup_of(known, dtype=dtype.value, ops=ops)
     for subject in subjects:
         if tokens:
             rows = stretched_rows(store, subject, dataset, reward=reward.value, lookup=lookup)
@@ -69,9 +73,11 @@ def report(
 
 
 def _stretches(
-    known: Registry, rows: list[tuple[Pair, list[str]]], dataset: Dataset, *, dtype: Dtype, device: Device
-) -> pd.DataFrame:
+    known: "Registry", rows: list[tuple["Pair", list[str]]], dataset: Dataset, *, dtype: Dtype, device: Device
+) -> "pd.DataFrame":
     """Stretches of the given rows and the revisions of the models that read them; each model is loaded once a pair."""
+    import pandas as pd
+
     from bench.study.report import STORED_STRETCHES
 
     frames = [frame for pair, ids in rows for frame in _of_pair(known, pair, ids, dataset, (dtype, device))]
@@ -79,8 +85,8 @@ def _stretches(
 
 
 def _of_pair(
-    known: Registry, pair: Pair, ids: list[str], dataset: Dataset, where: tuple[Dtype, Device]
-) -> Iterator[pd.DataFrame]:
+    known: "Registry", pair: "Pair", ids: list[str], dataset: Dataset, where: tuple[Dtype, Device]
+) -> Iterator["pd.DataFrame"]:
     from bench.scoring.run import Options
     from bench.scoring.tokens import tokens
     from bench.stages import scorers

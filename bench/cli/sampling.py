@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.app import app
+from bench.cli.app import LABEL, app
 from bench.cli.options import (
     Device,
     DeviceOption,
@@ -23,7 +23,7 @@ from bench.cli.options import (
 )
 
 
-@app.command()
+@app.command(rich_help_panel=LABEL)
 def sample(
     model: PolicyName,
     prompts: Prompts,
@@ -38,7 +38,7 @@ def sample(
     device: DeviceOption = Device.auto,
     registry: RegistryDir = None,
 ) -> None:
-    """Sample several responses of a model to each prompt; a stopped run goes on where it was."""
+    """Sample several responses of a model to each prompt."""
     from bench.data import load_prompts
     from bench.prefer.sample import Sampling
     from bench.registry import load_registry

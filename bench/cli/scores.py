@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.app import app
+from bench.cli.app import EXCHANGE, app
+from bench.cli.columns import VIEWS
 from bench.cli.options import (
     RESULTS,
     As,
@@ -35,7 +36,7 @@ AnyOwner = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=EXCHANGE)
 def scores(
     model: ModelName,
     out: Annotated[Path, typer.Option("--out", help="A .csv or .parquet file to write.")],
@@ -47,19 +48,21 @@ def scores(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Export one model's stored scores."""
-    from bench.exchange import export_scores
+    """Write one model's stored scores to a file."""
     from bench.registry import load_registry
-    from bench.stages import lookup_of
-    from bench.store import Store
 
     known = load_registry(registry)
     names = known.model(model).model_id, template and known.model(template).model_id
+
+    from bench.exchange import export_scores
+    from bench.stages import lookup_of
+    from bench.store import Store
+
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
-    export_scores(Store(results), *names, load(data, limit), out, lookup=lookup)
+    export_scores(Store(results), *names, load(data, limit, offline=True), out, lookup=lookup)
 
 
-@app.command("import")
+@app.command("import", rich_help_panel=EXCHANGE)
 def import_(
     file: Annotated[
         Path, typer.Argument(help="A .csv or .parquet file with the columns of SCORES; with --study a folder of them.")
@@ -73,7 +76,7 @@ def import_(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Take scores that another engine computed: one model's, or all of a study's."""
+    """Read scores that another engine computed: one model's, or all of a study's."""
     from bench.exchange import import_folder, import_scores
     from bench.registry import load_registry
     from bench.store import Store
@@ -87,15 +90,16 @@ def import_(
         if not file.is_dir():
             raise UsageError(f"{file}: no such folder; --study takes a folder with a file for each model")
         known, (subject,) = select(registry, None, study, TemplateMode.shared)
-        for folder in import_folder(store, file, subject, known, load(data, limit), dtype=dtype.value):
+        for folder in import_folder(store, file, subject, known, load(data, limit, offline=True), dtype=dtype.value):
             print(folder)
         return
     known = load_registry(registry)
     owner = known.model(template or model).model_id
-    print(import_scores(store, file, known.model(model).model_id, owner, load(data, limit), dtype=dtype.value))
+    dataset = load(data, limit, offline=True)
+    print(import_scores(store, file, known.model(model).model_id, owner, dataset, dtype=dtype.value))
 
 
-@app.command()
+@app.command(rich_help_panel=EXCHANGE)
 def verify(
     model: ModelName,
     data: Data = "reward-bench",
@@ -109,7 +113,7 @@ def verify(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Say how far stored or imported scores are from transformers' own float32 passes, on a sample."""
+    """Compare a sample of stored scores with plain float32 passes."""
     from bench.exchange import verify_scores
     from bench.registry import load_registry
     from bench.scoring.run import Options, Work
@@ -117,10 +121,10 @@ def verify(
     from bench.store import Store
 
     known = load_registry(registry)
-    work = Work(known.model(model), known.model(template or model), load(data, limit))
+    work = Work(known.model(model), known.model(template or model), load(data, limit, offline=True))
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
     table = verify_scores(Store(results), work, Options(dtype.value, device.value), lookup=lookup, n_rows=rows)
-    emit(table, output)
+    emit(table, output, VIEWS["verify"])
     shift, other = table["shift_a_token"].abs(), (table["n_tokens"] != table["n_tokens_plain"]).sum()
     words = f"{len(table)} responses: {shift.mean():.1e} nats a token off in the mean, {shift.max():.1e} at most"
     print(f"{words}; {other} with another number of tokens", file=sys.stderr)

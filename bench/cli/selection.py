@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.app import app
+from bench.cli.app import LABEL, app
+from bench.cli.columns import VIEWS
 from bench.cli.options import Device, DeviceOption, Dtype, DtypeOption, Format, Limit, RegistryDir
 from bench.cli.select import emit
 from bench.schema import UsageError
@@ -21,7 +22,7 @@ class Strategy(StrEnum):
     random = "random"
 
 
-@app.command()
+@app.command(rich_help_panel=LABEL)
 def select(
     out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
     candidates: Annotated[str | None, typer.Option("--candidates", help="Prompts with several responses each.")] = None,
@@ -35,7 +36,7 @@ def select(
     device: DeviceOption = Device.auto,
     registry: RegistryDir = None,
 ) -> None:
-    """Pick each prompt's two responses and keep the prompts worth a label (REAL, arXiv 2409.17169)."""
+    """Keep the response pairs worth a label (REAL, arXiv 2409.17169)."""
     from bench.data import load_candidates, load_data
     from bench.registry import load_registry
     from bench.scoring.run import Options
@@ -46,4 +47,5 @@ def select(
     dataset = load_candidates(candidates) if candidates else load_data(data, limit_per_subset=limit)
     wish = Selection(model, strategy.value, fraction, seed, Options(dtype.value, device.value))
     table = select_pairs(load_registry(registry), dataset, wish, out=out)
-    emit(table["similarity"].describe().round(4).rename_axis("similarity").rename("").reset_index(), Format.table)
+    kept = table["similarity"].describe()[["mean", "min", "50%", "max"]].to_frame().T.assign(n_kept=len(table))
+    emit(kept, Format.table, VIEWS["select"])

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.app import app
+from bench.cli.app import EXCHANGE, LABEL, TUNE, app
+from bench.cli.columns import VIEWS, measured
 from bench.cli.options import (
     RESULTS,
+    TRAINING,
     Device,
     DeviceOption,
     Dtype,
@@ -51,27 +53,57 @@ LORA_RANK = 16
 PolicyOption = Annotated[str, typer.Option("--policy", help="A model_id of the registry, or a model's folder.")]
 
 
-@app.command()
+LossOption = Annotated[
+    Loss, typer.Option("--loss", help="SimPO as the paper, or DPO as REAL.", rich_help_panel=TRAINING)
+]
+BetaOption = Annotated[
+    float | None,
+    typer.Option("--beta", min=0, help="Default: 10 for SimPO, 0.1 for DPO.", rich_help_panel=TRAINING),
+]
+GammaRatioOption = Annotated[
+    float, typer.Option("--gamma-ratio", min=0, help="SimPO's target margin over beta.", rich_help_panel=TRAINING)
+]
+LrOption = Annotated[
+    float | None, typer.Option("--lr", min=0, help="Default: 1e-6, with --lora 1e-4.", rich_help_panel=TRAINING)
+]
+EpochsOption = Annotated[
+    float, typer.Option("--epochs", min=0.01, help="Times through the preferences.", rich_help_panel=TRAINING)
+]
+BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Preferences a step.", rich_help_panel=TRAINING)]
+AtOnceOption = Annotated[
+    int, typer.Option("--at-once", min=1, help="Preferences in memory at once, a device.", rich_help_panel=TRAINING)
+]
+LoraOption = Annotated[
+    bool,
+    typer.Option("--lora", metavar="", help="Tune a LoRA adapter instead of all weights.", rich_help_panel=TRAINING),
+]
+LoraRankOption = Annotated[int, typer.Option("--lora-rank", min=1, help="Its rank.", rich_help_panel=TRAINING)]
+SaveEveryOption = Annotated[
+    int, typer.Option("--save-every", min=1, help="Steps between checkpoints.", rich_help_panel=TRAINING)
+]
+
+
+@app.command(rich_help_panel=TUNE)
 def tune(
     policy: PolicyOption,
     preferences: Annotated[str, typer.Option("--preferences", help="What `annotate` wrote, or preferences as --data.")],
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
-    loss: Annotated[Loss, typer.Option("--loss", help="SimPO as the paper, or DPO as REAL.")] = Loss.simpo,
-    beta: Annotated[float | None, typer.Option("--beta", min=0, help="Default: 10 for SimPO, 0.1 for DPO.")] = None,
-    gamma_ratio: Annotated[float, typer.Option("--gamma-ratio", min=0, help="SimPO's target margin over beta.")] = 0.3,
-    lr: Annotated[float | None, typer.Option("--lr", min=0, help="Default: 1e-6, with --lora 1e-4.")] = None,
-    epochs: Annotated[float, typer.Option("--epochs", min=0.01, help="Times through the preferences.")] = 1,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Preferences a step.")] = 32,
-    at_once: Annotated[int, typer.Option("--at-once", min=1, help="Preferences in memory at once, a device.")] = 4,
-    lora: Annotated[bool, typer.Option("--lora", help="Tune a LoRA adapter instead of all weights.")] = False,
-    lora_rank: Annotated[int, typer.Option("--lora-rank", min=1, help="Its rank.")] = LORA_RANK,
-    save_every: Annotated[int, typer.Option("--save-every", min=1, help="Steps between checkpoints.")] = 50,
+    loss: LossOption = Loss.simpo,
+    beta: BetaOption = None,
+    gamma_ratio: GammaRatioOption = 0.3,
+    lr: LrOption = None,
+    epochs: EpochsOption = 1,
+    batch: BatchOption = 32,
+    at_once: AtOnceOption = 4,
+    lora: LoraOption = False,
+    lora_rank: LoraRankOption = LORA_RANK,
+    save_every: SaveEveryOption = 50,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Order of the rows, start of the adapter.")] = 0,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
     registry: RegistryDir = None,
 ) -> None:
-    """Tune a policy on preferences with SimPO or DPO; a stopped run goes on from its last checkpoint."""
+    """Tune a policy on preferences with SimPO or DPO."""
     from bench.prefer.tune import Tuning
     from bench.registry import load_registry
     from bench.scoring.run import Options
@@ -85,11 +117,11 @@ def tune(
     known, dataset = load_registry(registry), load_preferences(preferences)
     done = tune_policy(known, policy, dataset, tuning, Options(dtype.value, device.value), out=out)
     ends = done.curve.iloc[[0, -1]][["step", "loss", "accuracy", "chosen_reward", "rejected_reward"]]
-    emit(ends.round(4), Format.table)
+    emit(ends, Format.table, VIEWS["tune"])
     print(f"{done.n_preferences} preferences, {done.n_too_long} too long; {out / 'model'}")
 
 
-@app.command()
+@app.command(rich_help_panel=TUNE)
 def judge(
     before: Annotated[str, typer.Option("--before", help="The policy as it was: a model_id or a folder.")],
     after: Annotated[str, typer.Option("--after", help="The tuned one; the folder that `tune` wrote will do.")],
@@ -109,9 +141,9 @@ def judge(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Compare a tuned policy with its start on held-out prompts: reward, win rate and length, with intervals."""
+    """Compare a tuned policy with its start on held-out prompts."""
     from bench.data import load_prompts
-    from bench.judging import Judging, judge_policies, judged_table
+    from bench.judging import Judging, judge_policies
     from bench.prefer.sample import Sampling
     from bench.scoring.run import Options
     from bench.store import Store
@@ -124,17 +156,18 @@ def judge(
     sampling, options = Sampling(n, temperature, top_p, max_new_tokens, seed), Options(dtype.value, device.value)
     wish = Judging(before, after, first, others, sampling, reward.value, options)
     found = judge_policies(known, load_prompts(prompts, limit_per_subset=limit), Store(results), wish, out=out)
-    print(judged_table(found), end="")
+    numbers = ("before", "after", "difference", "low", "high")
+    emit(found.assign(**{name: measured(found, name) for name in numbers}), Format.table, VIEWS["judge"])
 
 
-@app.command()
+@app.command(rich_help_panel=EXCHANGE)
 def export(
     responses: Annotated[str, typer.Option("--responses", help="What `drsow sample --n 1` wrote.")],
     to: Annotated[Board, typer.Option("--to", help="Whose format.")],
     generator: Annotated[str, typer.Option("--generator", help="What the board calls the model.")],
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
 ) -> None:
-    """Write a model's responses as AlpacaEval 2 or Arena-Hard-Auto reads them."""
+    """Write responses for AlpacaEval 2 or Arena-Hard-Auto."""
     from bench.prefer import outputs
     from bench.sampling import first_responses
     from bench.store import write_whole
@@ -145,27 +178,29 @@ def export(
     print(out)
 
 
-@app.command()
+@app.command(rich_help_panel=LABEL)
 def agree(
     pair: Annotated[str, typer.Option("--pair", help="Alias or pair_id.")],
     data: Annotated[str, typer.Option("--data", help="Preferences that people labelled.")],
     model: Annotated[str, typer.Option("--model", help="Whose hidden states embed.")] = "smollm2-135m-instruct-q4",
-    transcripts: Annotated[bool, typer.Option("--transcripts", help="Prompts are Human:/Assistant: texts.")] = False,
+    transcripts: Annotated[
+        bool, typer.Option("--transcripts", metavar="", help="Prompts are Human:/Assistant: texts.")
+    ] = False,
     limit: Limit = None,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """How often a pair's label is the people's, on dissimilar and on similar responses (REAL, arXiv 2409.17169)."""
+    """Say how often a pair labels as people did, by similarity."""
     from bench.agreement import agree as agree_on
     from bench.data import load_data, load_transcripts
     from bench.scoring.run import Options
-    from bench.store import Store
+    from bench.store import Store, read_csv
 
     dataset = (load_transcripts if transcripts else load_data)(data, limit_per_subset=limit)
     known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
     options = Options(dtype.value, device.value)
     folder = agree_on(known, subject, dataset, Store(results), options, embedder=model)
-    print((folder / "agreement.md").read_text(encoding="utf-8"), end="")
+    emit(read_csv(folder / "agreement.csv"), Format.table, VIEWS["agree"])
     print(f"\n{folder / 'agreement.csv'}")

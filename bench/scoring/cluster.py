@@ -7,6 +7,7 @@ from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.faults import explained, first_line
 from bench.schema import DrsowError, PreconditionError
 from bench.scoring import run
 from bench.store import Store
@@ -67,7 +68,7 @@ def _gathered(ray, tasks: dict, root: Path, stall_s: float, begin: Callable) -> 
             try:
                 failures += ray.get(task)
             except ray.exceptions.RayError as error:
-                failures.append((f"a task failed: {str(error).splitlines()[0]}", DrsowError.code))
+                failures.append((f"a task failed: {first_line(error)}", DrsowError.code))
         if done or _n_parts(root) != n_parts:
             n_parts, since = _n_parts(root), time.monotonic()
         elif time.monotonic() - since > stall_s:
@@ -95,8 +96,9 @@ def score_some(todo: Seq[tuple[run.Work, run.Share]], root: str, options: run.Op
     for work, share in todo:
         try:
             run.score_missing(run.make_ready(work, options), Store(Path(root)), options, share)
-        except DrsowError as error:
-            failures.append((f"{work.spec.model_id}: {error}", error.code))
+        except Exception as error:
+            known = explained(error)
+            failures.append((f"{work.spec.model_id}: {known}", known.code))
     return failures
 
 
@@ -108,5 +110,5 @@ def _connected(address: str | None):
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error", include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise PreconditionError(f"--executor ray: {str(error).splitlines()[0]}") from None
+        raise PreconditionError(f"--executor ray: {first_line(error)}") from None
     return ray

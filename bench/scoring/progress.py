@@ -1,7 +1,9 @@
 """How far a run is, on stderr: a bar on a terminal, one line every 30 s elsewhere."""
 
+import functools
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -11,23 +13,26 @@ EVERY_S = 30.0
 
 
 class Meter:
-    """Counts rows and tokens of one model's pass."""
+    """Counts rows and tokens of one model's pass, between whose parts the steps of a part show that it goes on."""
 
     def __init__(self, name: str, *, n_rows: int, n_tokens: int, unit: str = "rows") -> None:
         """Name the pass and say how much there is to do; a pass that counts no tokens gives its rows as such."""
         self.name, self.n_rows, self.n_tokens, self.unit = name, n_rows, n_tokens, unit
-        self.rows = self.tokens = self.rows_said = 0
+        self.rows = self.tokens = 0
+        self.ahead = (0.0, 0.0)
+        """Rows and tokens of the part that is being scored."""
         self.began = self.said = time.monotonic()
+        self.rows_said = 0.0
         self.bar = None
         if sys.stderr.isatty():
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
-                TextColumn("{task.fields[rate]}"),
+                TextColumn("{task.fields[rate]}", markup=False),
                 TimeRemainingColumn(),
             )
-            self.bar = Progress(*columns, console=Console(stderr=True))
-            self.task = self.bar.add_task(name, total=n_tokens, rate="")
+            self.bar = Progress(*columns, console=Console(file=sys.stderr))
+            self.task = self.bar.add_task(name, total=n_tokens, rate="loading" if n_tokens != n_rows else "")
 
     def __enter__(self) -> "Meter":
         """Show the bar."""
@@ -42,22 +47,42 @@ class Meter:
         elif self.rows > self.rows_said:
             self._say()
 
+    def restart(self) -> None:
+        """Begin to count time here: the model is loaded."""
+        self.began = self.said = time.monotonic()
+        if self.bar:
+            self.bar.reset(self.task, rate="")
+
+    def part(self, *, rows: int, tokens: int) -> Callable[[float], None]:
+        """What to call with the share of a part that is done, 0 to 1; `add` counts the whole part."""
+        return functools.partial(self._ahead, rows, tokens)
+
+    def _ahead(self, rows: int, tokens: int, share: float) -> None:
+        self.ahead = (share * rows, share * tokens)
+        self._show()
+
     def add(self, *, rows: int, tokens: int) -> None:
         """Count work that was done."""
         self.rows += rows
         self.tokens += tokens
+        self.ahead = (0.0, 0.0)
+        self._show()
+
+    def _show(self) -> None:
         if self.bar:
-            self.bar.update(self.task, completed=self.tokens, rate=self._rate())
+            self.bar.update(self.task, completed=self.tokens + self.ahead[1], rate=self._rate())
         elif time.monotonic() - self.said >= EVERY_S:
             self._say()
 
     def _rate(self) -> str:
         spent_s = max(time.monotonic() - self.began, 1e-9)
-        rate = f"{self.rows / spent_s:.1f} {self.unit}/s"
-        return rate if self.n_tokens == self.n_rows else f"{rate}, {self.tokens / spent_s:,.0f} tokens/s"
+        rate = f"{(self.rows + self.ahead[0]) / spent_s:.1f} {self.unit}/s"
+        tokens = (self.tokens + self.ahead[1]) / spent_s
+        return rate if self.n_tokens == self.n_rows else f"{rate}, {tokens:,.0f} tokens/s"
 
     def _say(self) -> None:
-        self.said, self.rows_said = time.monotonic(), self.rows
-        left_s = (self.said - self.began) * (self.n_tokens - self.tokens) / max(self.tokens, 1)
-        line = f"{self.name}: {self.rows} of {self.n_rows} {self.unit}, {self._rate()}, {left_s:.0f} s left"
+        rows, tokens = self.rows + self.ahead[0], self.tokens + self.ahead[1]
+        self.said, self.rows_said = time.monotonic(), rows
+        left_s = (self.said - self.began) * (self.n_tokens - tokens) / max(tokens, 1)
+        line = f"{self.name}: {rows:.0f} of {self.n_rows} {self.unit}, {self._rate()}, {left_s:.0f} s left"
         print(line, file=sys.stderr, flush=True)

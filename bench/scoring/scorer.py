@@ -4,7 +4,9 @@ import contextlib
 import gc
 import hashlib
 import sys
+import threading
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
@@ -103,13 +105,18 @@ class Scorer:
         with Meter(
             self.ready.key.model_id, n_rows=sum(len(parts[p]) for p in todo), n_tokens=sum(tokens[p] for p in todo)
         ) as meter:
+            if todo:
+                self.model()
+                meter.restart()
             for index in todo:
                 counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
                 sequences = [s for i in parts[index] for s in by_example[i]]
-                frame = scores_frame(sequences, self.logps(sequences, settings["batch_tokens"], counts))
+                part = meter.part(rows=len(parts[index]), tokens=tokens[index])
+                logps = self.logps(sequences, settings["batch_tokens"], counts, on_share=part)
                 # A part's cost lies beside it, and what was not spent on one is the next one's.
                 before, began = began, time.monotonic()
-                score_set.write_part(index, frame, counts | {"duration_ms": round(1000 * (began - before))})
+                cost = counts | {"duration_ms": round(1000 * (began - before))}
+                score_set.write_part(index, scores_frame(sequences, logps), cost)
                 if following:
                     # Not before this model is loaded: both would wait for the disk.
                     read_ahead(following)
@@ -146,11 +153,18 @@ class Scorer:
         return contextlib.nullcontext() if share.whole else score_set.lock(wait_s=OTHERS_WAIT_S)
 
     def logps(
-        self, sequences: Seq[Sequence], budget: int, counts: dict | None = None, *, dtype: str | None = None
+        self,
+        sequences: Seq[Sequence],
+        budget: int,
+        counts: dict | None = None,
+        *,
+        dtype: str | None = None,
+        on_share: Callable[[float], None] | None = None,
     ) -> list[np.ndarray | None]:
         """Nats of each response's tokens, None where the sequence is longer than the model's context.
 
         Out of memory, the budget is halved and the work done again. `dtype` is the run's own where none is given.
+        `on_share` is told after each step which share of the work is done, 0 to 1.
         """
         counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0} if counts is None else counts
         fits = [s for s in sequences if len(s.ids) <= self.limit]
@@ -158,7 +172,7 @@ class Scorer:
         while True:
             plan = trie.plan([s.ids for s in fits], [s.start for s in fits], budget=budget)
             try:
-                out = engine.score(model, plan)
+                out = engine.score(model, plan, on_share and _shares(plan.n_computed, on_share))
                 break
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or budget <= 1:
@@ -237,6 +251,19 @@ class Scorer:
         shifts = np.abs([low - high for low, high in kept.values()])
         facts = {"mean_shift_nats": float(shifts.mean()), "max_shift_nats": float(shifts.max()), "sums_nats": kept}
         return {"precision": {"n_responses": len(kept)} | facts}
+
+
+def _shares(n_tokens: int, on_share: Callable[[float], None]) -> engine.OnStep:
+    """Counts the tokens of the steps of a plan, which may end side by side, as a share of all."""
+    done, lock = 0, threading.Lock()
+
+    def on_step(n: int) -> None:
+        nonlocal done
+        with lock:
+            done += n
+            on_share(done / n_tokens)
+
+    return on_step
 
 
 def group(sequences: Seq[Sequence]) -> list[list[Sequence]]:

@@ -47,6 +47,8 @@ class Written(NamedTuple):
     folder: Path
     board: pd.DataFrame
     """LEADERBOARD, as leaderboard.csv holds it."""
+    accuracy: pd.DataFrame
+    """ACCURACY of every reward."""
     problem: str = ""
     """Why the folder could not be written, "" where it was."""
 
@@ -97,7 +99,8 @@ def write_results(
     facts = manifest(place, sets.values()) | {"precision": precision(subject, sets), "seed": seed}
     folder = folder_to_write(store, place)
     data = csv_bytes(board[list(LEADERBOARD)])
-    return Written(folder, parse_csv(data, folder / "leaderboard.csv"), _write(folder, tables, facts))
+    board = parse_csv(data, folder / "leaderboard.csv")
+    return Written(folder, board, table, _write(folder, tables, facts))
 
 
 def _write(folder: Path, tables: Mapping[str, tuple], facts: dict) -> str:

@@ -100,7 +100,7 @@ def test_what_is_in_the_way_is_said_and_nothing_is_fetched(tmp_path, monkeypatch
     assert table["status"].to_dict() == {"big": NO_SPACE, "closed": GATED}
     assert table["counted"].to_dict() == {"big": "bytes", "closed": "unknown"}
     lines = summary(table.reset_index(), load_data("sample"), gpu="h100", n_pairs=1)
-    assert lines[0] == "1 pairs, 2 model passes, 2 of them to do (1 no space, 1 gated)"
+    assert lines[0] == "1 pair, 2 model passes, 2 of them to do (1 no space, 1 gated)"
     assert lines[-1] == "without closed: the registry states no tokens a byte"
 
 

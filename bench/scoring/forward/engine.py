@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
@@ -31,28 +31,39 @@ LENGTH_BOUND = {"longrope", "dynamic"}
 """Kinds of rotary positions that transformers sets for a whole step by its longest sequence."""
 
 
-def score(model: PreTrainedModel, plan: Plan) -> np.ndarray:
+OnStep = Callable[[int], None]
+"""Is called with the number of a step's tokens when they are computed, perhaps by another thread."""
+
+
+def score(model: PreTrainedModel, plan: Plan, on_step: OnStep | None = None) -> np.ndarray:
     """Log-probability of every response token, in the plan's slots.
 
     Args:
         model: A causal language model prepared by `prepare`.
         plan: Steps from `trie.plan`.
+        on_step: Told of every step.
 
     Returns:
         Nats, (plan.offsets[-1],), float64; sequence i's are out[offsets[i]:offsets[i + 1]].
     """
     out = np.full(int(plan.offsets[-1]), np.nan)
+    # On a GPU a step is only begun when its states are handed out, and done when its numbers are here.
+    early, late = (on_step, None) if model.device.type == "cpu" else (None, on_step)
     # All steps are begun before the first number is fetched: a GPU never waits for the host.
     begun = [
         (step, head_logps(model, hidden, moved(step.targets, hidden.device)))
-        for step, hidden in hidden_steps(model, plan.steps)
+        for step, hidden in hidden_steps(model, plan.steps, early)
     ]
     for step, logps in begun:
         out[step.slots] = logps.cpu().numpy()[step.which]
+        if late:
+            late(len(step.ids))
     return out
 
 
-def hidden_steps(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, Tensor]]:
+def hidden_steps(
+    model: PreTrainedModel, steps: Sequence[Step], on_step: OnStep | None = None
+) -> Iterator[tuple[Step, Tensor]]:
     """Run the steps; gives each, in order, with the last hidden state of the token before each target, (m, hidden).
 
     On a CPU with a multiple of STREAMS threads, so many steps run side by side. None runs while one is handed out: the
@@ -60,20 +71,25 @@ def hidden_steps(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tupl
     must not hear.
     """
     beside = model.device.type == "cpu" and len(steps) > 1 and torch.get_num_threads() % STREAMS == 0
-    return (_side_by_side if beside else _in_turn)(model, steps)
+    return (_side_by_side if beside else _in_turn)(model, steps, on_step or _unheard)
 
 
-def _in_turn(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, Tensor]]:
+def _unheard(n_tokens: int) -> None:
+    """The OnStep of one who does not ask."""
+
+
+def _in_turn(model: PreTrainedModel, steps: Sequence[Step], on_step: OnStep) -> Iterator[tuple[Step, Tensor]]:
     trunks: dict[int, StepContext] = {}
     for index, step in enumerate(steps):
         trunks = {i: trunks[i] for i in _ancestors(steps, step.parent)}
         ctx, hidden = _begin(model, step, trunks.get(step.parent))
         if step.is_trunk:
             trunks[index] = ctx
+        on_step(len(step.ids))
         yield step, hidden
 
 
-def _side_by_side(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tuple[Step, Tensor]]:
+def _side_by_side(model: PreTrainedModel, steps: Sequence[Step], on_step: OnStep) -> Iterator[tuple[Step, Tensor]]:
     trunks: dict[int, Future] = {}
     with _streams() as (pool, stop):
         for low in range(0, len(steps), WAVE):
@@ -85,11 +101,22 @@ def _side_by_side(model: PreTrainedModel, steps: Sequence[Step]) -> Iterator[tup
                     trunks = {i: trunks[i] for i in _ancestors(steps, step.parent)}
                     # A pool begins its tasks in order: a trunk runs or is done when a step behind it waits for it.
                     begun[index] = pool.submit(_behind, model, step, trunks.get(step.parent), stop)
+                    begun[index].add_done_callback(_told(on_step, len(step.ids)))
                     if step.is_trunk:
                         trunks[index] = begun[index]
                 # Who still needs a trunk holds it: with the last step behind it it is gone.
                 states = [begun.pop(index).result()[1] for index in wave]
             yield from ((steps[index], hidden) for index, hidden in zip(wave, states, strict=True))
+
+
+def _told(on_step: OnStep, n_tokens: int) -> Callable[[Future], None]:
+    """Tells of a step that came to its end, and not of one that was given up."""
+
+    def tell(done: Future) -> None:
+        if not done.cancelled() and done.exception() is None:
+            on_step(n_tokens)
+
+    return tell
 
 
 def _longest_first(steps: Sequence[Step], wave: Sequence[int]) -> Iterator[int]:

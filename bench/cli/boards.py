@@ -1,0 +1,71 @@
+"""Leaderboards for a terminal: the score, or the plain accuracy of rows that have no RewardBench score."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from bench.cli.columns import COLUMNS, VIEWS, View
+from bench.cli.options import Format
+from bench.cli.select import emit
+from bench.cli.tables import with_gap
+from bench.schema import SECTIONS
+from bench.study.board import Written
+from bench.study.interval import wilson
+from bench.study.leaderboard import leader_note
+
+SECTION_COLUMNS = [name.replace("-", "_") for name in SECTIONS]
+
+NO_SCORE = "No score: the rows lack some of RewardBench's subsets. Accuracy: plain share of right rows, Wilson's."
+
+
+def show_boards(written: Sequence[Written], gap: str, *, as_json: bool) -> None:
+    """Print leaderboards, and where they lie if they could be written; as JSON they are one list.
+
+    Args:
+        written: Of each subject.
+        gap: What the gaps are measured in.
+        as_json: Whether to print JSON.
+    """
+    if as_json and written:
+        emit(pd.concat([each.board for each in written], ignore_index=True), Format.json)
+        return
+    for each in written:
+        emit(*board_view(each.board, each.accuracy, gap))
+        if note := leader_note(each.board):
+            print(f"\n{note}")
+        if not each.problem:
+            print(f"\n{each.folder / 'leaderboard.csv'}")
+
+
+def board_view(board: pd.DataFrame, accuracy: pd.DataFrame, gap: str) -> tuple[pd.DataFrame, Format, View]:
+    """What to print of a LEADERBOARD, and how.
+
+    Args:
+        board: One results folder's.
+        accuracy: Its ACCURACY.
+        gap: Name of the performance that its gaps are measured in.
+    """
+    view = with_gap(VIEWS["leaderboard"], board, gap)
+    if board["score"].isna().all():
+        board = board.merge(_plain(accuracy), on=["pair_id", "reward"], how="left", validate="one_to_one")
+        return board.drop(columns=["score", "score_low", "score_high"]), Format.table, _noted(view, NO_SCORE)
+    if board[SECTION_COLUMNS].isna().all(axis=None):
+        # The score of rows without sections is the plain share of right ones.
+        score = COLUMNS["score"]._replace(heading=COLUMNS["plain_accuracy"].heading)
+        view = view._replace(own={**view.own, "score": score})
+    return board, Format.table, view
+
+
+def _plain(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """pair_id, reward, and the share of right rows whatever their subset, with its interval."""
+    subsets = accuracy[accuracy["level"] == "subset"]
+    subsets = subsets.assign(n_right=(subsets["accuracy"] * subsets["n_examples"]).round())
+    whole = subsets.groupby(["pair_id", "reward"], sort=False)[["n_right", "n_examples"]].sum().reset_index()
+    share = whole["n_right"] / whole["n_examples"].where(whole["n_examples"] > 0)
+    limits = wilson(share, whole["n_examples"])
+    found = {"plain_accuracy": share, "plain_accuracy_low": limits.low, "plain_accuracy_high": limits.high}
+    return whole[["pair_id", "reward"]].assign(**found)
+
+
+def _noted(view: View, note: str) -> View:
+    return view._replace(note=f"{note} {view.note}")

@@ -1,0 +1,262 @@
+"""How each column of a printed table looks: column name -> heading, format; and which columns a verb shows first."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench import units
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Column(NamedTuple):
+    """How a column is printed."""
+
+    heading: str
+    write: Callable = str
+    """From a value that is there to its text."""
+    right: bool = True
+    """Whether it stands on the right of its column, as numbers do."""
+    limits: tuple[tuple[str, str], ...] = ()
+    """Columns that may hold the two ends of its interval; the first that are there and not taken stand beside it."""
+    missing: str = units.MISSING
+
+
+class View(NamedTuple):
+    """What a verb's table looks like."""
+
+    columns: tuple[str, ...] = ()
+    """The most important first; columns of the frame that are not named come behind them."""
+    n_important: int = 5
+    """For how many of them texts are folded; those behind have what room there is."""
+    hidden: tuple[str, ...] = ()
+    """Columns that say nothing here, or stand in the title."""
+    note: str = ""
+    """What n and an interval are."""
+    own: Mapping[str, Column] = {}
+    """Columns that look different in this table."""
+    more: str = "--format csv prints all columns"
+    """How to see what a narrow terminal leaves out."""
+
+
+def text(heading: str) -> Column:
+    """A column of texts."""
+    return Column(heading, right=False)
+
+
+def _own(name: str) -> tuple[str, str]:
+    return (f"{name}_low", f"{name}_high")
+
+
+_PLAIN = ("low", "high")
+_P = units.p_value
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}"
+
+
+GAP_POINTS = Column("gap", units.decimal)
+"""A gap in points of a published board, which have one decimal."""
+GAP_OTHER = Column("gap", units.significant)
+"""A gap in any other unit."""
+
+COLUMNS = {
+    "rank": Column("rank", _whole, limits=(_own("rank"),), missing="not ranked"),
+    "pair_id": text("pair"),
+    "strong": text("strong"),
+    "weak": text("weak"),
+    "model_id": text("model"),
+    "family": text("family"),
+    "template": text("chat template of"),
+    "location": text("location"),
+    "source": text("scores published in"),
+    "format": text("format"),
+    "licence": text("licence"),
+    "reward": text("reward"),
+    "dtype": text("dtype"),
+    "rule": text("rule"),
+    "place": Column("place", _whole),
+    "name": text("on"),
+    "level": text("level"),
+    "why": text("why"),
+    "status": text("status"),
+    "counted": text("tokens counted by"),
+    "variant": text("variant"),
+    "router": text("router"),
+    "section": text("section"),
+    "known": text("known domain"),
+    "domain": text("domain"),
+    "measure": text("measure"),
+    "annotator": text("labelled the data"),
+    "half": text("responses"),
+    "prompts": text("prompts"),
+    "example_id": text("row"),
+    "response_id": text("response"),
+    "strong_revision": text("strong revision"),
+    "weak_revision": text("weak revision"),
+    "score": Column("score %", units.percent, limits=(_own("score"), _PLAIN)),
+    "plain_accuracy": Column("accuracy %", units.percent, limits=(_own("plain_accuracy"),)),
+    "chat": Column("chat %", units.percent),
+    "chat_hard": Column("chat hard %", units.percent),
+    "safety": Column("safety %", units.percent),
+    "reasoning": Column("reasoning %", units.percent),
+    "held_out": Column("held out %", units.percent, limits=(_own("held_out"),)),
+    "optimism": Column("optimism, points", units.points),
+    "best_share": Column("first in % of halves", units.percent),
+    "accuracy": Column("accuracy %", units.percent, limits=(_own("accuracy"), _PLAIN)),
+    "agreement": Column("agreement %", units.percent, limits=(_own("agreement"), _PLAIN)),
+    "stderr": Column("standard error, points", units.percent),
+    "difference": Column("difference, points", units.points, limits=(_own("difference"), _PLAIN)),
+    "routing_difference": Column("cost of routing, points", units.points, limits=(_own("routing"),)),
+    "recall": Column("right %", units.percent),
+    "gap_points": GAP_POINTS,
+    "gap_arena_hard_points": Column("gap in Arena-Hard", units.decimal),
+    "alpaca_eval_2_lc": Column("AlpacaEval 2 LC", units.decimal),
+    "arena_hard": Column("Arena-Hard", units.decimal),
+    "n_params": Column("parameters", units.amount),
+    "context_tokens": Column("context, tokens", units.count),
+    "tokens": Column("tokens", units.amount),
+    "flop": Column("work", lambda value: units.si(value, "FLOP")),
+    "cost_flop": Column("work a row", lambda value: units.si(value, "FLOP")),
+    "download_bytes": Column("download", lambda value: units.si(value, "B")),
+    "weights_bytes": Column("memory", lambda value: units.si(value, "B")),
+    "gpu_h": Column("GPU time", lambda value: units.duration(3600 * value)),
+    "cpu_s": Column("CPU time", units.duration),
+    "n": Column("n", units.count),
+    "count": Column("prompts", units.count),
+    "n_rows": Column("n", units.count),
+    "n_examples": Column("n", units.count),
+    "n_prompts": Column("n", units.count),
+    "n_excluded": Column("left out", units.count),
+    "n_ties": Column("ties", units.count),
+    "n_clusters": Column("problems", units.count),
+    "n_candidates": Column("pairs weighed", units.count),
+    "n_first_only": Column("first alone right", units.count),
+    "n_second_only": Column("second alone right", units.count),
+    "n_before": Column("responses before", units.count),
+    "n_after": Column("responses after", units.count),
+    "n_empty_before": Column("empty before", units.count),
+    "n_empty_after": Column("empty after", units.count),
+    "n_kept": Column("prompts kept", units.count),
+    "n_tokens": Column("tokens stored", units.count),
+    "n_tokens_plain": Column("tokens here", units.count),
+    "nats": Column("stored, nats", units.significant),
+    "nats_plain": Column("here, nats", units.significant),
+    "shift_a_token": Column("shift, nats a token", units.tiny),
+    "p_bootstrap": Column("p", _P),
+    "p_bootstrap_holm": Column("p (Holm)", _P),
+    "p_mcnemar": Column("p (McNemar)", _P),
+    "p_mcnemar_holm": Column("p (McNemar, Holm)", _P),
+    "similarity_low": Column("least cosine", units.significant),
+    "similarity_high": Column("largest cosine", units.significant),
+    "bits_per_byte": Column("bits a byte", lambda value: f"{value:.4f}"),
+    "step": Column("step", _whole),
+    "loss": Column("loss", units.significant),
+    "chosen_reward": Column("reward of chosen", units.signed),
+    "rejected_reward": Column("reward of rejected", units.signed),
+    "before": Column("before", str),
+    "after": Column("after", str),
+}
+
+_SECTIONS = ("chat", "chat_hard", "safety", "reasoning")
+
+VIEWS = {
+    "": View(),
+    "leaderboard": View(
+        ("rank", "pair_id", "plain_accuracy", "score", *_SECTIONS, "gap_points", "n_examples", "n_excluded", "reward",
+         "dtype", "n_params", "cost_flop", "licence", "family", "strong", "weak"),
+        hidden=("strong_revision", "weak_revision"),
+        note="n: scored rows; rows left out were too long or not finite. [low, high]: 95% intervals of rank and score, "
+        "prompts drawn again 1,000 times.",
+        more="leaderboard.csv and --json have all columns",
+    ),
+    "choose": View(
+        ("rule", "pair_id", "held_out", "score", "gap_points", "optimism", "best_share", "n_params", "cost_flop",
+         "licence", "n_candidates", "place", "name", "why"),
+        note="held out: what choosing by this rule is expected to reach on other prompts, with its 95% interval, from "
+        "200 random halves of the rows; optimism: the score less it.",
+    ),
+    "compare": View(
+        ("name", "difference", "p_bootstrap", "n_first_only", "n_second_only", "n_rows", "p_mcnemar", "n_clusters",
+         "p_bootstrap_holm", "p_mcnemar_holm", "level"),
+        hidden=("first", "second"),
+        note="n: rows that both pairs scored. [low, high]: 95% interval of the difference and p of its being 0, "
+        "problems drawn again 10,000 times; McNemar's test is exact and unweighted.",
+        own={"name": text("rows")},
+    ),
+    "plan": View(
+        ("model_id", "status", "tokens", "flop", "gpu_h", "cpu_s", "download_bytes", "weights_bytes", "counted",
+         "template"),
+        note="tokens: those that a pass computes, what texts share counted once; memory: of the weights.",
+    ),
+    "pairs": View(
+        ("pair_id", "gap_points", "gap_arena_hard_points", "family", "strong", "weak", "template"),
+        n_important=3,
+    ),
+    "models": View(
+        ("model_id", "n_params", "alpaca_eval_2_lc", "arena_hard", "context_tokens", "licence", "format", "location",
+         "source"),
+        note="AlpacaEval 2 LC and Arena-Hard: published win rates in points, 0 to 100.",
+    ),
+    "route": View(
+        ("known", "domain"),
+        note="A row a known domain, a column a domain that the router chose; right %: the share that it chose rightly, "
+        "in the last row the mean.",
+    ),
+    "domains": View(("domain", "count"), note="The domains of these rows are not known, so none is right or wrong."),
+    "ablate": View(
+        ("variant", "router", "section", "accuracy", "difference", "routing_difference", "n_examples", "n_ties",
+         "n_excluded", "stderr"),
+        note="n: rows scored in both models. [low, high]: 95% intervals, of the accuracy from its counts (Wilson), of "
+        "a difference to the plain run on the same rows by drawing problems again.",
+        more="ablation.csv has all columns",
+    ),
+    "agree": View(
+        ("reward", "half", "agreement", "difference", "n_examples", "n_ties", "n_excluded", "similarity_low",
+         "similarity_high", "pair_id"),
+        note="n: scored rows. [low, high]: 95% intervals, Wilson's; of the difference to the similar half Newcombe's.",
+        more="agreement.csv has all columns",
+    ),
+    "judge": View(
+        ("pair_id", "reward", "measure", "before", "after", "difference", "n_prompts", "annotator", "n_excluded",
+         "n_before", "n_after", "n_empty_before", "n_empty_after"),
+        note="n: prompts with responses of both. [low, high]: 95% interval of the difference, prompts drawn again "
+        "10,000 times. Rewards: nats, per-byte nats a byte; win rates in percent, their difference is to 50.",
+        more="judge.csv has all columns",
+        own={"difference": Column("difference")},
+    ),
+    "verify": View(
+        ("example_id", "response_id", "shift_a_token", "nats", "nats_plain", "n_tokens", "n_tokens_plain", "status"),
+        note="stored: what the store holds; here: one plain float32 pass a response by transformers.",
+    ),
+    "bits": View(("model_id", "bits_per_byte"), note="In float32 on the CPU; a lower number is a better model."),
+    "select": View(
+        ("n_kept", "mean", "min", "50%", "max"),
+        note="Cosine of the two kept responses of a prompt: mean, least, median and largest.",
+        own={"mean": Column("mean cosine", units.significant), "min": Column("least", units.significant),
+             "50%": Column("median", units.significant), "max": Column("largest", units.significant)},
+        more="the file has each prompt's",
+    ),
+    "annotate": View(("prompts", "n"), note="n: prompts kept, and left out for each reason."),
+    "tune": View(
+        ("step", "loss", "accuracy", "chosen_reward", "rejected_reward"),
+        note="The first and the last logged step; accuracy: preferences of the step whose chosen reward is larger.",
+        more="curve.csv has all steps",
+    ),
+}  # fmt: skip
+"""By verb."""
+
+
+def measured(found: "pd.DataFrame", column: str) -> list[str | None]:
+    """Texts of a column of JUDGED, whose unit is another one in each row: nats, percent or bytes."""
+    plus = column == "difference" or column in _PLAIN
+    writers = {
+        "win_rate": units.points if plus else units.percent,
+        "bytes": units.signed if plus else units.significant,
+        "reward": units.signed if plus else units.significant,
+    }
+    return [
+        None if value != value else writers[measure](value)
+        for measure, value in zip(found["measure"], found[column], strict=True)
+    ]

@@ -1,0 +1,194 @@
+"""Frames -> tables for people: by rich, as wide as the terminal, plain text where stdout is none."""
+
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench.cli.columns import COLUMNS, GAP_OTHER, GAP_POINTS, Column, View, text
+from bench.cli.terminal import printable
+from bench.units import MISSING, count, significant
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPACE = 2
+"""Characters between two columns."""
+
+FOLDED = 16
+"""Least characters of a text that is folded to make room for the columns behind it."""
+
+BOX = "    \n    \n {0}  \n    \n    \n    \n    \n    \n"
+"""rich's text form of a box: a line under each heading and nothing else."""
+
+
+class Shown(NamedTuple):
+    """A column ready to be printed."""
+
+    column: Column
+    cells: list[str]
+    natural: int
+    """Characters that it needs without folding a cell."""
+    least: int
+    """Characters that it needs at least: a text can be folded, a number cannot."""
+
+
+def with_gap(view: View, frame: "pd.DataFrame", name: str) -> View:
+    """A view whose gaps are told in the unit of a performance, where the frame knows one.
+
+    Args:
+        view: Any.
+        frame: What is to be printed.
+        name: The performance's name in the registry, its unit in brackets at the end.
+    """
+    if frame["gap_points"].isna().all():
+        return view
+    in_points = gap_unit(name) == "points"
+    note = f"gap: strong less weak in {name[:1].lower() + name[1:] if not in_points else name}."
+    own = {**view.own, "gap_points": GAP_POINTS if in_points else GAP_OTHER}
+    return view._replace(own=own, note=f"{view.note} {note}".strip())
+
+
+def gap_unit(name: str) -> str:
+    """The unit that a performance's name ends with in brackets; without one, the name itself."""
+    found = re.search(r"\(([^()]+)\)$", name)
+    return found[1] if found else name[:1].lower() + name[1:]
+
+
+def print_frame(frame: "pd.DataFrame", view: View, *, title: str = "") -> None:
+    """Print a frame as a table, with what n and the intervals are under it.
+
+    On a terminal the table is as wide as that, or as COLUMNS says; elsewhere it is plain text with every column.
+    """
+    width = _width()
+    every = list(_columns(frame, view, folded=width is not None))
+    shown, left_out = _fitting(every, view.n_important, width)
+    notes = [view.note]
+    if left_out:
+        names = ", ".join(each.column.heading for each in left_out)
+        notes.append(f"Too narrow for: {names}; {view.more}.")
+    _print(shown, _widths(shown, width), width, title, [note for note in notes if note])
+
+
+def _columns(frame: "pd.DataFrame", view: View, *, folded: bool) -> Iterator[Shown]:
+    """The columns of a frame in the order of their importance; those without any value are left out."""
+    named = [name for name in view.columns if name in frame]
+    taken = set(view.hidden)
+    for name in [*named, *(name for name in frame if name not in named)]:
+        if name in taken:
+            continue
+        column = view.own.get(name) or COLUMNS.get(name) or _default(frame[name], str(name))
+        limits = next((both for both in column.limits if set(both) <= set(frame.columns) - taken), None)
+        taken |= {name, *(limits or ())}
+        cells = _cells(frame, name, column, limits)
+        if set(cells) == {MISSING}:
+            continue
+        heading = max(map(_cell_len, column.heading.split() if folded else [column.heading]))
+        natural = max([heading, *map(_cell_len, cells)])
+        yield Shown(column, cells, natural, natural if column.right else min(natural, max(FOLDED, heading)))
+
+
+def _default(values: "pd.Series", name: str) -> Column:
+    """How a column looks that has no entry: by its kind."""
+    heading = name.replace("_", " ")
+    if values.dtype.kind in "iu":
+        return Column(heading, count)
+    return Column(heading, significant) if values.dtype.kind == "f" else text(heading)
+
+
+def _cells(frame: "pd.DataFrame", name: str, column: Column, limits: tuple[str, str] | None) -> list[str]:
+    values = [_cell(value, column) for value in frame[name]]
+    if not limits:
+        return values
+    ends = [[_cell(value, column._replace(missing="")) for value in frame[end]] for end in limits]
+    return [
+        f"{value} [{low}, {high}]" if low and high else value for value, low, high in zip(values, *ends, strict=True)
+    ]
+
+
+def _cell(value: object, column: Column) -> str:
+    # NaN, None and pandas' NA alike: no value of a frame's cell is a list.
+    if value is None or value is not value or str(value) in ("<NA>", "nan", "NaT"):
+        return column.missing
+    if isinstance(value, float) and math.isinf(value):
+        return str(value)
+    return printable(value if isinstance(value, str) else column.write(value)) or column.missing
+
+
+def _width() -> int | None:
+    """Characters that a line may have: the terminal's, or COLUMNS; None where nothing limits it."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdigit() and int(asked):
+        return int(asked)
+    return os.get_terminal_size(sys.stdout.fileno()).columns or 80 if sys.stdout.isatty() else None
+
+
+def _fitting(every: Sequence[Shown], n_important: int, width: int | None) -> tuple[list[Shown], list[Shown]]:
+    """The columns that fit, in their order, and those that do not; the first one always does."""
+    if width is None:
+        return list(every), []
+    for number in range(1, len(every)):
+        used = sum(each.least if number < n_important else each.natural for each in every[: number + 1])
+        if used + SPACE * number > width:
+            # The most important stand first: no column behind one that does not fit takes its place.
+            return list(every[:number]), list(every[number:])
+    return list(every), []
+
+
+def _widths(shown: Sequence[Shown], width: int | None) -> list[int]:
+    """Characters of each column: what is left over goes to the folded texts, from the first on."""
+    if width is None:
+        return [each.natural for each in shown]
+    widths = [each.least for each in shown]
+    spare = width - sum(widths) - SPACE * (len(widths) - 1)
+    for number, each in enumerate(shown):
+        more = max(0, min(each.natural - widths[number], spare))
+        widths[number] += more
+        spare -= more
+    return widths
+
+
+def _print(shown: Sequence[Shown], widths: Sequence[int], width: int | None, title: str, notes: Sequence[str]) -> None:
+    from rich.box import Box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, width=width or max(1, sum(widths) + SPACE * len(widths)), highlight=False)
+    line = "-" if console.options.ascii_only else "\N{BOX DRAWINGS LIGHT HORIZONTAL}"
+    box = Box(BOX.format(line if console.is_terminal else " "), ascii=True) if console.is_terminal else None
+    # The box has a character of its own between two columns.
+    table = Table(box=box, show_edge=False, padding=(0, 1 if box else SPACE, 0, 0), pad_edge=False)
+    for each, size in zip(shown, widths, strict=True):
+        head = Text("\n".join(fold(each.column.heading, size)))
+        table.add_column(head, justify="right" if each.column.right else "left", width=size, vertical="top")
+    for cells in zip(*(each.cells for each in shown), strict=True):
+        table.add_row(*(Text("\n".join(fold(cell, size))) for cell, size in zip(cells, widths, strict=True)))
+    with console.capture() as captured:
+        if title:
+            console.print(Text("\n".join(fold(title, width or len(title)))))
+        console.print(table)
+        for note in notes:
+            console.print(Text("\n".join(fold(note, width or len(note)))), style="dim")
+    said = captured.get()
+    sys.stdout.write(said if console.is_terminal else "".join(f"{row.rstrip()}\n" for row in said.splitlines()))
+
+
+def fold(words: str, width: int) -> list[str]:
+    """A text in lines of at most a width, broken after a space or a hyphen, inside a word only where it must be."""
+    lines = [""]
+    for piece in re.findall(r"[^\s-]+-*|-+|\s+", words):
+        if _cell_len(lines[-1] + piece.rstrip()) > width and lines[-1]:
+            lines.append("")
+        lines[-1] += piece if lines[-1] else piece.lstrip()
+        while len(lines[-1].rstrip()) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return [line.rstrip() for line in lines]
+
+
+def _cell_len(words: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(words)

@@ -1,0 +1,70 @@
+"""Any exception -> one line that a user can act on."""
+
+import errno
+import os
+import sys
+import traceback
+
+from bench.schema import DrsowError
+
+DEBUG_VARIABLE = "DRSOW_DEBUG"
+"""Environment variable that asks for tracebacks; the option --debug sets it."""
+
+HINTS = {
+    errno.ENOSPC: "free some space and run the command again",
+    errno.EDQUOT: "free some space and run the command again",
+    errno.EACCES: "change its permissions, or name another place",
+    errno.EPERM: "change its permissions, or name another place",
+    errno.EROFS: "name a place that can be written",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
+"""What to do about an error of the operating system."""
+
+
+def explained(error: Exception) -> DrsowError:
+    """What to tell a user of an exception, whoever raised it; with DRSOW_DEBUG its traceback goes to stderr.
+
+    Errors of our own stay as they are. A lack of memory, a worker process that was killed and an error of the
+    operating system are the user's to mend; whatever is left is a fault in drsow.
+    """
+    if isinstance(error, DrsowError):
+        return error
+    if debugging():
+        traceback.print_exception(error, file=sys.stderr)
+    return DrsowError(_words(error))
+
+
+def debugging() -> bool:
+    """Whether the user asks for tracebacks."""
+    return os.environ.get(DEBUG_VARIABLE, "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _words(error: Exception) -> str:
+    # By name: torch and the process pools are not imported to describe an error.
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
+        return f"out of memory ({first_line(error)}); close other programs or lower --batch-tokens"
+    if "BrokenProcessPool" in kinds:
+        return "a worker process was killed, which the system does when memory runs out; free some and run again"
+    if isinstance(error, OSError) and error.errno is not None:
+        return _system_words(error)
+    return (
+        f"unexpected {type(error).__name__}: {first_line(error)}; this is a fault in drsow: please report it with the "
+        "command and the output of --debug to the project's issue tracker"
+    )
+
+
+def _system_words(error: OSError) -> str:
+    """An error of the operating system: where, what, and what to do."""
+    # A file may be named by bytes, or by the number of a descriptor.
+    names = [os.fsdecode(name) if isinstance(name, bytes) else str(name)
+             for name in (error.filename, error.filename2) if name is not None]  # fmt: skip
+    what = os.strerror(error.errno)
+    where = f"{' -> '.join(names)}: " if names else ""
+    hint = f"; {HINTS[error.errno]}" if error.errno in HINTS else ""
+    return f"{where}{what[:1].lower()}{what[1:]}{hint}"

@@ -1,0 +1,86 @@
+"""Numbers as a person reads them: three digits with an SI prefix, percent with one decimal, durations."""
+
+import math
+
+MISSING = "-"
+"""What stands for a value that is not known."""
+
+_PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+_SHORT = ("", "k", "M", "B", "T")
+"""Of counts: B is a billion, as model sizes are written."""
+
+
+def si(value: float, unit: str) -> str:
+    """A quantity with its unit: 1.27e11 and "FLOP" give "127 GFLOP"."""
+    number, prefix = _scaled(value, _PREFIXES)
+    return f"{number} {prefix}{unit}".rstrip()
+
+
+def count(value: float) -> str:
+    """How many: digits as they are below 100,000, then three and a letter: "2,985", "54.2 M", "16.1 B"."""
+    if abs(value) < 1e5:
+        return f"{value:,.0f}"
+    number, prefix = _scaled(value, _SHORT)
+    return f"{number} {prefix}".rstrip()
+
+
+def amount(value: float) -> str:
+    """A large count to three digits, with a letter from a thousand on: "30 k", "16.1 B"."""
+    number, prefix = _scaled(value, _SHORT)
+    return f"{number} {prefix}".rstrip()
+
+
+def percent(value: float) -> str:
+    """A share, 0 to 1, in percent with one decimal, without the sign."""
+    return f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points with its sign."""
+    # Adding 0 takes the sign off a rounded -0.0.
+    return f"{round(100 * value, 1) + 0.0:+.1f}"
+
+
+def decimal(value: float) -> str:
+    """A number with one decimal."""
+    return f"{round(value, 1) + 0.0:.1f}"
+
+
+def significant(value: float) -> str:
+    """Three significant digits."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        digits = 2 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
+        return f"{value:,.{digits}f}"
+    return f"{value:.2e}"
+
+
+def signed(value: float) -> str:
+    """Three significant digits with the sign."""
+    return significant(value) if value < 0 else f"+{significant(value)}"
+
+
+def tiny(value: float) -> str:
+    """A small number in scientific notation, two digits."""
+    return f"{value:.1e}"
+
+
+def p_value(value: float) -> str:
+    """A p-value with three decimals."""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes, hours or days, whichever keeps the number small: "3.2 h"."""
+    for size, unit in ((86_400 * 3, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / (86_400 if unit == 'd' else size):.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def _scaled(value: float, prefixes: tuple[str, ...]) -> tuple[str, str]:
+    """Three significant digits, without needless zeros, and the prefix of the thousand."""
+    step = 0
+    while step < len(prefixes) - 1 and abs(float(f"{value:.3g}")) >= 1000:
+        value, step = value / 1000, step + 1
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:g}" if abs(rounded) < 1000 else f"{rounded:,.0f}", prefixes[step]
