@@ -417,7 +417,7 @@ import datasets
 
 def outcome(data):
     try:
-        return load_data(data).examples[0].example_id
+        return load_data(data, offline=sys.argv[2] == "offline").examples[0].example_id
     except DrsowError as error:
         return f"{error.code} {error}"
 
@@ -437,11 +437,18 @@ print(json.dumps(found))
 """
 
 
-def test_a_hub_data_set_is_read_offline_from_the_cache_or_named_with_the_command_that_fetches_it(tmp_path):
+@pytest.mark.parametrize(("asked", "forbidden"), [("online", "1"), ("offline", "0")])
+def test_a_hub_data_set_is_read_offline_from_the_cache_or_named_with_the_command_that_fetches_it(
+    tmp_path, asked, forbidden
+):
     kept = {name: value for name, value in os.environ.items() if name != REWARD_BENCH_VARIABLE}
-    offline = {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
+    offline = {"HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": forbidden, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
-        [sys.executable, "-c", OFFLINE, jsonl(GOOD)], env=kept | offline, capture_output=True, text=True, check=True
+        [sys.executable, "-c", OFFLINE, jsonl(GOOD), asked],
+        env=kept | offline,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "absent": "4 allenai/reward-bench: not on this machine; with access to the hub, "

@@ -39,6 +39,7 @@ from bench.schema import UsageError
 
 if TYPE_CHECKING:
     from bench.registry import Registry
+    from bench.stages import Outcome
     from bench.subject import Subject
 
 PARTLY = 3
@@ -133,6 +134,11 @@ def run(
     if not outcome.written and not outcome.errors:
         print("this shard is done; the last one to end writes the tables", file=sys.stderr)
     show_boards(outcome.written, gap_name(known, subjects[0]), as_json=as_json)
+    _tell_failures(outcome)
+
+
+def _tell_failures(outcome: "Outcome") -> None:
+    """A line for each model that failed, and the exit code that says so."""
     for line in outcome.errors:
         print(f"drsow: {printable(line)}", file=sys.stderr)
     if outcome.errors:

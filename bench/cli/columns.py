@@ -166,14 +166,16 @@ VIEWS = {
     "leaderboard": View(
         ("rank", "pair_id", "plain_accuracy", "score", *_SECTIONS, "gap_points", "n_examples", "n_excluded", "reward",
          "dtype", "n_params", "cost_flop", "licence", "family", "strong", "weak"),
+        n_important=9,
         hidden=("strong_revision", "weak_revision"),
         note="n: scored rows; rows left out were too long or not finite. [low, high]: 95% intervals of rank and score, "
         "prompts drawn again 1,000 times.",
         more="leaderboard.csv and --json have all columns",
     ),
     "choose": View(
-        ("rule", "pair_id", "held_out", "score", "gap_points", "optimism", "best_share", "n_params", "cost_flop",
-         "licence", "n_candidates", "place", "name", "why"),
+        ("rule", "place", "pair_id", "held_out", "score", "gap_points", "optimism", "best_share", "n_params",
+         "cost_flop", "licence", "n_candidates", "name", "why"),
+        n_important=6,
         note="held out: what choosing by this rule is expected to reach on other prompts, with its 95% interval, from "
         "200 random halves of the rows; optimism: the score less it.",
     ),

@@ -104,7 +104,8 @@ def _cells(frame: "pd.DataFrame", name: str, column: Column, limits: tuple[str, 
         return values
     ends = [[_cell(value, column._replace(missing="")) for value in frame[end]] for end in limits]
     return [
-        f"{value} [{low}, {high}]" if low and high else value for value, low, high in zip(values, *ends, strict=True)
+        f"{value} [{low}, {high}]" if low and high and value != column.missing else value
+        for value, low, high in zip(values, *ends, strict=True)
     ]
 
 
@@ -156,7 +157,8 @@ def _print(shown: Sequence[Shown], widths: Sequence[int], width: int | None, tit
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=sys.stdout, width=width or max(1, sum(widths) + SPACE * len(widths)), highlight=False)
+    lengths = [sum(widths) + SPACE * len(widths), *map(_cell_len, [title, *notes])]
+    console = Console(file=sys.stdout, width=width or max(lengths), highlight=False)
     line = "-" if console.options.ascii_only else "\N{BOX DRAWINGS LIGHT HORIZONTAL}"
     box = Box(BOX.format(line if console.is_terminal else " "), ascii=True) if console.is_terminal else None
     # The box has a character of its own between two columns.
@@ -179,7 +181,7 @@ def _print(shown: Sequence[Shown], widths: Sequence[int], width: int | None, tit
 def fold(words: str, width: int) -> list[str]:
     """A text in lines of at most a width, broken after a space or a hyphen, inside a word only where it must be."""
     lines = [""]
-    for piece in re.findall(r"[^\s-]+-*|-+|\s+", words):
+    for piece in re.findall(r"-*[^\s-]+-*|-+|\s+", words):
         if _cell_len(lines[-1] + piece.rstrip()) > width and lines[-1]:
             lines.append("")
         lines[-1] += piece if lines[-1] else piece.lstrip()

@@ -36,6 +36,8 @@ from bench.scoring.run import (
 )
 from bench.store import ScoreSet
 
+OnShare = Callable[[float], None]
+
 OTHERS_WAIT_S = 600.0
 """How long a shard waits for another one that begins or finishes the same set."""
 
@@ -102,17 +104,16 @@ class Scorer:
         torch.set_num_threads(settings["n_threads"])
         todo = [index for index in score_set.missing() if index in share.parts(len(parts))]
         tokens = [sum(len(s.ids) for i in part for s in by_example[i]) for part in parts]
-        with Meter(
-            self.ready.key.model_id, n_rows=sum(len(parts[p]) for p in todo), n_tokens=sum(tokens[p] for p in todo)
-        ) as meter:
+        name = self.ready.key.model_id
+        with Meter(name, n_rows=sum(len(parts[p]) for p in todo), n_tokens=sum(tokens[p] for p in todo)) as meter:
             if todo:
                 self.model()
                 meter.restart()
             for index in todo:
                 counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
                 sequences = [s for i in parts[index] for s in by_example[i]]
-                part = meter.part(rows=len(parts[index]), tokens=tokens[index])
-                logps = self.logps(sequences, settings["batch_tokens"], counts, on_share=part)
+                told = meter.part(rows=len(parts[index]), tokens=tokens[index])
+                logps = self.logps(sequences, settings["batch_tokens"], counts, on_share=told)
                 # A part's cost lies beside it, and what was not spent on one is the next one's.
                 before, began = began, time.monotonic()
                 cost = counts | {"duration_ms": round(1000 * (began - before))}
@@ -159,20 +160,20 @@ class Scorer:
         counts: dict | None = None,
         *,
         dtype: str | None = None,
-        on_share: Callable[[float], None] | None = None,
+        on_share: OnShare | None = None,
     ) -> list[np.ndarray | None]:
         """Nats of each response's tokens, None where the sequence is longer than the model's context.
 
         Out of memory, the budget is halved and the work done again. `dtype` is the run's own where none is given.
         `on_share` is told after each step which share of the work is done, 0 to 1.
         """
-        counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0} if counts is None else counts
+        counts = counts or {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
         fits = [s for s in sequences if len(s.ids) <= self.limit]
         model = self.model(dtype)
         while True:
             plan = trie.plan([s.ids for s in fits], [s.start for s in fits], budget=budget)
             try:
-                out = engine.score(model, plan, on_share and _shares(plan.n_computed, on_share))
+                out = engine.score(model, plan, _shares(plan.n_computed, on_share))
                 break
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or budget <= 1:
@@ -180,8 +181,7 @@ class Scorer:
             budget //= 2
             counts["halved"] += 1
             print(f"{self.ready.key.model_id}: out of memory, going on with {budget} tokens a step", file=sys.stderr)
-            if self.device == "cuda":
-                torch.cuda.empty_cache()
+            self._let_go()
         counts["n_steps"] += len(plan.steps)
         counts["n_computed_tokens"] += plan.n_computed
         logps = [out[a:b] for a, b in zip(plan.offsets, plan.offsets[1:], strict=False)]
@@ -193,6 +193,11 @@ class Scorer:
             ]
         found = {id(s): values for s, values in zip(fits, logps, strict=True)}
         return [found.get(id(s)) for s in sequences]
+
+    def _let_go(self) -> None:
+        """Give a GPU's unused memory back."""
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
 
     def _full(self, error: Exception, how: str) -> Exception:
         """What to raise for an error: a lack of memory is the user's to mend, the others go on as they are."""
@@ -253,8 +258,10 @@ class Scorer:
         return {"precision": {"n_responses": len(kept)} | facts}
 
 
-def _shares(n_tokens: int, on_share: Callable[[float], None]) -> engine.OnStep:
+def _shares(n_tokens: int, on_share: OnShare | None) -> engine.OnStep | None:
     """Counts the tokens of the steps of a plan, which may end side by side, as a share of all."""
+    if on_share is None:
+        return None
     done, lock = 0, threading.Lock()
 
     def on_step(n: int) -> None:

@@ -1,0 +1,131 @@
+"""What reaches a terminal: groups of verbs, one line for any mistake or fault, text in any encoding."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from commands import COMMAND, environment, write_rows
+
+GROUPS = {
+    "Score": ["run", "leaderboard", "figures", "show", "plan", "report"],
+    "Choose": ["choose", "compare"],
+    "Customise": ["route", "ablate"],
+    "Label": ["sample", "select", "annotate", "agree"],
+    "Tune": ["tune", "judge"],
+    "Exchange": ["export", "scores", "import", "verify"],
+    "Look up": ["models", "pairs", "fetch", "bits"],
+}
+
+HEAVY = {"torch", "transformers", "matplotlib", "pandas", "pyarrow", "scipy", "numpy"}
+
+BROKEN = """
+import sys
+import bench.registry
+from bench.cli import main
+
+def load_registry(extra=None):
+    raise {error}
+
+bench.registry.load_registry = load_registry
+sys.argv = ["drsow", *sys.argv[1:]]
+main()
+"""
+
+
+def modules(stderr: str) -> set[str]:
+    """Top-level modules that PYTHONPROFILEIMPORTTIME=1 tells of."""
+    return {line.rpartition("|")[2].strip().partition(".")[0] for line in stderr.splitlines() if "|" in line}
+
+
+def broken(error: str, *words: str, **variables: str) -> subprocess.CompletedProcess:
+    """The command where the registry cannot be read for a reason that nobody foresaw."""
+    process = [sys.executable, "-c", BROKEN.format(error=error), *words]
+    return subprocess.run(process, capture_output=True, text=True, env=environment(**variables), check=False)
+
+
+def test_help_lists_every_verb_in_its_group_and_imports_nothing_heavy(drsow):
+    done = drsow("--help", PYTHONPROFILEIMPORTTIME="1", COLUMNS="80")
+    assert done.returncode == 0
+    found: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        if heading := re.match(r"\W+ ([A-Z][a-z ]+?) \W+$", line):
+            found[heading[1]] = verbs = []
+        elif verb := re.match(r"\W ([a-z]+)  +[A-Z]", line):
+            verbs.append(verb[1])
+    assert {name: verbs for name, verbs in found.items() if name != "Options"} == GROUPS
+    assert modules(done.stderr) & HEAVY == set()
+
+
+def test_a_wrong_name_is_told_before_anything_heavy_is_imported(drsow):
+    done = drsow("run", "--pair", "embeded", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 2 and "did you mean 'embedded'?" in done.stderr.splitlines()[-1]
+    assert modules(done.stderr) & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["run", "--pear", "x"], "drsow: No such option: --pear"),
+        (["rnu"], "drsow: No such command 'rnu'"),
+        (["run", "--dtype", "fp16"], "drsow: Invalid value for '--dtype'"),
+        (["bits"], "drsow: Missing argument"),
+    ],
+)
+def test_a_mistyped_command_is_one_line_that_names_the_help(drsow, words, line):
+    done = drsow(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(line) and said.endswith("--help`")
+
+
+def test_a_fault_is_one_line_and_its_traceback_comes_with_debug_wherever_it_stands():
+    done = broken("LookupError('odd\\x1b[31m')", "models")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "drsow: unexpected LookupError: odd [31m; this is a fault in drsow: please report it with the command and the "
+        "output of --debug to the project's issue tracker"
+    ]
+    asked = broken("LookupError('odd')", "models", "--debug")
+    assert asked.returncode == 1 and "Traceback (most recent call last)" in asked.stderr
+    assert asked.stderr.splitlines()[-1].startswith("drsow: unexpected LookupError: odd; ")
+    assert "Traceback" in broken("LookupError('odd')", "models", DRSOW_DEBUG="1").stderr
+
+
+def test_an_error_of_the_system_is_no_fault_of_ours():
+    done = broken("OSError(30, 'Read-only', '/d/f')", "models")
+    assert done.stderr == "drsow: /d/f: read-only file system; name a place that can be written\n"
+
+
+@pytest.mark.parametrize("variables", [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C"}])
+def test_a_character_that_the_encoding_lacks_is_replaced(drsow, tiny_registry, tmp_path, variables):
+    rude = {"id": "r", "prompt": "🎉 é", "chosen": "yes 🎉", "rejected": "no"}
+    path = write_rows(tmp_path / "rows.jsonl", [rude])
+    words = ["--registry", str(tiny_registry), "--pair", "tiny", "--data", str(path), "--dtype", "fp32", "--id", "r"]
+    command, kept = [COMMAND, "show", *words], environment(**variables)
+    done = subprocess.run(command, capture_output=True, env=kept, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("user: 🎉 é".encode() if "LC_ALL" in variables else b"user: ? ")
+
+
+def test_tables_and_help_need_no_box_characters(drsow):
+    for words in (["pairs"], ["--help"]):
+        done = drsow(*words, PYTHONIOENCODING="ascii", COLUMNS="80")
+        assert done.returncode == 0, done.stderr
+        assert "?" not in done.stdout
+
+
+def test_on_a_terminal_headings_are_bold_and_without_colour_where_that_is_not_wanted():
+    pty = pytest.importorskip("pty")
+    said = {}
+    for name, variables in {"plain": {"NO_COLOR": "1"}, "bold": {}}.items():
+        ours, theirs = pty.openpty()
+        names = environment(COLUMNS="80", TERM="xterm-256color", **variables)
+        done = subprocess.run([COMMAND, "pairs"], stdout=theirs, stderr=theirs, env=names, check=False)
+        os.close(theirs)
+        assert done.returncode == 0
+        said[name] = os.read(ours, 100_000).decode()
+        os.close(ours)
+    assert "\x1b[1mpair" in said["bold"]
+    assert re.search(r"\x1b\[[34]\d", said["plain"]) is None

@@ -1,0 +1,97 @@
+"""Whatever exception is left is one line that says where, what and what to do."""
+
+import concurrent.futures.process
+import errno
+
+import pytest
+import torch
+
+from bench import stages
+from bench.data import load_data
+from bench.faults import explained, first_line
+from bench.registry import load_registry
+from bench.schema import DrsowError, UsageError
+from bench.scoring import run
+from bench.scoring.cluster import score_some
+from bench.store import Store
+from bench.study.board import Subject
+
+REPORT = "this is a fault in drsow: please report it with the command and the output of --debug to the project's "
+
+
+def test_what_nobody_foresaw_names_its_type_and_asks_for_a_report():
+    error = explained(ZeroDivisionError("division by zero\nand more"))
+    assert (type(error), error.code) == (DrsowError, 1)
+    assert str(error) == f"unexpected ZeroDivisionError: division by zero; {REPORT}issue tracker"
+
+
+def test_an_exception_without_words_is_named_by_its_type():
+    assert str(explained(KeyError())).startswith("unexpected KeyError: KeyError; ")
+    assert first_line(ValueError("\n  \nsecond")) == "second"
+
+
+def test_our_own_errors_stay_as_they_are():
+    error = UsageError("x: wrong")
+    assert explained(error) is error
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (errno.ENOSPC, "/d/f: no space left on device; free some space and run the command again"),
+        (errno.EACCES, "/d/f: permission denied; change its permissions, or name another place"),
+        (errno.EROFS, "/d/f: read-only file system; name a place that can be written"),
+        (errno.EISDIR, "/d/f: is a directory"),
+    ],
+)
+def test_an_error_of_the_system_says_where_what_and_what_to_do(number, line):
+    assert str(explained(OSError(number, "whatever", "/d/f"))) == line
+    assert str(explained(OSError(number, "whatever", b"/d/f"))) == line
+
+
+def test_an_error_of_the_system_without_a_file_says_what():
+    assert str(explained(OSError(errno.ENOSPC, ""))) == (
+        "no space left on device; free some space and run the command again"
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("you can't allocate memory: 3 bytes")]
+)
+def test_a_lack_of_memory_is_no_fault_of_ours(error):
+    assert str(explained(error)).startswith("out of memory (") and "fault in drsow" not in str(explained(error))
+
+
+def test_a_worker_process_that_was_killed_is_told_as_that():
+    error = concurrent.futures.process.BrokenProcessPool("A process in the process pool was terminated abruptly")
+    assert str(explained(error)).startswith("a worker process was killed")
+
+
+def test_debug_prints_the_traceback(monkeypatch, capsys):
+    explained(ValueError("quiet"))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("DRSOW_DEBUG", "1")
+    explained(ValueError("loud"))
+    assert "ValueError: loud" in capsys.readouterr().err
+
+
+class Sudden(Exception):
+    """What no module of ours knows."""
+
+
+def test_what_one_model_raises_stops_its_own_pairs_alone(tiny_registry, tmp_path, monkeypatch):
+    known, dataset = load_registry(tiny_registry), load_data("sample", limit_per_subset=1)
+    subjects, options = [Subject("tiny", (known.pair("tiny"),))], run.Options("fp32", "cpu")
+    whole = run.score_missing
+
+    def broken(job, *args):
+        if job.work.spec.model_id == "tiny-strong":
+            raise Sudden("no such thing")
+        return whole(job, *args)
+
+    monkeypatch.setattr(run, "score_missing", broken)
+    sets, errors, code = stages.score_all(known, subjects, dataset, Store(tmp_path), options)
+    assert [model_id for model_id, _ in sets] == ["tiny-weak"]
+    assert (errors, code) == ([f"tiny-strong: unexpected Sudden: no such thing; {REPORT}issue tracker"], 1)
+    work = run.Work(known.model("tiny-strong"), known.model("tiny-strong"), dataset)
+    assert score_some([(work, run.WHOLE)], str(tmp_path), options) == [(errors[0], 1)]
