@@ -37,6 +37,7 @@ from bench.scoring.run import (
 from bench.store import ScoreSet
 
 OnShare = Callable[[float], None]
+"""Is called with the share of some work that is done, 0 to 1."""
 
 OTHERS_WAIT_S = 600.0
 """How long a shard waits for another one that begins or finishes the same set."""
@@ -44,6 +45,10 @@ OTHERS_WAIT_S = 600.0
 
 class OtherOps(Exception):
     """A model was loaded, and what then computes is not what the key says; the text is its name."""
+
+
+def _unheard(share: float) -> None:
+    """The OnShare of one who does not ask."""
 
 
 class Scorer:
@@ -160,7 +165,7 @@ class Scorer:
         counts: dict | None = None,
         *,
         dtype: str | None = None,
-        on_share: OnShare | None = None,
+        on_share: OnShare = _unheard,
     ) -> list[np.ndarray | None]:
         """Nats of each response's tokens, None where the sequence is longer than the model's context.
 
@@ -173,7 +178,7 @@ class Scorer:
         while True:
             plan = trie.plan([s.ids for s in fits], [s.start for s in fits], budget=budget)
             try:
-                out = engine.score(model, plan, _shares(plan.n_computed, on_share))
+                out = engine.score(model, plan, _counting(plan.n_computed, on_share))
                 break
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or budget <= 1:
@@ -258,10 +263,8 @@ class Scorer:
         return {"precision": {"n_responses": len(kept)} | facts}
 
 
-def _shares(n_tokens: int, on_share: OnShare | None) -> engine.OnStep | None:
+def _counting(n_tokens: int, on_share: OnShare) -> engine.OnStep:
     """Counts the tokens of the steps of a plan, which may end side by side, as a share of all."""
-    if on_share is None:
-        return None
     done, lock = 0, threading.Lock()
 
     def on_step(n: int) -> None:

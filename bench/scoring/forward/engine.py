@@ -35,7 +35,11 @@ OnStep = Callable[[int], None]
 """Is called with the number of a step's tokens when they are computed, perhaps by another thread."""
 
 
-def score(model: PreTrainedModel, plan: Plan, on_step: OnStep | None = None) -> np.ndarray:
+def _unheard(n_tokens: int) -> None:
+    """The OnStep of one who does not ask."""
+
+
+def score(model: PreTrainedModel, plan: Plan, on_step: OnStep = _unheard) -> np.ndarray:
     """Log-probability of every response token, in the plan's slots.
 
     Args:
@@ -48,7 +52,7 @@ def score(model: PreTrainedModel, plan: Plan, on_step: OnStep | None = None) -> 
     """
     out = np.full(int(plan.offsets[-1]), np.nan)
     # On a GPU a step is only begun when its states are handed out, and done when its numbers are here.
-    early, late = (on_step, None) if model.device.type == "cpu" else (None, on_step)
+    early, late = (on_step, _unheard) if model.device.type == "cpu" else (_unheard, on_step)
     # All steps are begun before the first number is fetched: a GPU never waits for the host.
     begun = [
         (step, head_logps(model, hidden, moved(step.targets, hidden.device)))
@@ -56,13 +60,12 @@ def score(model: PreTrainedModel, plan: Plan, on_step: OnStep | None = None) -> 
     ]
     for step, logps in begun:
         out[step.slots] = logps.cpu().numpy()[step.which]
-        if late:
-            late(len(step.ids))
+        late(len(step.ids))
     return out
 
 
 def hidden_steps(
-    model: PreTrainedModel, steps: Sequence[Step], on_step: OnStep | None = None
+    model: PreTrainedModel, steps: Sequence[Step], on_step: OnStep = _unheard
 ) -> Iterator[tuple[Step, Tensor]]:
     """Run the steps; gives each, in order, with the last hidden state of the token before each target, (m, hidden).
 
@@ -71,14 +74,12 @@ def hidden_steps(
     must not hear.
     """
     beside = model.device.type == "cpu" and len(steps) > 1 and torch.get_num_threads() % STREAMS == 0
-    return (_side_by_side if beside else _in_turn)(model, steps, on_step or _unheard)
+    return (_side_by_side if beside else _in_turn)(model, steps, on_step)
 
 
-def _unheard(n_tokens: int) -> None:
-    """The OnStep of one who does not ask."""
-
-
-def _in_turn(model: PreTrainedModel, steps: Sequence[Step], on_step: OnStep) -> Iterator[tuple[Step, Tensor]]:
+def _in_turn(
+    model: PreTrainedModel, steps: Sequence[Step], on_step: OnStep = _unheard
+) -> Iterator[tuple[Step, Tensor]]:
     trunks: dict[int, StepContext] = {}
     for index, step in enumerate(steps):
         trunks = {i: trunks[i] for i in _ancestors(steps, step.parent)}
@@ -89,7 +90,9 @@ def _in_turn(model: PreTrainedModel, steps: Sequence[Step], on_step: OnStep) -> 
         yield step, hidden
 
 
-def _side_by_side(model: PreTrainedModel, steps: Sequence[Step], on_step: OnStep) -> Iterator[tuple[Step, Tensor]]:
+def _side_by_side(
+    model: PreTrainedModel, steps: Sequence[Step], on_step: OnStep = _unheard
+) -> Iterator[tuple[Step, Tensor]]:
     trunks: dict[int, Future] = {}
     with _streams() as (pool, stop):
         for low in range(0, len(steps), WAVE):

@@ -350,6 +350,15 @@ def test_steps_side_by_side_give_the_bits_of_steps_in_turn(llama, two_threads, m
         assert torch.equal(alone, hidden)
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_every_step_is_told_with_its_tokens_side_by_side_or_in_turn(llama, two_threads, n_threads):
+    torch.set_num_threads(n_threads)
+    plan, told = trie.plan(*conversations(12, seed=4), budget=24), []
+    engine.score(llama, plan, told.append)
+    assert sorted(told) == sorted(len(step.ids) for step in plan.steps)
+    assert len(told) > 1 and sum(told) == plan.n_computed
+
+
 def test_of_a_trunks_branches_the_longest_begins_first():
     lengths = [(-1, True, 5), (0, False, 3), (0, False, 9), (0, True, 2), (3, False, 4), (3, False, 8), (-1, False, 7)]
     steps = [SimpleNamespace(parent=parent, is_trunk=trunk, end=range(n)) for parent, trunk, n in lengths]
