@@ -96,6 +96,7 @@ COLUMNS = {
     "strong_revision": text("strong revision"),
     "weak_revision": text("weak revision"),
     "score": Column("score %", units.percent, limits=(_own("score"), _PLAIN)),
+    "score_held_out": Column("held out %", units.percent),
     "plain_accuracy": Column("accuracy %", units.percent, limits=(_own("plain_accuracy"),)),
     "chat": Column("chat %", units.percent),
     "chat_hard": Column("chat hard %", units.percent),
@@ -103,7 +104,10 @@ COLUMNS = {
     "reasoning": Column("reasoning %", units.percent),
     "held_out": Column("held out %", units.percent, limits=(_own("held_out"),)),
     "optimism": Column("optimism, points", units.points),
-    "best_share": Column("first in % of halves", units.percent),
+    "over_random": Column("over a random pair, points", units.points, limits=(_own("over_random"),)),
+    "over_gap": Column("over the largest gap, points", units.points, limits=(_own("over_gap"),)),
+    "best_share": Column("first in % of rankings", units.percent),
+    "p_not_worse": Column("p of not being worse", _P),
     "accuracy": Column("accuracy %", units.percent, limits=(_own("accuracy"), _PLAIN)),
     "agreement": Column("agreement %", units.percent, limits=(_own("agreement"), _PLAIN)),
     "stderr": Column("standard error, points", units.percent),
@@ -132,6 +136,7 @@ COLUMNS = {
     "n_ties": Column("ties", units.count),
     "n_clusters": Column("problems", units.count),
     "n_candidates": Column("pairs weighed", units.count),
+    "n_not_worse": Column("pairs not worse", units.count),
     "n_first_only": Column("first alone right", units.count),
     "n_second_only": Column("second alone right", units.count),
     "n_before": Column("responses before", units.count),
@@ -165,19 +170,20 @@ VIEWS = {
     "": View(),
     "leaderboard": View(
         ("rank", "pair_id", "plain_accuracy", "score", *_SECTIONS, "gap_points", "n_examples", "n_excluded", "reward",
-         "dtype", "n_params", "cost_flop", "licence", "family", "strong", "weak"),
+         "dtype", "n_params", "cost_flop", "licence", "family", "strong", "weak", "score_held_out"),
         n_important=9,
         hidden=("strong_revision", "weak_revision"),
-        note="n: scored rows; rows left out were too long or not finite. [low, high]: 95% intervals of rank and score, "
-        "prompts drawn again 1,000 times.",
+        note="n: scored rows; rows left out were too long or not finite. [low, high]: 95% intervals over prompts; rows "
+        "of one problem count together.",
         more="leaderboard.csv and --json have all columns",
     ),
     "choose": View(
-        ("rule", "place", "pair_id", "held_out", "score", "gap_points", "optimism", "best_share", "n_params",
-         "cost_flop", "licence", "n_candidates", "name", "why"),
+        ("rule", "place", "pair_id", "held_out", "score", "over_random", "over_gap", "gap_points", "optimism",
+         "best_share", "p_not_worse", "n_params", "cost_flop", "licence", "name", "why"),
         n_important=6,
-        note="held out: what choosing by this rule is expected to reach on other prompts, with its 95% interval, from "
-        "200 random halves of the rows; optimism: the score less it.",
+        hidden=("n_rows", "n_candidates", "n_not_worse"),
+        note="held out: what choosing by this rule and place is expected to score on other prompts, with its 95% "
+        "interval; optimism: the score less it.",
     ),
     "compare": View(
         ("name", "difference", "p_bootstrap", "n_first_only", "n_second_only", "n_rows", "p_mcnemar", "n_clusters",
