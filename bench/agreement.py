@@ -40,8 +40,7 @@ def agree(
     sets = checked_scores(registry, subject, dataset, store, options)
     subsets = pd.Series({e.example_id: e.subset for e in dataset.examples}, name="subset")
     table = margins(*(each.read() for each in sets), subsets, pair_id=subject.pairs[0].pair_id)
-    texts = [text for example in dataset.examples for _, text in example.responses]
-    embeddings = embed_with(registry.model(embedder), texts, options).reshape(len(dataset.examples), 2, -1)
+    embeddings = embed_with(registry.model(embedder), dataset.examples, options).reshape(len(dataset.examples), 2, -1)
     values = {e.example_id: cosines(both)[0, 1] for e, both in zip(dataset.examples, embeddings, strict=True)}
     problems = pd.Series(prompt_clusters(dataset.examples), index=subsets.index)
     rows = [

@@ -11,7 +11,7 @@ from bench import units
 from bench.entries import HubSource, ModelSpec
 from bench.registry import Registry
 from bench.schema import DTYPES, Dataset, DrsowError
-from bench.scoring import fetch, plan, run
+from bench.scoring import fetch, plan, run, templates
 from bench.stages import lookup_of
 from bench.store import Store
 from bench.subject import Subject
@@ -41,6 +41,8 @@ class Planner:
         self.registry, self.dataset, self.store, self.options = registry, dataset, store, options
         self.lookup = lookup_of(registry, dtype=options.dtype)
         self._exact: dict[tuple[str, str, int | None], int] = {}
+        self.notes: dict[str, str] = {}
+        """Owner of a chat template -> what the user has to know about the choice of it."""
 
     @functools.cached_property
     def n_bytes(self) -> int:
@@ -50,6 +52,8 @@ class Planner:
     def tokens(self, spec: ModelSpec, owner: ModelSpec) -> tuple[float, str]:
         """Tokens that a pass computes, and how they were counted."""
         here = [fetch.locate(spec), fetch.locate(owner, weights=False)]
+        if here[1] and (note := templates.read(here[1].folder).note):
+            self.notes[owner.model_id] = note
         if all(here):
             model, template = here
             ids, text = fetch.file_digest(model.folder / "tokenizer.json"), fetch.template_text(template.folder)

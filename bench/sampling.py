@@ -1,12 +1,13 @@
 """The verb `sample`: prompts and a policy -> a candidates file."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.data import candidate_list, load_prompts
 from bench.registry import Registry
-from bench.schema import Dataset
-from bench.scoring import fetch, run
+from bench.schema import Dataset, DrsowError
+from bench.scoring import SPAN, fetch, run, templates
 from bench.sources import file_rows
 
 if TYPE_CHECKING:
@@ -49,12 +50,18 @@ def sample_candidates(
         "dtype": run.dtype_name(options),
         "prompts": dataset.data_id,
         "prompts_digest": dataset.digest,
+        "span": SPAN,
     }
 
     def load() -> "PreTrainedModel":
         return models.load_policy(located.folder, dtype=dtype, device=device)
 
-    return sample_all(load, models.load_tokenizer(located.folder), dataset.examples, wish, out=out, facts=facts)
+    if note := templates.read(located.folder).note:
+        print(f"{name} {note}", file=sys.stderr)
+    try:
+        return sample_all(load, models.load_tokenizer(located.folder), dataset.examples, wish, out=out, facts=facts)
+    except DrsowError as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def first_responses(path: str) -> tuple[Dataset, dict[str, str]]:

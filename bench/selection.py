@@ -1,6 +1,7 @@
 """The verb `select`: responses -> embeddings -> the pairs worth a label (REAL, arXiv 2409.17169)."""
 
 import json
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import pandas as pd
 from bench.data import own_id
 from bench.prefer.select import Picked, keep, pick_all
 from bench.registry import Registry
-from bench.schema import CHOSEN, Dataset, Example
+from bench.schema import CHOSEN, Dataset, Example, UsageError
 from bench.scoring import run
 from bench.store import write_whole
 
@@ -35,14 +36,18 @@ def select_pairs(registry: Registry, dataset: Dataset, wish: Selection, *, out: 
     """
     from bench.scoring.embed import embed_with
 
-    texts = [text for example in dataset.examples for _, text in example.responses]
-    embeddings = embed_with(registry.model(wish.model_id), texts, wish.options)
+    embeddings = embed_with(registry.model(wish.model_id), dataset.examples, wish.options)
     sizes = [len(example.responses) for example in dataset.examples]
     picked = pick_all(embeddings, sizes, wish.strategy, seed=wish.seed, n_jobs=-1)
-    kept = keep(picked, wish.strategy, fraction=wish.fraction, seed=wish.seed)
-    rows = [_row(dataset.examples[i], picked[i]) for i in kept]
+    pairs = [(example, pair) for example, pair in zip(dataset.examples, picked, strict=True) if pair]
+    if n_alike := len(picked) - len(pairs):
+        print(f"{n_alike} prompts left out: all of their responses have the same embedding", file=sys.stderr)
+    if not pairs:
+        raise UsageError(f"{dataset.data_id}: no prompt has two different responses to choose from")
+    kept = keep([pair for _, pair in pairs], wish.strategy, fraction=wish.fraction, seed=wish.seed)
+    rows = [_row(*pairs[i]) for i in kept]
     write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    found = [_named(dataset.examples[i], picked[i]) for i in kept]
+    found = [_named(*pairs[i]) for i in kept]
     return pd.DataFrame(found, columns=["example_id", "first", "second", "similarity"])
 
 

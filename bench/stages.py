@@ -248,10 +248,19 @@ def scorers(registry: Registry, pair: Pair, dataset: Dataset, options: run.Optio
     return [Scorer(run.make_ready(work, options), options) for work in works]
 
 
-def token_table(
-    registry: Registry, pair: Pair, dataset: Dataset, example: Example, options: run.Options
-) -> list[pd.DataFrame]:
-    """TOKENS of one example under a pair's strong and weak model."""
-    from bench.scoring.tokens import tokens
+class TokenTable(NamedTuple):
+    """One example's tokens."""
 
-    return [tokens(scorer, example) for scorer in scorers(registry, pair, dataset, options)]
+    strong: pd.DataFrame
+    """TOKENS under the strong model."""
+    weak: pd.DataFrame
+    texts: dict[str, str]
+    """response_id -> the response as both models' chat template renders it."""
+
+
+def token_table(registry: Registry, pair: Pair, dataset: Dataset, example: Example, options: run.Options) -> TokenTable:
+    """The tokens of one example under a pair's strong and weak model."""
+    from bench.scoring.tokens import rendered_texts, tokens
+
+    both = scorers(registry, pair, dataset, options)
+    return TokenTable(*(tokens(scorer, example) for scorer in both), rendered_texts(both[0], example))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +13,7 @@ import pandas as pd
 from bench.data import load_data
 from bench.registry import Registry
 from bench.schema import Dataset, DrsowError, UsageError
-from bench.scoring import fetch, run
+from bench.scoring import SPAN, fetch, run, templates
 from bench.store import read_csv, rename, write_csv, write_json, write_whole
 
 if TYPE_CHECKING:
@@ -58,31 +59,41 @@ def tune_policy(
         DrsowError: memory or disk ran out, or the loss is no longer finite.
     """
     located = fetch.fetch(registry.policy(name))
-    settings = {"policy": name, "revision": located.revision, "dtype": run.dtype_name(options)}
+    settings = {"policy": name, "revision": located.revision, "dtype": run.dtype_name(options), "span": SPAN}
     settings |= {"data": dataset.data_id, "data_digest": dataset.digest} | tuning._asdict()
-    tokenizer, rows = _read(located.folder, name, dataset)
+    tokenizer, rows, oddities = _read(located.folder, name, dataset)
     counts = {"n_preferences": len(rows), "n_too_long": len(dataset.examples) - len(rows)}
     _begin(out, settings)
     if not (out / MODEL).exists():
         with _failing_clearly(out):
             policy = _policy(located.folder, tokenizer, tuning, options)
-            _tune_into(out, policy, rows, tuning, settings | counts | {"versions": run.versions()})
+            _tune_into(out, policy, rows, tuning, settings | counts | oddities | {"versions": run.versions()})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return Tuned(read_csv(out / "curve.csv"), **counts)
 
 
-def _read(folder: Path, name: str, dataset: Dataset) -> tuple[object, list["Row"]]:
-    """The policy's tokenizer, and the preferences that its context holds."""
+def _read(folder: Path, name: str, dataset: Dataset) -> tuple[object, list["Row"], dict[str, int]]:
+    """The policy's tokenizer, the preferences that its context holds, and how many rows needed a rule of their own."""
     from bench.prefer.tune import rows_of
     from bench.scoring import models
+    from bench.scoring.chat import own_template
+    from bench.scoring.render import check_ids, render
 
-    tokenizer = models.load_tokenizer(folder)
-    if tokenizer.chat_template is None:
-        raise UsageError(f"{name}: has no chat template, so it cannot be tuned on conversations")
-    rows = rows_of(dataset.examples, tokenizer, limit=models.context_tokens(folder))
+    tokenizer, n_embedded = models.load_tokenizer(folder), models.n_embedded(folder)
+    try:
+        rendered = render(dataset.examples, tokenizer, own_template(tokenizer, "be tuned on conversations"))
+        for sequence in rendered.sequences:
+            check_ids(sequence.ids, tokenizer, n_embedded=n_embedded, row=sequence.example_id, model="the policy")
+    except DrsowError as error:
+        raise type(error)(f"{name}: {error}") from error
+    rows = rows_of(dataset.examples, rendered, limit=models.context_tokens(folder))
     if not rows:
         raise UsageError(f"{dataset.data_id}: every preference is longer than the context of {name}")
-    return tokenizer, rows
+    if note := templates.read(folder).note:
+        print(f"{name} {note}", file=sys.stderr)
+    for line in rendered.lines():
+        print(f"{name}: {line}", file=sys.stderr)
+    return tokenizer, rows, rendered.counts()
 
 
 def _begin(out: Path, settings: dict) -> None:

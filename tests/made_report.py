@@ -106,7 +106,9 @@ def _stretches(ids: list[str], examples: dict[str, Example], rng: np.random.Gene
             starts = np.append(0, ends[:-1])
             frame = pd.DataFrame({"byte_start": np.append(starts, ends[-1]), "byte_end": np.append(ends, ends[-1])})
             ratio = rng.normal(0, 1.2, len(frame))
-            frames.append(frame.assign(example_id=example_id, response_id=name, ratio_nats=ratio))
+            spans = frame[["byte_start", "byte_end"]].to_numpy().tolist()
+            texts = [text.encode()[low:high].decode(errors="replace") for low, high in spans]
+            frames.append(frame.assign(example_id=example_id, response_id=name, text=texts, ratio_nats=ratio))
     return pd.concat(frames) if frames else pd.DataFrame(columns=["example_id", "response_id", *STRETCHES])
 
 

@@ -59,8 +59,11 @@ def plan(
 
     options = Options(dtype.value, "cpu")
     rate = cpu_rate(options) if calibrate else None
-    table = plan_passes(Planner(known, dataset, Store(results), options), subjects, gpu=gpu.value, cpu_rate=rate)
+    planner = Planner(known, dataset, Store(results), options)
+    table = plan_passes(planner, subjects, gpu=gpu.value, cpu_rate=rate)
     emit(table, output, VIEWS["plan"])
     n_pairs = len({found.pair_id for subject in subjects for found in subject.pairs})
     for line in summary(table, dataset, gpu=gpu.value, n_pairs=n_pairs):
         print(line, file=sys.stderr)
+    for model_id, note in planner.notes.items():
+        print(f"{model_id} {note}", file=sys.stderr)

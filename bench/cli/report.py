@@ -88,7 +88,7 @@ def _of_pair(
     known: "Registry", pair: "Pair", ids: list[str], dataset: Dataset, where: tuple[Dtype, Device]
 ) -> Iterator["pd.DataFrame"]:
     from bench.scoring.run import Options
-    from bench.scoring.tokens import tokens
+    from bench.scoring.tokens import rendered_texts, tokens
     from bench.stages import scorers
     from bench.study.stretches import stretches
 
@@ -96,8 +96,8 @@ def _of_pair(
     models = scorers(known, pair, dataset, Options(where[0].value, where[1].value)) if ids else []
     for example_id in ids:
         sides = [dict(iter(tokens(model, examples[example_id]).groupby("response_id"))) for model in models]
-        for response_id, _ in examples[example_id].responses:
-            yield stretches(*(side[response_id] for side in sides)).assign(
+        for response_id, text in rendered_texts(models[0], examples[example_id]).items():
+            yield stretches(*(side[response_id] for side in sides), text).assign(
                 pair_id=pair.pair_id,
                 example_id=example_id,
                 response_id=response_id,

@@ -1,17 +1,22 @@
 """On-policy candidates: several responses of one model to each prompt, the same ones in every run."""
 
+import contextlib
+import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from bench.data import example_id, own_id
 from bench.prefer.customise import row_number
 from bench.schema import DrsowError, Example, UsageError
+from bench.scoring.chat import Template, own_template
 from bench.scoring.progress import Meter
+from bench.scoring.render import check_ids, end_id, prompt_ids
 from bench.store import write_json, write_whole
 
 
@@ -33,30 +38,63 @@ def sample_prompt(
 ) -> list[str]:
     """Responses to one prompt under the model's own chat template, in one batch.
 
-    They hang on the prompt's id and the seed alone, not on what else is sampled, nor in what order.
+    They are drawn from the model's own distribution: of its generation_config.json the end tokens alone are used, no
+    penalty, no filter and no forced token. They depend on the prompt's id and the seed alone, not on what else is
+    sampled, nor in what order. The prompt is read as `render` has it.
 
     Raises:
-        UsageError: the prompt leaves no room in the model's context.
+        UsageError: the prompt leaves no room in the model's context, or the template refuses it.
+        DrsowError: the model has no embedding for a token of the prompt.
     """
-    turns = [message._asdict() for message in example.messages]
-    ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    width, limit = ids["input_ids"].shape[1], model.config.get_text_config().max_position_embeddings
+    template, config = Template(tokenizer), model.config.get_text_config()
+    ids = prompt_ids(example, tokenizer, template)
+    check_ids(ids, tokenizer, n_embedded=config.vocab_size, row=example.example_id, model="the policy")
+    width, limit = len(ids), config.max_position_embeddings
     if width >= limit:
         raise UsageError(f"{example.example_id}: {width:,} tokens, the model reads {limit:,}")
+    ends = _end_ids(model, tokenizer, template)
+    inputs = torch.tensor([ids], device=model.device)
+    told = GenerationConfig(
+        do_sample=True,
+        temperature=wish.temperature,
+        top_p=wish.top_p,
+        top_k=0,
+        num_return_sequences=wish.n,
+        max_new_tokens=min(wish.max_new_tokens, limit - width),
+        eos_token_id=ends,
+        # Read behind an end alone, where it changes nothing; a tokenizer's own one may have no embedding.
+        pad_token_id=ends[0],
+    )
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.inference_mode():
+    with torch.random.fork_rng(devices), torch.inference_mode(), _own_distribution(model):
         torch.manual_seed(row_number(example.example_id, seed=wish.seed))
-        out = model.generate(
-            **ids.to(model.device),
-            do_sample=True,
-            temperature=wish.temperature,
-            top_p=wish.top_p,
-            top_k=0,
-            num_return_sequences=wish.n,
-            max_new_tokens=min(wish.max_new_tokens, limit - width),
-            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+        out = model.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=told)
+    said = [itertools.takewhile(lambda token: token not in ends, row) for row in out[:, width:].tolist()]
+    return [text.strip() for text in tokenizer.batch_decode([list(row) for row in said], skip_special_tokens=True)]
+
+
+def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int]:
+    """The tokens that end a response: the end that is scored, and those that the model's files name."""
+    named = model.generation_config.eos_token_id
+    named = named if isinstance(named, list) else [named]
+    found = dict.fromkeys([end_id(tokenizer, template), *named, tokenizer.eos_token_id])
+    size = model.config.get_text_config().vocab_size
+    ends = [token for token in found if token is not None and token < size]
+    if not ends:
+        raise DrsowError(
+            "the policy has no embedding for its end-of-turn token: its tokenizer does not fit its weights"
         )
-    return [text.strip() for text in tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)]
+    return ends
+
+
+@contextlib.contextmanager
+def _own_distribution(model: PreTrainedModel) -> Iterator[None]:
+    """Put the model's generation settings aside: `generate` would take from them whatever it is not told."""
+    kept, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = kept
 
 
 def sample_all(
@@ -85,11 +123,18 @@ def sample_all(
         How many prompts were left out.
 
     Raises:
-        UsageError: there is no chat template, or the file was begun with other settings or is of somebody else.
+        UsageError: there is no chat template, it refuses a prompt, or the file was begun with other settings or is of
+            somebody else.
     """
-    if tokenizer.chat_template is None:
-        raise UsageError(f"{tokenizer.name_or_path}: has no chat template, so it cannot answer prompts")
-    settings = facts | wish._asdict()
+    template = own_template(tokenizer, "answer prompts")
+    n_merged = sum(template.merges(example.messages) for example in examples)
+    settings = facts | wish._asdict() | {"n_system_merged": n_merged}
+    for example in examples:
+        # A prompt that the template refuses shows before the model is loaded.
+        prompt_ids(example, tokenizer, template)
+    if n_merged:
+        words = "prompts have a system turn, which the chat template does not know: it was put into the first user turn"
+        print(f"{n_merged} {words}", file=sys.stderr)
     partial, note = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.settings.json")
     _check_ours(out, note, settings)
     if not out.exists():

@@ -5,6 +5,7 @@ the two nearest to the centres of k-means with k = 2, or a random one; then a sh
 same rule. The claim: labels of dissimilar pairs are less often wrong. Similarity is the cosine.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,8 +35,8 @@ def cosines(embeddings: np.ndarray) -> np.ndarray:
     return rows @ rows.T
 
 
-def pick(embeddings: np.ndarray, strategy: str, *, rng: np.random.Generator) -> Picked:
-    """The pair of one prompt's candidates.
+def pick(embeddings: np.ndarray, strategy: str, *, rng: np.random.Generator) -> Picked | None:
+    """The pair of one prompt's candidates, two of different embeddings; None where all have the same one.
 
     Args:
         embeddings: (candidates, hidden), two or more, none of them 0.
@@ -44,31 +45,46 @@ def pick(embeddings: np.ndarray, strategy: str, *, rng: np.random.Generator) -> 
     """
     table = cosines(embeddings)
     left, right = np.triu_indices(len(table), 1)
+    # Two of one embedding are one text, or as good as one: a label of them would say nothing.
+    different = (embeddings[left] != embeddings[right]).any(axis=1)
+    if not different.any():
+        return None
+    left, right = left[different], right[different]
     values = table[left, right]
     if strategy == "random":
         place = int(rng.integers(len(values)))
-    elif strategy == "centroid" and len(table) > 2:
-        return _nearest_to_centres(embeddings, table, rng)
+    elif strategy == "centroid" and (found := _nearest_to_centres(embeddings, table, rng)):
+        return found
     else:
         place = int(np.argmax(values) if strategy == "similar" else np.argmin(values))
     return Picked(int(left[place]), int(right[place]), float(values[place]))
 
 
-def _nearest_to_centres(embeddings: np.ndarray, table: np.ndarray, rng: np.random.Generator) -> Picked:
+def _nearest_to_centres(embeddings: np.ndarray, table: np.ndarray, rng: np.random.Generator) -> Picked | None:
+    """The candidates nearest to the centres of two clusters; None where k-means sees one point."""
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-    if len(np.unique(embeddings, axis=0)) < 2:
-        return Picked(0, 1, float(table[0, 1]))
-    centres = KMeans(2, n_init=10, random_state=int(rng.integers(2**31))).fit(embeddings).cluster_centers_
-    distances = np.linalg.norm(embeddings[None] - centres[:, None], axis=2)
-    first, second = sorted(int(place) for place in distances.argmin(axis=1))
+    seed = int(rng.integers(2**31))
+    with warnings.catch_warnings():
+        # Candidates that differ in their last bits alone may be one point to k-means.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = KMeans(2, n_init=10, random_state=seed).fit(embeddings)
+    if len(set(found.labels_)) < 2:
+        return None
+    # Each from its own cluster: a candidate of one can be nearer to the other's centre than all that are in it.
+    distances = np.linalg.norm(embeddings[None] - found.cluster_centers_[:, None], axis=2)
+    own = np.where(found.labels_[None] == [[0], [1]], distances, np.inf)
+    first, second = sorted(int(place) for place in own.argmin(axis=1))
     return Picked(first, second, float(table[first, second]))
 
 
 def pick_all(
     embeddings: np.ndarray, sizes: Sequence[int], strategy: str, *, seed: int, n_jobs: int = 1
-) -> list[Picked]:
-    """The pair of every prompt; only responses of one prompt are ever compared, so memory grows with the responses.
+) -> list[Picked | None]:
+    """The pair of every prompt, as `pick` has it.
+
+    Only responses of one prompt are ever compared, so memory grows with the responses.
 
     Args:
         embeddings: (responses, hidden), those of one prompt beside each other.
@@ -91,7 +107,7 @@ def pick_all(
     return [picked for part in parts for picked in part]
 
 
-def _pick_some(embeddings: np.ndarray, sizes: list[int], strategy: str, seed: list[int]) -> list[Picked]:
+def _pick_some(embeddings: np.ndarray, sizes: list[int], strategy: str, seed: list[int]) -> list[Picked | None]:
     rng = np.random.default_rng(seed)
     rows = np.split(embeddings, np.cumsum(sizes)[:-1])
     return [pick(row, strategy, rng=rng) for row in rows]

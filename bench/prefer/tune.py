@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallba
 from bench.prefer.losses import IGNORED, dpo, response_logps, simpo
 from bench.schema import CHOSEN, DrsowError, Example, UsageError
 from bench.scoring.progress import Meter
-from bench.scoring.render import Sequence, Template, render
+from bench.scoring.render import Rendered, Sequence
 
 SIMPO, DPO = "simpo", "dpo"
 
@@ -61,10 +61,9 @@ class Row(NamedTuple):
     """Summed log-probability of both under the policy as it began, nats; DPO's."""
 
 
-def rows_of(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, *, limit: int) -> list[Row]:
-    """Preferences as token ids under the tokenizer's own chat template; those of over `limit` tokens are left out."""
-    sequences = render(examples, tokenizer, Template(tokenizer)).sequences
-    both = {(s.example_id, s.response_id == CHOSEN): s for s in sequences}
+def rows_of(examples: Seq[Example], rendered: Rendered, *, limit: int) -> list[Row]:
+    """Preferences as the policy reads them, from their renderings; those of over `limit` tokens are left out."""
+    both = {(s.example_id, s.response_id == CHOSEN): s for s in rendered.sequences}
     rows = [Row(both[e.example_id, True], both[e.example_id, False]) for e in examples]
     return [row for row in rows if max(len(row.chosen.ids), len(row.rejected.ids)) <= limit]
 

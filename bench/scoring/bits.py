@@ -11,7 +11,7 @@ from bench.schema import Example, Message, UsageError
 from bench.scoring import fetch, models
 from bench.scoring.forward import engine, trie
 from bench.scoring.noise import noise_of
-from bench.scoring.render import Template, render
+from bench.scoring.render import Template, check_ids, render
 from bench.scoring.run import BATCH_TOKENS
 
 
@@ -28,6 +28,9 @@ def bits_per_byte(spec: ModelSpec, examples: tuple[Example, ...]) -> float:
     files, remote = fetch.fetch(spec), bool(spec.files.source.model_dump().get("trust_remote_code"))
     tokenizer = models.load_tokenizer(files.folder, trust_remote_code=remote)
     sequences = render(examples, tokenizer, Template(None)).sequences
+    n_embedded = models.n_embedded(files.folder, trust_remote_code=remote)
+    for sequence in sequences:
+        check_ids(sequence.ids, tokenizer, n_embedded=n_embedded, row=sequence.example_id, model=spec.model_id)
     limit = models.context_tokens(files.folder, trust_remote_code=remote)
     if too_long := [s.example_id for s in sequences if len(s.ids) > limit]:
         raise UsageError(f"{too_long[0]}: longer than the {limit} tokens of {spec.model_id}")

@@ -7,23 +7,32 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from bench.entries import ModelSpec
-from bench.schema import UsageError
+from bench.schema import Example, UsageError
 from bench.scoring import fetch, models
 from bench.scoring.forward import engine, trie
 from bench.scoring.forward.device import moved
-from bench.scoring.render import Sequence
+from bench.scoring.render import Sequence, check_ids
 from bench.scoring.run import BATCH_TOKENS, PART_BUDGETS, Options, cut_parts, device_name, dtype_name
 
 
-def embed_with(spec: ModelSpec, texts: Seq[str], options: Options) -> np.ndarray:
-    """Embed texts with a model of the registry, fetched where it is missing; see `embed`."""
+def embed_with(spec: ModelSpec, examples: Seq[Example], options: Options) -> np.ndarray:
+    """Embed every response with a model of the registry, fetched where it is missing; see `embed`."""
     folder = fetch.fetch(spec).folder
     dtype = models.TORCH_DTYPES[dtype_name(options)]
     model = models.load_model(folder, dtype=dtype, device=device_name(options))
-    return embed(model, models.load_tokenizer(folder), texts, limit=models.context_tokens(folder))
+    texts = [text for example in examples for _, text in example.responses]
+    names = [f"{spec.model_id}: {e.example_id}: response {name}" for e in examples for name, _ in e.responses]
+    return embed(model, models.load_tokenizer(folder), texts, limit=models.context_tokens(folder), names=names)
 
 
-def embed(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Seq[str], *, limit: int) -> np.ndarray:
+def embed(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Seq[str],
+    *,
+    limit: int,
+    names: Seq[str] | None = None,
+) -> np.ndarray:
     """Embed texts, each alone, without a template.
 
     Args:
@@ -31,18 +40,23 @@ def embed(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Seq
         tokenizer: The model's own; it adds a BOS where it does so to plain text.
         texts: Not empty.
         limit: The model's context in tokens.
+        names: What errors call the texts.
 
     Returns:
         (texts, hidden), float32.
 
     Raises:
-        UsageError: a text is longer than the context; names its number.
+        UsageError: a text is longer than the context; names it.
+        DrsowError: the model has no embedding for a token of a text; names both.
     """
     # What texts share is computed once, so equal ones cost nothing; the last id is never an input.
     ids = [np.array([*row, 0], dtype=np.int32) for row in tokenizer(list(texts), verbose=False).input_ids]
+    n_embedded = model.config.get_text_config().vocab_size
     for number, row in enumerate(ids):
+        name = names[number] if names else f"text {number}"
+        check_ids(row, tokenizer, n_embedded=n_embedded, row=name, model="the model that embeds")
         if len(row) - 1 > limit:
-            raise UsageError(f"text {number}: {len(row) - 1:,} tokens, the model reads {limit:,}")
+            raise UsageError(f"{name}: {len(row) - 1:,} tokens, the model reads {limit:,}")
     budget = BATCH_TOKENS["cuda" if model.device.type == "cuda" else "cpu"]
     size = model.config.get_text_config().hidden_size
     out = np.empty((len(ids), size), dtype=np.float32)

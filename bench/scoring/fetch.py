@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from bench.entries import FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource
 from bench.schema import DrsowError, PreconditionError
+from bench.scoring import templates
 from bench.scoring.cache import cache_folder
 
 PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
@@ -107,15 +108,8 @@ def _noisy(base: Located, source: NoiseSource) -> Located:
 
 
 def template_text(folder: Path) -> str:
-    """The chat template that comes with a tokenizer, "" where it has none."""
-    alone = folder / "chat_template.jinja"
-    if alone.is_file():
-        return alone.read_text(encoding="utf-8")
-    config = folder / "tokenizer_config.json"
-    found = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
-    if isinstance(found, list):
-        found = {entry["name"]: entry["template"] for entry in found}.get("default")
-    return found or ""
+    """The chat template of a tokenizer that is used, "" where the plain format is."""
+    return templates.read(folder).text
 
 
 def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool) -> Located | None:
@@ -171,10 +165,10 @@ def promised_digest(path: Path) -> str | None:
 def _folder_digest(folder: Path) -> str:
     """Digest over the names and bytes of a folder's files."""
     whole = hashlib.sha256()
-    for path in sorted(
-        p for p in folder.iterdir() if p.is_file() and p.suffix in {".json", ".jinja", ".safetensors", ".model", ".txt"}
-    ):
-        whole.update(f"{path.name}\0{file_digest(path)}\n".encode())
+    suffixes = {".json", ".jinja", ".safetensors", ".model", ".txt"}
+    files = [p for p in (*folder.iterdir(), *(folder / templates.MORE).glob("*.jinja")) if p.suffix in suffixes]
+    for path in sorted(p for p in files if p.is_file()):
+        whole.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
     return f"sha256:{whole.hexdigest()}"
 
 

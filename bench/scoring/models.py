@@ -44,6 +44,13 @@ def context_tokens(folder: Path, *, trust_remote_code: bool = False) -> int:
         return int(config.max_position_embeddings)
 
 
+def n_embedded(folder: Path, *, trust_remote_code: bool = False) -> int:
+    """How many token ids the model's embedding holds; a tokenizer may know more."""
+    with _loading(f"{folder}: its configuration"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
+        return int(config.vocab_size)
+
+
 def load_model(
     folder: Path,
     *,

@@ -3,12 +3,14 @@
 The rule (`scoring.SPAN`): the prompt's ids are the rendered prompt with its generation header, encoded alone, as a
 model is prompted; the response's ids are what encoding prompt and response together adds to them; where
 the prompt's ids are no prefix of that, the response is encoded alone and counted. One end-of-turn token
-follows as an id, so that no text can merge with it.
+follows as an id, so that no text can merge with it; a response that ends in the text of one loses that text, and is
+counted. Which text that is, the template's owner says alone, so that both models of a pair read the same text.
 """
 
+import contextlib
+import re
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +18,7 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from bench.schema import DrsowError, Example, Message, UsageError
-
-_PROBE = "drsow probe"
+from bench.scoring.chat import Template, adds_bos, first_line
 
 
 class Sequence(NamedTuple):
@@ -43,76 +44,31 @@ class Rendered(NamedTuple):
     """Responses encoded alone, because the joint encoding straddles the start."""
     n_trimmed: int
     """Responses whose outer whitespace the template cut."""
+    n_system_merged: int
+    """Examples whose system turn was put into the first user turn, because the template knows no system role."""
+    n_end_cut: int
+    """Responses that ended in end-of-turn text of the template or its owner, which was cut."""
+    n_end_kept: int
+    """Responses that end in the text of another end token of this model: it reads two ends."""
+    n_special_text: int
+    """Examples whose prompt or responses hold the text of a special token of the model or of the template's owner; a
+    model reads such text as that token."""
 
+    def counts(self) -> dict[str, int]:
+        """Everything but the sequences, by name."""
+        return {name: value for name, value in self._asdict().items() if name != "sequences"}
 
-@dataclass(frozen=True)
-class Template:
-    """A chat format: its owner's jinja template, or plain "User: … Assistant: …" where nothing names one."""
-
-    owner: PreTrainedTokenizerFast | None
-    """The tokenizer whose template renders; None for plain."""
-
-    def text(self, messages: Seq[Message], *, generation: bool) -> str:
-        """Render a conversation without its BOS; `generation` appends the assistant's header."""
-        if self.owner is None:
-            turns = "".join(f"{m.role.capitalize()}: {m.content}\n\n" for m in messages)
-            return turns + "Assistant:" if generation else turns.removesuffix("\n\n")
-        text = self._written(self._merged(messages), generation=generation)
-        # A BOS that the template writes would be doubled by a tokenizer that adds its own.
-        return text.removeprefix(self.owner.bos_token) if adds_bos(self.owner) else text
-
-    def _written(self, messages: Seq[Message], *, generation: bool) -> str:
-        turns = [m._asdict() for m in messages]
-        return self.owner.apply_chat_template(turns, tokenize=False, add_generation_prompt=generation)
-
-    def _merged(self, messages: Seq[Message]) -> Seq[Message]:
-        """Put a system turn into the first user turn where the template knows no system role."""
-        if messages[0].role != "system" or self.knows_system:
-            return messages
-        joined = messages[:2] if [m.role for m in messages[1:2]] == ["user"] else messages[:1]
-        text = "\n\n".join(m.content for m in joined if m.content)
-        return [Message("user", text), *messages[len(joined) :]]
-
-    @cached_property
-    def knows_system(self) -> bool:
-        """Whether a system turn reaches the text, with and without a response behind it."""
-        if self.owner is None:
-            return True
-        turns = [Message("system", _PROBE), Message("user", "x"), Message("assistant", "y")]
-        try:
-            prompt, whole = self._written(turns[:2], generation=True), self._written(turns, generation=False)
-        except TemplateError:
-            return False
-        return _PROBE in prompt and _PROBE in whole
-
-    @cached_property
-    def around(self) -> tuple[str, str]:
-        """What the template writes before and after a response: whitespace, and the end of turn."""
-        prompt = [Message("user", "x")]
-        head = self.text(prompt, generation=True)
-        whole = self.text([*prompt, Message("assistant", _PROBE)], generation=False)
-        before, found, after = whole.removeprefix(head).partition(_PROBE)
-        if not whole.startswith(head) or not found or before.strip():
-            raise UsageError(
-                "chat template: a response does not directly follow the generation header; "
-                "score it with --template shared and another owner"
-            )
-        return before, after
-
-    @cached_property
-    def end_token(self) -> str:
-        """The special token that ends the assistant's turn, "" where the template writes none."""
-        after = self.around[1].lstrip()
-        if self.owner is None or not after:
-            return ""
-        names = [token for token in self.owner.get_added_vocab() if after.startswith(token)]
-        return max(names, key=len, default="")
-
-
-def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the tokenizer puts a BOS before plain text."""
-    ids = tokenizer("a").input_ids
-    return tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
+    def lines(self) -> list[str]:
+        """What the user has to know of the counts, a sentence each."""
+        said = {
+            "n_system_merged": "examples have a system turn, which the chat template does not know: it was put into "
+            "the first user turn",
+            "n_end_cut": "responses end in end-of-turn text, which was cut: one end is scored",
+            "n_end_kept": "responses end in the text of this model's own end token, which the chat template does not "
+            "use: the text was kept, so two ends are scored",
+            "n_special_text": "examples hold the text of special tokens, which a model reads as those tokens",
+        }
+        return [f"{value} {said[name]}" for name, value in self.counts().items() if value and name in said]
 
 
 def end_id(tokenizer: PreTrainedTokenizerFast, template: Template) -> int:
@@ -140,8 +96,7 @@ def render(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, template:
     ending = end_id(tokenizer, template)
     sequences, n_fallback, n_trimmed = [], 0, 0
     for example, (_, responses), head in zip(examples, texts, prompt_ids, strict=True):
-        if head[:1] == bos and bos:
-            raise UsageError(f"{example.example_id}: the prompt begins with a second {tokenizer.bos_token}")
+        _check_bos(example, tokenizer, bos, head)
         for (response_id, given), response in zip(example.responses, responses, strict=True):
             tail = next(joint)
             if tail[: len(head)] == head:
@@ -150,32 +105,98 @@ def render(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, template:
                 tail, n_fallback = encode_alone(tokenizer, response), n_fallback + 1
             if not tail:
                 raise UsageError(f"{example.example_id}: response {response_id} has no token")
-            n_trimmed += given not in response
+            n_trimmed += template.without_end(given) not in response
             ids = np.array([*bos, *head, *tail, ending], dtype=np.int32)
             n_bytes = len(response.encode())
             sequences.append(Sequence(example.example_id, response_id, ids, len(bos + head), n_bytes, response))
-    return Rendered(sequences, n_fallback, n_trimmed)
+    return Rendered(sequences, n_fallback, n_trimmed, *_oddities(examples, sequences, tokenizer, template))
+
+
+def prompt_ids(example: Example, tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int]:
+    """A prompt as `render` gives it to a model, for the model to answer.
+
+    Raises:
+        UsageError: the template refuses the prompt, or two BOS stand in a row; names the example.
+    """
+    with _refusing(example, template):
+        (head,) = _encode(tokenizer, [template.text(example.messages, generation=True)])
+    bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
+    _check_bos(example, tokenizer, bos, head)
+    return [*bos, *head]
+
+
+def check_ids(ids: Seq[int], tokenizer: PreTrainedTokenizerFast, *, n_embedded: int, row: str, model: str) -> None:
+    """Refuse token ids that the model has no embedding for, which a tokenizer of other weights gives.
+
+    Args:
+        ids: Of one row.
+        tokenizer: Where they come from.
+        n_embedded: Tokens that the model's embedding holds.
+        row: What the error calls the row.
+        model: What it calls the model.
+
+    Raises:
+        DrsowError: names the row and the token.
+    """
+    found = np.asarray(ids)
+    if len(beyond := found[found >= n_embedded]):
+        token, name = int(beyond[0]), tokenizer.convert_ids_to_tokens(int(beyond[0]))
+        raise DrsowError(
+            f"{row}: token {name!r} has id {token}, but the embedding of {model} ends "
+            f"at {n_embedded - 1}: its tokenizer does not fit its weights; leave the row out or mend the tokenizer"
+        )
+
+
+def _oddities(
+    examples: Seq[Example], sequences: Seq[Sequence], tokenizer: PreTrainedTokenizerFast, template: Template
+) -> tuple[int, int, int, int]:
+    """The last four counts of `Rendered`."""
+    given = [text for example in examples for _, text in example.responses]
+    n_cut = sum(template.without_end(text) != text for text in given)
+    ends = tuple({tokenizer.eos_token, tokenizer.convert_ids_to_tokens(end_id(tokenizer, template))} - {None})
+    n_kept = sum(sequence.text.rstrip().endswith(ends) for sequence in sequences)
+    owners = [tokenizer, template.owner] if template.owner else [tokenizer]
+    names = {token.content for each in owners for token in each.added_tokens_decoder.values() if token.special}
+    names = sorted(re.escape(name) for name in names if name.strip())
+    special = re.compile("|".join(names) or "(?!)")
+    texts = {example.example_id: [m.content for m in example.messages] for example in examples}
+    for sequence in sequences:
+        texts[sequence.example_id].append(sequence.text)
+    n_special = sum(any(special.search(text) for text in row) for row in texts.values())
+    return sum(template.merges(example.messages) for example in examples), n_cut, n_kept, n_special
+
+
+def _check_bos(example: Example, tokenizer: PreTrainedTokenizerFast, bos: list[int], head: list[int]) -> None:
+    if head[:1] == bos and bos:
+        raise UsageError(f"{example.example_id}: the prompt begins with a second {tokenizer.bos_token}")
+
+
+@contextlib.contextmanager
+def _refusing(example: Example, template: Template) -> Iterator[None]:
+    try:
+        yield
+    except TemplateError as error:
+        raise UsageError(f"{example.example_id}: {template.words} refuses it: {first_line(error)}") from None
 
 
 def _texts(example: Example, template: Template) -> tuple[str, list[str]]:
     """The rendered prompt and each response as rendered, without its end of turn."""
     after = template.around[1]
-    try:
+    given = dict(example.responses)
+    cut = {response_id: template.without_end(text) for response_id, text in given.items()}
+    with _refusing(example, template):
         prompt = template.text(example.messages, generation=True)
-        wholes = [
-            template.text([*example.messages, Message("assistant", r)], generation=False) for _, r in example.responses
-        ]
-    except TemplateError as error:
-        raise UsageError(f"{example.example_id}: the chat template refuses it: {error}") from None
+        wholes = [template.text([*example.messages, Message("assistant", r)], generation=False) for r in cut.values()]
     responses = []
-    for (response_id, given), whole in zip(example.responses, wholes, strict=True):
+    for (response_id, text), whole in zip(cut.items(), wholes, strict=True):
         if not whole.startswith(prompt):
             raise UsageError(f"{example.example_id}: the rendered prompt is no prefix of the rendered conversation")
         response = whole[len(prompt) :].removesuffix(after)
-        if response.strip() != given.strip():
+        if response.strip() != text.strip():
             raise UsageError(f"{example.example_id}: the template rewrites response {response_id}")
         if not response.strip():
-            raise UsageError(f"{example.example_id}: response {response_id} is empty")
+            words = "is empty" if text == given[response_id] else "holds nothing but end-of-turn text"
+            raise UsageError(f"{example.example_id}: response {response_id} {words}")
         responses.append(response)
     return prompt, responses
 

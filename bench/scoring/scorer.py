@@ -1,6 +1,7 @@
 """One model's pass: render, cut into parts, score what is missing, report its precision."""
 
 import contextlib
+import functools
 import gc
 import hashlib
 import sys
@@ -14,13 +15,13 @@ import numpy as np
 import torch
 
 from bench.schema import DrsowError, Example, UsageError
-from bench.scoring import models
+from bench.scoring import models, templates
 from bench.scoring.fetch import read_ahead
 from bench.scoring.forward import engine, trie
 from bench.scoring.identity import ops_name
 from bench.scoring.noise import noise_of
 from bench.scoring.progress import Meter
-from bench.scoring.render import Rendered, Sequence, Template, render
+from bench.scoring.render import Rendered, Sequence, Template, check_ids, render
 from bench.scoring.run import (
     BATCH_TOKENS,
     PART_BUDGETS,
@@ -62,8 +63,9 @@ class Scorer:
         owner = None
         if not ready.plain:
             owner = self.tokenizer if ready.owner == ready.model else models.load_tokenizer(ready.owner.folder)
-        self.template = Template(owner)
+        self.template = Template(owner, ready.work.owner.model_id)
         self.limit = models.context_tokens(ready.model.folder, trust_remote_code=self._remote)
+        self.n_embedded = models.n_embedded(ready.model.folder, trust_remote_code=self._remote)
         self._model = None
 
     @property
@@ -74,6 +76,8 @@ class Scorer:
     def model(self, dtype: str | None = None) -> torch.nn.Module:
         """The model in a dtype, the run's own where none is given; a model in another dtype is let go first."""
         wanted = models.TORCH_DTYPES[dtype or self.ready.key.dtype]
+        if self._model is None:
+            self._say([self.note])
         if self._model is None or self._model.dtype != wanted:
             self._model = None
             gc.collect()
@@ -96,8 +100,9 @@ class Scorer:
         """
         began = time.monotonic()
         self._check_ops()
-        rendered = render(self.ready.work.dataset.examples, self.tokenizer, self.template)
+        rendered = self.rendered(self.ready.work.dataset.examples)
         by_example = group(rendered.sequences)
+        self._say(rendered.lines())
         with self._with_others(score_set, share):
             # The one that begins says for all others how the rows are cut.
             settings = score_set.recorded_settings() or {
@@ -204,6 +209,29 @@ class Scorer:
         if self.device == "cuda":
             torch.cuda.empty_cache()
 
+    def rendered(self, examples: Seq[Example]) -> Rendered:
+        """Examples as the model reads them.
+
+        Raises:
+            DrsowError: The template refuses one, or the model has no embedding for one of its tokens; names the row.
+        """
+        rendered = render(examples, self.tokenizer, self.template)
+        for sequence in rendered.sequences:
+            row = f"{sequence.example_id}: response {sequence.response_id}"
+            model = self.ready.key.model_id
+            check_ids(sequence.ids, self.tokenizer, n_embedded=self.n_embedded, row=row, model=model)
+        return rendered
+
+    @functools.cached_property
+    def note(self) -> str:
+        """What the user has to know about the choice of the chat template, "" where there was none to make."""
+        note = templates.read(self.ready.owner.folder).note
+        return note and f"{self.ready.work.owner.model_id} {note}"
+
+    def _say(self, lines: Seq[str]) -> None:
+        for line in filter(None, lines):
+            print(f"{self.ready.key.model_id}: {line}", file=sys.stderr)
+
     def _full(self, error: Exception, how: str) -> Exception:
         """What to raise for an error: a lack of memory is the user's to mend, the others go on as they are."""
         model_id = self.ready.key.model_id
@@ -215,7 +243,7 @@ class Scorer:
         Raises:
             UsageError: the example is longer than the model's context.
         """
-        sequences = render([example], self.tokenizer, self.template).sequences
+        sequences = self.rendered([example]).sequences
         logps = self.logps(sequences, self.options.batch_tokens or BATCH_TOKENS[self.device])
         if any(values is None for values in logps):
             raise UsageError(f"{example.example_id}: longer than the context of {self.ready.key.model_id}")
@@ -224,8 +252,8 @@ class Scorer:
     def _facts(self, rendered: Rendered, by_example: list[list[Sequence]]) -> dict:
         return {
             "n_examples": len(by_example),
-            "n_start_fallback": rendered.n_start_fallback,
-            "n_trimmed": rendered.n_trimmed,
+            **rendered.counts(),
+            "template_choice": self.note,
             "context_tokens": self.limit,
             "mean_tokens_a_row": float(
                 np.mean([len(r[0].ids[: r[0].start]) + sum(len(s.ids) - s.start for s in r) for r in by_example])

@@ -1,38 +1,137 @@
-"""One example's tokens with their place in the response's bytes."""
+"""One example's tokens with their place in the response's bytes, as the chat template renders the response."""
 
 import itertools
+import unicodedata
+from collections.abc import Sequence as Seq
 
 import numpy as np
 import pandas as pd
+from transformers import PreTrainedTokenizerFast
 
-from bench.schema import TOKENS, Example
-from bench.scoring.render import Sequence, render
+from bench.schema import TOKENS, DrsowError, Example
+from bench.scoring.render import Sequence
 from bench.scoring.scorer import Scorer
 
 
 def tokens(scorer: Scorer, example: Example) -> pd.DataFrame:
     """TOKENS of an example under one model; the end of turn is a row of no bytes at the end.
 
-    A token inside a character of several bytes spans that whole character, as its tokenizer says.
+    The bytes are those of `rendered_texts`. A token inside a character of several bytes spans that whole character.
+
+    Raises:
+        DrsowError: the tokens' places do not fit the rendered text; names the response.
     """
-    sequences = render([example], scorer.tokenizer, scorer.template).sequences
+    sequences = scorer.rendered([example]).sequences
     rows = []
+    prompt, model = scorer.template.text(example.messages, generation=True), scorer.ready.key.model_id
     for sequence, logps in zip(sequences, scorer.response_logps(example), strict=True):
-        spans = byte_spans(scorer, sequence, scorer.template.text(example.messages, generation=True))
+        spans = byte_spans(sequence, scorer.tokenizer, prompt, model=model)
         for (low, high), logp in zip([*spans, (sequence.n_bytes, sequence.n_bytes)], logps, strict=True):
             rows.append((sequence.example_id, sequence.response_id, low, high, float(logp)))
     return pd.DataFrame(rows, columns=list(TOKENS))
 
 
-def byte_spans(scorer: Scorer, sequence: Sequence, prompt: str) -> list[tuple[int, int]]:
-    """Bytes of the rendered response that each of its tokens spans, the end of turn left out."""
+def rendered_texts(scorer: Scorer, example: Example) -> dict[str, str]:
+    """response_id -> the response as the template renders it: what TOKENS' bytes are of."""
+    return {sequence.response_id: sequence.text for sequence in scorer.rendered([example]).sequences}
+
+
+def byte_spans(
+    sequence: Sequence, tokenizer: PreTrainedTokenizerFast, prompt: str, *, model: str
+) -> list[tuple[int, int]]:
+    """Bytes of the rendered response that each of its tokens spans, the end of turn left out.
+
+    Args:
+        sequence: The response, with the ids that the tokenizer gave it.
+        tokenizer: Of the model that reads it.
+        prompt: The rendered prompt.
+        model: What the error calls the model.
+
+    Raises:
+        DrsowError: the tokens' places do not fit the text.
+    """
     ids = sequence.ids[sequence.start : -1].tolist()
-    starts = [0, *itertools.accumulate(len(c.encode()) for c in sequence.text)]
+    spans = _spelled(tokenizer, ids, sequence.text) or _told(tokenizer, ids, sequence.text, prompt)
+    if spans is None or not _fit(spans, sequence.text.encode()):
+        raise DrsowError(
+            f"{sequence.example_id}: response {sequence.response_id}: the tokens of {model} cannot be placed in its "
+            "text, so it cannot be shaded"
+        )
+    return _tiled(spans, sequence.text)
+
+
+def _spelled(tokenizer: PreTrainedTokenizerFast, ids: Seq[int], text: str) -> list[tuple[int, int]] | None:
+    """The bytes that each token spells, None where the tokens of all do not spell the text to the byte."""
+    names = tokenizer.convert_ids_to_tokens(ids)
+    added = tokenizer.get_added_vocab()
+    for spell in (_byte_level, _sentence_piece):
+        pieces = [name.encode() if name in added else spell(name) for name in names]
+        if None in pieces:
+            continue
+        whole = b"".join(pieces)
+        # SentencePiece may put a space of its own in front of a text.
+        extra = 1 if whole == b" " + text.encode() else 0
+        if whole[extra:] == text.encode():
+            ends = [max(end - extra, 0) for end in itertools.accumulate(map(len, pieces))]
+            return list(zip([0, *ends[:-1]], ends, strict=True))
+    return None
+
+
+def _byte_level(name: str) -> bytes | None:
+    """What a token of byte-level BPE spells: a character a byte, printable Latin-1 as itself, others from U+0100 on."""
+    found = [_BYTE_OF.get(character) for character in name]
+    return None if None in found else bytes(found)
+
+
+def _sentence_piece(name: str) -> bytes:
+    """What a token of SentencePiece spells: "▁" is a space, <0x0A> a byte."""
+    if len(name) == 6 and name.startswith("<0x") and name.endswith(">"):
+        return bytes.fromhex(name[3:5])
+    return name.replace("▁", " ").encode()
+
+
+_PLAIN_BYTES = (*range(33, 127), *range(161, 173), *range(174, 256))
+_BYTE_OF = {chr(byte): byte for byte in _PLAIN_BYTES} | {
+    chr(256 + place): byte for place, byte in enumerate(b for b in range(256) if b not in _PLAIN_BYTES)
+}
+"""How byte-level BPE shows a byte (GPT-2's table) -> the byte."""
+
+
+def _told(tokenizer: PreTrainedTokenizerFast, ids: Seq[int], text: str, prompt: str) -> list[tuple[int, int]] | None:
+    """Where the tokenizer says that each token lies, None where it finds other tokens in the text.
+
+    For tokenizers that change a text before they cut it, as those that bring it into Unicode's form C.
+    """
+    starts = [0, *itertools.accumulate(len(c.encode()) for c in text)]
     for before in (prompt, "\n", ""):
-        coded = scorer.tokenizer(before + sequence.text, add_special_tokens=False, return_offsets_mapping=True)
+        coded = tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True)
         if coded.input_ids[-len(ids) :] == ids:
-            offsets = np.clip(np.array(coded.offset_mapping[-len(ids) :]) - len(before), 0, len(sequence.text))
-            return [(starts[low], starts[high]) for low, high in offsets.tolist()]
-    raise ValueError(
-        f"{sequence.example_id}: response {sequence.response_id}: its tokens are found nowhere in its text"
-    )
+            offsets = np.clip(np.array(coded.offset_mapping[-len(ids) :]) - len(before), 0, len(text)).tolist()
+            return [(starts[low], starts[_with_marks(text, high)]) for low, high in offsets]
+    return None
+
+
+def _with_marks(text: str, end: int) -> int:
+    """The end of a token, moved behind the accents and invisible characters that follow it, which may be part of it."""
+    while 0 < end < len(text) and unicodedata.category(text[end]) in ("Mn", "Mc", "Me", "Cf", "Cc") and text[end] > " ":
+        end += 1
+    return end
+
+
+def _fit(spans: Seq[tuple[int, int]], text: bytes) -> bool:
+    """Whether spans run forward and leave nothing but whitespace out."""
+    at = 0
+    for low, high in spans:
+        if high < low or text[at:low].strip():
+            return False
+        at = max(at, high)
+    return not text[at:].strip()
+
+
+def _tiled(spans: Seq[tuple[int, int]], text: str) -> list[tuple[int, int]]:
+    """Spans widened to whole characters; the last one takes the whitespace behind it."""
+    starts = np.array([0, *itertools.accumulate(len(c.encode()) for c in text)])
+    low, high = np.array(spans).T
+    high[-1] = starts[-1]
+    whole = (starts[np.searchsorted(starts, low, side="right") - 1], starts[np.searchsorted(starts, high)])
+    return list(zip(*(side.tolist() for side in whole), strict=True))

@@ -8,7 +8,6 @@ import torch
 from transformers import PreTrainedModel
 
 from bench.scoring import models
-from bench.scoring.render import render
 from bench.scoring.run import Options, Ready
 from bench.scoring.scorer import Scorer
 from bench.store import ScoreSet
@@ -36,7 +35,7 @@ def verify(score_set: ScoreSet, ready: Ready, options: Options, *, n_rows: int) 
     """
     scorer = Scorer(ready, options._replace(dtype="fp32"))
     examples = sorted(ready.work.dataset.examples, key=lambda e: hashlib.sha256(e.example_id.encode()).digest())
-    sequences = render(examples[:n_rows], scorer.tokenizer, scorer.template).sequences
+    sequences = scorer.rendered(examples[:n_rows]).sequences
     model = models.load_policy(ready.model.folder, dtype=torch.float32, device=scorer.device)
     stored = score_set.read().set_index(["example_id", "response_id"])
     rows = []

@@ -33,7 +33,25 @@ def test_the_centroid_pair_is_nearest_to_the_centres_of_two_clusters():
     left, right = np.array([[0.0, 1.0], [0.2, 1.0], [0.1, 1.0]]), np.array([[5.0, 1.0], [5.4, 1.0], [5.1, 1.0]])
     # The centres are (0.1, 1) and (5.1667, 1).
     assert picked("centroid", np.concatenate([left, right]))[:2] == (2, 5)
-    assert picked("centroid", np.ones((4, 3)))[:2] == (0, 1)
+
+
+def test_the_centroid_pair_is_of_two_clusters_also_where_one_candidate_is_nearest_to_both_centres():
+    # Three near duplicates at 7 and five others at 10 on axes of their own. The others' centre, 2 on each of their
+    # axes, is sqrt(49 + 20) from a duplicate and sqrt(64 + 16) from each of the others.
+    near = np.zeros((8, 6))
+    near[:3, 0] = 7, 7.01, 6.99
+    near[range(3, 8), range(1, 6)] = 10
+    assert {picked("centroid", near, seed)[:2] for seed in range(20)} == {(0, 3)}
+    two = np.array([[1.0, 0.0], [1.0, 1e-12]])
+    assert picked("centroid", two)[:2] == (0, 1)
+
+
+@pytest.mark.parametrize("strategy", ["dissimilar", "similar", "centroid", "random"])
+def test_a_pair_is_never_two_of_one_embedding_and_none_where_there_is_but_one(strategy):
+    twice = np.array([[1.0, 2.0], [1.0, 2.0], [2.0, 1.0], [1.0, 2.0]])
+    assert {picked(strategy, twice, seed)[:2] for seed in range(30)} <= {(0, 2), (1, 2), (2, 3)}
+    assert picked(strategy, np.ones((4, 3))) is None
+    assert pick_all(np.ones((5, 3)), [2, 3], strategy, seed=0) == [None, None]
 
 
 def test_a_random_pair_is_any_and_hangs_on_the_seed():

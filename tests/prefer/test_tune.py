@@ -23,6 +23,7 @@ from bench.prefer.tune import (
 )
 from bench.schema import DrsowError, Example, Message, UsageError
 from bench.scoring import models
+from bench.scoring.render import Template, render
 
 PREFERENCES = [
     Example(
@@ -50,9 +51,13 @@ def start(tiny_registry) -> Policy:
     return policy(tiny_registry)
 
 
+def read(start: Policy, *, limit: int) -> list:
+    return rows_of(PREFERENCES, render(PREFERENCES, start.tokenizer, Template(start.tokenizer)), limit=limit)
+
+
 @pytest.fixture(scope="module")
 def rows(start):
-    return rows_of(PREFERENCES, start.tokenizer, limit=2048)
+    return read(start, limit=2048)
 
 
 @pytest.fixture(scope="module")
@@ -184,10 +189,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_registry, rows, tmp_path):
 
 
 def test_what_the_context_does_not_hold_is_left_out(start):
-    longest = [
-        max(len(row.chosen.ids), len(row.rejected.ids)) for row in rows_of(PREFERENCES, start.tokenizer, limit=99)
-    ]
-    kept = rows_of(PREFERENCES, start.tokenizer, limit=sorted(longest)[4])
+    longest = [max(len(row.chosen.ids), len(row.rejected.ids)) for row in read(start, limit=99)]
+    kept = read(start, limit=sorted(longest)[4])
     assert [row.chosen.example_id for row in kept] == [str(i) for i in range(8) if longest[i] <= sorted(longest)[4]]
     assert 5 <= len(kept) < 8
 

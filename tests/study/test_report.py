@@ -7,7 +7,7 @@ import pytest
 import worlds
 from made_report import HOSTILE, made_report
 
-from bench.schema import OK, SCORES, Example, Message
+from bench.schema import OK, SCORES, DrsowError, Example, Message
 from bench.study.report import Report, html, views
 from bench.study.report.cases import Run, cases, shown, worst_rows
 from bench.study.stretches import STRETCHES, pieces, stretches
@@ -70,9 +70,14 @@ def test_stretches_end_where_both_models_tokens_end():
 
     strong = tokens((0, 2, -1.0), (2, 5, -1.0), (5, 6, -1.0), (6, 6, -0.5))
     weak = tokens((0, 1, -2.0), (1, 5, -2.0), (5, 6, -3.0), (6, 6, -0.25))
-    frame = stretches(strong, weak)
-    assert frame.to_numpy().tolist() == [[0, 5, 2.0], [5, 6, 2.0], [6, 6, -0.25]]
-    assert pieces("höllo"[:5], frame.assign(byte_end=[5, 6, 6])) == [("höll", 2.0), ("o", 2.0), ("", -0.25)]
+    frame = stretches(strong, weak, "höllo")
+    assert tuple(frame.columns) == STRETCHES
+    assert frame.to_numpy().tolist() == [[0, 5, "höll", 2.0], [5, 6, "o", 2.0], [6, 6, "", -0.25]]
+    assert pieces(frame) == [("höll", 2.0), ("o", 2.0), ("", -0.25)]
+    with pytest.raises(DrsowError, match="end at bytes 6 and 6 of 7"):
+        stretches(strong, weak, " höllo")
+    with pytest.raises(DrsowError, match="cuts a character"):
+        stretches(strong, weak, "hollé")
 
 
 def test_a_missing_number_is_a_dash_and_sorts_as_the_least():

@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.schema import CHOSEN, REJECTED, Example, Message
 from bench.study.reward import rewards
-from bench.study.stretches import STRETCHES, pieces
+from bench.study.stretches import pieces
 
 N_PAIRS, N_ROWS = 10, 20
 """How many of the best pairs are shown, and how many rows of each."""
@@ -128,7 +128,7 @@ def shown(parts: Iterable[tuple[str, float]], *, limit: int) -> Text:
 def _answer(response_id: str, reward: float, text: str, rows: pd.DataFrame | None) -> Answer:
     if rows is None:
         return Answer(response_id, reward, shown([(text, np.nan)], limit=RESPONSE_BYTES), shaded=False)
-    return Answer(response_id, reward, shown(pieces(text, rows[list(STRETCHES)]), limit=RESPONSE_BYTES), shaded=True)
+    return Answer(response_id, reward, shown(pieces(rows), limit=RESPONSE_BYTES), shaded=True)
 
 
 def _prompt(messages: Sequence[Message]) -> tuple[tuple[str, Text], ...]:

@@ -1,0 +1,147 @@
+"""A chat format: what a conversation looks like as text, and what stands around a response in it."""
+
+import re
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from functools import cached_property
+
+from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerFast
+
+from bench.schema import Message, UsageError
+from bench.scoring import templates
+
+_PROBE = "drsow probe"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A chat format: its owner's jinja template, or plain "User: … Assistant: …" where nothing names one."""
+
+    owner: PreTrainedTokenizerFast | None
+    """The tokenizer whose template renders; None for plain."""
+
+    name: str = ""
+    """What errors call it: the model_id of its owner."""
+
+    @cached_property
+    def source(self) -> str:
+        """The jinja text, "" for the plain format."""
+        return "" if self.owner is None else templates.choose(self.owner.chat_template).text
+
+    def text(self, messages: Seq[Message], *, generation: bool) -> str:
+        """Render a conversation without its BOS; `generation` appends the assistant's header."""
+        if not self.source:
+            turns = "".join(f"{m.role.capitalize()}: {m.content}\n\n" for m in messages)
+            return turns + "Assistant:" if generation else turns.removesuffix("\n\n")
+        return self._written(self._merged(messages), generation=generation).removeprefix(self._bos)
+
+    def _written(self, messages: Seq[Message], *, generation: bool) -> str:
+        return templates.write(self.source, messages, generation=generation, special=self._special)
+
+    @cached_property
+    def _special(self) -> dict:
+        return self.owner.special_tokens_map
+
+    @cached_property
+    def _bos(self) -> str:
+        """A BOS that the template writes would be doubled by a tokenizer that adds its own."""
+        return self.owner.bos_token if adds_bos(self.owner) else ""
+
+    def merges(self, messages: Seq[Message]) -> bool:
+        """Whether a conversation has a system turn that the template does not know."""
+        return messages[0].role == "system" and not self.knows_system
+
+    def _merged(self, messages: Seq[Message]) -> Seq[Message]:
+        """Put a system turn into the first user turn where the template knows no system role."""
+        if not self.merges(messages):
+            return messages
+        joined = messages[:2] if [m.role for m in messages[1:2]] == ["user"] else messages[:1]
+        text = "\n\n".join(m.content for m in joined if m.content)
+        return [Message("user", text), *messages[len(joined) :]]
+
+    @cached_property
+    def knows_system(self) -> bool:
+        """Whether a system turn reaches the text, with and without a response behind it."""
+        if not self.source:
+            return True
+        turns = [Message("system", _PROBE), Message("user", "x"), Message("assistant", "y")]
+        try:
+            prompt, whole = self._written(turns[:2], generation=True), self._written(turns, generation=False)
+        except TemplateError:
+            return False
+        return _PROBE in prompt and _PROBE in whole
+
+    @cached_property
+    def around(self) -> tuple[str, str]:
+        """What the template writes before and after a response: whitespace, and the end of turn."""
+        prompt = [Message("user", "x")]
+        try:
+            head = self.text(prompt, generation=True)
+            whole = self.text([*prompt, Message("assistant", _PROBE)], generation=False)
+        except TemplateError as error:
+            raise UsageError(f"{self.words} cannot write a user turn and a response: {first_line(error)}") from None
+        before, found, after = whole.removeprefix(head).partition(_PROBE)
+        if not whole.startswith(head) or not found or before.strip():
+            raise UsageError(
+                f"{self.words}: a response does not directly follow the generation header; "
+                "score it with --template shared and another owner"
+            )
+        return before, after
+
+    @cached_property
+    def end_token(self) -> str:
+        """The special token that ends the assistant's turn, "" where the template writes none."""
+        after = self.around[1].lstrip()
+        if not self.source or not after:
+            return ""
+        names = [token for token in self.owner.get_added_vocab() if after.startswith(token)]
+        return max(names, key=len, default="")
+
+    @cached_property
+    def _ends(self) -> re.Pattern:
+        """End-of-turn text behind a response, one or several, with whitespace behind each."""
+        after = self.around[1].strip()
+        # What stands behind a response may be ordinary text, as "###": only what looks like a token is one.
+        marks = [after] if re.fullmatch(r"[<\[].*[>\]]", after, re.DOTALL) else []
+        marks += [self.end_token, self.owner.eos_token] if self.source else []
+        marks = sorted({re.escape(mark) for mark in marks if mark and mark.strip()}, key=len, reverse=True)
+        return re.compile(f"(?:(?:{'|'.join(marks) or '(?!)'})\\s*)+\\Z")
+
+    def without_end(self, response: str) -> str:
+        """A response without the end-of-turn text that it ends in; the end is scored as a token of its own."""
+        found = self._ends.search(response)
+        return response[: found.start()] if found else response
+
+    @property
+    def words(self) -> str:
+        """What errors call it."""
+        return f"the chat template of {self.name}" if self.name else "the chat template"
+
+
+def own_template(tokenizer: PreTrainedTokenizerFast, purpose: str) -> Template:
+    """The chat template of a policy's own tokenizer.
+
+    Args:
+        tokenizer: The policy's.
+        purpose: What it is needed for, for the error.
+
+    Raises:
+        UsageError: it has none, or several and no default.
+    """
+    template = Template(tokenizer)
+    if not template.source:
+        note = templates.choose(tokenizer.chat_template).note.partition(";")[0] or "has no chat template"
+        raise UsageError(f"it {note}, so it cannot {purpose}")
+    return template
+
+
+def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the tokenizer puts a BOS before plain text."""
+    ids = tokenizer("a").input_ids
+    return tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
+
+
+def first_line(error: TemplateError) -> str:
+    """What a template said when it refused."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
