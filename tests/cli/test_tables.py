@@ -19,7 +19,8 @@ POINTS, BITS = "AlpacaEval 2 length-controlled win rate (points)", "Minus bits p
 ROW = {
     "rank": 1, "rank_low": 1, "rank_high": 2, "pair_id": "llama-3-base-simpo--llama-3-base-slic-hf", "strong": "a",
     "weak": "b", "family": "", "gap_points": 22.449999999, "score": 0.5642, "score_low": 0.545, "score_high": 0.5834,
-    "score_held_out": np.nan, "chat": 0.735, "chat_hard": 0.471, "safety": 0.559, "reasoning": 0.489, "n_examples": 2985, "n_excluded": 0,
+    "score_held_out": np.nan, "chat": 0.735, "chat_hard": 0.471, "safety": 0.559, "reasoning": 0.489,
+    "n_examples": 2985, "n_excluded": 0,
     "reward": "sum", "dtype": "bfloat16", "strong_revision": "x" * 40, "weak_revision": "y" * 40,
     "n_params": 16060522496.0, "licence": "llama3", "cost_flop": 18942908333252608.0,
 }  # fmt: skip
