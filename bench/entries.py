@@ -181,7 +181,7 @@ class ModelSpec(Entry):
     tokens_per_byte: FiniteFloat | None = Field(default=None, gt=0, le=2)
     """Of its tokenizer on RewardBench's texts: what a plan counts with where the tokenizer is not here."""
     scores: dict[str, Score] = {}
-    """By performance_id, in points."""
+    """By performance_id, in its unit."""
     note: str = ""
 
     @field_validator("format")
@@ -200,7 +200,7 @@ class ModelSpec(Entry):
         return self.source.model if isinstance(self.source, NoiseSource) else self
 
     def score(self, performance: str) -> float:
-        """Published performance in points, NaN where there is none."""
+        """Published performance in its unit, NaN where there is none."""
         return self.scores[performance].value if performance in self.scores else math.nan
 
 
@@ -211,6 +211,11 @@ class Performance(Entry):
     performance_id: Id
     name: Text
     """With its unit: it labels the gaps of every figure."""
+    unit: Text = "points"
+    """What its scores are counted in."""
+    stderr: FiniteFloat = Field(default=1.0, gt=0)
+    """A standard error that one model's score may have, in that unit: gap_noise.csv says what this error and one twice
+    as large would do to a study."""
 
 
 class Family(Entry):

@@ -134,8 +134,10 @@ pairs; missing for a single pair, which nothing chose."""
 
 CORRELATION = (
     "reward", "level", "name", "family", "performance", "estimator",
-    "estimate", "low", "high", "p_value", "n_pairs", "n_models", "n_prompts",
+    "estimate", "low", "high", "p_value", "n_pairs", "n_models", "n_prompts", "p_holm", "primary",
 )  # fmt: skip
+"""`primary` marks the one test that a study declares before it looks; its `p_holm` is its `p_value`. Every other
+`p_holm` is Holm's adjustment over all other tests of the table."""
 
 SECTIONS = {
     "chat": ("alpacaeval-easy", "alpacaeval-length", "alpacaeval-hard", "mt-bench-easy", "mt-bench-med"),

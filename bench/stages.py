@@ -101,7 +101,7 @@ def lookup_of(registry: Registry, *, dtype: str = "auto", ops: str | None = None
 
 
 def compared_pairs(
-    subjects: Sequence[Subject], dataset: Dataset, store: Store, *, lookup: Lookup, reward: str
+    subjects: Sequence[Subject], dataset: Dataset, store: Store, *, lookup: Lookup, reward: str, seed: int | None = None
 ) -> pd.DataFrame:
     """COMPARISON of two pairs from stored scores.
 
@@ -114,7 +114,7 @@ def compared_pairs(
     pairs = [subject.pairs[0] for subject in subjects]
     # One look-up for both, so that one dtype and arithmetic is found for all of their models.
     sets = stored_sets(store, subjects[0]._replace(pairs=tuple(pairs)), dataset, lookup)
-    found = comparison(pairs, sets, dataset, reward=reward, native=subjects[0].native)
+    found = comparison(pairs, sets, dataset, reward=reward, native=subjects[0].native, seed=seed)
     if found.empty:
         raise UsageError(f"{dataset.data_id}: holds some of RewardBench's subsets but no whole section to compare on")
     return found
@@ -126,7 +126,7 @@ def draw(registry: Registry, subject: Subject, folder: Path) -> list[Path]:
 
     axis = subject.axes[0] if subject.axes else None
     words = f"Data and versions: manifest.json of {folder.parent.name}/{folder.name}."
-    return write_figures(folder, registry, axis=axis) + write_tables(folder, registry, provenance=words)
+    return write_figures(folder, registry, axis=axis) + write_tables(folder, registry, axis=axis, provenance=words)
 
 
 def score_all(

@@ -116,7 +116,7 @@ def _correlation(board: pd.DataFrame) -> pd.DataFrame:
     """Spearman's rho and a slope of the score and each section, as a study's statistics would give them."""
     lines = [
         ("sum", "overall" if name == "score" else "section", name, "all", "board", estimator,
-         estimate, estimate - 0.2, estimate + 0.1, 0.0004, len(board), 12, 92)
+         estimate, estimate - 0.2, estimate + 0.1, 0.0004, len(board), 12, 92, 0.0004, name == "score")
         for name in ("score", "chat", "chat-hard", "safety", "reasoning")
         for estimator, estimate in (("spearman", 0.55), ("slope", 0.8))
     ]  # fmt: skip

@@ -126,10 +126,16 @@ def run(
 
     spread = Spread(*place, tasks if executor is Executor.ray else 0, address, stall)
     known = held_to(known, subjects, frozen)
-    dataset = load(data, limit)
     options = Options(dtype.value, device.value, batch_tokens)
     outcome = run_subjects(
-        known, subjects, dataset, Store(results), options=options, reward=reward.value, spread=spread, seed=seed
+        known,
+        subjects,
+        load(data, limit),
+        Store(results),
+        options=options,
+        reward=reward.value,
+        spread=spread,
+        seed=seed,
     )
     if not outcome.written and not outcome.errors:
         print("this shard is done; the last one to end writes the tables", file=sys.stderr)

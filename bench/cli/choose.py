@@ -82,6 +82,7 @@ def compare(
     ops: OpsOption = None,
     results: Results = RESULTS,
     registry: RegistryDir = None,
+    seed: Seed = None,
     output: As = Format.table,
 ) -> None:
     """Compare two pairs on the same rows, with intervals and tests."""
@@ -90,6 +91,6 @@ def compare(
     from bench.stages import compared_pairs, lookup_of
     from bench.store import Store
 
-    lookup = lookup_of(known, dtype=dtype.value, ops=ops)
-    frame = compared_pairs(subjects, dataset, Store(results), lookup=lookup, reward=reward.value)
+    wish = {"lookup": lookup_of(known, dtype=dtype.value, ops=ops), "reward": reward.value, "seed": seed}
+    frame = compared_pairs(subjects, dataset, Store(results), **wish)
     emit(frame, output, VIEWS["compare"], title=f"Accuracy of {first} less that of {second}, in percentage points")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bench.schema import CHOSEN, CORRELATION, OK, REJECTED, REWARDS, Example
-from bench.study.baselines import GAP_NOISE, LEFT_OUT, baseline_judges, gap_noise, leave_one_out, regression
+from bench.study.baselines import GAP_NOISE, LEFT_OUT, Noise, baseline_judges, gap_noise, leave_one_out, regression
 from bench.study.bootstrap import Resampling
 from bench.study.correlate import correlate
 from bench.study.design import Rows, Study, judged, on_axis, performance_of, rows_of, study_of
@@ -34,6 +34,7 @@ def analyse(
     examples: Mapping[str, Example],
     axes: Mapping[str, Mapping[str, float]],
     *,
+    noise: Noise,
     resampling: Resampling,
     rng: np.random.Generator,
 ) -> Analysis:
@@ -43,7 +44,8 @@ def analyse(
         scores: SCORES by model_id.
         pairs: pair_id, strong, weak, family; one row a pair.
         examples: The data set by example_id.
-        axes: Published scores in points by model_id, by performance_id; the first is the study's own.
+        axes: Published scores by model_id, by performance_id; the first is the study's own.
+        noise: How large an error of its scores may be.
         resampling: Number of draws and of processes.
         rng: Source of the draws.
     """
@@ -63,7 +65,7 @@ def analyse(
     return Analysis(
         pd.concat([correlation, slopes], ignore_index=True)[list(CORRELATION)],
         leave_one_out(headline, rows).assign(**names)[list(LEFT_OUT_COLUMNS)],
-        gap_noise(headline, rows, rng=rngs[2]).assign(**names)[list(GAP_NOISE_COLUMNS)],
+        gap_noise(headline, rows, noise=noise, rng=rngs[2]).assign(**names)[list(GAP_NOISE_COLUMNS)],
     )
 
 

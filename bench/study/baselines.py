@@ -10,9 +10,9 @@ import pandas as pd
 
 from bench.schema import CORRELATION
 from bench.study.bootstrap import Resampling, basic_interval, crossed_bootstrap, estimate
-from bench.study.correlate import ALL, Group, describe, groups_of
-from bench.study.design import Judged, OnAxis, Rows, Study, gaps, oriented, plain_accuracy
-from bench.study.effects import centred, spearman
+from bench.study.correlate import ALL, HEADLINE, Group, describe, groups_of
+from bench.study.design import Judged, OnAxis, Rows, Study, gaps, oriented, pair_families, plain_accuracy
+from bench.study.effects import spearman, within
 
 BASELINES = ("strong-alone", "minus-weak-alone", "longer", "prefers-longer", "chance")
 """Rewards to compare with: the strong model's log-probability alone; minus the weak model's alone; the response's
@@ -27,14 +27,24 @@ LEFT_OUT = ("level", "name", "left_out", "left_out_name", "estimator", "estimate
 """`left_out` is "model" or "family"."""
 
 GAP_NOISE = (
-    "level", "name", "stderr_points", "estimator", "estimate", "low", "high", "n_pairs", "n_uncertain", "share_turned",
+    "level", "name", "stderr", "unit", "estimator", "estimate", "low", "high", "n_pairs", "n_uncertain", "share_turned",
 )  # fmt: skip
-"""What an error of `stderr_points` in every published score would do. `estimate` is rho's mean over draws that add it
+"""What an error of `stderr` in every published score would do; `unit` is that of the error and of the scores.
+`estimate` is rho's mean over draws that add it
 to the scores, `low` and `high` hold 95% of the draws: no interval for rho, a measure of how it wears off.
 `n_uncertain` counts pairs whose gap is within 1.96 standard errors of 0 (the gap's error is √2 x a score's),
 `share_turned` is the mean share of pairs whose order a draw turns round."""
 
 _UNCERTAIN = 1.96 * np.sqrt(2)
+
+
+class Noise(NamedTuple):
+    """How large an error of a published score may be."""
+
+    stderr: float
+    """Standard error of one model's score."""
+    unit: str
+    """Of the scores, and so of the error."""
 
 
 class Regression(NamedTuple):
@@ -45,7 +55,7 @@ class Regression(NamedTuple):
     strong: np.ndarray
     """Performance of the better model, (pairs,), points."""
     family: np.ndarray
-    """(pairs,)."""
+    """(pairs,), int from 0."""
     groups: tuple[Group, ...]
 
     def __call__(self, answers: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -54,7 +64,7 @@ class Regression(NamedTuple):
         for group in self.groups:
             pairs = group.pairs
             y, weight = 100 * answers[:, group.level, pairs], weights[:, pairs]
-            for block in (np.zeros(len(pairs)), self.family[pairs]):
+            for block in (np.zeros(len(pairs), dtype=int), self.family[pairs]):
                 columns.append(two_slopes(self.gap[pairs], self.strong[pairs], y, weight, block))
         return np.hstack(columns)
 
@@ -90,12 +100,12 @@ def two_slopes(
         second: (pairs,).
         y: (draws, pairs).
         weights: (draws, pairs).
-        block: (pairs,).
+        block: (pairs,), int from 0.
 
     Returns:
         (draws, 2); NaN where the two go together perfectly, or one does not vary.
     """
-    a, b, c = (_within(values, weights, block) for values in (first, second, y))
+    a, b, c = (within(values, weights, block) for values in (first, second, y))
     aa, bb, ab = ((weights * u * v).sum(axis=1) for u, v in ((a, a), (b, b), (a, b)))
     ac, bc = (weights * a * c).sum(axis=1), (weights * b * c).sum(axis=1)
     determinant = aa * bb - ab**2
@@ -114,7 +124,7 @@ def regression(axis: OnAxis, rows: Rows, *, resampling: Resampling, rng: np.rand
     correct = oriented(axis)
     groups = tuple(g for g in groups_of(axis, rows, plain_accuracy(correct, rows)) if g.family == ALL)
     better = np.maximum(axis.performance[axis.study.strong], axis.performance[axis.study.weak])
-    statistic = Regression(np.abs(axis.gap), better, axis.study.family[axis.study.strong], groups)
+    statistic = Regression(np.abs(axis.gap), better, pair_families(axis.study), groups)
     values = estimate(correct, axis.study, rows, statistic)
     draws = crossed_bootstrap(correct, axis.study, rows, statistic, resampling=resampling, rng=rng)
     lines = []
@@ -122,13 +132,13 @@ def regression(axis: OnAxis, rows: Rows, *, resampling: Resampling, rng: np.rand
         low, high = basic_interval(values[column], draws[:, column])
         line = describe(group, axis.study, rows) | {"estimator": estimator, "estimate": values[column]}
         lines.append(line | {"low": low, "high": high})
-    return pd.DataFrame(lines).reindex(columns=list(CORRELATION))
+    return pd.DataFrame(lines).assign(primary=False).reindex(columns=list(CORRELATION))
 
 
 def leave_one_out(axis: OnAxis, rows: Rows) -> pd.DataFrame:
-    """Spearman's rho without each model, and without each family: LEFT_OUT, level by level."""
+    """The headline rho without each model, and without each family: LEFT_OUT, level by level."""
     answers = plain_accuracy(oriented(axis), rows)
-    first, second = axis.study.strong, axis.study.weak
+    first, second, family = axis.study.strong, axis.study.weak, pair_families(axis.study)
     lines = []
     for group in groups_of(axis, rows, answers):
         if group.family != ALL:
@@ -138,8 +148,9 @@ def leave_one_out(axis: OnAxis, rows: Rows) -> pd.DataFrame:
         for kind, name, gone in without:
             kept = group.pairs[~gone[group.pairs]]
             described = describe(group._replace(pairs=kept), axis.study, rows)
-            rho = spearman(np.abs(axis.gap[kept]), answers[group.level, kept][None], np.ones((1, len(kept))))[0]
-            line = described | {"left_out": kind, "left_out_name": name, "estimator": "spearman", "estimate": rho}
+            y, once = answers[group.level, kept][None], np.ones((1, len(kept)))
+            rho = spearman(np.abs(axis.gap[kept]), y, once, family[kept])[0]
+            line = described | {"left_out": kind, "left_out_name": name, "estimator": HEADLINE, "estimate": rho}
             lines.append(line)
     return pd.DataFrame(lines)[list(LEFT_OUT)]
 
@@ -148,11 +159,11 @@ def gap_noise(
     axis: OnAxis,
     rows: Rows,
     *,
+    noise: Noise,
     rng: np.random.Generator,
-    stderr_points: tuple[float, ...] = (0.0, 1.0, 2.0),
     n_draws: int = 1_000,
 ) -> pd.DataFrame:
-    """Spearman's rho when an error is added to every score, and the pairs whose order it makes uncertain.
+    """The headline rho when an error is added to every score, and the pairs whose order it makes uncertain.
 
     The published scores carry an error of their own, which is not published; adding as much again shows which way,
     and about how fast, it pulls.
@@ -160,37 +171,29 @@ def gap_noise(
     Args:
         axis: Models and pairs.
         rows: What counts how.
+        noise: Size of the errors; none, that and twice as much are shown.
         rng: Source of the errors; each standard error scales the same draws.
-        stderr_points: Standard errors of one model's score.
         n_draws: How many times noise is added.
 
     Returns:
         GAP_NOISE.
     """
     forward, turned = (plain_accuracy(correct, rows) for correct in axis.answers)
-    noise = rng.standard_normal((n_draws, len(axis.performance)))
+    errors, family = rng.standard_normal((n_draws, len(axis.performance))), pair_families(axis.study)
     lines = []
-    for stderr in stderr_points:
-        gap = gaps(axis.study, axis.performance + stderr * noise)
+    for stderr in (0.0, noise.stderr, 2 * noise.stderr):
+        gap = gaps(axis.study, axis.performance + stderr * errors)
         turned_share = (np.sign(gap) * np.sign(axis.gap) < 0).mean()
         for level, (kind, name) in enumerate(rows.levels):
             usable = np.isfinite(forward[level]) & np.isfinite(turned[level])
             answers = np.where(gap < 0, turned[level], forward[level])[:, usable]
-            rho = spearman(np.abs(gap[:, usable]), answers, (gap[:, usable] != 0).astype(float))
+            there = (gap[:, usable] != 0).astype(float)
+            rho = spearman(np.abs(gap[:, usable]), answers, there, family[usable])
             low, high = np.quantile(rho, [0.025, 0.975])
             uncertain = (np.abs(axis.gap[usable]) < _UNCERTAIN * stderr) | (axis.gap[usable] == 0)
             counts = (int(usable.sum()), int(uncertain.sum()), turned_share)
-            lines.append((kind, name, stderr, "spearman", rho.mean(), low, high, *counts))
+            lines.append((kind, name, stderr, noise.unit, HEADLINE, rho.mean(), low, high, *counts))
     return pd.DataFrame(lines, columns=list(GAP_NOISE))
-
-
-def _within(values: np.ndarray, weights: np.ndarray, block: np.ndarray) -> np.ndarray:
-    """Values less their weighted mean in each block, (draws, pairs)."""
-    result = np.empty_like(weights)
-    for name in np.unique(block):
-        inside = block == name
-        result[:, inside] = centred(values[..., inside], weights[:, inside])
-    return result
 
 
 def _positive(values: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from bench.schema import (
 )
 from bench.store import Store, csv_bytes, parse_csv, read_csv, write_csv, write_json
 from bench.study.analysis import GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
+from bench.study.baselines import Noise
 from bench.study.bootstrap import Resampling
 from bench.study.choose import Choice, Wish, choose
 from bench.study.compare import compare
@@ -131,11 +132,13 @@ def _analysis(
         name: {m: registry.model(m).score(name) for m in frames if name in registry.model(m).scores}
         for name in subject.axes
     }
+    own = registry.performances[subject.axes[0]]
     found = analyse(
         frames,
         pair_table(subject),
         {example.example_id: example for example in dataset.examples},
         axes,
+        noise=Noise(own.stderr, own.unit),
         resampling=Resampling(DRAWS, n_jobs=-1),
         rng=rng,
     )
@@ -191,15 +194,16 @@ def chosen_pairs(
     return choose(board, correct, rows, wish, rng=seeded(dataset, seed), top=top)
 
 
-def comparison(pairs: Sequence[Pair], sets: Sets, dataset: Dataset, *, reward: str, native: bool) -> pd.DataFrame:
+def comparison(
+    pairs: Sequence[Pair], sets: Sets, dataset: Dataset, *, reward: str, native: bool, seed: int | None = None
+) -> pd.DataFrame:
     """COMPARISON of two pairs on the same rows."""
     subject = Subject("", tuple(pairs), native)
     frames = {model: score_set.read() for model, score_set in by_model(sets).items()}
     examples = {example.example_id: example for example in dataset.examples}
     correct, rows = correctness(frames, pair_table(subject), examples, reward=reward)
     names = [pair.pair_id for pair in pairs]
-    rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
-    return compare(correct, names, rows, [(names[0], names[1])], rng=rng)
+    return compare(correct, names, rows, [(names[0], names[1])], rng=seeded(dataset, seed))
 
 
 def precision(subject: Subject, sets: Sets) -> dict:

@@ -2,6 +2,9 @@
 
 The pairs share models and all of them share the prompts, so they are not that many observations: the interval comes
 from a bootstrap over models crossed with prompts (`bootstrap`), the test from relabelling the models (`qap`).
+
+A study has some 160 tests. One of them is declared in advance: the headline reward's rho on the study's own
+performance, over all families, with the labels exchangeable. All others are adjusted together by Holm's method.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +14,7 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from bench.schema import CORRELATION
+from bench.schema import CORRELATION, REWARDS
 from bench.study.bootstrap import (
     Resampling,
     basic_interval,
@@ -19,7 +22,8 @@ from bench.study.bootstrap import (
     crossed_bootstrap,
     estimate,
 )
-from bench.study.design import Judged, OnAxis, Rows, Study, on_axis, oriented, plain_accuracy
+from bench.study.compare import holm
+from bench.study.design import Judged, OnAxis, Rows, Study, on_axis, oriented, pair_families, plain_accuracy
 from bench.study.effects import EFFECTS, effects
 from bench.study.qap import QapTest, qap, relabellings
 
@@ -32,7 +36,27 @@ SIGN_ONLY = "spearman-sign-only"
 Axes = Mapping[str, np.ndarray]
 """Published scores by the name of the performance, (models,) each, points, NaN where a model has none."""
 
-_CORRELATIONS = ("spearman", "kendall", "pearson")
+HEADLINE, POOLED = "spearman", "spearman-pooled"
+"""`estimator` of the rho inside families, and of the rho that families are pooled for without regard to them."""
+
+MIN_MODELS = 8
+"""Models that an interval needs: drawn again, fewer give intervals over most of what is possible."""
+
+TOO_FEW = "too few models"
+"""What stands in the place of an interval."""
+
+TITLES = {
+    HEADLINE: "Spearman's ρ inside families",
+    SIGN_ONLY: "the same, tested against: only the order counts",
+    POOLED: "Spearman's ρ, families pooled",
+    "kendall": "Kendall's τ inside families",
+    "pearson": "Pearson's r inside families",
+    "slope": "Slope inside families, points a unit of gap",
+    "mean-accuracy": "Mean accuracy",
+}
+"""Estimators as a reader calls them."""
+
+_CORRELATIONS = (HEADLINE, POOLED, "kendall", "pearson")
 
 
 class Group(NamedTuple):
@@ -49,17 +73,19 @@ class Effects(NamedTuple):
     """Statistic for the bootstrap: the EFFECTS of each group."""
 
     gap: np.ndarray
-    """(pairs,), points, not negative."""
+    """(pairs,), not negative."""
+    family: np.ndarray
+    """(pairs,), int from 0."""
     groups: tuple[Group, ...]
 
     def __call__(self, answers: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """(draws, levels, pairs) and (draws, pairs) -> (draws, groups x effects)."""
-        return np.hstack(
-            [
-                effects(self.gap[group.pairs], answers[:, group.level, group.pairs], weights[:, group.pairs])
-                for group in self.groups
-            ]
-        )
+        return np.hstack([self._of(group, answers, weights) for group in self.groups])
+
+    def _of(self, group: Group, answers: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(draws, effects) of one group."""
+        pairs = group.pairs
+        return effects(self.gap[pairs], answers[:, group.level, pairs], weights[:, pairs], self.family[pairs])
 
 
 def correlate(
@@ -88,8 +114,9 @@ def correlate(
         rng: Source of both.
 
     Returns:
-        CORRELATION. `estimator` is one of EFFECTS, each with its 95% interval; `p_value` of `spearman` is QAP's under
-        exchangeable labels, that of the row SIGN_ONLY under the other null. The primary effect alone is tested.
+        CORRELATION. `estimator` is one of EFFECTS, each with its 95% interval, which is missing where there are under
+        MIN_MODELS models; `p_value` of HEADLINE is QAP's under exchangeable labels, that of the row SIGN_ONLY under the
+        other null. HEADLINE alone is tested. POOLED stands where there are families to pool.
     """
     seeds = tuple(int(seed) for seed in rng.integers(2**63, size=2))
     judges = [(name, answer, axis) for name, answer in answers.items() for axis in axes]
@@ -99,7 +126,20 @@ def correlate(
         run(on_axis(study, answer, axes[axis]), rows, resampling=alone, seeds=seeds) for _, answer, axis in judges
     )
     named = [frame.assign(reward=name, performance=axis) for frame, (name, _, axis) in zip(frames, judges, strict=True)]
-    return pd.concat(named, ignore_index=True)[list(CORRELATION)]
+    return declared(pd.concat(named, ignore_index=True), next(iter(axes)))
+
+
+def declared(table: pd.DataFrame, performance: str) -> pd.DataFrame:
+    """CORRELATION with its primary test marked and all others adjusted.
+
+    Args:
+        table: CORRELATION but for `p_holm` and `primary`.
+        performance: The study's own axis.
+    """
+    wanted = {"reward": REWARDS[0], "level": "overall", "family": ALL, "performance": performance}
+    primary = (table[[*wanted, "estimator"]] == pd.Series(wanted | {"estimator": HEADLINE})).all(axis=1)
+    adjusted = table["p_value"].where(primary, holm(table["p_value"].where(~primary)))
+    return table.assign(p_holm=adjusted, primary=primary)[list(CORRELATION)]
 
 
 def groups_of(axis: OnAxis, rows: Rows, answers: np.ndarray) -> tuple[Group, ...]:
@@ -123,6 +163,11 @@ def interval_of(estimator: str) -> Callable[[float, np.ndarray], tuple[float, fl
     return correlation_interval if estimator in _CORRELATIONS else basic_interval
 
 
+def lacks_models(row: Mapping) -> bool:
+    """Whether a row of CORRELATION has an estimate and too few models for an interval."""
+    return bool(np.isfinite(row["estimate"]) and not np.isfinite(row["low"]))
+
+
 def describe(group: Group, study: Study, rows: Rows) -> dict:
     """CORRELATION's columns that say what an estimate is of."""
     level, name = rows.levels[group.level]
@@ -141,7 +186,7 @@ def _effects(axis: OnAxis, rows: Rows, *, resampling: Resampling, seeds: tuple[i
     rngs = [np.random.default_rng(seed) for seed in seeds]
     correct = oriented(axis)
     groups = groups_of(axis, rows, plain_accuracy(correct, rows))
-    statistic = Effects(np.abs(axis.gap), groups)
+    statistic = Effects(np.abs(axis.gap), pair_families(axis.study), groups)
     shape = (len(groups), len(EFFECTS))
     estimates = estimate(correct, axis.study, rows, statistic).reshape(shape)
     draws = crossed_bootstrap(correct, axis.study, rows, statistic, resampling=resampling, rng=rngs[0])
@@ -151,10 +196,13 @@ def _effects(axis: OnAxis, rows: Rows, *, resampling: Resampling, seeds: tuple[i
         groups, estimates, np.moveaxis(draws.reshape(-1, *shape), 0, 2), tests, strict=True
     ):
         for estimator, value, sample in zip(EFFECTS, values, drawn, strict=True):
-            low, high = interval_of(estimator)(value, sample)
+            if estimator == POOLED and group.family != ALL:
+                continue
             line = describe(group, axis.study, rows) | {"estimator": estimator, "estimate": value}
+            enough = line["n_models"] >= MIN_MODELS
+            low, high = interval_of(estimator)(value, sample) if enough else (np.nan, np.nan)
             line |= {"low": low, "high": high, "p_value": np.nan}
-            if estimator == "spearman":
+            if estimator == HEADLINE:
                 lines.append(line | {"p_value": test.exchangeable})
                 lines.append(line | {"estimator": SIGN_ONLY, "p_value": test.sign_only})
             else:

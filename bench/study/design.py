@@ -115,6 +115,11 @@ def gaps(study: Study, performance: np.ndarray) -> np.ndarray:
     return np.round(performance[..., study.strong] - performance[..., study.weak], 9)
 
 
+def pair_families(study: Study) -> np.ndarray:
+    """Number of each pair's family, (pairs,), int from 0, in the order of the families' names."""
+    return np.unique(study.family, return_inverse=True)[1][study.strong]
+
+
 def rows_of(examples: Sequence[Example]) -> Rows:
     """Levels, weights, subsets and clusters of a data set's examples, in their order.
 

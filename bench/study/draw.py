@@ -48,14 +48,16 @@ def write_figures(folder: Path, registry: Registry, *, axis: str | None = None) 
     return written
 
 
-def write_tables(folder: Path, registry: Registry, *, provenance: str) -> list[Path]:
-    """Write the RewardBench table and the leaderboard as Markdown, LaTeX and CSV."""
+def write_tables(folder: Path, registry: Registry, *, axis: str | None = None, provenance: str) -> list[Path]:
+    """Write the RewardBench table, the leaderboard and what a study says of its gaps as Markdown, LaTeX and CSV."""
     board = read_csv(folder / "leaderboard.csv")
     rows = _headline(folder, board)
     made = {"leaderboard": tables.leaderboard_table(board, provenance=provenance)}
     if rows["level"].eq("section").any():
         table = tables.rewardbench_table({"plain": rows}, references(registry), provenance=provenance)
         made["rewardbench"] = table
+    if axis is not None:
+        made["correlation"] = tables.correlation_table(_correlation(folder, board, axis), provenance=provenance)
     written = []
     for name, table in made.items():
         stem = folder / "tables" / name
@@ -103,8 +105,7 @@ def _drawings(folder: Path, board: pd.DataFrame, registry: Registry, axis: str |
     if axis is None:
         drawn.append(Drawing("accuracy", rows, lambda: figures.pair_accuracy(rows, board.iloc[0])))
         return drawn
-    correlation = read_csv(folder / "correlation.csv")
-    shown = correlation[(correlation["reward"] == board["reward"].iloc[0]) & (correlation["performance"] == axis)]
+    shown = _correlation(folder, board, axis)
     words = registry.performances[axis].name
     best = frontier(board)
     costed = board["cost_flop"].notna().any()
@@ -116,6 +117,12 @@ def _drawings(folder: Path, board: pd.DataFrame, registry: Registry, axis: str |
         Drawing("subset_pair", rows, lambda: figures.subset_pair_heatmap(rows, board)),
         *([Drawing("accuracy_cost", best, lambda: figures.accuracy_cost(board, best))] if costed else []),
     ]
+
+
+def _correlation(folder: Path, board: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """CORRELATION under the leaderboard's reward, on one axis."""
+    rows = read_csv(folder / "correlation.csv")
+    return rows[(rows["reward"] == board["reward"].iloc[0]) & (rows["performance"] == axis)]
 
 
 def _headline(folder: Path, board: pd.DataFrame) -> pd.DataFrame:

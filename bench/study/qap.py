@@ -1,5 +1,8 @@
 """QAP: would any labelling of the models have done? A permutation test of Spearman's rho between gap and accuracy.
 
+The rho is the headline one of `effects`: the mean of the families' own, so that differences between families do not
+count as evidence.
+
 The performance scores are handed out anew among the models of each family, every gap is computed again, and a pair
 whose order flips is turned round: its accuracy becomes the one with its two models swapped. Pairs with a gap of 0
 are left out, draw by draw. So whatever ties pairs together, models and prompts alike, is in every draw.
@@ -10,10 +13,11 @@ accuracies (forward and turned), side the sign of its gap and lean half of their
 - `exchangeable`: scores say nothing. Every relabelling inside families is equally likely given the models' answers,
   so the test is exact. It also rejects when stronger models judge better whatever the gap, if that moves rho.
 - `sign_only`: scores order the models, and the better one judges better by an amount that does not hang on how much
-  better it is: lean = advantage x side + rest, the rest exchangeable. The advantage, estimated as the mean of
-  side x lean over the pairs, stays with the order in every draw; the rest is relabelled and turned (Freedman and Lane
-  1983). Exact but for that one estimate. Only permuting the sizes of the gaps while pairs stay as they are would not
-  do: a pair's rest has the signs of its models in it, and they have to turn with the order.
+  better it is: lean = advantage x side + rest, the rest exchangeable. Each family has an advantage of its own. It is
+  estimated as the mean of side x lean over the family's pairs and stays with the order in every draw; the rest is
+  relabelled and turned (Freedman and Lane 1983). Exact but for those estimates. Only permuting the sizes of the gaps
+  while pairs stay as they are would not do: a pair's rest has the signs of its models in it, and they have to turn
+  with the order.
 
 Rho is divided by its dyadic-robust standard error, so that the test keeps its level also where gap and accuracy are
 uncorrelated without being independent (DiCiccio and Romano 2017). Two-sided: |t| of a draw against |t| observed.
@@ -26,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.study.design import Study, gaps
-from bench.study.effects import dyadic_test, membership
+from bench.study.effects import comparable, dyadic_test, family_by_family, membership
 
 _CHUNK = 400
 
@@ -35,6 +39,7 @@ class QapTest(NamedTuple):
     """A correlation and its two p-values; NaN where gap or accuracy do not vary."""
 
     rho: float
+    """The mean of the families' Spearman's rhos, each weighted by its number of pairs."""
     t: float
     """rho over its dyadic-robust standard error."""
     exchangeable: float
@@ -83,7 +88,7 @@ def qap(study: Study, performance: np.ndarray, forward: np.ndarray, turned: np.n
     (rho, t), *_ = _statistics(study, performance, np.arange(len(performance))[None, :], [(level, lean)])
     if np.isnan(t[0]):
         return QapTest(*[math.nan] * 4)
-    advantage = (side * lean)[side != 0].mean()
+    advantage = _advantage(study, side, lean)
     nulls = [(level, lean), (level + advantage, lean - advantage * side)]
     parts = [
         [t for _, t in _statistics(study, performance, labels[start : start + _CHUNK], nulls)]
@@ -91,6 +96,16 @@ def qap(study: Study, performance: np.ndarray, forward: np.ndarray, turned: np.n
     ]
     drawn = [np.concatenate(draws) for draws in zip(*parts, strict=True)]
     return QapTest(float(rho[0]), float(t[0]), _p_value(t[0], drawn[0]), _p_value(t[0], drawn[1]))
+
+
+def _advantage(study: Study, side: np.ndarray, lean: np.ndarray) -> np.ndarray:
+    """How much better the better model of a pair judges: the mean over its family's pairs with a gap, (pairs,)."""
+    family = study.family[study.strong]
+    result = np.zeros(len(side))
+    for name in np.unique(family[side != 0]):
+        inside = family == name
+        result[inside] = (side * lean)[inside & (side != 0)].mean()
+    return result
 
 
 def _every(blocks: list[np.ndarray], n_models: int) -> np.ndarray:
@@ -112,16 +127,21 @@ def _statistics(
     """
     side = np.sign(gaps(study, performance[labels])).astype(int)
     in_draw = (side != 0).astype(float)
-    sizes, between = np.unique(np.round(np.abs(performance[:, None] - performance), 9), return_inverse=True)
+    of_model = np.unique(study.family, return_inverse=True)[1]
+    family = of_model[study.strong]
+    # only models of one family are paired: other gaps need no number
+    size = np.where(of_model[:, None] == of_model, np.round(np.abs(performance[:, None] - performance), 9), 0.0)
+    sizes, between = np.unique(family_by_family(size, of_model[:, None]), return_inverse=True)
     x = between.reshape(len(performance), -1)[labels[:, study.strong], labels[:, study.weak]]
     x_rank = _midranks(x, in_draw, len(sizes))
     models = membership(study.strong, study.weak, len(performance))
     results = []
     for level, lean in nulls:
         # ten decimals: accuracies that are equal in the data are ties in every draw
-        values, number = np.unique(np.round([level - lean, level, level + lean], 10), return_inverse=True)
-        y = number.reshape(3, -1)[side + 1, np.arange(len(level))]
-        results.append(dyadic_test(x_rank, _midranks(y, in_draw, len(values)), in_draw, models))
+        y = np.round([level - lean, level, level + lean], 10)
+        values, number = np.unique(family_by_family(y, family), return_inverse=True)
+        y_rank = _midranks(number.reshape(3, -1)[side + 1, np.arange(len(level))], in_draw, len(values))
+        results.append(dyadic_test(*comparable(x_rank, y_rank, in_draw, family), models))
     return results
 
 

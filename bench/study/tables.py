@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from bench.schema import SECTIONS
+from bench.study.correlate import ALL, TITLES, TOO_FEW, lacks_models
 from bench.study.leaderboard import leader_note
 
 _SCORES = ("score", *SECTIONS)
@@ -28,6 +29,8 @@ _LATEX = str.maketrans(
         "^": r"\textasciicircum{}",
         "\\": r"\textbackslash{}",
         _DASH: "--",
+        "ρ": r"$\rho$",
+        "τ": r"$\tau$",
     }
 )
 
@@ -108,6 +111,33 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
         "other prompts. " + f"{leader_note(board)} Reward: {_one(board['reward'])}. {provenance}".lstrip()
     )
     return Table("Pairs by score", numbers, cells, note)
+
+
+def correlation_table(correlation: pd.DataFrame, *, provenance: str) -> Table:
+    """What gap and accuracy have to do with each other, overall, by section and by family.
+
+    Args:
+        correlation: CORRELATION of one reward and one performance.
+        provenance: What the numbers were made with, for the note.
+    """
+    frame = correlation[correlation["estimator"].isin(list(TITLES))].reset_index(drop=True)
+    rows = frame.to_dict("records")
+    cells = pd.DataFrame({"Of": frame["name"].map(_TITLES), "Family": frame["family"].replace(ALL, "all families")})
+    cells = cells.assign(Estimator=frame["estimator"].map(TITLES), Estimate=_numbers(frame["estimate"], 2))
+    cells["95% interval"] = [
+        TOO_FEW if lacks_models(row) else _DASH if pd.isna(row["low"]) else f"[{row['low']:.2f}, {row['high']:.2f}]"
+        for row in rows
+    ]
+    cells["p"] = [_p_value(value) for value in frame["p_value"]]
+    holm = [_p_value(value) for value in frame["p_holm"]]
+    cells["p by Holm"] = ["declared" if row["primary"] else text for row, text in zip(rows, holm, strict=True)]
+    cells = cells.assign(**{name.title(): _counts(frame[f"n_{name}"]) for name in ("pairs", "models", "prompts")})
+    note = (
+        "Intervals: models and prompts drawn again. p: QAP, labels exchangeable inside families but where a row says "
+        "otherwise; the declared test stands as it is, Holm adjusts all others of the study together. "
+        f"Reward: {_one(frame['reward'])}. Performance: {_one(frame['performance'])}. {provenance}"
+    )
+    return Table("Gap and accuracy", frame, cells, note)
 
 
 def ablation_table(rows: pd.DataFrame, references: pd.DataFrame, *, provenance: str) -> Table:
@@ -224,14 +254,21 @@ def _counts(values: pd.Series) -> list[str]:
     return [_DASH if pd.isna(value) else f"{int(value):,}" for value in values]
 
 
-def _one(rewards: pd.Series) -> str:
-    """The only reward of a table."""
-    names = list(pd.unique(rewards))
-    if len(names) != 1:
-        raise ValueError(f"a table shows one reward, not {', '.join(names)}")
-    return names[0]
+def _p_value(value: float) -> str:
+    """Text of a p-value, a dash for a missing one."""
+    if pd.isna(value):
+        return _DASH
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _one(names: pd.Series) -> str:
+    """The only reward, or performance, of a table."""
+    distinct = list(pd.unique(names))
+    if len(distinct) != 1:
+        raise ValueError(f"a table shows one {names.name}, not {', '.join(distinct)}")
+    return distinct[0]
 
 
 def _is_text(heading: str) -> bool:
     """Whether a column holds words."""
-    return heading in ("Pair", "System", "Source", "Strong", "Weak", "Variant", "Router")
+    return heading in ("Pair", "System", "Source", "Strong", "Weak", "Variant", "Router", "Of", "Family", "Estimator")

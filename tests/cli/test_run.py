@@ -86,6 +86,17 @@ def test_a_second_run_loads_no_model_and_says_the_same(drsow, tiny_run, finished
     assert lasting(results) == lasting(finished[0])
 
 
+def test_a_seed_is_recorded_and_repeats_the_draws(drsow, tiny_run, results):
+    boards = []
+    for words in ([], ["--seed", 1], ["--seed", 1]):
+        done = drsow("leaderboard", *tiny_run[1:7], "--results", results, *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert json.loads((results / FOLDER / "manifest.json").read_text())["seed"] == (words[1] if words else None)
+        boards.append(read_csv(results / FOLDER / "leaderboard.csv"))
+    pd.testing.assert_frame_equal(boards[1], boards[2])
+    assert {board.loc[0, "score"] for board in boards} == {boards[0].loc[0, "score"]}
+
+
 @pytest.mark.parametrize("verb", ["leaderboard", "figures"])
 def test_tables_and_figures_are_made_again_without_torch(drsow, tiny_run, finished, results, verb):
     made = [path for path in (results / "tiny").rglob("*") if path.is_file()]

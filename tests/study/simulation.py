@@ -15,12 +15,24 @@ import pandas as pd
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 from scipy import stats
-from worlds import Models, Traits, dataset, difference, draw_models, draw_rows, model_margins, order_only, study
+from worlds import (
+    ADVANTAGE_NATS,
+    Models,
+    Traits,
+    dataset,
+    difference,
+    draw_models,
+    draw_rows,
+    favour,
+    model_margins,
+    order_only,
+    study,
+)
 
 from bench.study.bootstrap import Resampling, crossed_bootstrap, estimate
-from bench.study.correlate import interval_of
-from bench.study.design import OnAxis, Rows, judged, on_axis, oriented, plain_accuracy, rows_of
-from bench.study.effects import dyadic_test, membership, midranks, spearman
+from bench.study.correlate import HEADLINE, POOLED, interval_of
+from bench.study.design import OnAxis, Rows, judged, on_axis, oriented, pair_families, plain_accuracy, rows_of
+from bench.study.effects import comparable, dyadic_test, family_by_family, membership, midranks, spearman
 from bench.study.qap import qap, relabellings
 
 COLUMNS = (
@@ -36,8 +48,12 @@ METHODS = {
     "bootstrap-basic": "Crossed bootstrap, basic",
     "bootstrap-percentile": "Crossed bootstrap, percentile",
     "dyadic-t": "Dyadic-robust t",
-    "naive-pearson": "Naive Pearson",
+    "pooled-basic-z": "Families pooled: crossed bootstrap",
+    "naive-pearson": "Families pooled: naive Pearson",
 }
+
+TRUTHS = ("within", "pooled", "pearson")
+"""What the methods estimate: rho inside families, but for the last two of METHODS."""
 
 SEED = 20241104
 
@@ -48,9 +64,9 @@ class Size(NamedTuple):
     """How much is simulated."""
 
     n_worlds: int = 400
-    n_draws: int = 999
+    n_draws: int = 599
     """Relabellings, and bootstrap draws, in each world."""
-    n_truth_models: int = 600
+    n_truth_models: int = 300
     n_truth_worlds: int = 40
     """The true rho is the mean of so many worlds of so many models, so that it is not itself a draw."""
 
@@ -65,6 +81,8 @@ class Kind(NamedTuple):
     effect: float
     pair: Callable[[np.ndarray, np.ndarray], np.ndarray]
     """Margins of the better and of the worse model, (pairs, rows) each -> the pair's."""
+    advantage_nats: float = 0.0
+    """What one family's margins are raised by."""
 
 
 KINDS = (
@@ -72,17 +90,23 @@ KINDS = (
     Kind("order-only", 0.0, order_only),
     Kind("planted", 0.04, difference),
     Kind("planted", 0.109, difference),
+    Kind("family", 0.0, difference, ADVANTAGE_NATS),
+    Kind("family-planted", 0.04, difference, ADVANTAGE_NATS),
+    Kind("family-planted", 0.109, difference, ADVANTAGE_NATS),
 )
 
 
 class Rho(NamedTuple):
-    """Statistic for the bootstrap: Spearman's rho over some pairs, on the first level."""
+    """Statistic for the bootstrap: rho inside families and rho over all pairs, of some pairs, on the first level."""
 
     gap: np.ndarray
+    family: np.ndarray
     pairs: np.ndarray
 
     def __call__(self, answers: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return spearman(self.gap[self.pairs], answers[:, 0, self.pairs], weights[:, self.pairs])[:, None]
+        gap, answer, weight = self.gap[self.pairs], answers[:, 0, self.pairs], weights[:, self.pairs]
+        families = (self.family[self.pairs], np.zeros(len(self.pairs), dtype=int))
+        return np.column_stack([spearman(gap, answer, weight, family) for family in families])
 
 
 class Outcome(NamedTuple):
@@ -98,37 +122,39 @@ def one_axis(models: Models, rows: Traits, kind: Kind, *, rng: np.random.Generat
     """A world's pairs and their answers; the strong model of each is the better one."""
     made, position = study(models)
     margins = model_margins(models, rows, rng=rng)[position]
-    answers = judged(kind.pair(margins[made.strong], margins[made.weak]))
+    of_pairs = kind.pair(margins[made.strong], margins[made.weak])
+    answers = judged(favour(of_pairs, made.family[made.strong], kind.advantage_nats))
     return on_axis(made, answers, models.performance[AXIS][position])
 
 
 def truth(kind: Kind, levels: Rows, size: Size, *, rng: np.random.Generator) -> np.ndarray:
-    """Spearman's rho and Pearson's r in large worlds, (worlds, 2)."""
+    """TRUTHS in large worlds, (worlds, 3)."""
     found = []
     for _ in range(size.n_truth_worlds):
         models = draw_models(effect=kind.effect, rng=rng, n_models=size.n_truth_models)
         rows = draw_rows(rng=rng)
         margins = model_margins(models, rows, rng=rng)
-        gap, accuracy = zip(
-            *(_family(models, margins, name, levels, kind) for name in np.unique(models.family)), strict=True
-        )
-        gap, accuracy = np.concatenate(gap), np.concatenate(accuracy)
-        used = gap > 0
-        found.append((stats.spearmanr(gap[used], accuracy[used])[0], stats.pearsonr(gap[used], accuracy[used])[0]))
+        families = [_family(models, margins, name, levels, kind) for name in np.unique(models.family)]
+        own = [stats.spearmanr(gap, accuracy)[0] for gap, accuracy in families]
+        within = np.average(own, weights=[len(gap) for gap, _ in families])
+        gap, accuracy = (np.concatenate(part) for part in zip(*families, strict=True))
+        found.append((within, stats.spearmanr(gap, accuracy)[0], stats.pearsonr(gap, accuracy)[0]))
     return np.array(found)
 
 
 def _family(models: Models, margins: np.ndarray, name: str, levels: Rows, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
-    """Gap and accuracy of a large family's pairs, the better model strong."""
+    """Gap and accuracy of a large family's pairs with a gap, the better model strong."""
     members = np.flatnonzero(models.family == name)
     members = members[np.argsort(models.performance[AXIS][members])]
     score = models.performance[AXIS][members]
     gap, accuracy = [], []
     for at in range(1, len(members)):
-        right = kind.pair(margins[members[at]], margins[members[:at]]) > 0
+        of_pairs = kind.pair(margins[members[at]], margins[members[:at]])
+        right = favour(of_pairs, np.full(at, name), kind.advantage_nats) > 0
         accuracy.append(right @ levels.weights[0])
         gap.append(np.round(score[at] - score[:at], 9))
-    return np.concatenate(gap), np.concatenate(accuracy)
+    gap, accuracy = np.concatenate(gap), np.concatenate(accuracy)
+    return gap[gap > 0], accuracy[gap > 0]
 
 
 def one_world(kind: Kind, levels: Rows, n_draws: int, *, rng: np.random.Generator) -> dict[str, Outcome]:
@@ -139,17 +165,18 @@ def one_world(kind: Kind, levels: Rows, n_draws: int, *, rng: np.random.Generato
     forward, turned = (plain_accuracy(side, levels)[0] for side in axis.answers)
     labels = relabellings(axis.study.family, n_draws=n_draws, rng=rng)
     test = qap(axis.study, axis.performance, forward, turned, labels)
-    statistic = Rho(np.abs(axis.gap), np.flatnonzero(axis.gap != 0))
-    rho = float(estimate(correct, axis.study, levels, statistic)[0])
-    draws = crossed_bootstrap(correct, axis.study, levels, statistic, resampling=Resampling(n_draws), rng=rng)[:, 0]
-    low, high = np.quantile(draws, [0.025, 0.975])
+    statistic = Rho(np.abs(axis.gap), pair_families(axis.study), np.flatnonzero(axis.gap != 0))
+    rho, pooled = estimate(correct, axis.study, levels, statistic)
+    draws = crossed_bootstrap(correct, axis.study, levels, statistic, resampling=Resampling(n_draws), rng=rng)
+    low, high = np.quantile(draws[:, 0], [0.025, 0.975])
     return {
         "qap-exchangeable": Outcome(test.exchangeable <= 0.05, np.nan, np.nan),
         "qap-sign-only": Outcome(test.sign_only <= 0.05, np.nan, np.nan),
-        "bootstrap-basic-z": _by_interval(*interval_of("spearman")(rho, draws)),
+        "bootstrap-basic-z": _by_interval(*interval_of(HEADLINE)(rho, draws[:, 0])),
         "bootstrap-basic": _by_interval(2 * rho - high, 2 * rho - low),
         "bootstrap-percentile": _by_interval(low, high),
         "dyadic-t": dyadic(axis, answers),
+        "pooled-basic-z": _by_interval(*interval_of(POOLED)(pooled, draws[:, 1])),
         "naive-pearson": naive(axis, answers),
     }
 
@@ -157,10 +184,11 @@ def one_world(kind: Kind, levels: Rows, n_draws: int, *, rng: np.random.Generato
 def dyadic(axis: OnAxis, answers: np.ndarray) -> Outcome:
     """rho -+ t x its dyadic-robust standard error, with a degree of freedom a model but one."""
     used = axis.gap != 0
-    ones = np.ones((1, used.sum()))
+    ones, family = np.ones((1, used.sum())), pair_families(axis.study)[used]
     models = membership(axis.study.strong[used], axis.study.weak[used], len(axis.performance))
-    ranks = (midranks(np.abs(axis.gap[used]), ones), midranks(answers[None, used], ones))
-    rho, t = (float(value[0]) for value in dyadic_test(*ranks, ones, models))
+    sides = (np.abs(axis.gap[used]), answers[None, used])
+    ranks = [midranks(family_by_family(side, family), ones) for side in sides]
+    rho, t = (float(value[0]) for value in dyadic_test(*comparable(*ranks, ones, family), models))
     half = stats.t.ppf(0.975, len(axis.performance) - 1) * rho / t
     return _by_interval(rho - half, rho + half)
 
@@ -172,18 +200,21 @@ def naive(axis: OnAxis, answers: np.ndarray) -> Outcome:
     return Outcome(bool(result.pvalue <= 0.05), *(float(limit) for limit in result.confidence_interval()))
 
 
-def simulate(kinds: tuple[Kind, ...] = KINDS, size: Size = FULL) -> pd.DataFrame:
+def simulate(kinds: tuple[Kind, ...] = KINDS, size: Size = FULL, *, n_jobs: int = 1) -> pd.DataFrame:
     """COLUMNS: every measure of every method in every kind of world."""
+    return pd.concat([simulated(kind, size, n_jobs=n_jobs) for kind in kinds], ignore_index=True)
+
+
+def simulated(kind: Kind, size: Size = FULL, *, n_jobs: int = 1) -> pd.DataFrame:
+    """COLUMNS of one kind of world."""
     levels = rows_of(dataset().examples)
     levels = levels._replace(levels=levels.levels[:1], weights=levels.weights[:1])
-    frames = []
-    for position, kind in enumerate(kinds):
-        true = truth(kind, levels, size, rng=np.random.default_rng([SEED, position]))
-        rngs = (np.random.default_rng([SEED, position, world]) for world in range(size.n_worlds))
-        run = delayed(one_world)
-        outcomes = Parallel(n_jobs=-1)(run(kind, levels, size.n_draws, rng=rng) for rng in rngs)
-        frames += [_summary(kind, method, [o[method] for o in outcomes], true, size) for method in METHODS]
-        print(f"{kind.name} {kind.effect}: done", file=sys.stderr)
+    seed = [SEED, KINDS.index(kind)]
+    true = truth(kind, levels, size, rng=np.random.default_rng(seed))
+    rngs = (np.random.default_rng([*seed, world]) for world in range(size.n_worlds))
+    run = delayed(one_world)
+    outcomes = Parallel(n_jobs=n_jobs)(run(kind, levels, size.n_draws, rng=rng) for rng in rngs)
+    frames = [_summary(kind, method, [o[method] for o in outcomes], true, size) for method in METHODS]
     return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
 
 
@@ -194,7 +225,7 @@ def _by_interval(low: float, high: float) -> Outcome:
 def _summary(kind: Kind, method: str, outcomes: list[Outcome], true: np.ndarray, size: Size) -> pd.DataFrame:
     """The measures of one method; shares with their 95% Wilson interval over worlds, the width with a t interval."""
     found = pd.DataFrame(outcomes)
-    values = true[:, 1 if method == "naive-pearson" else 0]
+    values = true[:, TRUTHS.index({"pooled-basic-z": "pooled", "naive-pearson": "pearson"}.get(method, "within"))]
     target = values.mean()
     lines = [("rejection", found["rejects"].mean(), *_wilson(found["rejects"].sum(), len(found)))]
     if found["low"].notna().all():
@@ -215,17 +246,19 @@ def _wilson(n_hits: int, n: int) -> tuple[float, float]:
 
 def figure(frame: pd.DataFrame) -> Figure:
     """A panel a measure; a row a method, a mark a kind of world, with the simulation's own error."""
-    result = Figure(figsize=(10, 4.2), layout="constrained")
+    result = Figure(figsize=(10, 5.2), layout="constrained")
     panels = result.subplots(1, 3, sharey=True)
     worlds = list(frame[["world", "effect"]].drop_duplicates().itertuples(index=False, name=None))
-    greys, marks = np.linspace(0, 0.75, len(worlds)), "osD^v"
+    greys, marks = np.linspace(0, 0.75, len(worlds)), "osD^vP*X"
     for panel, measure in zip(panels, MEASURES, strict=True):
         for number, (world, effect) in enumerate(worlds):
             rows = frame[(frame["measure"] == measure) & (frame["world"] == world) & (frame["effect"] == effect)]
             rho = frame.loc[
                 (frame["world"] == world) & (frame["effect"] == effect) & (frame["method"] == "dyadic-t"), "truth"
             ].iloc[0]
-            height = [list(METHODS).index(method) + 0.15 * (number - 2) for method in rows["method"]]
+            height = [
+                list(METHODS).index(method) + 0.12 * (number - (len(worlds) - 1) / 2) for method in rows["method"]
+            ]
             error = [rows["value"] - rows["low"], rows["high"] - rows["value"]]
             label = f"{world}, true ρ {rho:.2f}".replace("-0.00", "0.00")
             panel.errorbar(
@@ -236,17 +269,20 @@ def figure(frame: pd.DataFrame) -> Figure:
     panels[1].axvspan(0.92, 0.99, color="0.92", zorder=0)
     panels[0].set_yticks(range(len(METHODS)), METHODS.values())
     panels[0].invert_yaxis()
-    result.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(worlds), fontsize=8)
+    result.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     n_worlds, n_draws = frame["n_worlds"].iloc[0], frame["n_draws"].iloc[0]
     result.suptitle(f"{n_worlds} worlds a mark, {n_draws} draws a world; 44 models, 221 pairs, 2,985 rows", fontsize=10)
     return result
 
 
 def main(folder: Path) -> None:
-    """Simulate, then write the table and its figure."""
+    """Simulate, write each kind of world as it is done, then the table's figure."""
     folder.mkdir(parents=True, exist_ok=True)
-    frame = simulate()
-    frame.round(6).to_csv(folder / "simulation.csv", index=False)
+    frames = []
+    for kind in KINDS:
+        frames.append(simulated(kind))
+        pd.concat(frames).round(6).to_csv(folder / "simulation.csv", index=False)
+        print(f"{kind.name} {kind.effect}: done", file=sys.stderr)
     draw(folder)
 
 

@@ -12,6 +12,7 @@ from bench.study.baselines import (
     GAP_NOISE,
     LEFT_OUT,
     REGRESSION,
+    Noise,
     baseline_judges,
     gap_noise,
     leave_one_out,
@@ -33,6 +34,12 @@ def axis():
     rng = np.random.default_rng(0)
     model_margins = rng.standard_normal((9, 60)) + 0.03 * SCORES[:, None]
     return on_axis(STUDY, judged(model_margins[FIRST] - model_margins[SECOND]), SCORES)
+
+
+def inside_families(gap: np.ndarray, y: np.ndarray, used: np.ndarray) -> float:
+    """The mean of both families' rhos, weighted by their pairs."""
+    parts = [used & (FAMILY[FIRST] == name) for name in "fg"]
+    return np.average([stats.spearmanr(gap[p], y[p]).statistic for p in parts], weights=[p.sum() for p in parts])
 
 
 def test_each_baseline_judges_as_it_is_called():
@@ -57,17 +64,17 @@ def test_two_slopes_are_ordinary_least_squares_with_an_intercept_a_block():
     rng = np.random.default_rng(1)
     first, second, y = rng.random((3, 20))
     weights = rng.integers(0, 3, 20).astype(float)
-    block = np.array(["f", "g"] * 10)
-    design = np.column_stack([first, second, block == "f", block == "g"]).astype(float)
+    block = np.array([0, 1] * 10)
+    design = np.column_stack([first, second, block == 0, block == 1]).astype(float)
     expected = sm.WLS(y, design, weights=weights).fit().params[:2]
     assert two_slopes(first, second, y[None], weights[None], block)[0] == pytest.approx(expected)
     plain = sm.WLS(y, sm.add_constant(design[:, :2]), weights=weights).fit().params[1:]
-    assert two_slopes(first, second, y[None], weights[None], np.zeros(20))[0] == pytest.approx(plain)
+    assert two_slopes(first, second, y[None], weights[None], np.zeros(20, dtype=int))[0] == pytest.approx(plain)
 
 
 def test_slopes_on_variables_that_go_together_are_missing():
     first = np.arange(5.0)
-    assert np.isnan(two_slopes(first, 2 * first, first[None] ** 2, np.ones((1, 5)), np.zeros(5))).all()
+    assert np.isnan(two_slopes(first, 2 * first, first[None] ** 2, np.ones((1, 5)), np.zeros(5, dtype=int))).all()
 
 
 def test_the_regression_holds_the_strong_models_performance():
@@ -91,7 +98,7 @@ def test_each_model_and_each_family_is_left_out_once():
     assert table.iloc[-1][["left_out", "n_pairs", "n_models"]].tolist() == ["family", 10, 5]
     kept = (axis().gap != 0) & (FIRST != 0) & (SECOND != 0)
     y = plain_accuracy(axis().answers.forward, ROWS)[0]
-    assert table.loc[0, "estimate"] == pytest.approx(stats.spearmanr(axis().gap[kept], y[kept]).statistic)
+    assert table.loc[0, "estimate"] == pytest.approx(inside_families(axis().gap, y, kept))
 
 
 def test_a_study_of_one_family_cannot_do_without_it():
@@ -105,11 +112,13 @@ def test_a_study_of_one_family_cannot_do_without_it():
 
 
 def test_noise_in_the_scores_is_counted_and_wears_rho_off():
-    table = gap_noise(axis(), ROWS, rng=np.random.default_rng(0), n_draws=400).set_index("stderr_points")
-    assert tuple(table.reset_index().columns[1:]) == tuple(c for c in GAP_NOISE if c != "stderr_points")
+    noise = Noise(1.0, "points")
+    table = gap_noise(axis(), ROWS, noise=noise, rng=np.random.default_rng(0), n_draws=400)
+    assert tuple(table.columns) == GAP_NOISE
+    table = table.set_index("stderr")
     none, one, two = (table.loc[stderr] for stderr in (0.0, 1.0, 2.0))
     used = axis().gap != 0
-    rho = stats.spearmanr(axis().gap[used], plain_accuracy(axis().answers.forward, ROWS)[0][used]).statistic
+    rho = inside_families(axis().gap, plain_accuracy(axis().answers.forward, ROWS)[0], used)
     assert (none["estimate"], none["low"], none["high"]) == pytest.approx((rho, rho, rho))
     assert (none["n_uncertain"], none["share_turned"], none["n_pairs"]) == (1, 0, 16)
     # gaps below 2.77 points: b-c 1, f-g 1.5, f-h 1.5, g-h 0; below 5.54 also a-b 5 and none else
@@ -119,7 +128,21 @@ def test_noise_in_the_scores_is_counted_and_wears_rho_off():
     assert two["high"] - two["low"] > one["high"] - one["low"] > 0
 
 
+def test_noise_is_in_the_unit_of_the_scores():
+    points = axis()
+    bits = points._replace(performance=points.performance / 50, gap=points.gap / 50)
+    ours, other = (
+        gap_noise(each, ROWS, noise=noise, rng=np.random.default_rng(0), n_draws=50)
+        for each, noise in ((points, Noise(1.0, "points")), (bits, Noise(0.02, "bits per byte")))
+    )
+    assert other["stderr"].tolist() == [0, 0.02, 0.04]
+    assert set(other["unit"]) == {"bits per byte"}
+    same = [column for column in GAP_NOISE if column not in ("stderr", "unit")]
+    pd.testing.assert_frame_equal(ours[same], other[same])
+
+
 def test_a_seed_repeats_the_noise():
-    tables = [gap_noise(axis(), ROWS, rng=np.random.default_rng(s), n_draws=50) for s in (1, 1, 2)]
+    noise = Noise(1.0, "points")
+    tables = [gap_noise(axis(), ROWS, noise=noise, rng=np.random.default_rng(s), n_draws=50) for s in (1, 1, 2)]
     pd.testing.assert_frame_equal(tables[0], tables[1])
     assert not tables[0].equals(tables[2])

@@ -42,21 +42,40 @@ def test_the_difference_is_weighted_and_its_interval_is_paired():
     # the differences are 12 x 1, 3 x -1, 85 x 0: their standard error is sqrt(0.15 - 0.09²) / 10 = 0.0377
     assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * 0.0377, rel=0.1)
     assert row["low"] < 0.09 < row["high"]
-    assert 0.005 < row["p_bootstrap"] < 0.05
+    assert np.isnan(row["p_bootstrap"])
+
+
+def test_p_and_interval_of_a_difference_agree():
+    for n_second in (10, 12, 14, 16, 18):
+        row = table(answers(40, 26, n_second, 20), plain_rows(86 + n_second)).iloc[0]
+        assert (row["p_bootstrap"] <= 0.05) == (row["low"] > 0)
+        assert row["p_bootstrap"] == pytest.approx(row["p_mcnemar"], abs=0.08)
+
+
+def test_where_few_rows_differ_the_bootstrap_gives_no_p_and_then_no_interval():
+    # three rows, all one way: every draw of the rows has the same sign, so the bootstrap would be sure
+    three, ten, many = (table(answers(0, n, 0, 0), plain_rows(n)).iloc[0] for n in (3, 10, 25))
+    assert (three["difference"], three["p_mcnemar"]) == (1, 0.25)
+    assert np.isnan(three[["low", "high", "p_bootstrap", "p_bootstrap_holm"]].astype(float)).all()
+    assert np.isnan(ten["p_bootstrap"]) and np.isfinite(ten["low"])
+    assert np.isfinite(many["p_bootstrap"])
+    # ten rows of two problems are two
+    assert np.isnan(table(answers(0, 10, 0, 0), plain_rows(10, 2)).iloc[0]["low"])
 
 
 def test_rows_of_one_problem_count_as_one_for_the_bootstrap():
-    correct = np.tile(answers(4, 4, 1, 3), 6)
-    row = table(correct, plain_rows(72, 12)).iloc[0]
-    assert (row["n_rows"], row["n_clusters"]) == (72, 12)
+    correct = np.tile(answers(20, 16, 9, 15), 6)
+    row = table(correct, plain_rows(360, 60)).iloc[0]
+    assert (row["n_rows"], row["n_clusters"]) == (360, 60)
     assert row["p_mcnemar"] < 0.01
     assert row["p_bootstrap"] > 0.05
 
 
 def test_equal_pairs_differ_by_nothing():
     row = table(answers(5, 0, 0, 5), plain_rows(10)).iloc[0]
-    assert (row["difference"], row["low"], row["high"]) == (0, 0, 0)
-    assert (row["p_mcnemar"], row["p_bootstrap"]) == (1, 1)
+    assert (row["difference"], row["p_mcnemar"]) == (0, 1)
+    # that ten rows show no difference does not say that there is none
+    assert np.isnan(row[["low", "high", "p_bootstrap"]].astype(float)).all()
 
 
 def test_a_row_that_one_pair_lacks_is_no_comparison():
@@ -91,6 +110,17 @@ def test_holm_is_over_the_comparisons_asked_for():
     assert found["p_mcnemar_holm"].tolist() == pytest.approx(holm(found["p_mcnemar"]).tolist())
     alone = table(correct, plain_rows(200), asked[:1])
     assert alone["p_mcnemar_holm"].tolist() == alone["p_mcnemar"].tolist()
+
+
+def test_holm_is_over_all_levels():
+    levels = (("overall", "score"), ("section", "chat"), ("section", "safety"))
+    weights = np.array([[1 / 200] * 200, [1 / 100] * 100 + [0] * 100, [0] * 100 + [1 / 100] * 100])
+    rows = Rows(levels, weights, np.arange(200) // 100, np.arange(200))
+    rng = np.random.default_rng(3)
+    found = table((rng.random((2, 200)) < np.array([[0.7], [0.5]])).astype(float), rows)
+    for name in ("p_mcnemar", "p_bootstrap"):
+        assert found[f"{name}_holm"].tolist() == pytest.approx(holm(found[name]).tolist())
+    assert found["p_mcnemar_holm"].min() == pytest.approx(3 * found["p_mcnemar"].min())
 
 
 def test_a_seed_changes_the_draws_and_repeats_them():

@@ -12,7 +12,8 @@ from worlds import dataset, difference, draw_models, draw_rows, model_margins, s
 
 from bench.schema import CORRELATION, REWARDS, SECTIONS
 from bench.study.bootstrap import Resampling
-from bench.study.correlate import ALL, SIGN_ONLY, correlate
+from bench.study.compare import holm
+from bench.study.correlate import ALL, HEADLINE, POOLED, SIGN_ONLY, correlate
 from bench.study.design import Judged, judged, plain_accuracy, rows_of
 from bench.study.effects import EFFECTS
 from bench.study.metrics import weights_vector
@@ -64,18 +65,21 @@ def test_there_is_a_row_for_the_score_each_section_and_each_family(table):
 def test_effects_are_scipys_over_the_pairs_with_a_gap(planted, table):
     made, _, margins, boards = planted
     gap = np.round(boards["alpaca_eval_2_lc"][made.strong] - boards["alpaca_eval_2_lc"][made.weak], 9)
+    family = made.family[made.strong]
     weights = weights_vector(pd.Series([e.subset for e in dataset().examples]), name="safety")
     # sums of one product in two orders differ in the last bit, and would break ties
     safety = np.round((margins > 0) @ weights, 10)
     used = gap != 0
     assert 0 < used.sum() < 221
-    assert cell(table, name="safety")["estimate"] == pytest.approx(stats.spearmanr(gap[used], safety[used]).statistic)
-    assert cell(table, name="safety", estimator="kendall")["estimate"] == pytest.approx(
-        stats.kendalltau(gap[used], safety[used]).statistic
-    )
-    assert cell(table, name="safety", estimator="slope")["estimate"] == pytest.approx(
-        stats.linregress(gap[used], 100 * safety[used]).slope
-    )
+    pooled = stats.spearmanr(gap[used], safety[used]).statistic
+    assert cell(table, name="safety", estimator=POOLED)["estimate"] == pytest.approx(pooled)
+    inside = [used & (family == name) for name in np.unique(family)]
+    own = [stats.spearmanr(gap[part], safety[part]).statistic for part in inside]
+    rho = np.average(own, weights=[part.sum() for part in inside])
+    assert cell(table, name="safety")["estimate"] == pytest.approx(rho)
+    rest = [np.concatenate([values[part] - values[part].mean() for part in inside]) for values in (gap, 100 * safety)]
+    slope = (rest[0] @ rest[1]) / (rest[0] @ rest[0])
+    assert cell(table, name="safety", estimator="slope")["estimate"] == pytest.approx(slope)
     assert cell(table, name="safety")["n_pairs"] == used.sum()
     assert cell(table, name="safety", estimator="mean-accuracy")["estimate"] == pytest.approx(safety[used].mean())
 
@@ -100,6 +104,44 @@ def test_the_estimate_lies_in_its_interval(table):
     assert ((known["low"] <= known["estimate"]) & (known["estimate"] <= known["high"])).mean() > 0.95
 
 
+def test_the_headline_is_the_mean_of_the_families_rows_weighted_by_their_pairs(table):
+    rows = table[(table["estimator"] == HEADLINE) & (table["performance"] == "alpaca_eval_2_lc")]
+    families = rows[rows["family"] != ALL]
+    expected = np.average(families["estimate"], weights=families["n_pairs"])
+    assert cell(table)["estimate"] == pytest.approx(expected)
+    assert set(table.loc[table["estimator"] == POOLED, "family"]) == {ALL}
+
+
+def test_one_test_is_declared_and_holm_adjusts_all_others(planted):
+    made, rows, margins, boards = planted
+    answers = {"sum": judged(margins), "mean": judged(margins[:, ::-1])}
+    table = correlate(made, rows, answers, boards, resampling=FEW, rng=np.random.default_rng(1))
+    assert table["primary"].sum() == 1
+    first = table[table["primary"]].iloc[0]
+    wanted = ["sum", "overall", "score", ALL, "alpaca_eval_2_lc", HEADLINE]
+    assert first[["reward", "level", "name", "family", "performance", "estimator"]].tolist() == wanted
+    assert first["p_holm"] == first["p_value"]
+    rest = table[~table["primary"]]
+    assert rest["p_holm"].tolist() == pytest.approx(holm(rest["p_value"]).tolist(), nan_ok=True)
+    # two rewards x two axes x nine groups x two nulls, less the declared one
+    assert rest["p_value"].notna().sum() == 71
+
+
+def test_under_eight_models_there_is_no_interval(planted):
+    made, rows, margins, boards = planted
+    few = np.flatnonzero(made.family == "alpha")[:7]
+    family = made.family[made.strong]
+    kept = (family == "beta") | (np.isin(made.strong, few) & np.isin(made.weak, few))
+    part = made._replace(strong=made.strong[kept], weak=made.weak[kept])
+    axis = {"alpaca_eval_2_lc": boards["alpaca_eval_2_lc"]}
+    answers = {"sum": judged(margins[kept])}
+    found = correlate(part, rows, answers, axis, resampling=FEW, rng=np.random.default_rng(1)).set_index("family")
+    assert found["estimate"].notna().all()
+    assert found.loc["alpha", ["low", "high"]].isna().all(axis=None)
+    assert found.loc[[ALL, "beta"], ["low", "high"]].notna().all(axis=None)
+    assert found.loc["alpha", "p_value"].notna().sum() == 2
+
+
 def test_rho_alone_is_tested_and_twice(table):
     tested = table.dropna(subset=["p_value"])
     assert set(tested["estimator"]) == {"spearman", SIGN_ONLY}
@@ -114,7 +156,8 @@ def test_a_seed_changes_the_draws_and_repeats_them(planted, table):
         correlate(made, rows, answers, first, resampling=FEW, rng=np.random.default_rng(seed)) for seed in (1, 2)
     )
     same = table[table["performance"] == "alpaca_eval_2_lc"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(again, same)
+    # Holm's method adjusts over all tests of a table, and the other one has more of them
+    pd.testing.assert_frame_equal(again.drop(columns="p_holm"), same.drop(columns="p_holm"))
     assert (other["estimate"] == again["estimate"]).all()
     assert (other["low"] != again["low"]).any()
 
@@ -134,6 +177,8 @@ def test_a_judge_that_is_the_same_for_all_pairs_has_an_accuracy_and_no_rho(plant
     assert np.isnan(cell(found)["p_value"])
     mean = cell(found, estimator="mean-accuracy")
     assert (mean["estimate"], mean["low"], mean["high"]) == (0.5, 0.5, 0.5)
+    slope = cell(found, estimator="slope")
+    assert (slope["estimate"], slope["low"], slope["high"]) == (0, 0, 0)
 
 
 def test_rows_left_out_for_a_pair_are_left_out_of_its_accuracy(planted):

@@ -4,21 +4,34 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.study.effects import EFFECTS, centred, dyadic_test, effects, membership, midranks, spearman
+from bench.study.effects import (
+    EFFECTS,
+    centred,
+    comparable,
+    dyadic_test,
+    effects,
+    membership,
+    midranks,
+    spearman,
+    within,
+)
 
 NAN = float("nan")
 X = np.array([1.0, 1, 2, 5, 7, 7, 9])
 Y = np.array([0.4, 0.5, 0.5, 0.45, 0.8, 0.7, 0.7])
 
 
-def of(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    return dict(zip(EFFECTS, effects(x, y[None], weights[None].astype(float))[0], strict=True))
+def of(x: np.ndarray, y: np.ndarray, weights: np.ndarray, family: np.ndarray | None = None) -> dict[str, float]:
+    """Effects of one draw, by name; of one family where none is given."""
+    family = np.zeros(len(x), dtype=int) if family is None else family
+    return dict(zip(EFFECTS, effects(x, y[None], weights[None].astype(float), family)[0], strict=True))
 
 
 def by_scipy(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     line = stats.linregress(x, 100 * y)
     return {
         "spearman": stats.spearmanr(x, y).statistic,
+        "spearman-pooled": stats.spearmanr(x, y).statistic,
         "kendall": stats.kendalltau(x, y).statistic,
         "pearson": stats.pearsonr(x, y).statistic,
         "slope": line.slope,
@@ -28,7 +41,70 @@ def by_scipy(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
 
 def test_a_perfect_order_is_1_and_the_slope_is_in_points_a_point():
     found = of(np.array([1.0, 2, 4]), np.array([0.5, 0.52, 0.56]), np.ones(3))
-    assert found == pytest.approx({"spearman": 1, "kendall": 1, "pearson": 1, "slope": 2, "mean-accuracy": 0.526667})
+    ones = dict.fromkeys(("spearman", "spearman-pooled", "kendall", "pearson"), 1)
+    assert found == pytest.approx(ones | {"slope": 2, "mean-accuracy": 0.526667})
+
+
+def test_a_family_that_judges_better_at_wider_gaps_is_no_evidence_that_the_gap_counts():
+    # ranks of accuracy 1, 3, 2 in the first family and 2, 3, 1 in the second: rho 1/2 and -1/2, tau 1/3 and -1/3
+    x, y = np.array([1.0, 2, 3, 11, 12, 13]), np.array([0.4, 0.6, 0.5, 0.8, 0.9, 0.7])
+    found = of(x, y, np.ones(6), np.array([0, 0, 0, 1, 1, 1]))
+    assert [found[name] for name in ("spearman", "kendall", "pearson", "slope")] == pytest.approx([0] * 4, abs=1e-12)
+    # ranks 1 to 6 against 1, 3, 2, 5, 6, 4: 1 - 6 x (0 + 1 + 1 + 1 + 1 + 4) / (6 x 35)
+    assert found["spearman-pooled"] == pytest.approx(1 - 6 * 8 / 210)
+
+
+def test_rho_is_the_mean_of_the_families_own_weighted_by_their_pairs():
+    rng = np.random.default_rng(4)
+    x, y = rng.integers(1, 9, 20).astype(float), rng.integers(1, 9, 20) / 10
+    family = np.array([0, 1] * 5 + [1] * 10)
+    own = [stats.spearmanr(x[family == name], y[family == name]).statistic for name in (0, 1)]
+    found = of(x, y, np.ones(20), family)
+    assert found["spearman"] == pytest.approx((5 * own[0] + 15 * own[1]) / 20)
+    rest = [np.concatenate([v[family == f] - v[family == f].mean() for f in (0, 1)]) for v in (x, y)]
+    assert found["pearson"] == pytest.approx(stats.pearsonr(*rest).statistic)
+    assert found["slope"] == pytest.approx(100 * (rest[0] @ rest[1]) / (rest[0] @ rest[0]))
+
+
+def test_kendall_counts_the_couples_of_one_family():
+    rng = np.random.default_rng(5)
+    x, y, family = rng.integers(1, 6, 15).astype(float), rng.integers(1, 6, 15) / 10, np.arange(15) % 3
+    couples = [(i, j) for i in range(15) for j in range(i) if family[i] == family[j]]
+    signs = np.array([(np.sign(x[i] - x[j]), np.sign(y[i] - y[j])) for i, j in couples])
+    expected = (signs[:, 0] * signs[:, 1]).sum() / np.sqrt((signs**2).sum(axis=0).prod())
+    assert of(x, y, np.ones(15), family)["kendall"] == pytest.approx(expected)
+
+
+def test_a_family_that_does_not_vary_has_no_say():
+    y = np.concatenate([Y, [0.3, 0.3, 0.3]])
+    family = np.array([1] * 7 + [0] * 3)
+    for x in (np.concatenate([X, [1.0, 2, 3]]), np.concatenate([X, [4.0, 4, 4]])):
+        assert of(x, y, np.ones(10), family)["spearman"] == pytest.approx(stats.spearmanr(X, Y).statistic)
+
+
+def test_a_family_that_is_absent_from_a_draw_leaves_the_others_alone():
+    x, y, family = np.concatenate([X, X]), np.concatenate([Y, Y[::-1]]), np.array([0] * 7 + [1] * 7)
+    weights = np.array([[1.0] * 7 + [0.0] * 7])
+    expected = stats.spearmanr(X, Y).statistic
+    assert spearman(x, y[None], weights, family) == pytest.approx([expected])
+    assert within(x, weights, family)[0].tolist() == pytest.approx([*(X - X.mean()), *[0] * 7])
+
+
+def test_values_are_taken_from_their_familys_mean_without_dust():
+    rest = within(np.array([0.1, 0.3, 0.1, 0.1, 0.1]), np.ones((1, 5)), np.array([0, 0, 1, 1, 1]))
+    assert rest[0].tolist() == pytest.approx([-0.1, 0.1, 0, 0, 0])
+    assert rest[0, 2:].tolist() == [0, 0, 0]
+
+
+def test_comparable_values_have_mean_0_and_variance_1_in_each_family():
+    family = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2])
+    y = np.array([1.0, 5, 9, 2, 2, 4, 8, 6, 6])
+    x, y, weights = comparable(np.arange(9.0) ** 2, y, np.ones((1, 9)), family)
+    assert weights[0].tolist() == [1] * 7 + [0] * 2
+    for part in (x, y):
+        for name in (0, 1):
+            assert part[0, family == name].mean() == pytest.approx(0)
+            assert part[0, family == name].std() == pytest.approx(1)
 
 
 def test_effects_equal_scipys_with_ties():
@@ -43,17 +119,22 @@ def test_a_weight_is_how_often_a_pair_is_written_out():
 def test_many_draws_equal_one_by_one():
     rng = np.random.default_rng(0)
     y, weights = rng.integers(0, 40, (150, 90)) / 40, rng.integers(0, 3, (150, 90)).astype(float)
-    x = rng.integers(1, 30, 90) / 10
-    single = np.concatenate([effects(x, y[d : d + 1], weights[d : d + 1]) for d in range(150)])
-    np.testing.assert_allclose(effects(x, y, weights), single, rtol=1e-12)
-    written = by_scipy(np.repeat(x, weights[7].astype(int)), np.repeat(y[7], weights[7].astype(int)))
+    x, one = rng.integers(1, 30, 90) / 10, np.zeros(90, dtype=int)
+    for family in (one, rng.integers(0, 4, 90)):
+        single = np.concatenate([effects(x, y[d : d + 1], weights[d : d + 1], family) for d in range(150)])
+        np.testing.assert_allclose(effects(x, y, weights, family), single, rtol=1e-12, atol=1e-12)
+    times = weights[7].astype(int)
+    found = of(x, y[7], weights[7], one)
+    assert found == pytest.approx(by_scipy(np.repeat(x, times), np.repeat(y[7], times)))
+    written = of(*(np.repeat(part, times) for part in (x, y[7], np.ones(90), family)))
     assert dict(zip(EFFECTS, single[7], strict=True)) == pytest.approx(written)
 
 
 def test_what_does_not_vary_has_no_correlation():
     flat = of(X, np.full(7, 0.1) + 0.2, np.ones(7))
-    assert np.isnan([flat[name] for name in ("spearman", "kendall", "pearson")]).all()
-    assert flat["slope"] == pytest.approx(0, abs=1e-12)
+    assert np.isnan([flat[name] for name in ("spearman", "spearman-pooled", "kendall", "pearson")]).all()
+    # exactly 0: a draw that is off by a rounding error would leave 0 out of an interval of width 0
+    assert flat["slope"] == 0
     assert np.isnan(of(np.full(7, 3.0), Y, np.ones(7))["slope"])
     assert np.isnan(list(of(X, Y, np.zeros(7)).values())).all()
 
@@ -102,4 +183,4 @@ def test_a_pair_of_weight_0_is_no_part_of_the_test():
 def test_rho_takes_a_gap_for_each_draw():
     x = np.array([[1.0, 2, 3], [3, 2, 1]])
     y = np.array([[1.0, 2, 3], [1, 2, 3]])
-    assert spearman(x, y, np.ones((2, 3))) == pytest.approx([1, -1])
+    assert spearman(x, y, np.ones((2, 3)), np.zeros(3, dtype=int)) == pytest.approx([1, -1])

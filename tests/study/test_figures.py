@@ -65,7 +65,7 @@ def board(n_pairs: int = 12, *, sections: bool = True, seed: int = 1) -> pd.Data
 def correlation(names: tuple[str, ...] = ("score", *SECTIONS)) -> pd.DataFrame:
     rows = [
         ("sum", "overall" if name == "score" else "section", name, ALL, "alpaca_eval_2_lc", estimator, value,
-         value - 0.1, value + 0.1, 0.0004, 12, 8, 184)
+         value - 0.1, value + 0.1, 0.0004, 12, 8, 184, 0.0004 if name == "score" else 0.06, name == "score")
         for name in names
         for estimator, value in (("spearman", 0.42), ("slope", 0.5))
     ]  # fmt: skip
@@ -214,6 +214,10 @@ def test_the_gap_is_drawn_a_point_a_pair_in_five_panels():
     written = texts(figure)
     assert "Gap, strong minus weak: a board's points" in written
     assert "ρ = 0.42 [0.32, 0.52], p < 0.001" in written
+    # a section's p is Holm's
+    assert "ρ = 0.42 [0.32, 0.52], p = 0.060" in written
+    assert "ρ: Spearman's inside families" in written
+    assert "p: QAP, labels exchangeable inside families" in written
     assert "family-1 (4 pairs)" in written
 
 
@@ -241,13 +245,19 @@ def test_data_without_sections_have_one_gap_panel():
     assert n_points(figure) == 12
 
 
-def test_the_regression_line_runs_through_the_means():
+def test_a_family_has_a_line_of_the_common_slope_through_its_own_means():
     frame = board(sections=False)
     (axes,) = figures.gap_accuracy(frame, correlation(("score",))).axes
-    line = axes.lines[-1]
-    assert np.interp(frame["gap_points"].mean(), *line.get_data()) == pytest.approx(frame["score"].mean())
-    rise = np.diff(line.get_ydata()) / np.diff(line.get_xdata())
-    assert rise == pytest.approx(0.005)
+    lines = [line for line in axes.lines if len(set(line.get_ydata())) > 1]
+    assert len(lines) == 3
+    for line, (_, rows) in zip(lines, frame.groupby("family"), strict=True):
+        assert np.interp(rows["gap_points"].mean(), *line.get_data()) == pytest.approx(rows["score"].mean())
+        assert (np.diff(line.get_ydata()) / np.diff(line.get_xdata())).tolist() == pytest.approx([0.005])
+
+
+def test_without_an_interval_the_figure_says_that_there_are_too_few_models():
+    written = texts(figures.gap_accuracy(board(), correlation().assign(low=NAN, high=NAN)))
+    assert "ρ = 0.42 (too few models), p < 0.001" in written
 
 
 def test_pairs_without_a_gap_are_counted_not_drawn():

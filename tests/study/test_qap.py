@@ -120,6 +120,36 @@ def test_an_advantage_of_the_better_model_is_no_evidence_that_the_gap_counts():
     assert p[0].rho == pytest.approx(p[1].rho)
 
 
+def test_each_family_has_an_advantage_of_its_own():
+    first, second = (np.concatenate([part, part + 8]) for part in np.triu_indices(8, 1))
+    study = Study(np.arange(16).astype(str), np.array(["f"] * 8 + ["g"] * 8), first, second)
+    rng = np.random.default_rng(6)
+    # the second family's gaps are far wider
+    scores = np.concatenate([rng.normal(20, 1, 8), rng.normal(40, 10, 8)])
+    taste = rng.normal(0, 0.05, 16)
+    rest, side = taste[first] - taste[second], np.sign(scores[first] - scores[second])
+    labels = relabellings(study.family, n_draws=499, rng=rng)
+    ours = [np.where(first < 8, 0.0, advantage) * side + rest for advantage in (0.0, 0.2)]
+    found = [qap(study, scores, 0.5 + lean, 0.5 - lean, labels) for lean in ours]
+    # an advantage of one family moves neither the headline rho nor the test of its null
+    assert found[0].rho == pytest.approx(found[1].rho)
+    assert found[0].sign_only == found[1].sign_only
+
+
+def test_rho_is_the_mean_of_the_families_own():
+    rng = np.random.default_rng(7)
+    first, second = (np.concatenate([part, part + 5]) for part in np.triu_indices(5, 1))
+    study = Study(np.arange(10).astype(str), np.array(["f"] * 5 + ["g"] * 5), first, second)
+    scores, forward = np.concatenate([SCORES, 3 * SCORES[::-1]]), rng.random(20)
+    found = qap(study, scores, forward, 1 - forward, relabellings(study.family, n_draws=9, rng=rng))
+    own = []
+    for members in (slice(0, 10), slice(10, 20)):
+        gap = scores[first[members]] - scores[second[members]]
+        judged = np.where(gap < 0, 1 - forward[members], forward[members])[gap != 0]
+        own.append(stats.spearmanr(np.abs(gap[gap != 0]), judged).statistic)
+    assert found.rho == pytest.approx(np.mean(own))
+
+
 def test_accuracy_that_grows_with_the_gap_is_found_under_both_nulls():
     first, second = np.triu_indices(10, 1)
     study = Study(np.arange(10).astype(str), np.array(["f"] * 10), first, second)

@@ -156,6 +156,18 @@ def test_a_single_pair_without_scores_shows_its_subsets_and_says_what_is_missing
     assert "Median pair" not in page
 
 
+def test_statistics_name_the_estimator_its_declared_test_and_where_models_are_too_few(report: Report):
+    table = report.correlation
+    missing = table["estimator"].eq("slope")
+    few = report._replace(correlation=table.assign(low=table["low"].mask(missing), high=table["high"].mask(missing)))
+    rho, slope = views.tabs(few)[0].statistics
+    assert (rho["estimator"], rho["interval"]) == ("Spearman's ρ inside families", "[0.35, 0.65]")
+    assert (rho["p_value"], rho["p_holm"]) == ("< 0.001", "declared")
+    assert slope["interval"] == "too few models"
+    # the same test of a section is adjusted
+    assert views.tabs(few)[1].statistics[0]["p_holm"] == "< 0.001"
+
+
 def test_wrong_rows_are_counted_without_ties(report: Report):
     row = report.accuracy.iloc[[-1]].assign(level="subset", n_examples=10, accuracy=0.6, tie_rate=0.1, pair_id="p")
     assert views.wrong_counts(report._replace(accuracy=row)) == {"p": 3}

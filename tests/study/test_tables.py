@@ -4,9 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.schema import LEADERBOARD, MARGINS, SUBSET_WEIGHTS
+from bench.schema import CORRELATION, LEADERBOARD, MARGINS, SUBSET_WEIGHTS
 from bench.study.metrics import accuracy
-from bench.study.tables import Table, latex, leaderboard_table, markdown, rewardbench_table
+from bench.study.tables import (
+    Table,
+    correlation_table,
+    latex,
+    leaderboard_table,
+    markdown,
+    rewardbench_table,
+)
 
 NAN = float("nan")
 REFERENCES = pd.DataFrame(
@@ -102,6 +109,29 @@ def test_the_leaderboard_has_intervals_and_a_dash_for_what_is_not_ranked():
     assert cells["Gap"].tolist() == ["3.2", "–"]
     assert cells["Left out"].tolist() == ["0", "1"]
     assert cells["TFLOP a row"].tolist() == ["2.50", "–"]
+
+
+def correlation() -> pd.DataFrame:
+    """CORRELATION: the declared test, a section's slope, and a family of too few models."""
+    rows = [
+        ("sum", "overall", "score", "all", "board", "spearman", 0.314, -0.02, 0.55, 0.0004, 30, 12, 184, 0.0004, True),
+        ("sum", "section", "chat", "all", "board", "slope", 0.5, 0.1, 0.9, NAN, 30, 12, 40, NAN, False),
+        ("sum", "overall", "score", "f", "board", "spearman", -0.5, NAN, NAN, 0.02, 15, 6, 184, 0.6, False),
+        ("sum", "overall", "score", "all", "board", "gap-given-strong", 0.5, 0.1, 0.9, NAN, 30, 12, 40, NAN, False),
+    ]
+    return pd.DataFrame(rows, columns=list(CORRELATION))
+
+
+def test_the_correlation_says_its_null_its_declared_test_and_where_models_are_too_few():
+    made = correlation_table(correlation(), provenance="Model at c0ffee.")
+    assert made.cells["Of"].tolist() == ["Score", "Chat", "Score"]
+    assert made.cells["Family"].tolist() == ["all families", "all families", "f"]
+    assert made.cells["95% interval"].tolist() == ["[-0.02, 0.55]", "[0.10, 0.90]", "too few models"]
+    assert made.cells["p"].tolist() == ["< 0.001", "–", "0.020"]
+    assert made.cells["p by Holm"].tolist() == ["declared", "–", "0.600"]
+    assert "QAP, labels exchangeable inside families" in made.note
+    assert made.frame["estimate"].tolist() == [0.314, 0.5, -0.5]
+    assert r"Spearman's $\rho$ inside families" in latex(made)
 
 
 def test_a_number_is_rounded_once():

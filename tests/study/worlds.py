@@ -7,6 +7,7 @@ decimal. The part of a model's log-probability that families do not share leans 
 
 where `load` says how much quality shows on a row, `taste` is a model's liking for long responses and the tilts, habits
 and noise are its own: pairs that share a model, and rows that share a problem, go together even when `effect` is 0.
+In some worlds one family, that with the widest gaps, judges better than the others, whatever its gaps (`favour`).
 """
 
 from typing import NamedTuple
@@ -22,6 +23,9 @@ SIZES = SUBSET_WEIGHTS | {"math-prm": 447}
 """RewardBench's rows a subset: 2,985."""
 
 SCALE_NATS = 10.0
+
+FAVOURED, ADVANTAGE_NATS = "beta", 6.0
+"""The family that judges better, and what its pairs' margins are raised by: some 13 points of accuracy."""
 
 _SHARED_PROMPTS = {"alpacaeval": 100, "mt-bench": 40, "hep": 164}
 """Problems under the subsets that ask the same ones, by the beginning of their names."""
@@ -149,6 +153,17 @@ def order_only(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
     but for tastes of their own, and better than a coin.
     """
     return better + 0.4 * SCALE_NATS + 0 * worse
+
+
+def favour(margins: np.ndarray, family: np.ndarray, nats: float) -> np.ndarray:
+    """Margins, (pairs, rows), with those of the family FAVOURED raised, whatever the size of a gap.
+
+    Args:
+        margins: Of pairs whose strong model is the better one.
+        family: Family of each pair, (pairs,), str.
+        nats: In steps of 1/64, as the margins are.
+    """
+    return margins + np.where(family == FAVOURED, nats, 0.0)[:, None]
 
 
 def all_pairs(models: Models) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, NullFormatter
 
-from bench.study.correlate import ALL
+from bench.study.correlate import ALL, HEADLINE, TOO_FEW, lacks_models
 from bench.study.figures.style import (
     CHANCE,
     INK,
@@ -39,8 +39,8 @@ def gap_accuracy(
 
     Args:
         leaderboard: LEADERBOARD; pairs without a gap or a score are counted, not drawn.
-        correlation: CORRELATION for the same reward and one performance; of it, the estimators `spearman` and `slope`
-            (points of accuracy per point of gap) over all families.
+        correlation: CORRELATION for the same reward and one performance; of it, the estimators HEADLINE and `slope`
+            (points of accuracy per point of gap), both inside families, over all of them.
         performance: What the gap is measured in, as a reader calls it.
     """
     if correlation["performance"].nunique() > 1 or correlation["reward"].nunique() > 1:
@@ -53,7 +53,7 @@ def gap_accuracy(
     styles = looks(sorted(pd.unique(drawn["family"])))
     for column in columns:
         _scatter(panels[column], drawn, column, styles)
-        _trend(panels[column], drawn, column, correlation)
+        _trend(panels[column], drawn, column, correlation, styles)
         panels[column].set_xlabel("Gap" if column in ("safety", "reasoning") else "")
     if drawn.empty:
         say(panels["score"], "No pair has both a gap and a score: there is nothing to show.")
@@ -61,9 +61,14 @@ def gap_accuracy(
     panels["score"].set_ylabel("Accuracy: chosen above rejected")
     figure.legend(*panels["score"].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     title = f"Gap against accuracy, a point a pair; reward: {leaderboard['reward'].iloc[0]}"
-    head(
-        figure, title, f"{_counted(drawn, leaderboard, 'a gap')}; ρ: Spearman's, with its 95% interval; dotted: chance"
-    )
+    notes = [f"{_counted(drawn, leaderboard, 'a gap')}; dotted: chance"]
+    if correlation["estimator"].eq(HEADLINE).any():
+        notes += [
+            "ρ: Spearman's inside families (their mean, weighted by pairs) with its 95% interval; lines: the families' "
+            "common slope",
+            "p: QAP, labels exchangeable inside families; adjusted by Holm but for the declared test (score, sum)",
+        ]
+    head(figure, title, *notes)
     return figure
 
 
@@ -148,29 +153,30 @@ def _scatter(axes: Axes, drawn: pd.DataFrame, column: str, styles: dict[str, dic
     percent(axes.yaxis)
 
 
-def _trend(axes: Axes, drawn: pd.DataFrame, column: str, correlation: pd.DataFrame) -> None:
-    """The regression line, through the pairs' means as least squares has it, and rho with its interval."""
+def _trend(axes: Axes, drawn: pd.DataFrame, column: str, correlation: pd.DataFrame, styles: dict[str, dict]) -> None:
+    """A line a family, all of the slope inside families, through the family's means; and rho with its interval."""
     name = column.replace("_", "-")
     rows = correlation[(correlation["name"] == name) & (correlation["family"] == ALL)]
     effects = rows.set_index("estimator")
     if "slope" in effects.index:
         # pairs of gap 0 take no part in the estimates
         used = drawn[drawn["gap_points"] > 0].dropna(subset=[column])
-        ends = np.array([0, used["gap_points"].max()])
         slope = effects.loc["slope", "estimate"] / 100
-        line = used[column].mean() + slope * (ends - used["gap_points"].mean())
-        axes.plot(ends, line, color=INK, linewidth=1.2, zorder=3)
-    if "spearman" in effects.index:
-        axes.set_title(_rho(effects.loc["spearman"]), loc="right", fontsize=7, fontweight="normal")
+        for family, rows in used.groupby("family"):
+            ends = np.array([rows["gap_points"].min(), rows["gap_points"].max()])
+            line = rows[column].mean() + slope * (ends - rows["gap_points"].mean())
+            axes.plot(ends, line, color=styles[family]["colour"], linestyle=styles[family]["line"], linewidth=1.2)
+    if HEADLINE in effects.index:
+        axes.set_title(_rho(effects.loc[HEADLINE]), loc="right", fontsize=7, fontweight="normal")
 
 
 def _rho(row: pd.Series) -> str:
-    """Spearman's rho with what is known of it."""
+    """An estimate with its interval and adjusted p."""
     if pd.isna(row["estimate"]):
         return "ρ has no value: too few pairs, or all alike"
-    interval = f"[{row['low']:.2f}, {row['high']:.2f}]" if pd.notna(row["low"]) else "(too few models for an interval)"
-    p_value = "p < 0.001" if row["p_value"] < 0.001 else f"p = {row['p_value']:.3f}"
-    return f"ρ = {row['estimate']:.2f} {interval}" + (f", {p_value}" if pd.notna(row["p_value"]) else "")
+    interval = f"({TOO_FEW})" if lacks_models(row) else f"[{row['low']:.2f}, {row['high']:.2f}]"
+    p_value = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
+    return f"ρ = {row['estimate']:.2f} {interval}" + (f", {p_value}" if pd.notna(row["p_holm"]) else "")
 
 
 def _counted(drawn: pd.DataFrame, leaderboard: pd.DataFrame, needed: str) -> str:

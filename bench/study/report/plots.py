@@ -79,7 +79,7 @@ def gap_scatter(pairs: pd.DataFrame, slope: float, *, performance: str) -> Layou
 
     Args:
         pairs: pair_id, family, gap_points, accuracy, low, high, n_examples; a row a pair.
-        slope: Accuracy per point of gap of the line through the pairs' means; NaN for none.
+        slope: Accuracy per point of gap of the lines through the families' means; NaN for none.
         performance: What the gap is measured in.
     """
     plot = figure(width=860, height=460, x_axis_label=f"Gap: {performance}", y_axis_label="Accuracy")
@@ -100,11 +100,11 @@ def gap_scatter(pairs: pd.DataFrame, slope: float, *, performance: str) -> Layou
             name="pairs",
             legend_label=f"{family or 'no family'} ({len(rows)} pairs)",
         )
-    if np.isfinite(slope):
-        used = pairs[pairs["gap_points"] > 0].dropna(subset=["accuracy"])
-        ends = np.array([0.0, used["gap_points"].max()])
-        line = used["accuracy"].mean() + slope * (ends - used["gap_points"].mean())
-        plot.line(ends, line, line_color=INK, line_width=1.5)
+        used = rows[rows["gap_points"] > 0].dropna(subset=["accuracy"])
+        if np.isfinite(slope) and len(used):
+            ends = np.array([used["gap_points"].min(), used["gap_points"].max()])
+            line = used["accuracy"].mean() + slope * (ends - used["gap_points"].mean())
+            plot.line(ends, line, line_color=colour, line_width=1.5)
     tips = [("pair", "@pair_id"), ("gap", "@gap_points{0.0}"), _ACCURACY_TIP]
     plot.add_tools(_hover(tips, plot.select(name="pairs")))
     plot.yaxis.formatter = NumeralTickFormatter(format=_PERCENT)

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from bench.schema import SECTIONS
-from bench.study.correlate import ALL
+from bench.study.correlate import ALL, HEADLINE, TOO_FEW, lacks_models
+from bench.study.correlate import TITLES as ESTIMATORS
 from bench.study.report import plots
 from bench.study.report.gather import Report
 
@@ -208,7 +209,10 @@ def _scatter(report: Report, name: str, pairs: pd.DataFrame) -> list[Figure]:
     drawn = pairs.dropna(subset=["gap_points", "accuracy"])
     if drawn.empty:
         return []
-    words = f"{TITLES[name]}: accuracy against the models' gap; dotted: chance. The leaderboard has the numbers."
+    words = (
+        f"{TITLES[name]}: accuracy against the models' gap; lines: the families' common slope; dotted: chance. "
+        "The leaderboard has the numbers."
+    )
     rows = _headline(report, name)
     slopes = rows.loc[rows["estimator"] == "slope", "estimate"]
     slope = slopes.iloc[0] / 100 if len(slopes) else np.nan
@@ -228,22 +232,29 @@ def _correlation(report: Report, name: str) -> pd.DataFrame:
 
 
 def _statistics(report: Report, name: str) -> list[dict[str, str]]:
-    """Spearman's rho of every family and reward, and the other effects of the headline."""
+    """The headline rho of every family and reward, and the other effects of the headline."""
     rows = _correlation(report, name)
     headline = (rows["family"] == ALL) & (rows["reward"] == report.board["reward"].iloc[0])
-    rows = pd.concat([rows[headline], rows[~headline & (rows["estimator"] == "spearman")]])
+    rows = pd.concat([rows[headline], rows[~headline & (rows["estimator"] == HEADLINE)]])
     return [
         {
             "reward": row["reward"],
             "family": "all families" if row["family"] == ALL else row["family"],
-            "estimator": row["estimator"],
+            "estimator": ESTIMATORS.get(row["estimator"], row["estimator"]),
             "estimate": _signed(row["estimate"]),
-            "interval": DASH if pd.isna(row["low"]) else f"[{_signed(row['low'])}, {_signed(row['high'])}]",
+            "interval": _interval(row),
             "p_value": _p_value(row["p_value"]),
+            "p_holm": DASH if pd.isna(row["p_value"]) else "declared" if row["primary"] else _p_value(row["p_holm"]),
             "n": ", ".join(f"{row[f'n_{noun}']:,.0f} {noun}" for noun in ("pairs", "models", "prompts")),
         }
         for row in rows.to_dict("records")
     ]
+
+
+def _interval(row: dict) -> str:
+    if lacks_models(row):
+        return TOO_FEW
+    return DASH if pd.isna(row["low"]) else f"[{_signed(row['low'])}, {_signed(row['high'])}]"
 
 
 def _signed(value: float) -> str:
