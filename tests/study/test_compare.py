@@ -96,6 +96,12 @@ def test_each_level_is_compared():
     assert found.loc["chat", "n_rows"] == 5
 
 
+def test_rows_that_make_no_level_whole_give_no_comparison():
+    rows = plain_rows(4)._replace(levels=(), weights=np.empty((0, 4)))
+    found = table(answers(1, 1, 1, 1), rows)
+    assert len(found) == 0 and list(found.columns) == list(COMPARISON)
+
+
 def test_holm_multiplies_the_smallest_p_by_the_size_of_the_declared_set():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     np.testing.assert_allclose(holm([0.01, NAN, 0.04]), [0.02, NAN, 0.04])

@@ -341,3 +341,47 @@ def test_tuning_has_a_panel_a_measure_with_percent_for_the_win_rate_alone():
     figure.draw_without_rendering()
     percents = ["%" in axes.get_yticklabels()[0].get_text() for axes in figure.axes]
     assert percents == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("values", "margin_words", "length_words"),
+    [
+        ([2.5], "all: 1 prompt\n", "Too few rows"),
+        ([0.0] * 4, "all margins are equal", "Too few rows"),
+        ([NAN] * 3, "all 3 rows are left out", "all rows are left out"),
+    ],
+)
+def test_rows_of_no_variation_are_drawn_with_what_cannot_be_shown_in_words(values, margin_words, length_words):
+    rows = margins({"mine": len(values)}).assign(margin_nats=values)
+    same = pd.Series(7, index=rows["example_id"])
+    assert margin_words in texts(figures.margin_distributions(rows, PAIRS)) + "\n"
+    assert length_words in texts(figures.length_accuracy(accuracy_by_length(rows, same), PAIRS))
+
+
+def test_no_margin_of_a_few_lies_outside_the_figure():
+    rows = margins({"mine": 3}).assign(margin_nats=[-5.0, 0.5, 900.0])
+    assert "0 of 3 margins lie outside" in texts(figures.margin_distributions(rows, PAIRS))
+
+
+def test_many_pairs_of_one_bin_are_still_seen():
+    pairs = [f"pair-{number}" for number in range(7)]
+    rows = pd.concat([margins({"mine": 5}, pair_id=pair) for pair in pairs])
+    bins = accuracy_by_length(rows, pd.Series(7, index=pd.unique(rows["example_id"])))
+    (axes,) = figures.length_accuracy(bins, board(7).assign(pair_id=pairs)).axes
+    assert [line.get_marker() for line in axes.get_lines()[1:]] == ["_"] * 7
+
+
+def test_a_correlation_without_a_value_or_an_interval_says_so():
+    known = correlation(("score",))
+    shown = texts(figures.gap_accuracy(board(sections=False), known.assign(low=NAN, high=NAN)))
+    assert "ρ = 0.42 (too few models for an interval), p < 0.001" in shown and "nan" not in shown
+    shown = texts(
+        figures.gap_accuracy(board(sections=False), known.assign(estimate=NAN, low=NAN, high=NAN, p_value=NAN))
+    )
+    assert "ρ has no value: too few pairs, or all alike" in shown and "nan" not in shown
+
+
+def test_pairs_without_a_score_leave_their_figures_empty_and_said_to_be():
+    none = board(sections=False).assign(score=NAN, score_low=NAN, score_high=NAN, rank=pd.NA)
+    assert "there is nothing to show" in texts(figures.gap_accuracy(none, correlation(("score",))))
+    assert "there is nothing to show" in texts(figures.accuracy_cost(none, none.iloc[:0]))

@@ -239,6 +239,15 @@ def test_equal_length_differences_share_a_bin():
     assert accuracy_by_length(frame, difference)["n_examples"].sum() == 6
 
 
+@pytest.mark.parametrize("values", [[1.0] * 6, [1.0], [NAN, NAN]])
+def test_rows_of_one_length_difference_are_one_bin(values):
+    frame = margins({"mine": values})
+    (row,) = accuracy_by_length(frame, pd.Series(-4, index=frame["example_id"])).to_dict("records")
+    assert (row["length_low_bytes"], row["length_high_bytes"]) == (-4, -4)
+    n_scored = len([value for value in values if value == value])
+    assert (row["n_examples"], row["n_excluded"]) == (n_scored, len(values) - n_scored)
+
+
 def rewardbench_reference() -> dict:
     """RewardBench's section function and its two tables, taken alone from its installed source."""
     try:
