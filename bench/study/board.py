@@ -91,7 +91,7 @@ def write_results(
     tables = {
         "accuracy.csv": (table, ACCURACY),
         "margins.csv": (shown[shown["pair_id"].isin(best)], MARGINS),
-        "length.csv": _by_length(shown, next(iter(scores.values())), problems),
+        "length.csv": _by_length(subject, shown, scores, problems),
         "leaderboard.csv": (board, LEADERBOARD),
     }
     if subject.axes:
@@ -238,11 +238,17 @@ def _held_out(correct: np.ndarray, rows: Rows, *, rng: np.random.Generator) -> n
 
 
 def _by_length(
-    margins: pd.DataFrame, scores: pd.DataFrame, problems: pd.Series
+    subject: Subject, margins: pd.DataFrame, scores: Mapping, problems: pd.Series
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Accuracy by the difference in length, and its columns."""
-    sides = {side: rows.set_index("example_id")["n_bytes"] for side, rows in scores.groupby("response_id")}
-    table = accuracy_by_length(margins, sides[CHOSEN] - sides[REJECTED], problems=problems)
+    """Accuracy by the difference in length, of each pair as its own chat template writes the responses; its columns."""
+    sides = {pair.pair_id: subject.sides(pair)[0] for pair in subject.pairs}
+    owners = margins["pair_id"].map({pair_id: owner for pair_id, (_, owner) in sides.items()})
+    parts = []
+    for _, rows in margins.groupby(owners, sort=False):
+        frame = scores[sides[rows["pair_id"].iloc[0]]]
+        sizes = {side: each.set_index("example_id")["n_bytes"] for side, each in frame.groupby("response_id")}
+        parts.append(accuracy_by_length(rows, sizes[CHOSEN] - sizes[REJECTED], problems=problems))
+    table = pd.concat(parts).sort_values(["pair_id", "reward", "length_low_bytes"], ignore_index=True)
     return table, tuple(table.columns)
 
 

@@ -29,7 +29,7 @@ def write_rows(path, *, turned: bool = False):
 
 def scores(better: float) -> pd.DataFrame:
     rows = [
-        (str(i), name, -9.0 + better * (name == "chosen"), -0.5, 5, size, "ok")
+        (str(i), name, -9.0 + better * (name == "chosen"), -0.5, 5, size + i * (name == "chosen"), "ok")
         for i in range(3)
         for name, size in (("chosen", 17), ("rejected", 2))
     ]
@@ -107,6 +107,28 @@ def test_a_folder_that_cannot_be_written_still_gives_its_leaderboard(scored, kno
     (printed,) = redo_subjects(known, [blocked], data, store, lookup=Lookup(), reward="sum")
     assert "cannot be written" in printed.problem
     pd.testing.assert_frame_equal(printed.board, whole.board)
+
+
+def test_each_pair_has_the_lengths_of_its_own_template(scored, known, tmp_path):
+    store, data = scored
+    # Under x's template a chosen response is 4 bytes longer than its text.
+    for name, better in (("x", 4.0), ("w", 0.0)):
+        frame = scores(better)
+        frame["n_bytes"] += 4 * (frame["response_id"] == "chosen")
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+        import_scores(store, tmp_path / f"{name}.csv", name, "x", data, dtype="fp32")
+    both = Subject("both", (known.pair("two"), known.pair("other")))
+    # Under two templates w is two passes, so the pairs stand in tables of their own.
+    with pytest.raises(UsageError, match="w stands under the chat templates of s and of x"):
+        redo_subjects(known, [both], data, store, lookup=Lookup(), reward="sum")
+    other = both.pairs[1]._replace(weak="v")
+    scores(0.0).to_csv(tmp_path / "v.csv", index=False)
+    import_scores(store, tmp_path / "v.csv", "v", "x", data, dtype="fp32")
+    known.models["v"] = known.model("w")
+    both = both._replace(pairs=(both.pairs[0], other))
+    (done,) = redo_subjects(known, [both], data, store, lookup=Lookup(), reward="sum")
+    table = read_csv(done.folder / "length.csv").groupby("pair_id")["length_low_bytes"].min()
+    assert table.to_dict() == {"two": 15, "other": 19}
 
 
 def test_two_pairs_that_need_one_model_under_two_templates_are_not_compared(scored, known, tmp_path):
