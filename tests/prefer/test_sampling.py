@@ -4,10 +4,13 @@ import json
 
 import pytest
 import torch
+from chat_templates import CHATML, GEMMA, MISTRAL
+from tiny_models import save_tiny
+from tiny_tokenizers import byte_level
 
 from bench.data import load_prompts
 from bench.prefer.sample import Sampling, sample_all, sample_prompt, sampled_id
-from bench.schema import Example, Message, UsageError
+from bench.schema import DrsowError, Example, Message, UsageError
 from bench.scoring import models
 
 PROMPTS = [Example(str(i), "", (Message("user", f"Is {i} prime?"),), ()) for i in range(4)]
@@ -18,6 +21,74 @@ WISH = Sampling(n=3, max_new_tokens=6)
 def policy(tiny_registry):
     folder = tiny_registry / "strong"
     return models.load_policy(folder, dtype=torch.float32, device="cpu"), models.load_tokenizer(folder)
+
+
+@pytest.fixture
+def policy_with(tmp_path):
+    """Makes a policy of a chat template, and with what its generation_config.json says."""
+
+    def made(template: str, said: dict, tokenizer=None):
+        chat = tokenizer or byte_level(eos="<|im_end|>", special=["<|im_start|>"])
+        chat.chat_template = template
+        folder = save_tiny(tmp_path / "policy", tokenizer=chat, seed=1)
+        (folder / "generation_config.json").write_text(json.dumps(said))
+        return models.load_policy(folder, dtype=torch.float32, device="cpu"), models.load_tokenizer(folder)
+
+    return made
+
+
+@pytest.mark.parametrize("said", [
+    {"repetition_penalty": 1.8, "do_sample": True, "temperature": 0.1, "top_k": 1, "top_p": 0.2},
+    {"min_p": 0.9, "typical_p": 0.2, "no_repeat_ngram_size": 1},
+    {"num_beams": 3, "min_new_tokens": 6, "suppress_tokens": [300], "forced_eos_token_id": 40},
+    {"bad_words_ids": [[65], [66]], "max_length": 3, "stop_strings": ["a"], "cache_implementation": "static"},
+])  # fmt: skip
+def test_of_a_generation_config_nothing_but_its_ends_is_used(policy, policy_with, said):
+    plain, other = policy, policy_with(CHATML, said)
+    wish = WISH._replace(max_new_tokens=20)
+    assert sample_prompt(*other, PROMPTS[0], wish) == sample_prompt(*plain, PROMPTS[0], wish)
+    assert {name: other[0].generation_config.to_dict()[name] for name in said} == said
+
+
+def test_responses_end_where_a_generation_config_says(policy, policy_with):
+    wish = WISH._replace(max_new_tokens=20)
+    (said, *_) = sample_prompt(*policy, PROMPTS[0], wish)
+    letter = next(letter for letter in said[1:] if letter.isascii() and letter.isalpha() and letter != said[0])
+    other = policy_with(CHATML, {"eos_token_id": [354, policy[1].convert_tokens_to_ids(letter)]})
+    ended = sample_prompt(*other, PROMPTS[0], wish)[0]
+    assert letter not in ended
+    assert said.startswith(ended)
+
+
+SYSTEM = Example("y", "", (Message("system", "no water"), Message("user", "Is it?")), ())
+
+
+def test_a_system_turn_that_the_template_does_not_know_is_merged_as_in_a_run(policy_with, tmp_path, capsys):
+    model = policy_with(GEMMA, {}, byte_level(bos="<bos>", adds_bos=True, eos="<eos>", special=["<end_of_turn>"]))
+    found = sampled(model, tmp_path / "a.jsonl", [SYSTEM])
+    merged = SYSTEM._replace(messages=(Message("user", "no water\n\nIs it?"),))
+    assert found["y"] == [text for text in sample_prompt(*model, merged, WISH) if text]
+    assert json.loads((tmp_path / "a.jsonl.settings.json").read_text())["n_system_merged"] == 1
+    assert "1 prompts have a system turn" in capsys.readouterr().err
+
+
+def test_a_prompt_that_the_template_refuses_is_named_and_nothing_is_written(policy_with, tmp_path):
+    model = policy_with(MISTRAL, {}, byte_level(bos="<s>", adds_bos=True, eos="</s>"))
+    bad = Example("bad", "", (Message("user", "a"), Message("user", "b")), ())
+    with pytest.raises(UsageError, match=r"^bad: the chat template refuses it: turns must alternate"):
+        sampled(model, tmp_path / "out" / "a.jsonl", [*PROMPTS, bad])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_with_a_token_beyond_the_embedding_is_named(policy_with):
+    model, tokenizer = policy_with(CHATML, {})
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    with pytest.raises(
+        DrsowError, match=r"^p: token '\[PAD\]' has id 356, but the embedding of the policy ends at 355"
+    ):
+        sample_prompt(model, tokenizer, Example("p", "", (Message("user", "a [PAD]"),), ()), WISH)
+    # Padding of the tokenizer's own would be read by the embedding as well.
+    assert len(sample_prompt(model, tokenizer, PROMPTS[0], WISH._replace(max_new_tokens=30))) == 3
 
 
 def sampled(policy, out, prompts=PROMPTS, wish=WISH) -> dict[str, list[str]]:

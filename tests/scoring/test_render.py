@@ -11,7 +11,7 @@ from tiny_tokenizers import byte_level, sentence_piece, spelled
 
 from bench.schema import DrsowError, Example, Message, UsageError
 from bench.scoring.models import load_tokenizer
-from bench.scoring.render import Template, encode_alone, render
+from bench.scoring.render import Template, check_ids, encode_alone, render
 
 HEADERS = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 READERS = {
@@ -311,3 +311,71 @@ def test_the_packaged_models_read_the_rendered_conversation(packaged, texts, res
 @pytest.fixture(scope="module")
 def packaged(embedded):
     return {model_id: load_tokenizer(folder) for model_id, folder in embedded.items()}
+
+
+def counted(*texts: str, responses: tuple[str, ...], kind: str = "bytes", shape: str = "ChatML"):
+    return render([example(*texts, responses=responses)], READERS[kind], TEMPLATES[shape])
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "end"),
+    [
+        ("ChatML", "bytes", "<|im_end|>"),
+        ("ChatML", "bytes", "<|im_end|>\n"),
+        ("ChatML", "legacy", "<|im_end|> <|im_end|>\n\n"),
+        ("Llama 3", "bytes with BOS", "<|eot_id|>"),
+        # The owner's EOS is not what its template ends a turn with; it ends a response all the same.
+        ("Llama 3", "bytes with BOS", "<|eot_id|><|end|>"),
+        ("Gemma", "never", "<end_of_turn>\n</s>"),
+        ("Llama 2", "legacy", "</s>"),
+        ("Zephyr", "bytes", "</s> "),
+    ],
+)
+def test_end_of_turn_text_behind_a_response_is_cut_for_every_reader_and_counted(shape, kind, end):
+    plain = counted("the", responses=("yes.",), kind=kind, shape=shape)
+    ended = counted("the", responses=(f"yes.{end}",), kind=kind, shape=shape)
+    (one,), (other,) = plain.sequences, ended.sequences
+    assert (one.ids.tolist(), one.text, one.n_bytes) == (other.ids.tolist(), other.text, other.n_bytes)
+    assert (plain.n_end_cut, ended.n_end_cut, ended.n_end_kept, ended.n_special_text) == (0, 1, 0, 0)
+    assert ended.lines() == ["1 responses end in end-of-turn text, which was cut: one end is scored"]
+
+
+def test_the_end_of_a_reader_that_the_template_does_not_use_is_kept_and_counted():
+    rendered = counted("the", responses=("yes</s>", "no"), kind="legacy")
+    assert [sequence.text for sequence in rendered.sequences] == ["yes</s>", "no"]
+    assert (rendered.n_end_cut, rendered.n_end_kept, rendered.n_special_text) == (0, 1, 1)
+    # To the template's owner these are ordinary letters.
+    assert counted("the", responses=("yes</s>", "no")).n_end_kept == 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response"),
+    [("the<|im_start|>system", "yes"), ("the", "yes<|im_end|> no"), ("<|im_end|>", "<|im_end|>no")],
+)
+def test_rows_that_hold_the_text_of_special_tokens_are_counted_and_kept(prompt, response):
+    rendered = counted(prompt, responses=(response, "no"))
+    assert rendered.sequences[0].text == response
+    assert (rendered.n_special_text, rendered.n_end_cut) == (1, 0)
+    assert counted("the <start_of_turn>", responses=("yes",)).n_special_text == 0
+
+
+def test_a_response_of_end_of_turn_text_alone_is_refused_with_the_row_named():
+    with pytest.raises(UsageError, match=r"^s/1: response 0 holds nothing but end-of-turn text$"):
+        counted("the", responses=("<|im_end|>\n",))
+
+
+@pytest.mark.parametrize(("shape", "merged"), [("Gemma", 1), ("ChatML", 0)])
+def test_system_turns_that_are_merged_are_counted(shape, merged):
+    row = example("the")
+    rows = [row._replace(messages=(Message("system", "no"), *row.messages)), row._replace(example_id="s/2")]
+    rendered = render(rows, READERS["bytes"], TEMPLATES[shape])
+    assert rendered.n_system_merged == merged
+    assert len(rendered.lines()) == merged
+
+
+def test_an_id_beyond_the_embedding_is_named_with_its_row_and_model():
+    (sequence,) = counted("the", responses=("yes",)).sequences
+    top = int(sequence.ids.max())
+    check_ids(sequence.ids, READERS["bytes"], n_embedded=top + 1, row="s/1", model="m")
+    with pytest.raises(DrsowError, match=rf"^s/1: token '<\|im_start\|>' has id {top}, but the embedding of m ends at"):
+        check_ids(sequence.ids, READERS["bytes"], n_embedded=top, row="s/1", model="m")

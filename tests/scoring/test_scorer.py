@@ -8,18 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from chat_templates import CHATML, CHATML_SYSTEM
 from plain import plain_logps
 from safetensors.torch import load_file, save_file
-from tiny_models import CONTEXT
+from tiny_models import CONTEXT, entry, pair_entry, save_tiny
+from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM
 
 from bench import stages
+from bench.cli.show import row_lines
+from bench.planning import Planner, plan_passes
 from bench.registry import load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
 from bench.scoring import fetch, models, run
 from bench.scoring.render import render
 from bench.scoring.scorer import Scorer, out_of_memory
 from bench.store import Store
+from bench.study.board import Subject
 
 OPTIONS = run.Options(dtype="fp32", device="cpu", batch_tokens=256)
 
@@ -288,3 +293,78 @@ def test_a_folder_without_a_tokenizer_is_refused(tiny_registry, tmp_path):
     folder = shutil.copytree(tiny_registry / "strong", tmp_path / "model", ignore=shutil.ignore_patterns("token*"))
     with pytest.raises(DrsowError, match="its tokenizer cannot be loaded"):
         models.load_tokenizer(folder)
+
+
+def a_registry(folder: Path, **templates: object) -> Path:
+    """Models "strong", with these chat templates, and "weak", with ChatML; the pair "both"."""
+    for name, template in {"strong": CHATML, "weak": CHATML, **templates}.items():
+        chat = byte_level(eos="<|im_end|>", special=["<|im_start|>"])
+        chat.chat_template = template
+        save_tiny(folder / name, tokenizer=chat, seed=len(name))
+    (folder / "models.toml").write_text(entry("strong", "strong") + entry("weak", "weak"))
+    (folder / "pairs.toml").write_text(pair_entry("both", "strong", "weak"))
+    return folder
+
+
+def of_both(folder: Path, rows) -> tuple:
+    """A registry's pair as a subject, and rows as a data set."""
+    known = load_registry(folder)
+    return known, [Subject("both", (known.pair("both"),))], Dataset("rows", "rows", "0", tuple(rows))
+
+
+def test_a_template_chosen_without_a_default_is_said_in_the_plan_the_run_and_the_manifest(tmp_path, capsys):
+    made = a_registry(tmp_path / "r", strong={"rag": CHATML_SYSTEM, "tool_use": CHATML})
+    known, subjects, dataset = of_both(made, ROWS[:2])
+    store = Store(tmp_path / "out")
+    planner = Planner(known, dataset, store, OPTIONS)
+    plan_passes(planner, subjects, gpu="h100", cpu_rate=None)
+    note = "has no chat template named 'default', only 'rag', 'tool_use'; the plain format is used"
+    assert planner.notes == {"strong": note}
+    capsys.readouterr()
+    sets, _, _ = stages.score_all(known, subjects, dataset, store, OPTIONS)
+    assert {each.info()["template_choice"] for each in sets.values()} == {f"strong {note}"}
+    assert {each.key.template for each in sets.values()} == {"plain"}
+    assert f"weak: strong {note}" in capsys.readouterr().err
+
+
+def test_a_tokenizer_of_more_tokens_than_the_embedding_stops_its_own_pair_with_row_and_token_named(tmp_path):
+    made = a_registry(tmp_path / "r")
+    odd = models.load_tokenizer(made / "strong")
+    odd.add_special_tokens({"pad_token": "[PAD]"})
+    odd.save_pretrained(made / "strong")
+    rows = [*ROWS[:2], example(7, "so?", "yes [PAD]", "no")]
+    known, subjects, dataset = of_both(made, rows)
+    sets, errors, code = stages.score_all(known, subjects, dataset, Store(tmp_path / "out"), OPTIONS)
+    assert [side for side, _ in sets] == ["weak"]
+    (line,) = errors
+    assert line.startswith(
+        "strong: s/7: response chosen: token '[PAD]' has id 356, but the embedding of strong ends at"
+    )
+    assert code == 1
+    # Rows without it are scored.
+    known, subjects, dataset = of_both(made, ROWS[:2])
+    assert len(stages.score_all(known, subjects, dataset, Store(tmp_path / "out"), OPTIONS)[0]) == 2
+
+
+def test_what_rows_needed_a_rule_of_their_own_is_said_and_in_the_manifest(tmp_path, capsys):
+    rows = [example(1, "so?", "yes<|im_end|>\n", "no <|im_start|>user"), ROWS[0]]
+    known, subjects, dataset = of_both(a_registry(tmp_path / "r"), rows)
+    sets, _, _ = stages.score_all(known, subjects, dataset, Store(tmp_path / "out"), OPTIONS)
+    for each in sets.values():
+        counts = ("n_end_cut", "n_end_kept", "n_special_text", "n_system_merged", "n_trimmed", "n_start_fallback")
+        assert [each.info()[name] for name in counts] == [1, 0, 1, 0, 0, 0]
+        (ended,) = each.read().query("example_id == 's/1' and response_id == 'chosen'").to_dict("records")
+        assert ended["n_bytes"] == 3
+    said = capsys.readouterr().err
+    assert "strong: 1 responses end in end-of-turn text, which was cut: one end is scored" in said
+    assert "weak: 1 examples hold the text of special tokens" in said
+
+
+def test_a_row_is_shown_as_its_template_renders_it(tmp_path):
+    made = a_registry(tmp_path / "r", strong=CHATML.replace("turn['content']", "' ' + turn['content'] | trim"))
+    known, (subject,), dataset = of_both(made, [example(1, "so?", "\u00e9\u00e9 yes\n", "no\n\n")])
+    table = stages.token_table(known, subject.pairs[0], dataset, dataset.examples[0], OPTIONS)
+    assert table.texts == {"chosen": " \u00e9\u00e9 yes", "rejected": " no"}
+    *_, chosen, _, _, rejected = row_lines(dataset.examples[0], *table, colour=False)
+    assert re.sub(r"\[[^]]*\]", "", chosen) == " \u00e9\u00e9 yes<end>"
+    assert re.sub(r"\[[^]]*\]", "", rejected) == " no<end>"

@@ -224,15 +224,6 @@ def test_accuracy_is_counted_in_bins_of_length_difference():
     assert found["low"].isna().tolist() == [False, False, True]
 
 
-def test_rows_of_one_length_difference_are_one_bin():
-    for values in ([1.0], [1.0, -1.0, 1.0]):
-        frame = margins({"mine": values})
-        found = accuracy_by_length(frame, pd.Series(5, index=frame["example_id"]))
-        assert found[["length_low_bytes", "length_high_bytes", "n_examples"]].to_numpy().tolist() == [
-            [5, 5, len(values)]
-        ]
-
-
 def test_equal_length_differences_share_a_bin():
     frame = margins({"mine": [1.0] * 6})
     difference = pd.Series([0, 0, 0, 0, 0, 9], index=frame["example_id"])
