@@ -9,8 +9,18 @@ import pandas as pd
 from bench.schema import CHOSEN, CORRELATION, OK, REJECTED, REWARDS, Example
 from bench.study.baselines import GAP_NOISE, LEFT_OUT, Noise, baseline_judges, gap_noise, leave_one_out, regression
 from bench.study.bootstrap import Resampling
-from bench.study.correlate import correlate
-from bench.study.design import Rows, Study, judged, on_axis, performance_of, rows_of, study_of
+from bench.study.correlate import correlate, groups_of
+from bench.study.design import (
+    Rows,
+    Study,
+    judged,
+    on_axis,
+    oriented,
+    performance_of,
+    plain_accuracy,
+    rows_of,
+    study_of,
+)
 from bench.study.reward import margin_matrix
 
 LEFT_OUT_COLUMNS = ("reward", "performance", *LEFT_OUT)
@@ -61,6 +71,10 @@ def analyse(
     correlation = correlate(study, rows, answers, performances, baselines=baselines, resampling=resampling, rng=rngs[0])
     headline = on_axis(study, answers[REWARDS[0]], next(iter(performances.values())))
     names = {"reward": REWARDS[0], "performance": next(iter(axes))}
+    if not groups_of(headline, rows, plain_accuracy(oriented(headline), rows)):
+        # No pair has both a gap and an accuracy.
+        none = (pd.DataFrame(columns=list(columns)) for columns in (LEFT_OUT_COLUMNS, GAP_NOISE_COLUMNS))
+        return Analysis(correlation, *none)
     slopes = regression(headline, rows, resampling=resampling, rng=rngs[1]).assign(**names)
     return Analysis(
         pd.concat([correlation, slopes], ignore_index=True)[list(CORRELATION)],

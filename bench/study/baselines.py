@@ -152,7 +152,7 @@ def leave_one_out(axis: OnAxis, rows: Rows) -> pd.DataFrame:
             rho = spearman(np.abs(axis.gap[kept]), y, once, family[kept])[0]
             line = described | {"left_out": kind, "left_out_name": name, "estimator": HEADLINE, "estimate": rho}
             lines.append(line)
-    return pd.DataFrame(lines)[list(LEFT_OUT)]
+    return pd.DataFrame(lines, columns=list(LEFT_OUT))
 
 
 def gap_noise(

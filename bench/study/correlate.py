@@ -125,7 +125,13 @@ def correlate(
     frames = Parallel(n_jobs=resampling.n_jobs)(
         run(on_axis(study, answer, axes[axis]), rows, resampling=alone, seeds=seeds) for _, answer, axis in judges
     )
-    named = [frame.assign(reward=name, performance=axis) for frame, (name, _, axis) in zip(frames, judges, strict=True)]
+    named = [
+        frame.assign(reward=name, performance=axis)
+        for frame, (name, _, axis) in zip(frames, judges, strict=True)
+        if len(frame)
+    ]
+    if not named:
+        return pd.DataFrame(columns=list(CORRELATION))
     return declared(pd.concat(named, ignore_index=True), next(iter(axes)))
 
 
@@ -153,7 +159,8 @@ def groups_of(axis: OnAxis, rows: Rows, answers: np.ndarray) -> tuple[Group, ...
     usable = (axis.gap != 0) & np.isfinite(answers)
     found = [Group(level, ALL, np.flatnonzero(usable[level])) for level in range(len(rows.levels))]
     family = axis.study.family[axis.study.strong]
-    for name in np.unique(family):
+    # Where no level is whole, there is no overall score either.
+    for name in np.unique(family) if rows.levels else ():
         found.append(Group(0, str(name), np.flatnonzero(usable[0] & (family == name))))
     return tuple(group for group in found if len(group.pairs))
 
@@ -186,6 +193,8 @@ def _effects(axis: OnAxis, rows: Rows, *, resampling: Resampling, seeds: tuple[i
     rngs = [np.random.default_rng(seed) for seed in seeds]
     correct = oriented(axis)
     groups = groups_of(axis, rows, plain_accuracy(correct, rows))
+    if not groups:
+        return pd.DataFrame()
     statistic = Effects(np.abs(axis.gap), pair_families(axis.study), groups)
     shape = (len(groups), len(EFFECTS))
     estimates = estimate(correct, axis.study, rows, statistic).reshape(shape)
