@@ -56,8 +56,9 @@ def sample_candidates(
     def load() -> "PreTrainedModel":
         return models.load_policy(located.folder, dtype=dtype, device=device)
 
-    if note := templates.read(located.folder).note:
-        print(f"{name} {note}", file=sys.stderr)
+    template = templates.read(located.folder)
+    if template.text and template.note:
+        print(f"{name} {template.note}", file=sys.stderr)
     try:
         return sample_all(load, models.load_tokenizer(located.folder), dataset.examples, wish, out=out, facts=facts)
     except DrsowError as error:
