@@ -88,14 +88,14 @@ def test_the_exact_text_of_a_small_table(shown):
     )  # fmt: skip
     view = VIEWS["compare"]._replace(note="n: rows.")
     assert shown(frame, view) == [
-        "rows   difference, points      p      n",
-        "score   +2.1 [+0.1, +4.2]  0.040  2,985",
-        "chat                -10.0      -    358",
+        "rows   difference (points)      p      n",
+        "score    +2.1 [+0.1, +4.2]  0.040  2,985",
+        "chat                 -10.0      -    358",
         "n: rows.",
     ]
     assert shown(frame, view, 24) == [
-        "             difference,",
-        "rows              points",
+        "              difference",
+        "rows            (points)",
         "score  +2.1 [+0.1, +4.2]",
         "chat               -10.0",
         "n: rows.",
@@ -163,7 +163,7 @@ def test_csv_and_json_keep_every_digit(capsys):
     assert json.loads(capsys.readouterr().out) == frame.to_dict("records")
 
 
-def test_a_judged_measure_is_told_in_its_own_unit():
+def test_a_judged_measure_is_told_in_its_own_unit(shown):
     rows = [[None] * 2 + ["sum", name, *numbers, *[1] * 6] for name, *numbers in (
         ("reward", -1.5, 2.25, 3.75, 1.0, 6.5), ("win_rate", 0.5, 0.613, 0.113, 0.05, 0.17),
         ("bytes", 300.0, 412.5, 112.5, 90.0, np.nan),
@@ -172,6 +172,9 @@ def test_a_judged_measure_is_told_in_its_own_unit():
     assert measured(found, "after") == ["2.25", "61.3", "412"]
     assert measured(found, "difference") == ["+3.75", "+11.3", "+112"]
     assert measured(found, "high") == ["+6.50", "+17.0", None]
+    told = found.assign(**{name: measured(found, name) for name in ("before", "after", "difference", "low", "high")})
+    rows = shown(told, VIEWS["judge"])[1:3]
+    assert "+3.75 [+1.00, +6.50]" in rows[0] and "+11.3 [+5.0, +17.0]" in rows[1]
 
 
 def test_a_text_is_folded_after_spaces_and_hyphens():
