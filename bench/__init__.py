@@ -36,12 +36,12 @@ def reward(
     Returns:
         Nats, one a response, summed over its tokens and the end of turn (arXiv 2411.02481).
     """
-    from bench import stages
     from bench.registry import load_registry
     from bench.schema import Message
-    from bench.scoring.run import Options
+    from bench.scoring.passes import Options
+    from bench.verbs import texts
 
     known = load_registry(registry)
     turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
     conversation = [Message(turn["role"], turn["content"]) for turn in turns]
-    return stages.reward(known, known.pair(pair), conversation, responses, options=Options(dtype=dtype))
+    return texts.reward(known, known.pair(pair), conversation, responses, options=Options(dtype=dtype))

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.places import Place, data_option, folder_to_read
 from bench.registry import Pair
 from bench.schema import DTYPES, IMPORTED, Dataset, PreconditionError, UsageError
-from bench.store import ScoreSet, Store
+from bench.store.folder import ScoreSet, Store
+from bench.store.places import Place, data_option, folder_to_read
 
 Side = tuple[str, str]
 """(model_id, owner of the chat template) of a pass."""

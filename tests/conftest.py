@@ -32,7 +32,7 @@ def embedded() -> dict:
 @pytest.fixture(scope="session")
 def reward_bench() -> tuple:
     """RewardBench's examples, where DRSOW_REWARDBENCH names their file."""
-    from bench.data import REWARD_BENCH, REWARD_BENCH_VARIABLE, load_data
+    from bench.data.load import REWARD_BENCH, REWARD_BENCH_VARIABLE, load_data
 
     path = os.environ.get(REWARD_BENCH_VARIABLE)
     if not path:

@@ -6,15 +6,15 @@ import errno
 import pytest
 import torch
 
-from bench import stages
-from bench.data import load_data
+from bench.data.load import load_data
 from bench.faults import explained, first_line
 from bench.registry import load_registry
 from bench.schema import DrsowError, UsageError
-from bench.scoring import run
+from bench.scoring import passes, run
 from bench.scoring.cluster import score_some
-from bench.store import Store
+from bench.store.folder import Store
 from bench.study.board import Subject
+from bench.verbs import score
 
 REPORT = "this is a fault in drsow: please report it with the command and the output of --debug to the project's "
 
@@ -81,7 +81,7 @@ class Sudden(Exception):
 
 def test_what_one_model_raises_stops_its_own_pairs_alone(tiny_registry, tmp_path, monkeypatch):
     known, dataset = load_registry(tiny_registry), load_data("sample", limit_per_subset=1)
-    subjects, options = [Subject("tiny", (known.pair("tiny"),))], run.Options("fp32", "cpu")
+    subjects, options = [Subject("tiny", (known.pair("tiny"),))], passes.Options("fp32", "cpu")
     whole = run.score_missing
 
     def broken(job, *args):
@@ -90,8 +90,8 @@ def test_what_one_model_raises_stops_its_own_pairs_alone(tiny_registry, tmp_path
         return whole(job, *args)
 
     monkeypatch.setattr(run, "score_missing", broken)
-    sets, errors, code = stages.score_all(known, subjects, dataset, Store(tmp_path), options)
+    sets, errors, code = score.score_all(known, subjects, dataset, Store(tmp_path), options)
     assert [model_id for model_id, _ in sets] == ["tiny-weak"]
     assert (errors, code) == ([f"tiny-strong: unexpected Sudden: no such thing; {REPORT}issue tracker"], 1)
-    work = run.Work(known.model("tiny-strong"), known.model("tiny-strong"), dataset)
-    assert score_some([(work, run.WHOLE)], str(tmp_path), options) == [(errors[0], 1)]
+    work = passes.Work(known.model("tiny-strong"), known.model("tiny-strong"), dataset)
+    assert score_some([(work, passes.WHOLE)], str(tmp_path), options) == [(errors[0], 1)]

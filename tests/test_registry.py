@@ -6,11 +6,11 @@ import math
 import pytest
 
 from bench.entries import FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource
-from bench.listing import MODELS, PAIRS, models_frame, pairs_frame
-from bench.lockfile import read_lock
 from bench.prefer.customise import pool
 from bench.registry import gap_points, load_registry, pairs_folder
 from bench.schema import SUBSET_WEIGHTS, UsageError
+from bench.verbs.listing import MODELS, PAIRS, models_frame, pairs_frame
+from bench.verbs.lock import read_lock
 
 REGISTRY = load_registry()
 STUDY = REGISTRY.study("paper-221")

@@ -15,7 +15,7 @@ from bench.schema import (
     ScoreKey,
     UsageError,
 )
-from bench.store import ScoreSet, Store
+from bench.store.folder import ScoreSet, Store
 from bench.subject import Lookup, Subject, by_model, one_set, stored_sets
 
 ROWS = (Example("1", "", (Message("user", "Hi"),), (("chosen", "yes"), ("rejected", "no"))),)

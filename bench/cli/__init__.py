@@ -5,18 +5,30 @@ import sys
 
 import typer
 
+# Importing a module of verbs puts them on the app: help lists the groups, and the verbs of a group, in this order.
+from bench.cli import (
+    annotate,
+    bits,
+    choose,
+    customise,
+    lists,
+    plan,
+    report,
+    run,
+    sampling,
+    scores,
+    select,
+    show,
+    tuning,
+)  # isort: skip
 from bench.cli.app import app
 from bench.cli.terminal import forgiving_streams, printable
 from bench.faults import DEBUG_VARIABLE, explained
 from bench.schema import DrsowError, UsageError
 
-# Importing a module of verbs puts them on the app: help lists the groups, and the verbs of a group, in this order.
-from bench.cli import bench, plan, report, choose, customise, sampling, selection, annotate, tuning, scores, lists, bits  # isort: skip
-
 __all__ = [
     "annotate",
     "app",
-    "bench",
     "bits",
     "choose",
     "customise",
@@ -24,9 +36,11 @@ __all__ = [
     "main",
     "plan",
     "report",
+    "run",
     "sampling",
     "scores",
-    "selection",
+    "select",
+    "show",
     "tuning",
 ]
 

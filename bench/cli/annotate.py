@@ -24,7 +24,8 @@ from bench.cli.options import (
     RewardOption,
     TemplateMode,
 )
-from bench.cli.select import emit, load, select
+from bench.cli.printed import emit
+from bench.cli.session import load, select
 from bench.schema import PreconditionError, UsageError
 
 
@@ -96,11 +97,11 @@ def annotate(
     name = pair or _best_pair(registry, best, results)
     known, (subject,) = select(registry, [name], None, TemplateMode.shared)
 
-    from bench.annotation import Annotation, annotate_candidates
-    from bench.data import load_candidates
+    from bench.data.load import load_candidates
     from bench.prefer.annotate import Filters
-    from bench.scoring.run import Options
-    from bench.store import Store
+    from bench.scoring.passes import Options
+    from bench.store.folder import Store
+    from bench.verbs.annotate import Annotation, annotate_candidates
 
     filters = Filters(rejected.value, min_margin, max_length_ratio, drop_poorest, drop_widest)
     options = Options(dtype.value, device.value)
@@ -113,8 +114,8 @@ def _best_pair(registry: Path | None, study: str, results: Path) -> str:
     """The first pair of a study's leaderboard on RewardBench."""
     _, (subject,) = select(registry, None, study, TemplateMode.shared)
 
-    from bench.data import REWARD_BENCH
-    from bench.store import Store, read_csv
+    from bench.data.load import REWARD_BENCH
+    from bench.store.folder import Store, read_csv
     from bench.subject import result_folder
 
     store = Store(results)

@@ -9,7 +9,7 @@ import typer
 from bench.cli.app import LOOK_UP, app
 from bench.cli.columns import VIEWS
 from bench.cli.options import As, Format, RegistryDir
-from bench.cli.select import emit
+from bench.cli.printed import emit
 
 
 @app.command(rich_help_panel=LOOK_UP)

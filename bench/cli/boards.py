@@ -6,7 +6,7 @@ import pandas as pd
 
 from bench.cli.columns import COLUMNS, VIEWS, View
 from bench.cli.options import Format
-from bench.cli.select import emit
+from bench.cli.printed import emit
 from bench.cli.tables import with_gap
 from bench.schema import SECTIONS
 from bench.study.board import Written

@@ -23,7 +23,8 @@ from bench.cli.options import (
     TemplateMode,
     TemplateOption,
 )  # fmt: skip
-from bench.cli.select import Rows, emit, gap_name, select_stored
+from bench.cli.printed import emit
+from bench.cli.session import Rows, gap_name, select_stored
 
 Section = Annotated[str | None, typer.Option("--section", help="chat, chat-hard, safety or reasoning; default: all.")]
 MaxParams = Annotated[float | None, typer.Option("--max-params", help="Most parameters of both models together.")]
@@ -54,11 +55,11 @@ def choose(
     known, (subject,), dataset = select_stored(registry, None, study, template, rows=Rows(data, limit))
 
     from bench.cli.tables import gap_unit, with_gap
-    from bench.stages import lookup_of
-    from bench.store import Store
+    from bench.store.folder import Store
     from bench.study.board import chosen_pairs
     from bench.study.choose import Wish
     from bench.subject import stored_sets
+    from bench.verbs.run import lookup_of
 
     sets = stored_sets(Store(results), subject, dataset, lookup_of(known, dtype=dtype.value, ops=ops))
     licences = tuple(name.strip() for name in licence.split(",") if name.strip())
@@ -88,8 +89,8 @@ def compare(
     """Compare two pairs on the same rows, with intervals and tests."""
     known, subjects, dataset = select_stored(registry, [first, second], None, template, rows=Rows(data, limit))
 
-    from bench.stages import compared_pairs, lookup_of
-    from bench.store import Store
+    from bench.store.folder import Store
+    from bench.verbs.run import compared_pairs, lookup_of
 
     wish = {"lookup": lookup_of(known, dtype=dtype.value, ops=ops), "reward": reward.value, "seed": seed}
     frame = compared_pairs(subjects, dataset, Store(results), **wish)

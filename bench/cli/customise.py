@@ -25,7 +25,8 @@ from bench.cli.options import (
     RewardOption,
     TemplateMode,
 )
-from bench.cli.select import emit, load, select
+from bench.cli.printed import emit
+from bench.cli.session import load, select
 
 
 class Router(StrEnum):
@@ -51,13 +52,13 @@ def route(
     registry: RegistryDir = None,
 ) -> None:
     """Tell each prompt's domain, and how often the router is right."""
-    from bench.ablate import routes
-    from bench.data import load_prompts
+    from bench.data.load import load_prompts
     from bench.prefer.route import confusion
     from bench.registry import load_registry
     from bench.schema import ROUTES
-    from bench.scoring.run import Options
-    from bench.store import Store, write_csv
+    from bench.scoring.passes import Options
+    from bench.store.folder import Store, write_csv
+    from bench.verbs.route import routes
 
     known = load_registry(registry)
     dataset = load_prompts(data, limit_per_subset=limit)
@@ -88,10 +89,10 @@ def ablate(
     registry: RegistryDir = None,
 ) -> None:
     """Measure what it brings to tell a pair what a good answer is."""
-    from bench.ablate import Ablation, ablate_pair
-    from bench.scoring.run import Options
-    from bench.store import Store, read_csv
+    from bench.scoring.passes import Options
+    from bench.store.folder import Store, read_csv
     from bench.study.draw import write_ablation
+    from bench.verbs.ablate import Ablation, ablate_pair
 
     known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
     dataset = load(data, limit)

@@ -8,14 +8,14 @@ import typer
 from bench.cli.app import LOOK_UP, app
 from bench.cli.columns import VIEWS
 from bench.cli.options import As, Format, RegistryDir, StudyName
-from bench.cli.select import emit
+from bench.cli.printed import emit
 
 
 @app.command(rich_help_panel=LOOK_UP)
 def models(output: As = Format.table, registry: RegistryDir = None) -> None:
     """List the registry's models."""
-    from bench.listing import models_frame
     from bench.registry import load_registry
+    from bench.verbs.listing import models_frame
 
     emit(models_frame(load_registry(registry)), output, VIEWS["models"])
 
@@ -30,7 +30,7 @@ def pairs(study: StudyName = None, output: As = Format.table, registry: Registry
     gap = known.performances[PERFORMANCE if study is None else known.study(study).performance].name
 
     from bench.cli.tables import with_gap
-    from bench.listing import pairs_frame
+    from bench.verbs.listing import pairs_frame
 
     frame = pairs_frame(known, chosen)
     emit(frame, output, with_gap(VIEWS["pairs"], frame, gap))
@@ -52,9 +52,9 @@ def fetch(
         dict.fromkeys(model_id for name in names if name not in data for model_id in known.models_of(name))
     )
 
-    from bench.data import fetch_data
-    from bench.lockfile import write_lock
+    from bench.data.load import fetch_data
     from bench.scoring.fetch import fetch as fetch_model
+    from bench.verbs.lock import write_lock
 
     for name in data:
         print(f"{name} {fetch_data(name):,} rows")

@@ -23,7 +23,8 @@ from bench.cli.options import (
     TemplateMode,
     TemplateOption,
 )
-from bench.cli.select import Rows, emit, select_stored
+from bench.cli.printed import emit
+from bench.cli.session import Rows, select_stored
 
 
 class Gpu(StrEnum):
@@ -53,9 +54,9 @@ def plan(
     """Say what a run would cost and what it lacks, without a network."""
     known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
 
-    from bench.planning import Planner, cpu_rate, plan_passes, summary
-    from bench.scoring.run import Options
-    from bench.store import Store
+    from bench.scoring.passes import Options
+    from bench.store.folder import Store
+    from bench.verbs.plan import Planner, cpu_rate, plan_passes, summary
 
     options = Options(dtype.value, "cpu")
     rate = cpu_rate(options) if calibrate else None

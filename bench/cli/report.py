@@ -24,7 +24,7 @@ from bench.cli.options import (
     TemplateMode,
     TemplateOption,
 )
-from bench.cli.select import Rows, select_stored
+from bench.cli.session import Rows, select_stored
 from bench.schema import Dataset, UsageError
 
 if TYPE_CHECKING:
@@ -55,10 +55,10 @@ def report(
         raise UsageError("--tokens: two models under their own templates read different texts")
     known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
 
-    from bench.stages import lookup_of
-    from bench.store import Store, write_whole
+    from bench.store.folder import Store, write_whole
     from bench.study.report import gather, html, store_stretches, stretched_rows
     from bench.subject import result_folder
+    from bench.verbs.run import lookup_of
 
     store, lookup = Store(results), lookup_of(known, dtype=dtype.value, ops=ops)
     for subject in subjects:
@@ -87,10 +87,10 @@ def _stretches(
 def _of_pair(
     known: "Registry", pair: "Pair", ids: list[str], dataset: Dataset, where: tuple[Dtype, Device]
 ) -> Iterator["pd.DataFrame"]:
-    from bench.scoring.run import Options
+    from bench.scoring.passes import Options
     from bench.scoring.tokens import rendered_texts, tokens
-    from bench.stages import scorers
     from bench.study.stretches import stretches
+    from bench.verbs.texts import scorers
 
     examples = {example.example_id: example for example in dataset.examples}
     models = scorers(known, pair, dataset, Options(where[0].value, where[1].value)) if ids else []

@@ -39,11 +39,11 @@ def sample(
     registry: RegistryDir = None,
 ) -> None:
     """Sample several responses of a model to each prompt."""
-    from bench.data import load_prompts
+    from bench.data.load import load_prompts
     from bench.prefer.sample import Sampling
     from bench.registry import load_registry
-    from bench.sampling import sample_candidates
-    from bench.scoring.run import Options
+    from bench.scoring.passes import Options
+    from bench.verbs.sample import sample_candidates
 
     known = load_registry(registry)
     known.policy(model)

@@ -28,7 +28,8 @@ from bench.cli.options import (
     StudyName,
     TemplateMode,
 )
-from bench.cli.select import emit, load, select
+from bench.cli.printed import emit
+from bench.cli.session import load, select
 from bench.schema import UsageError
 
 AnyOwner = Annotated[
@@ -54,9 +55,9 @@ def scores(
     known = load_registry(registry)
     names = known.model(model).model_id, template and known.model(template).model_id
 
-    from bench.exchange import export_scores
-    from bench.stages import lookup_of
-    from bench.store import Store
+    from bench.store.folder import Store
+    from bench.verbs.exchange import export_scores
+    from bench.verbs.run import lookup_of
 
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
     export_scores(Store(results), *names, load(data, limit, offline=True), out, lookup=lookup)
@@ -77,9 +78,9 @@ def import_(
     registry: RegistryDir = None,
 ) -> None:
     """Read scores that another engine computed: one model's, or all of a study's."""
-    from bench.exchange import import_folder, import_scores
     from bench.registry import load_registry
-    from bench.store import Store
+    from bench.store.folder import Store
+    from bench.verbs.exchange import import_folder, import_scores
 
     if (model is None) == (study is None):
         raise UsageError("name whose scores they are: --model MODEL for a file, or --study STUDY for a folder")
@@ -114,11 +115,11 @@ def verify(
     registry: RegistryDir = None,
 ) -> None:
     """Compare a sample of stored scores with plain float32 passes."""
-    from bench.exchange import verify_scores
     from bench.registry import load_registry
-    from bench.scoring.run import Options, Work
-    from bench.stages import lookup_of
-    from bench.store import Store
+    from bench.scoring.passes import Options, Work
+    from bench.store.folder import Store
+    from bench.verbs.exchange import verify_scores
+    from bench.verbs.run import lookup_of
 
     known = load_registry(registry)
     work = Work(known.model(model), known.model(template or model), load(data, limit, offline=True))

@@ -1,116 +1,51 @@
-"""From options to what the stages take, and from frames to what is printed.
+"""The verb that says which responses are worth a label."""
 
-What is slow to import is imported where it is used: a wrong name is told before pandas is there.
-"""
-
-import difflib
-import json
-import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Annotated
 
-from bench.cli.columns import VIEWS, View
-from bench.cli.options import Format, TemplateMode
-from bench.schema import Dataset, Example, UsageError
+import typer
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from bench.registry import Registry
-    from bench.subject import Subject
+from bench.cli.app import LABEL, app
+from bench.cli.columns import VIEWS
+from bench.cli.options import Device, DeviceOption, Dtype, DtypeOption, Format, Limit, RegistryDir
+from bench.cli.printed import emit
+from bench.schema import UsageError
 
 
-class Rows(NamedTuple):
-    """Which rows of which data set, as the options name them."""
+class Strategy(StrEnum):
+    """What `--strategy` takes."""
 
-    data: str
-    limit: int | None
+    dissimilar = "dissimilar"
+    similar = "similar"
+    centroid = "centroid"
+    random = "random"
 
 
+@app.command(rich_help_panel=LABEL)
 def select(
-    registry: Path | None, pair: list[str] | None, study: str | None, template: TemplateMode
-) -> tuple["Registry", list["Subject"]]:
-    """The registry and what to run of it: each pair a subject of its own, a study one subject."""
-    known = _with_names(registry, pair, study)
-    return known, _subjects(known, pair, study, template)
-
-
-class Stored(NamedTuple):
-    """What a verb works on that reads only what is stored."""
-
-    known: "Registry"
-    subjects: list["Subject"]
-    dataset: Dataset
-
-
-def select_stored(
-    registry: Path | None, pair: list[str] | None, study: str | None, template: TemplateMode, *, rows: Rows
-) -> Stored:
-    """`select` and the data set, which is not looked for on the hub: no socket is opened."""
-    known = _with_names(registry, pair, study)
-    # Before the subjects, which are slow to import: what is missing is told at once.
-    dataset = load(*rows, offline=True)
-    return Stored(known, _subjects(known, pair, study, template), dataset)
-
-
-def _with_names(registry: Path | None, pair: list[str] | None, study: str | None) -> "Registry":
-    """The registry, once it knows every name."""
+    out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
+    candidates: Annotated[str | None, typer.Option("--candidates", help="Prompts with several responses each.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Preferences, as the other verbs take them.")] = None,
+    limit: Limit = None,
+    strategy: Annotated[Strategy, typer.Option("--strategy", help="Which pairs to keep.")] = Strategy.dissimilar,
+    fraction: Annotated[float, typer.Option("--fraction", min=0, max=1, help="Share of the prompts to keep.")] = 0.5,
+    model: Annotated[str, typer.Option("--model", help="Whose hidden states embed.")] = "smollm2-135m-instruct-q4",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws what is random.")] = 0,
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    registry: RegistryDir = None,
+) -> None:
+    """Keep the response pairs worth a label (REAL, arXiv 2409.17169)."""
+    from bench.data.load import load_candidates, load_data
     from bench.registry import load_registry
+    from bench.scoring.passes import Options
+    from bench.verbs.select import Selection, select_pairs
 
-    if bool(pair) == bool(study):
-        raise UsageError("name what to run: --pair PAIR (once or more) or --study STUDY")
-    known = load_registry(registry)
-    _ = known.study(study) if study else [known.pair(name) for name in pair]
-    return known
-
-
-def _subjects(known: "Registry", pair: list[str] | None, study: str | None, template: TemplateMode) -> list["Subject"]:
-    from bench.subject import Subject
-
-    native = template is TemplateMode.native
-    if study:
-        entry = known.study(study)
-        axes = tuple(dict.fromkeys(axis for axis in (entry.performance, entry.second_performance) if axis))
-        return [Subject(study, tuple(known.study_pairs(entry)), native, axes)]
-    return [Subject(name, (known.pair(name),), native) for name in dict.fromkeys(pair)]
-
-
-def load(data: str, limit: int | None, *, offline: bool = False) -> Dataset:
-    """The data set; `offline` for verbs that read only what is stored."""
-    from bench.data import load_data
-
-    return load_data(data, limit_per_subset=limit, offline=offline)
-
-
-def one_example(dataset: Dataset, example_id: str) -> Example:
-    """The example of that id."""
-    known = {example.example_id: example for example in dataset.examples}
-    if example_id not in known:
-        close = difflib.get_close_matches(example_id, known, n=1)
-        raise UsageError(
-            f"{dataset.data_id}: no row {example_id!r}" + (f", did you mean {close[0]!r}?" if close else "")
-        )
-    return known[example_id]
-
-
-def gap_name(known: "Registry", subject: "Subject") -> str:
-    """What the gaps of a subject are measured in: the name of its performance, with the unit."""
-    from bench.registry import PERFORMANCE
-
-    return known.performances[subject.axes[0] if subject.axes else PERFORMANCE].name
-
-
-def emit(frame: "pd.DataFrame", output: Format, view: View = VIEWS[""], *, title: str = "") -> None:
-    """Print a frame as the user asked: a table for people, or every digit as CSV or JSON."""
-    if output is Format.csv:
-        from bench.files import csv_bytes
-
-        sys.stdout.write(csv_bytes(frame).decode())
-    elif output is Format.json:
-        # Not to_json, which rounds to ten places.
-        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        print(json.dumps(rows, ensure_ascii=False, indent=1))
-    else:
-        from bench.cli.tables import print_frame
-
-        print_frame(frame, view, title=title)
+    if (candidates is None) == (data is None):
+        raise UsageError("name what to select from: --candidates FILE or --data DATA")
+    dataset = load_candidates(candidates) if candidates else load_data(data, limit_per_subset=limit)
+    wish = Selection(model, strategy.value, fraction, seed, Options(dtype.value, device.value))
+    table = select_pairs(load_registry(registry), dataset, wish, out=out)
+    kept = table["similarity"].describe()[["mean", "min", "50%", "max"]].to_frame().T.assign(n_kept=len(table))
+    emit(kept, Format.table, VIEWS["select"])

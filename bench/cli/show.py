@@ -1,21 +1,28 @@
-"""One row for a terminal: both responses, each stretch of text coloured by its log-ratio."""
+"""The verb `show`: one row's responses, each stretch of text coloured by its log-ratio."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-import pandas as pd
+import typer
 
-from bench.schema import Example
-from bench.study.stretches import pieces, stretches
+from bench.cli.app import SCORE, app
+from bench.cli.options import Data, Device, DeviceOption, Dtype, DtypeOption, OnePair, RegistryDir, TemplateMode
+from bench.cli.session import load, one_example, select
+from bench.cli.terminal import coloured
 
-SHADES = ((2.0, "\x1b[42m"), (0.5, "\x1b[32m"), (-0.5, ""), (-2.0, "\x1b[31m"), (-np.inf, "\x1b[41m"))
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.schema import Example
+
+SHADES = ((2.0, "\x1b[42m"), (0.5, "\x1b[32m"), (-0.5, ""), (-2.0, "\x1b[31m"), (float("-inf"), "\x1b[41m"))
 """Least log-ratio in nats -> how a terminal shows it: green speaks for the response, red against it."""
 
 RESET = "\x1b[0m"
 
 
 def row_lines(
-    example: Example, strong: pd.DataFrame, weak: pd.DataFrame, texts: Mapping[str, str], *, colour: bool
+    example: "Example", strong: "pd.DataFrame", weak: "pd.DataFrame", texts: Mapping[str, str], *, colour: bool
 ) -> Iterator[str]:
     """The lines of `drsow show`; without colour each stretch carries its log-ratio in brackets.
 
@@ -26,6 +33,8 @@ def row_lines(
         texts: Its responses as rendered, which are shown.
         colour: Whether the terminal shows colours.
     """
+    from bench.study.stretches import pieces, stretches
+
     for message in example.messages:
         yield f"{message.role}: {visible(message.content)}"
     for response_id, text in texts.items():
@@ -51,3 +60,26 @@ def _piece(text: str, ratio: float, *, colour: bool) -> str:
 def visible(text: str) -> str:
     """A text without the control characters that a terminal would obey; newlines and tabs stay."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+@app.command(rich_help_panel=SCORE)
+def show(
+    pair: OnePair,
+    example_id: Annotated[str, typer.Option("--id", help="A row's example_id, subset/id.")],
+    data: Data = "reward-bench",
+    dtype: DtypeOption = Dtype.auto,
+    device: DeviceOption = Device.auto,
+    registry: RegistryDir = None,
+) -> None:
+    """Print one row's responses, coloured by log-ratio."""
+    known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
+
+    from bench.scoring.passes import Options
+    from bench.verbs.texts import token_table
+
+    dataset = load(data, None)
+    example = one_example(dataset, example_id)
+    options = Options(dtype.value, device.value)
+    tokens = token_table(known, subject.pairs[0], dataset, example, options)
+    for line in row_lines(example, *tokens, colour=coloured()):
+        print(line)

@@ -28,7 +28,8 @@ from bench.cli.options import (
     TemplateMode,
     TopP,
 )
-from bench.cli.select import emit, select
+from bench.cli.printed import emit
+from bench.cli.session import select
 from bench.schema import UsageError
 
 
@@ -106,9 +107,9 @@ def tune(
     """Tune a policy on preferences with SimPO or DPO."""
     from bench.prefer.tune import Tuning
     from bench.registry import load_registry
-    from bench.scoring.run import Options
-    from bench.tuning import preferences as load_preferences
-    from bench.tuning import tune_policy
+    from bench.scoring.passes import Options
+    from bench.verbs.tune import preferences as load_preferences
+    from bench.verbs.tune import tune_policy
 
     rate = lr if lr is not None else (LORA_LR if lora else LR)
     strength = beta if beta is not None else BETA[loss]
@@ -142,11 +143,11 @@ def judge(
     registry: RegistryDir = None,
 ) -> None:
     """Compare a tuned policy with its start on held-out prompts."""
-    from bench.data import load_prompts
-    from bench.judging import Judging, judge_policies
+    from bench.data.load import load_prompts
     from bench.prefer.sample import Sampling
-    from bench.scoring.run import Options
-    from bench.store import Store
+    from bench.scoring.passes import Options
+    from bench.store.folder import Store
+    from bench.verbs.judge import Judging, judge_policies
 
     names = [*([annotator] if annotator else []), *(pair or [])]
     if not names:
@@ -169,8 +170,8 @@ def export(
 ) -> None:
     """Write responses for AlpacaEval 2 or Arena-Hard-Auto."""
     from bench.prefer import outputs
-    from bench.sampling import first_responses
-    from bench.store import write_whole
+    from bench.store.folder import write_whole
+    from bench.verbs.sample import first_responses
 
     written = {Board.alpaca_eval: outputs.alpaca_eval, Board.arena_hard: outputs.arena_hard}[to]
     dataset, texts = first_responses(responses)
@@ -193,10 +194,10 @@ def agree(
     registry: RegistryDir = None,
 ) -> None:
     """Say how often a pair labels as people did, by similarity."""
-    from bench.agreement import agree as agree_on
-    from bench.data import load_data, load_transcripts
-    from bench.scoring.run import Options
-    from bench.store import Store, read_csv
+    from bench.data.load import load_data, load_transcripts
+    from bench.scoring.passes import Options
+    from bench.store.folder import Store, read_csv
+    from bench.verbs.agree import agree as agree_on
 
     dataset = (load_transcripts if transcripts else load_data)(data, limit_per_subset=limit)
     known, (subject,) = select(registry, [pair], None, TemplateMode.shared)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from bench.data import digest
+from bench.data.load import digest
 from bench.entries import Domain, Exemplar
 from bench.schema import Dataset, Message
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from bench.data import own_id
+from bench.data.rows import own_id
 from bench.schema import Example, UsageError
 
 

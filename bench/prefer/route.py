@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from bench.data import digest
+from bench.data.load import digest
 from bench.entries import Domain
 from bench.files import edited_text
 from bench.prefer.customise import Domains

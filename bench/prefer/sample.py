@@ -11,13 +11,13 @@ from typing import NamedTuple
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from bench.data import example_id, own_id
+from bench.data.rows import example_id, own_id
 from bench.prefer.customise import row_number
 from bench.schema import DrsowError, Example, UsageError
 from bench.scoring.chat import Template, own_template
 from bench.scoring.progress import Meter
 from bench.scoring.render import check_ids, end_id, prompt_ids
-from bench.store import write_json, write_whole
+from bench.store.folder import write_json, write_whole
 
 
 class Sampling(NamedTuple):

@@ -11,8 +11,8 @@ from bench.schema import Example, Message, UsageError
 from bench.scoring import fetch, models
 from bench.scoring.forward import engine, trie
 from bench.scoring.noise import noise_of
+from bench.scoring.passes import BATCH_TOKENS
 from bench.scoring.render import Template, check_ids, render
-from bench.scoring.run import BATCH_TOKENS
 
 
 def bits_per_byte(spec: ModelSpec, examples: tuple[Example, ...]) -> float:

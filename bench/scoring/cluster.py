@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from bench.faults import explained, first_line
 from bench.schema import DrsowError, PreconditionError
-from bench.scoring import run
-from bench.store import Store
+from bench.scoring import passes, run
+from bench.store.folder import Store
 
 RETRIES = 5
 """How often a task is begun again whose worker or node died, or hangs."""
@@ -24,12 +24,12 @@ Failure = tuple[str, int]
 class Stretch(NamedTuple):
     """What one task does."""
 
-    todo: list[tuple[run.Work, run.Share]]
+    todo: list[tuple[passes.Work, passes.Share]]
     n_hung: int = 0
     """How often it was begun again because nothing came of it."""
 
 
-def score_on_ray(works: Seq[run.Work], root: Path, options: run.Options, spread: run.Spread) -> list[Failure]:
+def score_on_ray(works: Seq[passes.Work], root: Path, options: passes.Options, spread: run.Spread) -> list[Failure]:
     """Score what is missing of some passes, cut into tasks as shards are.
 
     Args:
@@ -47,7 +47,7 @@ def score_on_ray(works: Seq[run.Work], root: Path, options: run.Options, spread:
     shares = [run.shares(len(works), shard=i, n_shards=spread.n_tasks) for i in range(1, spread.n_tasks + 1)]
     stretches = [[(work, share) for work, share in zip(works, each, strict=True) if share] for each in shares]
     ray = _connected(spread.address)
-    gpus = 1 if run.device_name(options) == "cuda" else 0
+    gpus = 1 if passes.device_name(options) == "cuda" else 0
     remote = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=RETRIES)(score_some)
     folder = str(root.resolve())
     try:
@@ -90,12 +90,12 @@ def _n_parts(root: Path) -> int:
     return sum(1 for _ in root.glob("scores/*/part-*.parquet"))
 
 
-def score_some(todo: Seq[tuple[run.Work, run.Share]], root: str, options: run.Options) -> list[Failure]:
+def score_some(todo: Seq[tuple[passes.Work, passes.Share]], root: str, options: passes.Options) -> list[Failure]:
     """One task: shares of passes, one after the other; a model that fails stops its own share only."""
     failures = []
     for work, share in todo:
         try:
-            run.score_missing(run.make_ready(work, options), Store(Path(root)), options, share)
+            run.score_missing(passes.make_ready(work, options), Store(Path(root)), options, share)
         except Exception as error:
             known = explained(error)
             failures.append((f"{work.spec.model_id}: {known}", known.code))

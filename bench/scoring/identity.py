@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from bench.entries import FolderSource, ModelSpec
-from bench.parts import canonical
 from bench.schema import DrsowError
 from bench.scoring import PLAIN, fetch
+from bench.store.parts import canonical
 
 
 def template_digest(folder: Path) -> str:

@@ -1,14 +1,11 @@
-"""Load a tokenizer or a model from a folder of safetensors; turn a GGUF file into such a folder."""
+"""Load a tokenizer or a model from a folder of safetensors."""
 
 import contextlib
-import functools
-import io
 import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import gguf as gguf_library
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
@@ -30,7 +27,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     Raises:
         DrsowError: there is none, or only one without offsets (a slow one).
     """
-    with _loading(f"{folder}: its tokenizer"):
+    with loading(f"{folder}: its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if not tokenizer.is_fast:
         raise DrsowError(f"{folder}: its tokenizer has no tokenizer.json")
@@ -39,14 +36,14 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
 
 def context_tokens(folder: Path, *, trust_remote_code: bool = False) -> int:
     """The longest sequence that the model's configuration allows, in tokens."""
-    with _loading(f"{folder}: its configuration"):
+    with loading(f"{folder}: its configuration"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
         return int(config.max_position_embeddings)
 
 
 def n_embedded(folder: Path, *, trust_remote_code: bool = False) -> int:
     """How many token ids the model's embedding holds; a tokenizer may know more."""
-    with _loading(f"{folder}: its configuration"):
+    with loading(f"{folder}: its configuration"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
         return int(config.vocab_size)
 
@@ -105,7 +102,7 @@ def load_policy(folder: Path, *, dtype: torch.dtype, device: str, trust_remote_c
 
 
 def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_remote_code: bool) -> PreTrainedModel:
-    with _loading(f"{folder}: the model"):
+    with loading(f"{folder}: the model"):
         model, found = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -115,45 +112,18 @@ def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_rem
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
-    _check_whole(str(folder), found)
+    check_whole(str(folder), found)
     return model
 
 
-def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write a GGUF file's model, dequantised to float32, and its tokenizer as a folder of safetensors."""
-    # The dequantiser's bar heeds no setting.
-    with _loading(gguf.name), contextlib.redirect_stderr(io.StringIO()), _parsed_once():
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model, found = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
-        )
-        _check_whole(gguf.name, found)
-        # The weights are plain float32 now; while these two stay, transformers refuses to write them.
-        model.hf_quantizer = None
-        del model.config.quantization_config
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-
-@contextlib.contextmanager
-def _parsed_once() -> Iterator[None]:
-    """Let transformers, which parses a GGUF file three times (20 s each at 262k tokens), share one parse."""
-    whole = gguf_library.GGUFReader
-    gguf_library.GGUFReader = functools.cache(whole)
-    try:
-        yield
-    finally:
-        gguf_library.GGUFReader = whole
-
-
-def _check_whole(name: str, found: dict) -> None:
+def check_whole(name: str, found: dict) -> None:
     # transformers makes up what a file lacks, at random, and says so in a log alone.
     if missing := sorted(found["missing_keys"]):
         raise DrsowError(f"{name}: {missing[0]} is not in its files ({len(missing)} weights are missing)")
 
 
 @contextlib.contextmanager
-def _loading(name: str) -> Iterator[None]:
+def loading(name: str) -> Iterator[None]:
     """Load something quietly; what cannot be read is one clear error."""
     unreadable = (AttributeError, ImportError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
     with quiet():

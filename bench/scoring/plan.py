@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.schema import Example
 from bench.scoring.forward import trie
-from bench.scoring.run import BATCH_TOKENS, PART_BUDGETS, Options, Ready, cut_parts, device_name
+from bench.scoring.passes import BATCH_TOKENS, PART_BUDGETS, Options, Ready, cut_parts, device_name
 
 GPUS = {"h200": 989e12, "h100": 989e12, "a100": 312e12, "l40s": 362e12, "rtx-4090": 165e12}
 """bf16 operations a second, dense, as their makers state them."""

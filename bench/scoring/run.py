@@ -1,146 +1,19 @@
 """What is missing in the store -> scored, part by part. One pass a model, whatever the number of its pairs."""
 
-import importlib.metadata
-import math
-import platform
 import sys
-import time
-from collections.abc import Sequence as Seq
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
-
-from bench.entries import HubSource, ModelSpec
 from bench.schema import (
-    DTYPES,
-    NONFINITE,
-    OK,
-    SCHEMA_VERSION,
-    SCORES,
-    TOO_LONG,
-    Dataset,
     DrsowError,
-    PreconditionError,
     ScoreKey,
 )
-from bench.scoring import SPAN, fetch
-from bench.scoring.forward import ATTENTION
-from bench.scoring.forward.device import default_device, default_dtype
-from bench.scoring.forward.trie import common_prefix
-from bench.scoring.identity import ops_name, template_digest
-from bench.store import ScoreSet, Store
+from bench.scoring.passes import WHOLE, Options, Ready, Share
+from bench.store.folder import ScoreSet, Store
 
-BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
-PART_BUDGETS = 16
-"""Batch budgets a part holds: what a kill can cost."""
 SHARE_WAIT_S = 60.0
 """How long a share waits for another process that holds it."""
-PRECISION_RESPONSES = 32
-"""Responses that are scored again in float32, whole examples of them, one at least."""
-
-
-class Options(NamedTuple):
-    """What a user may set about a pass."""
-
-    dtype: str = "auto"
-    """"auto", "bf16" or "fp32"."""
-    device: str = "auto"
-    """"auto", "cpu" or "cuda"."""
-    batch_tokens: int | None = None
-
-
-class Work(NamedTuple):
-    """One model's pass over one data set under one template."""
-
-    spec: ModelSpec
-    owner: ModelSpec
-    """Whose chat template renders the text."""
-    dataset: Dataset
-
-
-class Ready(NamedTuple):
-    """A pass whose files are here: what it reads, and the key of what it writes."""
-
-    work: Work
-    model: fetch.Located
-    owner: fetch.Located
-    key: ScoreKey
-    plain: bool
-    """Whether the owner has no chat template."""
-
-    @property
-    def names(self) -> dict[str, str]:
-        """What the user calls the data and the template's owner, for the manifest."""
-        return {"data": self.work.dataset.slug, "template": self.work.owner.model_id}
-
-
-def make_ready(work: Work, options: Options, *, ops: str | None = None) -> Ready:
-    """Find or fetch the files of a pass and name its score set; loads no model.
-
-    Args:
-        work: The pass.
-        options: Device, dtype, budget.
-        ops: What the scores are computed with; None asks this machine, which may compile its kernels.
-
-    Raises:
-        PreconditionError: a model is not here and cannot be fetched.
-    """
-    model = fetch.fetch(work.spec)
-    owner = model if work.owner == work.spec else fetch.fetch(work.owner, weights=False)
-    dtype = dtype_name(options)
-    key = ScoreKey(
-        model_id=work.spec.model_id,
-        revision=model.revision,
-        template_digest=template_digest(owner.folder),
-        domain=work.dataset.domain,
-        domain_digest=work.dataset.domain_digest,
-        data_digest=work.dataset.digest,
-        dtype=dtype,
-        ops=ops or ops_name(device_name(options), dtype),
-        attention=ATTENTION,
-        span=SPAN,
-        schema_version=SCHEMA_VERSION,
-    )
-    return Ready(work, model, owner, key, plain=not fetch.template_text(owner.folder))
-
-
-def device_name(options: Options) -> str:
-    """The device that a run uses, "cpu" or "cuda".
-
-    Raises:
-        PreconditionError: the one that the user wants is not there.
-    """
-    if options.device == "cuda" and default_device() != "cuda":
-        raise PreconditionError("--device cuda: torch finds no GPU on this machine")
-    return default_device() if options.device == "auto" else options.device
-
-
-def dtype_name(options: Options) -> str:
-    """The full name of the dtype that a run uses."""
-    dtype = default_dtype(device_name(options)) if options.dtype == "auto" else options.dtype
-    return DTYPES[dtype]
-
-
-class Share(NamedTuple):
-    """Which of a pass's parts a process scores: those from `first` to before `last`, as shares of all."""
-
-    first: Fraction = Fraction(0)
-    last: Fraction = Fraction(1)
-
-    @property
-    def whole(self) -> bool:
-        """Whether it is all of them."""
-        return (self.first, self.last) == (0, 1)
-
-    def parts(self, n_parts: int) -> range:
-        """Numbers of its parts; shares that meet leave none out and have none twice."""
-        return range(math.ceil(self.first * n_parts), math.ceil(self.last * n_parts))
-
-
-WHOLE = Share()
 
 
 class Spread(NamedTuple):
@@ -219,72 +92,3 @@ def _keep_apart(store: Store, key: ScoreKey, share: Share) -> None:
                 "began, or delete that folder and begin anew"
             )
         print(f"{key.model_id}: {words}: it begins a set of its own", file=sys.stderr)
-
-
-def cut_parts(rows: Seq[Seq], *, part_tokens: int) -> list[list[int]]:
-    """Cut rows into fixed parts: those that begin alike beside each other, the part with the longest row first.
-
-    What neighbours share is computed once a part, so it counts once; a lack of memory shows in the first seconds.
-
-    Args:
-        rows: Sequences of each example, which share its prompt.
-        part_tokens: Tokens after which a part is closed.
-
-    Returns:
-        Indices of the examples of each part.
-    """
-    heads = [row[0].ids[: row[0].start] for row in rows]
-    order = sorted(range(len(rows)), key=lambda i: heads[i].astype(">u4").tobytes())
-    parts: list[list[int]] = []
-    size, before = part_tokens, heads[0][:0]
-    for index in order:
-        if size >= part_tokens:
-            parts.append([])
-            size, before = 0, heads[0][:0]
-        parts[-1].append(index)
-        head = heads[index]
-        size += len(head) - common_prefix(before, head) + sum(len(s.ids) - s.start for s in rows[index])
-        before = head
-    return sorted(parts, key=lambda part: -max(len(s.ids) for i in part for s in rows[i]))
-
-
-def scores_frame(sequences: Seq, logps: Seq[np.ndarray | None]) -> pd.DataFrame:
-    """SCORES of some sequences; a sequence without log-probabilities was too long for the model.
-
-    Args:
-        sequences: As rendered, one a response.
-        logps: Nats of each response token, the end of turn last, (n_i,); None for too long.
-    """
-    rows = []
-    for sequence, values in zip(sequences, logps, strict=True):
-        text = end = float("nan")
-        status = TOO_LONG
-        if values is not None:
-            text, end = float(values[:-1].sum()), float(values[-1])
-            status = OK if np.isfinite(values).all() else NONFINITE
-            if status == NONFINITE:
-                text = end = float("nan")
-        n_tokens = len(sequence.ids) - sequence.start
-        rows.append((sequence.example_id, sequence.response_id, text, end, n_tokens, sequence.n_bytes, status))
-    frame = pd.DataFrame(rows, columns=list(SCORES))
-    return frame.astype(
-        {"logp_sum_nats": "float64", "logp_end_nats": "float64", "n_tokens": "int64", "n_bytes": "int64"}
-    )
-
-
-def provenance(ready: Ready, *, device: str) -> dict:
-    """What changes between two equal runs, for the manifest."""
-    source = ready.work.spec.source
-    return {
-        "finished_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "device": device,
-        "processor": platform.machine(),
-        "python": platform.python_version(),
-        "versions": versions(),
-        "repo": source.repo if isinstance(source, HubSource) else source.location,
-    }
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that can change a number."""
-    return {name: importlib.metadata.version(name) for name in ("drsow", "torch", "transformers", "tokenizers")}

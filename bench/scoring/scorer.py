@@ -20,9 +20,7 @@ from bench.scoring.fetch import read_ahead
 from bench.scoring.forward import engine, trie
 from bench.scoring.identity import ops_name
 from bench.scoring.noise import noise_of
-from bench.scoring.progress import Meter
-from bench.scoring.render import Rendered, Sequence, Template, check_ids, render
-from bench.scoring.run import (
+from bench.scoring.passes import (
     BATCH_TOKENS,
     PART_BUDGETS,
     PRECISION_RESPONSES,
@@ -35,7 +33,9 @@ from bench.scoring.run import (
     provenance,
     scores_frame,
 )
-from bench.store import ScoreSet
+from bench.scoring.progress import Meter
+from bench.scoring.render import Rendered, Sequence, Template, check_ids, render
+from bench.store.folder import ScoreSet
 
 OnShare = Callable[[float], None]
 """Is called with the share of some work that is done, 0 to 1."""

@@ -8,9 +8,9 @@ import torch
 from transformers import PreTrainedModel
 
 from bench.scoring import models
-from bench.scoring.run import Options, Ready
+from bench.scoring.passes import Options, Ready
 from bench.scoring.scorer import Scorer
-from bench.store import ScoreSet
+from bench.store.folder import ScoreSet
 
 VERIFIED = ("example_id", "response_id", "status", "n_tokens", "n_tokens_plain", "nats", "nats_plain", "shift_a_token")
 """One row a response of the sample. `nats` is the stored sum, its end of turn included, `nats_plain` the loop's;

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench.places import folder_to_write, manifest
 from bench.registry import Pair, Registry
 from bench.schema import (
     ACCURACY,
@@ -21,7 +20,8 @@ from bench.schema import (
     Dataset,
     PreconditionError,
 )
-from bench.store import Store, csv_bytes, parse_csv, read_csv, write_csv, write_json
+from bench.store.folder import Store, csv_bytes, parse_csv, read_csv, write_csv, write_json
+from bench.store.places import folder_to_write, manifest
 from bench.study.analysis import GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
 from bench.study.baselines import Noise
 from bench.study.bootstrap import Resampling

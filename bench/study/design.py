@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from bench.data import own_id
+from bench.data.rows import own_id
 from bench.schema import SECTIONS, Example
 from bench.study.metrics import is_rewardbench, weights_vector
 

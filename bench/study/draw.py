@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.registry import Registry
 from bench.schema import SECTIONS
-from bench.store import read_csv, write_csv, write_whole
+from bench.store.folder import read_csv, write_csv, write_whole
 from bench.study import figures, tables
 from bench.study.board import stored_accuracy
 from bench.study.leaderboard import frontier

@@ -8,7 +8,7 @@ import pytest
 from commands import leftovers, write_rows
 
 from bench import reward
-from bench.store import read_csv
+from bench.store.folder import read_csv
 
 CANDIDATES = ["yes", "no, never", "it is two\nand three", "7"]
 

@@ -11,7 +11,7 @@ from commands import leftovers, rows, write_rows
 from safetensors.torch import load_file, save_file
 from tiny_models import CONTEXT, entry, pair_entry
 
-from bench.store import read_csv
+from bench.store.folder import read_csv
 
 PACKAGE = "tiny_parcel"
 

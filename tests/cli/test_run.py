@@ -13,7 +13,7 @@ from tiny_models import entry, pair_entry
 
 import bench
 from bench.schema import ACCURACY, LEADERBOARD, SCORES
-from bench.store import read_csv, write_csv
+from bench.store.folder import read_csv, write_csv
 
 pytestmark = pytest.mark.slow  # a process of its own for every fact: minutes
 

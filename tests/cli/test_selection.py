@@ -5,7 +5,7 @@ import json
 import pytest
 from commands import rows, write_rows
 
-from bench.data import load_candidates, load_data
+from bench.data.load import load_candidates, load_data
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from tiny_tokenizers import byte_level
 
 from bench.cli import app
 from bench.schema import DrsowError
-from bench.store import read_csv
+from bench.store.folder import read_csv
 from bench.study import figures
 
 DEVICE = ["--dtype", "fp32", "--device", "cpu"]

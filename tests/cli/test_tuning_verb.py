@@ -15,7 +15,7 @@ from commands import COMMAND, environment, leftovers, rows, write_rows
 from bench import reward
 from bench.prefer.select import cosines
 from bench.scoring import models
-from bench.store import read_csv
+from bench.store.folder import read_csv
 
 PROMPTS = [{"id": f"p{i}", "prompt": f"Is {i} prime?"} for i in range(6)]
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bench.listing import pairs_frame
 from bench.registry import load_registry
 from bench.schema import CHOSEN, OK, REJECTED, SCORES
 from bench.study.reward import margin_matrix
+from bench.verbs.listing import pairs_frame
 from perf.gauge import peak
 from perf.scorers import DTYPES, OURS, SCORERS
 from perf.timing import apart, timed

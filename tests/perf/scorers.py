@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from bench.schema import PreconditionError
 from bench.scoring import models
 from bench.scoring.forward import engine, trie
-from bench.scoring.run import BATCH_TOKENS, PART_BUDGETS, cut_parts
+from bench.scoring.passes import BATCH_TOKENS, PART_BUDGETS, cut_parts
 from perf.workloads import Workload
 
 BATCH = 8

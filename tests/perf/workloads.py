@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from bench.data import load_data
+from bench.data.load import load_data
 from bench.registry import load_registry
 from bench.schema import Example, Message, PreconditionError
 from bench.scoring import fetch, models

@@ -4,12 +4,12 @@ import statistics
 
 import pytest
 
-from bench.data import REWARD_BENCH, load_data
+from bench.data.load import REWARD_BENCH, load_data
 from bench.entries import Domain
 from bench.prefer import customise, route
 from bench.registry import load_registry
-from bench.scoring import models, run
-from bench.store import Store
+from bench.scoring import models, passes, run
+from bench.store.folder import Store
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def long_domains(tokenizer) -> dict[str, Domain]:
 
 
 def test_blocks_of_800_tokens_cost_at_most_half_as_much_again(embedded, reward_bench, tmp_path):
-    spec, options = load_registry().model(MODEL), run.Options()
+    spec, options = load_registry().model(MODEL), passes.Options()
     plain = load_data(REWARD_BENCH, limit_per_subset=ROWS_A_SUBSET)
     domains = long_domains(models.load_tokenizer(embedded[MODEL]))
     known = route.by_section(plain, domains)
@@ -44,7 +44,7 @@ def test_blocks_of_800_tokens_cost_at_most_half_as_much_again(embedded, reward_b
     assert len(plain.examples) == len(told.examples) == 460
     spent: dict[str, list[float]] = {"plain": [], "told": []}
     for turn, (name, data) in enumerate((("plain", plain), ("told", told), ("plain", plain))):
-        work = run.make_ready(run.Work(spec, spec, data), options)
+        work = passes.make_ready(passes.Work(spec, spec, data), options)
         info = run.score_missing(work, Store(tmp_path / str(turn)), options).info()
         spent[name].append(info["duration_s"])
         print(f"{name}: {info['duration_s']} s, {info['n_computed_tokens']:,} tokens computed, {work.key.dtype}")

@@ -10,16 +10,16 @@ from plain import plain_logps
 from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM
 
-from bench.data import digest
+from bench.data.load import digest
 from bench.entries import Domain
 from bench.prefer import customise
 from bench.registry import load_registry
 from bench.schema import Dataset, Example, Message
-from bench.scoring import run
+from bench.scoring import passes, run
 from bench.scoring.forward import trie
 from bench.scoring.render import Template, render
 from bench.scoring.scorer import Scorer
-from bench.store import Store
+from bench.store.folder import Store
 
 DOMAINS = load_registry().domains
 ROWS = tuple(
@@ -113,16 +113,16 @@ def test_a_template_without_a_system_role_puts_the_block_into_the_first_user_tur
 def test_whatever_changes_a_block_changes_the_score_key(other, tiny_registry):
     spec = load_registry(tiny_registry).model("tiny-strong")
     first, second = (
-        run.make_ready(run.Work(spec, spec, data), run.Options(dtype="fp32", device="cpu")).key
+        passes.make_ready(passes.Work(spec, spec, data), passes.Options(dtype="fp32", device="cpu")).key
         for data in (told("instruction"), told(**{"variant": "instruction"} | other))
     )
     assert first != second and (first.domain, first.domain_digest) != (second.domain, second.domain_digest)
 
 
 def test_customised_scores_are_the_plain_loops_over_the_whole_text(tiny_registry, tmp_path):
-    spec, options = load_registry(tiny_registry).model("tiny-strong"), run.Options(dtype="fp32", device="cpu")
+    spec, options = load_registry(tiny_registry).model("tiny-strong"), passes.Options(dtype="fp32", device="cpu")
     data = told("instruction", "code")
-    work = run.make_ready(run.Work(spec, spec, data._replace(examples=data.examples[:3])), options)
+    work = passes.make_ready(passes.Work(spec, spec, data._replace(examples=data.examples[:3])), options)
     scores = run.score_missing(work, Store(tmp_path), options).read().set_index(["example_id", "response_id"])
     scorer = Scorer(work, options)
     model = AutoModelForCausalLM.from_pretrained(tiny_registry / "strong").eval()
@@ -143,7 +143,7 @@ def test_rows_in_any_order_compute_each_block_once():
     tokenizer.chat_template = CHATML
     rows = render(told("both").examples, tokenizer, Template(tokenizer)).sequences
     by_row = [rows[i : i + 2] for i in range(0, len(rows), 2)]
-    parts = run.cut_parts(by_row, part_tokens=16_000)
+    parts = passes.cut_parts(by_row, part_tokens=16_000)
     assert sorted(i for part in parts for i in part) == list(range(len(ROWS)))
     steps = [[s for i in part for s in by_row[i]] for part in parts]
     computed = sum(trie.plan([s.ids for s in p], [s.start for s in p], budget=1024).n_computed for p in steps)

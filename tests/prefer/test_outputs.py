@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 
 from bench.prefer.outputs import alpaca_eval, arena_hard
-from bench.sampling import first_responses
 from bench.schema import Example, Message, UsageError
+from bench.verbs.sample import first_responses
 
 LINES = [
     {"id": "a", "prompt": "Is 7 prime?", "candidates": ["Yes,\n7 is. 🎉", "no"]},

@@ -9,14 +9,14 @@ import pytest
 from plain import plain_logps
 from transformers import AutoModelForCausalLM
 
-from bench.ablate import routes
 from bench.prefer import route
 from bench.registry import load_registry
 from bench.schema import ROUTES, Dataset, Example, Message, UsageError
+from bench.scoring.passes import Options, Work, make_ready
 from bench.scoring.render import render
-from bench.scoring.run import Options, Work, make_ready
 from bench.scoring.scorer import Scorer
-from bench.store import Store
+from bench.store.folder import Store
+from bench.verbs.route import routes
 
 DOMAINS = load_registry().domains
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from chat_templates import CHATML, GEMMA, MISTRAL
 from tiny_models import save_tiny
 from tiny_tokenizers import byte_level
 
-from bench.data import load_prompts
+from bench.data.load import load_prompts
 from bench.prefer.sample import Sampling, sample_all, sample_prompt, sampled_id
 from bench.schema import DrsowError, Example, Message, UsageError
 from bench.scoring import models

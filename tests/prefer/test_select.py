@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bench.data import load_data
+from bench.data.load import load_data
 from bench.prefer.select import Picked, keep, pick, pick_all
 from bench.schema import UsageError
 from bench.scoring import models

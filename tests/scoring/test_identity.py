@@ -9,12 +9,12 @@ from tiny_tokenizers import byte_level
 
 from bench.registry import load_registry
 from bench.schema import Dataset, DrsowError, Example, Message
-from bench.scoring import run
+from bench.scoring import passes, run
 from bench.scoring.identity import owner_digest, template_digest
-from bench.scoring.run import Options, Share
-from bench.stages import lookup_of
-from bench.store import Store
+from bench.scoring.passes import Options, Share
+from bench.store.folder import Store
 from bench.subject import Lookup
+from bench.verbs.run import lookup_of
 
 OPTIONS = Options(dtype="fp32", device="cpu", batch_tokens=8)
 ROWS = tuple(
@@ -69,7 +69,7 @@ def test_a_pass_under_a_twin_of_the_template_is_not_scored_again(twins, tmp_path
     store, weak = Store(tmp_path / "results"), twins.model("tiny-weak")
     strong, twin = twins.model("tiny-strong"), twins.model("tiny-twin")
     assert owner_digest(strong) == owner_digest(twin)
-    ready = [run.make_ready(run.Work(weak, owner, DATA), OPTIONS) for owner in (strong, twin)]
+    ready = [passes.make_ready(passes.Work(weak, owner, DATA), OPTIONS) for owner in (strong, twin)]
     assert ready[0].key == ready[1].key
     run.score_missing(ready[0], store, OPTIONS)
     lookup = lookup_of(twins)
@@ -79,25 +79,25 @@ def test_a_pass_under_a_twin_of_the_template_is_not_scored_again(twins, tmp_path
 
 
 def test_a_renamed_data_set_is_one_pass(twins):
-    work = run.Work(twins.model("tiny-strong"), twins.model("tiny-strong"), DATA)
+    work = passes.Work(twins.model("tiny-strong"), twins.model("tiny-strong"), DATA)
     copy = work._replace(dataset=DATA._replace(data_id="copy.jsonl", slug="copy"))
-    assert run.make_ready(work, OPTIONS).key == run.make_ready(copy, OPTIONS).key
+    assert passes.make_ready(work, OPTIONS).key == passes.make_ready(copy, OPTIONS).key
 
 
 @pytest.fixture
-def strong(tiny_registry) -> run.Work:
+def strong(tiny_registry) -> passes.Work:
     spec = load_registry(tiny_registry).model("tiny-strong")
-    return run.Work(spec, spec, DATA)
+    return passes.Work(spec, spec, DATA)
 
 
 def test_the_arithmetic_is_in_the_key_and_float32_is_one_of_two(strong):
-    key = run.make_ready(strong, OPTIONS).key
+    key = passes.make_ready(strong, OPTIONS).key
     assert key.ops in ("cpu-torch", "cpu-onednn")
-    assert run.make_ready(strong, OPTIONS._replace(dtype="bf16")).key.ops.startswith("cpu-")
+    assert passes.make_ready(strong, OPTIONS._replace(dtype="bf16")).key.ops.startswith("cpu-")
 
 
 def test_what_other_arithmetic_began_is_not_gone_on_with(strong, tmp_path, capsys):
-    store, ready = Store(tmp_path), run.make_ready(strong, OPTIONS)
+    store, ready = Store(tmp_path), passes.make_ready(strong, OPTIONS)
     other = ready._replace(key=ready.key._replace(ops="cpu-of-another-make"))
     run.score_missing(other, store, OPTIONS, Share(last=run.Fraction(1, 2)))
     begun = store.score_set(other.key)
@@ -113,7 +113,7 @@ def test_what_other_arithmetic_began_is_not_gone_on_with(strong, tmp_path, capsy
 
 
 def test_a_resumed_runs_manifest_counts_all_of_its_work(strong, tmp_path):
-    ready, half = run.make_ready(strong, OPTIONS), run.Fraction(1, 2)
+    ready, half = passes.make_ready(strong, OPTIONS), run.Fraction(1, 2)
     whole = run.score_missing(ready, Store(tmp_path / "whole"), OPTIONS)
     store = Store(tmp_path / "halves")
     first = run.score_missing(ready, store, OPTIONS, Share(last=half))
@@ -129,7 +129,7 @@ def test_a_resumed_runs_manifest_counts_all_of_its_work(strong, tmp_path):
 
 
 def test_a_cost_that_cannot_be_read_costs_a_count_and_not_the_scores(strong, tmp_path):
-    ready, store = run.make_ready(strong, OPTIONS), Store(tmp_path)
+    ready, store = passes.make_ready(strong, OPTIONS), Store(tmp_path)
     run.score_missing(ready, store, OPTIONS, Share(last=run.Fraction(1, 2)))
     cost = sorted(store.score_set(ready.key).folder.glob("spent-*.json"))[0]
     assert json.loads(cost.read_text())["n_steps"] > 0
@@ -139,6 +139,6 @@ def test_a_cost_that_cannot_be_read_costs_a_count_and_not_the_scores(strong, tmp
 
 def test_a_lookup_without_the_owners_files_goes_by_name(tiny_registry, strong, tmp_path):
     store = Store(tmp_path)
-    run.score_missing(run.make_ready(strong, OPTIONS), store, OPTIONS)
+    run.score_missing(passes.make_ready(strong, OPTIONS), store, OPTIONS)
     assert len(Lookup().find(store, "tiny-strong", DATA, "tiny-strong")) == 1
     assert Lookup().find(store, "tiny-strong", DATA, "tiny-weak") == []

@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 from bench.entries import FolderSource, ModelSpec
 from bench.registry import load_registry, pairs_folder
 from bench.schema import Dataset, Example, Message, UsageError
-from bench.scoring import fetch, models, run
+from bench.scoring import fetch, models, passes
 from bench.scoring.bits import bits_per_byte, sections
 from bench.scoring.forward import kernels
 from bench.scoring.noise import add_noise
@@ -131,10 +131,10 @@ def test_a_noise_model_has_its_bases_files_and_a_revision_of_its_own(known):
 def test_a_pass_scores_the_broken_weights(known):
     def logps(name: str) -> np.ndarray:
         spec = known.model(name)
-        ready = run.make_ready(
-            run.Work(spec, known.model("tiny"), Dataset("d", "d", "", (EXAMPLE,))), run.Options("fp32")
+        ready = passes.make_ready(
+            passes.Work(spec, known.model("tiny"), Dataset("d", "d", "", (EXAMPLE,))), passes.Options("fp32")
         )
-        return np.concatenate(Scorer(ready, run.Options("fp32")).response_logps(EXAMPLE))
+        return np.concatenate(Scorer(ready, passes.Options("fp32")).response_logps(EXAMPLE))
 
     base, level_0, one, two = (logps(name) for name in ("tiny", "tiny-0-1", "tiny-0.3-1", "tiny-0.3-2"))
     assert np.array_equal(base, level_0)

@@ -8,17 +8,17 @@ import pytest
 from perf import workloads
 
 from bench.cli.plan import Gpu
-from bench.data import load_data
-from bench.planning import GATED, MISSING, NO_SPACE, READY, SCORED, Planner, plan_passes, summary
+from bench.data.load import load_data
 from bench.registry import load_registry
 from bench.schema import Dataset, Example, Message
-from bench.scoring import plan, run
+from bench.scoring import passes, plan, run
 from bench.scoring.forward import trie
 from bench.scoring.render import Sequence
-from bench.store import Store
+from bench.store.folder import Store
 from bench.study.board import Subject
+from bench.verbs.plan import GATED, MISSING, NO_SPACE, READY, SCORED, Planner, plan_passes, summary
 
-OPTIONS = run.Options("bf16", "cpu")
+OPTIONS = passes.Options("bf16", "cpu")
 EMBEDDED = Path(__file__).parents[2] / "results" / "embedded" / "sample" / "manifest.json"
 
 
@@ -39,12 +39,12 @@ def test_unique_bytes_by_hand():
 
 def test_the_count_is_that_of_the_run(tiny_registry, tmp_path):
     known, dataset = load_registry(tiny_registry), load_data("sample", limit_per_subset=1)
-    options = run.Options("fp32", "cpu", 256)
+    options = passes.Options("fp32", "cpu", 256)
     before = planned(known, "tiny", dataset, tmp_path, options).set_index("model_id")
     assert set(before["status"]) == {READY} and set(before["counted"]) == {"tokenizer"}
     for model_id in before.index:
-        work = run.Work(known.model(model_id), known.model("tiny-strong"), dataset)
-        score_set = run.score_missing(run.make_ready(work, options), Store(tmp_path), options)
+        work = passes.Work(known.model(model_id), known.model("tiny-strong"), dataset)
+        score_set = run.score_missing(passes.make_ready(work, options), Store(tmp_path), options)
         assert score_set.info()["n_computed_tokens"] == before.loc[model_id, "tokens"]
     after = planned(known, "tiny", dataset, tmp_path, options)
     assert set(after["status"]) == {SCORED} and after["flop"].sum() == 0
@@ -120,10 +120,10 @@ def test_sixteen_candidates_a_prompt_cost_at_most_a_twentieth_over_their_unique_
         rows[number].append(Sequence(str(number), str(len(rows[number])), ids, start, 0, ""))
     assert len(rows) == 64 and {len(row) for row in rows} == {16}
     computed = 0
-    for part in run.cut_parts(rows, part_tokens=run.PART_BUDGETS * run.BATCH_TOKENS["cpu"]):
+    for part in passes.cut_parts(rows, part_tokens=passes.PART_BUDGETS * passes.BATCH_TOKENS["cpu"]):
         some = [s for i in part for s in rows[i]]
-        cut = trie.plan([s.ids for s in some], [s.start for s in some], budget=run.BATCH_TOKENS["cpu"])
+        cut = trie.plan([s.ids for s in some], [s.start for s in some], budget=passes.BATCH_TOKENS["cpu"])
         computed += cut.n_computed
-    unique = trie.plan(work.ids, work.starts, budget=run.BATCH_TOKENS["cpu"]).n_unique
+    unique = trie.plan(work.ids, work.starts, budget=passes.BATCH_TOKENS["cpu"]).n_unique
     print(f"computed over unique: {computed / unique:.3f} ({computed:,} of {unique:,} tokens)")
     assert computed <= 1.05 * unique

@@ -15,18 +15,18 @@ from tiny_models import CONTEXT, entry, pair_entry, save_tiny
 from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM
 
-from bench import stages
 from bench.cli.show import row_lines
-from bench.planning import Planner, plan_passes
 from bench.registry import load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
-from bench.scoring import fetch, models, run
+from bench.scoring import fetch, models, passes, run
 from bench.scoring.render import render
 from bench.scoring.scorer import Scorer, out_of_memory
-from bench.store import Store
+from bench.store.folder import Store
 from bench.study.board import Subject
+from bench.verbs import score, texts
+from bench.verbs.plan import Planner, plan_passes
 
-OPTIONS = run.Options(dtype="fp32", device="cpu", batch_tokens=256)
+OPTIONS = passes.Options(dtype="fp32", device="cpu", batch_tokens=256)
 
 
 def example(number: int, prompt: str, *responses: str) -> Example:
@@ -39,12 +39,12 @@ ROWS = [example(i, f"{word} {i}?", word, f"{word} {word}") for i, word in enumer
 LONG = example(90, "x" * (CONTEXT + 1), "yes", "no")
 
 
-def ready(registry, rows, *, options: run.Options = OPTIONS) -> run.Ready:
+def ready(registry, rows, *, options: passes.Options = OPTIONS) -> passes.Ready:
     spec = load_registry(registry).model("tiny-strong")
-    return run.make_ready(run.Work(spec, spec, Dataset("rows", "rows", "0", tuple(rows))), options)
+    return passes.make_ready(passes.Work(spec, spec, Dataset("rows", "rows", "0", tuple(rows))), options)
 
 
-def scored(registry, rows, root, *, options: run.Options = OPTIONS):
+def scored(registry, rows, root, *, options: passes.Options = OPTIONS):
     """The stored scores, by example_id and response_id, and what the run reported."""
     score_set = run.score_missing(ready(registry, rows, options=options), Store(root), options)
     return score_set.read().set_index(["example_id", "response_id"]), score_set.info()
@@ -104,7 +104,7 @@ def test_a_row_of_exactly_the_context_is_scored(tiny_registry, tmp_path):
 def test_rewards_of_a_text_longer_than_the_context_are_an_error_with_the_model_named(tiny_registry):
     known = load_registry(tiny_registry)
     with pytest.raises(UsageError, match="longer than the context of tiny-strong"):
-        stages.reward(known, known.pair("tiny"), LONG.messages, ["yes"], options=OPTIONS)
+        texts.reward(known, known.pair("tiny"), LONG.messages, ["yes"], options=OPTIONS)
 
 
 def test_what_is_not_finite_has_that_status_and_no_number(tiny_registry, tmp_path):
@@ -117,7 +117,7 @@ def test_what_is_not_finite_has_that_status_and_no_number(tiny_registry, tmp_pat
 
 def test_one_token_that_is_not_finite_makes_the_response_so(tiny_registry):
     sequences = render(ROWS[:1], *_reader(tiny_registry)).sequences
-    frame = run.scores_frame(sequences, [np.array([-1.0, np.nan, -2.0]), np.array([-1.0, -np.inf])])
+    frame = passes.scores_frame(sequences, [np.array([-1.0, np.nan, -2.0]), np.array([-1.0, -np.inf])])
     assert frame["status"].tolist() == ["nonfinite", "nonfinite"]
     assert frame[["logp_sum_nats", "logp_end_nats"]].isna().all(axis=None)
 
@@ -248,7 +248,7 @@ def test_a_lack_of_memory_for_one_token_is_an_error_with_the_model_named(tiny_re
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there_is_a_missing_precondition(tiny_registry):
     with pytest.raises(PreconditionError, match="torch finds no GPU"):
-        run.device_name(OPTIONS._replace(device="cuda"))
+        passes.device_name(OPTIONS._replace(device="cuda"))
 
 
 def lacks_a_weight(folder) -> None:
@@ -321,7 +321,7 @@ def test_a_template_chosen_without_a_default_is_said_in_the_plan_the_run_and_the
     note = "has no chat template named 'default', only 'rag', 'tool_use'; the plain format is used"
     assert planner.notes == {"strong": note}
     capsys.readouterr()
-    sets, _, _ = stages.score_all(known, subjects, dataset, store, OPTIONS)
+    sets, _, _ = score.score_all(known, subjects, dataset, store, OPTIONS)
     assert {each.info()["template_choice"] for each in sets.values()} == {f"strong {note}"}
     assert {each.key.template for each in sets.values()} == {"plain"}
     assert f"weak: strong {note}" in capsys.readouterr().err
@@ -334,7 +334,7 @@ def test_a_tokenizer_of_more_tokens_than_the_embedding_stops_its_own_pair_with_r
     odd.save_pretrained(made / "strong")
     rows = [*ROWS[:2], example(7, "so?", "yes [PAD]", "no")]
     known, subjects, dataset = of_both(made, rows)
-    sets, errors, code = stages.score_all(known, subjects, dataset, Store(tmp_path / "out"), OPTIONS)
+    sets, errors, code = score.score_all(known, subjects, dataset, Store(tmp_path / "out"), OPTIONS)
     assert [side for side, _ in sets] == ["weak"]
     (line,) = errors
     assert line.startswith(
@@ -343,13 +343,13 @@ def test_a_tokenizer_of_more_tokens_than_the_embedding_stops_its_own_pair_with_r
     assert code == 1
     # Rows without it are scored.
     known, subjects, dataset = of_both(made, ROWS[:2])
-    assert len(stages.score_all(known, subjects, dataset, Store(tmp_path / "out"), OPTIONS)[0]) == 2
+    assert len(score.score_all(known, subjects, dataset, Store(tmp_path / "out"), OPTIONS)[0]) == 2
 
 
 def test_what_rows_needed_a_rule_of_their_own_is_said_and_in_the_manifest(tmp_path, capsys):
     rows = [example(1, "so?", "yes<|im_end|>\n", "no <|im_start|>user"), ROWS[0]]
     known, subjects, dataset = of_both(a_registry(tmp_path / "r"), rows)
-    sets, _, _ = stages.score_all(known, subjects, dataset, Store(tmp_path / "out"), OPTIONS)
+    sets, _, _ = score.score_all(known, subjects, dataset, Store(tmp_path / "out"), OPTIONS)
     for each in sets.values():
         counts = ("n_end_cut", "n_end_kept", "n_special_text", "n_system_merged", "n_trimmed", "n_start_fallback")
         assert [each.info()[name] for name in counts] == [1, 0, 1, 0, 0, 0]
@@ -363,7 +363,7 @@ def test_what_rows_needed_a_rule_of_their_own_is_said_and_in_the_manifest(tmp_pa
 def test_a_row_is_shown_as_its_template_renders_it(tmp_path):
     made = a_registry(tmp_path / "r", strong=CHATML.replace("turn['content']", "' ' + turn['content'] | trim"))
     known, (subject,), dataset = of_both(made, [example(1, "so?", "\u00e9\u00e9 yes\n", "no\n\n")])
-    table = stages.token_table(known, subject.pairs[0], dataset, dataset.examples[0], OPTIONS)
+    table = texts.token_table(known, subject.pairs[0], dataset, dataset.examples[0], OPTIONS)
     assert table.texts == {"chosen": " \u00e9\u00e9 yes", "rejected": " no"}
     *_, chosen, _, _, rejected = row_lines(dataset.examples[0], *table, colour=False)
     assert re.sub(r"\[[^]]*\]", "", chosen) == " \u00e9\u00e9 yes<end>"

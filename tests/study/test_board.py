@@ -6,14 +6,14 @@ import pandas as pd
 import pytest
 from tiny_models import entry, pair_entry
 
-from bench.data import load_data
-from bench.exchange import export_scores, import_scores
+from bench.data.load import load_data
 from bench.registry import load_registry
 from bench.schema import SCORES, PreconditionError, UsageError
-from bench.stages import compared_pairs, lookup_of, redo_subjects
-from bench.store import Store, read_csv
+from bench.store.folder import Store, read_csv
 from bench.study.report import gather
 from bench.subject import Lookup, Subject, result_folder
+from bench.verbs.exchange import export_scores, import_scores
+from bench.verbs.run import compared_pairs, lookup_of, redo_subjects
 
 SCORE = 'scores.alpaca_eval_2_lc = { value = 1.0, source = "drawn" }\n'
 PROMPTS = ("Is 7 prime?", "Name a colour.", "Two and two?")

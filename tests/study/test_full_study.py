@@ -13,9 +13,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import worlds
 
-from bench.exchange import import_scores
 from bench.schema import Example
-from bench.store import Store
+from bench.store.folder import Store
+from bench.verbs.exchange import import_scores
 
 SMALL = dict.fromkeys(worlds.SIZES, 6)
 
@@ -45,7 +45,7 @@ def write_world(folder: Path, *, sizes: dict[str, int], effect: float, seed: int
     (folder / "registry" / "pairs.toml").write_text(families + study + 'second_performance = "arena_hard"\n')
     lines = [_row(example) for example in data.examples]
     (folder / "world.jsonl").write_text("\n".join(lines) + "\n")
-    from bench.data import load_data
+    from bench.data.load import load_data
 
     dataset = load_data(str(folder / "world.jsonl"))
     for members in names.values():

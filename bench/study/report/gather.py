@@ -10,7 +10,7 @@ import pandas as pd
 from bench.files import read_if_there
 from bench.registry import Pair, Registry
 from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
-from bench.store import Store, read_csv, write_whole
+from bench.store.folder import Store, read_csv, write_whole
 from bench.study.board import stored_accuracy
 from bench.study.report.cases import N_PAIRS, Case, cases, worst_rows
 from bench.study.stretches import STRETCHES

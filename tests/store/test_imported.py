@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from tiny_models import entry, pair_entry
 
-from bench.exchange import import_folder, import_scores
-from bench.imported import check_imported
 from bench.registry import load_registry
 from bench.schema import SCORES, Dataset, Example, Message, UsageError
-from bench.store import Store
+from bench.store.folder import Store
+from bench.store.imported import check_imported
 from bench.subject import Subject
+from bench.verbs.exchange import import_folder, import_scores
 
 RESPONSES = (("chosen", "the answer is yes"), ("rejected", "no"))
 DATA = Dataset("rows", "rows", "d", tuple(Example(str(i), "", (Message("user", "Hi"),), RESPONSES) for i in range(3)))

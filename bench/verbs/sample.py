@@ -4,11 +4,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.data import candidate_list, load_prompts
+from bench.data.load import load_prompts
+from bench.data.rows import candidate_list
+from bench.data.sources import file_rows
 from bench.registry import Registry
 from bench.schema import Dataset, DrsowError
-from bench.scoring import SPAN, fetch, run, templates
-from bench.sources import file_rows
+from bench.scoring import SPAN, fetch, passes, templates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,7 +22,7 @@ def sample_candidates(
     dataset: Dataset,
     name: str,
     wish: "Sampling",
-    options: run.Options,
+    options: passes.Options,
     *,
     out: Path,
 ) -> int:
@@ -42,12 +43,12 @@ def sample_candidates(
     from bench.scoring import models
 
     located = fetch.fetch(registry.policy(name))
-    dtype = models.TORCH_DTYPES[run.dtype_name(options)]
-    device = run.device_name(options)
+    dtype = models.TORCH_DTYPES[passes.dtype_name(options)]
+    device = passes.device_name(options)
     facts = {
         "model_id": name,
         "revision": located.revision,
-        "dtype": run.dtype_name(options),
+        "dtype": passes.dtype_name(options),
         "prompts": dataset.data_id,
         "prompts_digest": dataset.digest,
         "span": SPAN,

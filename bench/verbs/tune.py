@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from bench.data import load_data
+from bench.data.load import load_data
 from bench.registry import Registry
 from bench.schema import Dataset, DrsowError, UsageError
-from bench.scoring import SPAN, fetch, run, templates
-from bench.store import read_csv, rename, write_csv, write_json, write_whole
+from bench.scoring import SPAN, fetch, passes, templates
+from bench.store.folder import read_csv, rename, write_csv, write_json, write_whole
 
 if TYPE_CHECKING:
     from bench.prefer.tune import Policy, PreferenceTrainer, Row, Tuning
@@ -40,7 +40,7 @@ def preferences(name: str) -> Dataset:
 
 
 def tune_policy(
-    registry: Registry, name: str, dataset: Dataset, tuning: "Tuning", options: run.Options, *, out: Path
+    registry: Registry, name: str, dataset: Dataset, tuning: "Tuning", options: passes.Options, *, out: Path
 ) -> Tuned:
     """Tune a model on preferences into a folder: model/, curve.csv, figures/, manifest.json.
 
@@ -59,7 +59,7 @@ def tune_policy(
         DrsowError: memory or disk ran out, or the loss is no longer finite.
     """
     located = fetch.fetch(registry.policy(name))
-    settings = {"policy": name, "revision": located.revision, "dtype": run.dtype_name(options), "span": SPAN}
+    settings = {"policy": name, "revision": located.revision, "dtype": passes.dtype_name(options), "span": SPAN}
     settings |= {"data": dataset.data_id, "data_digest": dataset.digest} | tuning._asdict()
     tokenizer, rows, oddities = _read(located.folder, name, dataset)
     counts = {"n_preferences": len(rows), "n_too_long": len(dataset.examples) - len(rows)}
@@ -67,7 +67,7 @@ def tune_policy(
     if not (out / MODEL).exists():
         with _failing_clearly(out):
             policy = _policy(located.folder, tokenizer, tuning, options)
-            _tune_into(out, policy, rows, tuning, settings | counts | oddities | {"versions": run.versions()})
+            _tune_into(out, policy, rows, tuning, settings | counts | oddities | {"versions": passes.versions()})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return Tuned(read_csv(out / "curve.csv"), **counts)
 
@@ -112,11 +112,11 @@ def _begin(out: Path, settings: dict) -> None:
     write_json(note, settings)
 
 
-def _policy(folder: Path, tokenizer: object, tuning: "Tuning", options: run.Options) -> "Policy":
+def _policy(folder: Path, tokenizer: object, tuning: "Tuning", options: passes.Options) -> "Policy":
     from bench.prefer.tune import Policy
     from bench.scoring import models
 
-    dtype, device = models.TORCH_DTYPES[run.dtype_name(options)], run.device_name(options)
+    dtype, device = models.TORCH_DTYPES[passes.dtype_name(options)], passes.device_name(options)
     # Steps of 1e-6 vanish in bf16: weights that are tuned stay in float32, and are cast as they are used.
     loaded = dtype if tuning.lora_rank else models.TORCH_DTYPES["float32"]
     return Policy(models.load_policy(folder, dtype=loaded, device=device), tokenizer, dtype, device)

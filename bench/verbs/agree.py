@@ -6,21 +6,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from bench.ablate import checked_scores
-from bench.places import Place, folder_to_write, manifest
 from bench.prefer.select import cosines
 from bench.registry import Registry
 from bench.schema import Dataset
-from bench.scoring import run
-from bench.store import Store, write_csv, write_json, write_whole
+from bench.scoring import passes
+from bench.store.folder import Store, write_csv, write_json, write_whole
+from bench.store.places import Place, folder_to_write, manifest
 from bench.study.agreement import AGREEMENT, agreement
 from bench.study.design import prompt_clusters
 from bench.study.reward import margins
 from bench.subject import Subject
+from bench.verbs.score import checked_scores
 
 
 def agree(
-    registry: Registry, subject: Subject, dataset: Dataset, store: Store, options: run.Options, *, embedder: str
+    registry: Registry, subject: Subject, dataset: Dataset, store: Store, options: passes.Options, *, embedder: str
 ) -> Path:
     """Score preferences under a pair, embed their responses, and write agreement.csv and agreement.md.
 

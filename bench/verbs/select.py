@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bench.data import own_id
+from bench.data.rows import own_id
 from bench.prefer.select import Picked, keep, pick_all
 from bench.registry import Registry
 from bench.schema import CHOSEN, Dataset, Example, UsageError
-from bench.scoring import run
-from bench.store import write_whole
+from bench.scoring import passes
+from bench.store.folder import write_whole
 
 
 class Selection(NamedTuple):
@@ -25,7 +25,7 @@ class Selection(NamedTuple):
     fraction: float
     """The share of prompts that is kept."""
     seed: int
-    options: run.Options
+    options: passes.Options
 
 
 def select_pairs(registry: Registry, dataset: Dataset, wish: Selection, *, out: Path) -> pd.DataFrame:

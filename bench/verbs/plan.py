@@ -11,10 +11,10 @@ from bench import units
 from bench.entries import HubSource, ModelSpec
 from bench.registry import Registry
 from bench.schema import DTYPES, Dataset, DrsowError
-from bench.scoring import fetch, plan, run, templates
-from bench.stages import lookup_of
-from bench.store import Store
+from bench.scoring import fetch, located, passes, plan, templates
+from bench.store.folder import Store
 from bench.subject import Subject
+from bench.verbs.run import lookup_of
 
 PLAN = (
     "model_id", "template", "status", "tokens", "counted", "flop", "download_bytes", "weights_bytes", "cpu_s", "gpu_h",
@@ -36,7 +36,7 @@ FILE_BYTES = 2
 class Planner:
     """Counts what passes over one data set cost; each tokenizer and template once."""
 
-    def __init__(self, registry: Registry, dataset: Dataset, store: Store, options: run.Options) -> None:
+    def __init__(self, registry: Registry, dataset: Dataset, store: Store, options: passes.Options) -> None:
         """Note what is planned."""
         self.registry, self.dataset, self.store, self.options = registry, dataset, store, options
         self.lookup = lookup_of(registry, dtype=options.dtype)
@@ -56,11 +56,11 @@ class Planner:
             self.notes[owner.model_id] = note
         if all(here):
             model, template = here
-            ids, text = fetch.file_digest(model.folder / "tokenizer.json"), fetch.template_text(template.folder)
+            ids, text = located.file_digest(model.folder / "tokenizer.json"), fetch.template_text(template.folder)
             key = (ids, text, spec.context_tokens)
             if key not in self._exact:
                 # A plan asks for no arithmetic: that would compile kernels.
-                ready = run.make_ready(run.Work(spec, owner, self.dataset), self.options, ops="none")
+                ready = passes.make_ready(passes.Work(spec, owner, self.dataset), self.options, ops="none")
                 self._exact[key] = plan.exact_tokens(ready, self.options)
             return self._exact[key], "tokenizer"
         if spec.tokens_per_byte is None:
@@ -94,7 +94,7 @@ def plan_passes(planner: Planner, subjects: Sequence[Subject], *, gpu: str, cpu_
     """
     rows, free = [], shutil.disk_usage(_cache()).free
     # "auto" asks torch what the processor has; a plan for a GPU goes without torch.
-    auto = "bfloat16" if cpu_rate is None else run.dtype_name(planner.options)
+    auto = "bfloat16" if cpu_rate is None else passes.dtype_name(planner.options)
     dtype = DTYPES.get(planner.options.dtype, auto)
     for model_id, owner in dict.fromkeys(side for subject in subjects for side in subject.passes()):
         spec = planner.registry.model(model_id)
@@ -141,6 +141,6 @@ def _cache() -> Path:
     return next(path for path in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if path.exists())
 
 
-def cpu_rate(options: run.Options) -> float:
+def cpu_rate(options: passes.Options) -> float:
     """Operations a second that this machine's processor was just measured at, in the run's dtype."""
-    return plan.matmul_rate(run.dtype_name(options))
+    return plan.matmul_rate(passes.dtype_name(options))

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
-from bench.ablate import checked_scores
-from bench.data import digest
-from bench.places import Place, manifest
+from bench.data.load import digest
 from bench.registry import Registry
-from bench.sampling import sample_candidates
 from bench.schema import Dataset, UsageError
-from bench.scoring import run
-from bench.store import Store, read_csv, safe_name, write_csv, write_json, write_whole
+from bench.scoring import passes
+from bench.store.folder import Store, read_csv, safe_name, write_csv, write_json, write_whole
+from bench.store.places import Place, manifest
 from bench.study.judging import AFTER, BEFORE, JUDGED, judge
 from bench.study.reward import rewards
 from bench.subject import Subject
-from bench.tuning import curves
+from bench.verbs.sample import sample_candidates
+from bench.verbs.score import checked_scores
+from bench.verbs.tune import curves
 
 if TYPE_CHECKING:
     from bench.prefer.sample import Sampling
@@ -41,7 +41,7 @@ class Judging(NamedTuple):
     """Pairs that took no part."""
     sampling: "Sampling"
     reward: str
-    options: run.Options
+    options: passes.Options
 
 
 def judge_policies(registry: Registry, prompts: Dataset, store: Store, wish: Judging, *, out: Path) -> pd.DataFrame:

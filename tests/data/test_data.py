@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.data import REWARD_BENCH_VARIABLE, load_candidates, load_data, load_prompts, load_transcripts, own_id
+from bench.data.load import REWARD_BENCH_VARIABLE, load_candidates, load_data, load_prompts, load_transcripts
+from bench.data.rows import own_id
 from bench.schema import SUBSET_WEIGHTS, Message, PreconditionError, UsageError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -411,7 +412,7 @@ def test_reward_bench_has_its_2985_rows(request, monkeypatch):
 OFFLINE = """
 import json, os, sys
 from pathlib import Path
-from bench.data import load_data
+from bench.data.load import load_data
 from bench.schema import DrsowError
 import datasets
 
@@ -461,7 +462,7 @@ def test_a_hub_data_set_is_read_offline_from_the_cache_or_named_with_the_command
 
 def test_data_and_store_import_no_torch_and_a_file_needs_no_datasets():
     code = (
-        "import sys; import bench.store; from bench.data import load_data; load_data(sys.argv[1]); "
+        "import sys; import bench.store.folder; from bench.data.load import load_data; load_data(sys.argv[1]); "
         "print(sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
     )
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}

@@ -2,13 +2,13 @@
 
 import pytest
 
-from bench.ablate import Ablation, ablation_place
-from bench.places import Place, folder_to_read, folder_to_write, found_folder, manifest
 from bench.registry import Pair
 from bench.schema import Dataset, PreconditionError
-from bench.scoring.run import Options
-from bench.store import Store, write_json
+from bench.scoring.passes import Options
+from bench.store.folder import Store, write_json
+from bench.store.places import Place, folder_to_read, folder_to_write, found_folder, manifest
 from bench.subject import Subject, place_of
+from bench.verbs.ablate import Ablation, ablation_place
 
 SUBJECT = Subject("two", (Pair("two", "strong", "weak", "", "strong", float("nan")),))
 

@@ -1,4 +1,4 @@
-"""The verbs `route` and `ablate`: prompts -> domains -> blocks -> scores -> what customisation brings."""
+"""Measures what telling both models by domain what a good answer is brings to a pair."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -9,25 +9,19 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench.places import Place, folder_to_write, manifest
 from bench.prefer import customise, route
 from bench.registry import Registry
-from bench.schema import ABLATION, Dataset, DrsowError, UsageError
-from bench.scoring import run
-from bench.stages import score_all
-from bench.store import ScoreSet, Store, write_csv, write_json
-from bench.study.ablation import KNOWN, PLAIN, Run, ablation
+from bench.schema import ABLATION, Dataset, UsageError
+from bench.scoring import passes
+from bench.store.folder import Store, write_csv, write_json
+from bench.store.places import Place, folder_to_write, manifest
+from bench.study.ablation import PLAIN, Run, ablation
 from bench.subject import Subject
-
-CLASSIFIER, MODEL = "classifier", "model"
-ROUTERS = (KNOWN, CLASSIFIER, MODEL)
-"""The known section, the small text classifier, a causal language model by likelihood."""
+from bench.verbs.route import CONFUSION, confusion_counts, routes
+from bench.verbs.score import checked_scores
 
 RELEASED = "released"
 """The variant that the paper's authors released: chat stays plain, every other domain gets an exemplar."""
-
-CONFUSION = ("router", "known", "domain", "n_examples")
-"""How many prompts of a known domain a router sent where, parts counted as their parent."""
 
 
 class Ablation(NamedTuple):
@@ -38,21 +32,7 @@ class Ablation(NamedTuple):
     seed: int
     """Chooses the exemplars."""
     reward: str
-    options: run.Options
-
-
-def routes(
-    registry: Registry, dataset: Dataset, store: Store, router: str, *, model_id: str, options: run.Options
-) -> pd.DataFrame:
-    """ROUTES of a data set's prompts by one of ROUTERS; `model_id` is whom MODEL asks."""
-    if router == KNOWN:
-        return route.by_section(dataset, registry.domains)
-    if router == CLASSIFIER:
-        return route.by_classifier(dataset, registry.domains)
-    spec = registry.model(model_id)
-    work = run.Work(spec, spec, route.questions(dataset, registry.domains))
-    scores = run.score_missing(run.make_ready(work, options), store, options).read()
-    return route.by_model(scores, registry.domains)
+    options: passes.Options
 
 
 def ablate_pair(registry: Registry, subject: Subject, dataset: Dataset, store: Store, wish: Ablation) -> Path:
@@ -85,7 +65,7 @@ def ablate_pair(registry: Registry, subject: Subject, dataset: Dataset, store: S
     # First: it says whose the folder is, so that an ablation of other rows or routers never comes into it.
     write_json(folder / "manifest.json", manifest(place, chain(*sets.values())))
     write_csv(folder / "ablation.csv", ablation(runs, dataset, reward=wish.reward, rng=rng), ABLATION)
-    counts = [_confusion(name, table.reset_index(), dataset, registry) for name, table in routed.items()]
+    counts = [confusion_counts(name, table.reset_index(), dataset, registry) for name, table in routed.items()]
     write_csv(folder / "confusion.csv", pd.concat(counts, ignore_index=True), CONFUSION)
     return folder
 
@@ -96,23 +76,6 @@ def ablation_place(subject: Subject, dataset: Dataset, wish: Ablation) -> Place:
     named = [] if wish.reward == "sum" else [wish.reward]
     named += [] if wish.seed == 0 else [f"seed-{wish.seed}"]
     return Place(subject.name, dataset, "-".join(["ablation", *named]), told)
-
-
-def checked_scores(
-    registry: Registry, subject: Subject, dataset: Dataset, store: Store, options: run.Options
-) -> tuple[ScoreSet, ScoreSet]:
-    """Complete score sets of the pair's strong and weak model.
-
-    Raises:
-        DrsowError: one of them cannot be scored.
-    """
-    sets, errors, code = score_all(registry, [subject], dataset, store, options)
-    if errors:
-        failed = DrsowError(errors[0])
-        failed.code = code
-        raise failed
-    strong, weak = subject.sides(subject.pairs[0])
-    return sets[strong], sets[weak]
 
 
 def _runs(scores: Mapping[str, Sequence[pd.DataFrame]], routed: Mapping[str, pd.DataFrame]) -> dict[Run, tuple]:
@@ -135,7 +98,7 @@ def _released(plain: pd.DataFrame, told: pd.DataFrame, domains: pd.Series) -> pd
 
 
 def check_room(
-    registry: Registry, subject: Subject, dataset: Dataset, options: run.Options, domains: set[str], *, variant: str
+    registry: Registry, subject: Subject, dataset: Dataset, options: passes.Options, domains: set[str], *, variant: str
 ) -> None:
     """Refuse domains whose longest block leaves no room for a prompt in a model's context.
 
@@ -146,18 +109,10 @@ def check_room(
 
     texts = {name: customise.blocks(registry.domains, name, variant=variant) for name in sorted(domains)}
     for model_id, owner in subject.passes():
-        work = run.Work(registry.model(model_id), registry.model(owner), dataset)
-        scorer = Scorer(run.make_ready(work, options), options)
+        work = passes.Work(registry.model(model_id), registry.model(owner), dataset)
+        scorer = Scorer(passes.make_ready(work, options), options)
         for name, blocks in texts.items():
             n_tokens = max(map(len, scorer.tokenizer(blocks, verbose=False).input_ids))
             if n_tokens >= scorer.limit:
                 room = f"the context of {model_id} {scorer.limit:,}"
                 raise UsageError(f"domain {name}: its longest block has {n_tokens:,} tokens, {room}")
-
-
-def _confusion(router: str, table: pd.DataFrame, dataset: Dataset, registry: Registry) -> pd.DataFrame:
-    """CONFUSION of one router; no rows where the data set's domains are not known."""
-    counts = route.confusion(table, dataset, registry.domains).drop(columns="recall").dropna()
-    long = counts.melt(id_vars="known", var_name="domain", value_name="n_examples")
-    long = long.astype({"n_examples": "int64"}).assign(router=router)
-    return long[list(CONFUSION)].sort_values(["known", "domain"], ignore_index=True)

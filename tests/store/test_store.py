@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.parts import decode_manifest, encode_manifest, encode_part
 from bench.schema import SCHEMA_VERSION, SCORES, DrsowError, PreconditionError, ScoreKey, UsageError
-from bench.store import ScoreSet, Store, check_scores
+from bench.store.folder import ScoreSet, Store, check_scores
+from bench.store.parts import decode_manifest, encode_manifest, encode_part
 
 TESTS = Path(__file__).parent
 KEY = ScoreKey(
@@ -45,7 +45,7 @@ def run_to_the_end(root: Path) -> ScoreSet:
 
 def child(code: str, root: Path, **environment: str) -> subprocess.Popen:
     """A second process, in which the names of this module and `root` are known."""
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parents[1])])
     return subprocess.Popen(
         [sys.executable, "-c", f"from test_store import *; root = Path(sys.argv[1]); {code}", str(root)],
         env=os.environ | {"PYTHONPATH": paths} | environment,

@@ -9,7 +9,7 @@ import pytest
 from bench.cli import boards
 from bench.cli.columns import VIEWS, measured
 from bench.cli.options import Format
-from bench.cli.select import emit
+from bench.cli.printed import emit
 from bench.cli.tables import fold, gap_unit, print_frame, with_gap
 from bench.schema import ACCURACY, LEADERBOARD
 from bench.study.judging import JUDGED

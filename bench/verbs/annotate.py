@@ -7,17 +7,19 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench.ablate import check_room, checked_scores, routes
-from bench.places import Place, manifest
 from bench.prefer import customise
 from bench.prefer.annotate import Filters, annotate
 from bench.prefer.export import data_card, length_bias, records, write_preferences
 from bench.registry import Registry
 from bench.schema import Dataset, UsageError
-from bench.scoring import run
-from bench.store import Store, write_json
+from bench.scoring import passes
+from bench.store.folder import Store, write_json
+from bench.store.places import Place, manifest
 from bench.study.reward import rewards
 from bench.subject import Subject
+from bench.verbs.ablate import check_room
+from bench.verbs.route import routes
+from bench.verbs.score import checked_scores
 
 
 class Annotation(NamedTuple):
@@ -30,7 +32,7 @@ class Annotation(NamedTuple):
     seed: int
     """Chooses exemplars, and random rejected responses."""
     reward: str
-    options: run.Options
+    options: passes.Options
 
 
 def annotate_candidates(

@@ -21,7 +21,6 @@ from bench.cli.options import (
     Dtype,
     DtypeOption,
     Limit,
-    OnePair,
     OpsOption,
     Pairs,
     RegistryDir,
@@ -33,14 +32,14 @@ from bench.cli.options import (
     TemplateMode,
     TemplateOption,
 )
-from bench.cli.select import Rows, gap_name, load, one_example, select, select_stored
-from bench.cli.terminal import coloured, printable
+from bench.cli.session import Rows, gap_name, load, select, select_stored
+from bench.cli.terminal import printable
 from bench.schema import UsageError
 
 if TYPE_CHECKING:
     from bench.registry import Registry
-    from bench.stages import Outcome
     from bench.subject import Subject
+    from bench.verbs.run import Outcome
 
 PARTLY = 3
 """Exit code where some models failed and the others' pairs are done, or tables are printed and cannot be written."""
@@ -50,7 +49,7 @@ def held_to(known: "Registry", subjects: Sequence["Subject"], lock: Path | None)
     """The registry with the models of some subjects held to a lock, if there is one."""
     if lock is None:
         return known
-    from bench.lockfile import frozen
+    from bench.verbs.lock import frozen
 
     names = dict.fromkeys(name for subject in subjects for side in subject.passes() for name in side)
     return frozen(known, list(names), lock)
@@ -120,9 +119,10 @@ def run(
     known, subjects = select(registry, pair, study, template)
 
     from bench.cli.boards import show_boards
-    from bench.scoring.run import Options, Spread
-    from bench.stages import run_subjects
-    from bench.store import Store
+    from bench.scoring.passes import Options
+    from bench.scoring.run import Spread
+    from bench.store.folder import Store
+    from bench.verbs.run import run_subjects
 
     spread = Spread(*place, tasks if executor is Executor.ray else 0, address, stall)
     known = held_to(known, subjects, frozen)
@@ -170,8 +170,8 @@ def leaderboard(
     known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
 
     from bench.cli.boards import show_boards
-    from bench.stages import lookup_of, redo_subjects
-    from bench.store import Store
+    from bench.store.folder import Store
+    from bench.verbs.run import lookup_of, redo_subjects
 
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
     wish = {"lookup": lookup, "reward": reward.value, "seed": seed}
@@ -198,34 +198,10 @@ def figures(
     """Draw the figures and tables again from the stored CSVs."""
     known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
 
-    from bench.stages import draw
-    from bench.store import Store
+    from bench.store.folder import Store
     from bench.subject import result_folder
+    from bench.verbs.run import draw
 
     for subject in subjects:
         for path in draw(known, subject, result_folder(Store(results), subject, dataset, reward=reward.value)):
             print(path)
-
-
-@app.command(rich_help_panel=SCORE)
-def show(
-    pair: OnePair,
-    example_id: Annotated[str, typer.Option("--id", help="A row's example_id, subset/id.")],
-    data: Data = "reward-bench",
-    dtype: DtypeOption = Dtype.auto,
-    device: DeviceOption = Device.auto,
-    registry: RegistryDir = None,
-) -> None:
-    """Print one row's responses, coloured by log-ratio."""
-    known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
-
-    from bench.cli.show import row_lines
-    from bench.scoring.run import Options
-    from bench.stages import token_table
-
-    dataset = load(data, None)
-    example = one_example(dataset, example_id)
-    options = Options(dtype.value, device.value)
-    strong, weak = token_table(known, subject.pairs[0], dataset, example, options)
-    for line in row_lines(example, strong, weak, colour=coloured()):
-        print(line)

@@ -18,9 +18,9 @@ from bench.files import (
     write_json,
     write_whole,
 )
-from bench.parts import Damaged, check_scores, decode_manifest
 from bench.schema import SCHEMA_VERSION, ScoreKey, UsageError
-from bench.score_set import ScoreSet
+from bench.store.parts import Damaged, check_scores, decode_manifest
+from bench.store.score_set import ScoreSet
 
 __all__ = ["ScoreSet", "Store", "check_scores", "csv_bytes", "parse_csv", "read_csv", "rename", "safe_name"]
 __all__ += ["write_csv", "write_json", "write_whole"]

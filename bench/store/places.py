@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.files import read_if_there
-from bench.parts import canonical
 from bench.schema import Dataset, PreconditionError
-from bench.store import ScoreSet, Store
+from bench.store.folder import ScoreSet, Store
+from bench.store.parts import canonical
 
 SHORT = 8
 """Hexadecimal digits of a digest that tell two folders of one name apart."""

@@ -15,7 +15,8 @@ import filelock
 import pandas as pd
 
 from bench.files import crash_point, read_if_there, rename, safe_name, write_whole
-from bench.parts import (
+from bench.schema import DrsowError, PreconditionError, ScoreKey
+from bench.store.parts import (
     Damaged,
     Manifest,
     canonical,
@@ -26,7 +27,6 @@ from bench.parts import (
     encode_part,
     join_parts,
 )
-from bench.schema import DrsowError, PreconditionError, ScoreKey
 
 _PART = re.compile(r"part-(\d{4,})-([0-9a-f]{16})\.parquet")
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from bench.entries import HubSource, NoiseSource
-from bench.imported import check_imported
 from bench.registry import Registry
 from bench.schema import DTYPES, IMPORTED, SCHEMA_VERSION, Dataset, DrsowError, ScoreKey, UsageError
-from bench.scoring import run
-from bench.store import Store, check_scores, csv_bytes, read_csv, safe_name, write_whole
+from bench.scoring import passes
+from bench.store.folder import Store, check_scores, csv_bytes, read_csv, safe_name, write_whole
+from bench.store.imported import check_imported
 from bench.subject import Lookup, Subject, one_set
 
 FORMATS = (".csv", ".parquet")
@@ -46,7 +46,9 @@ def export_scores(
         write_whole(out, buffer.getvalue())
 
 
-def verify_scores(store: Store, work: run.Work, options: run.Options, *, lookup: Lookup, n_rows: int) -> pd.DataFrame:
+def verify_scores(
+    store: Store, work: passes.Work, options: passes.Options, *, lookup: Lookup, n_rows: int
+) -> pd.DataFrame:
     """How far one model's stored scores are from transformers' own, on a sample: `scoring.verify.VERIFIED`.
 
     Raises:
@@ -60,7 +62,7 @@ def verify_scores(store: Store, work: run.Work, options: run.Options, *, lookup:
     from bench.scoring.verify import verify
 
     # Asks for no arithmetic: transformers' own is what it compares with.
-    ready = run.make_ready(work, options._replace(dtype="fp32"), ops="none")
+    ready = passes.make_ready(work, options._replace(dtype="fp32"), ops="none")
     return verify(score_set, ready, options, n_rows=n_rows)
 
 

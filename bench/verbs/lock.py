@@ -9,7 +9,7 @@ from bench.entries import HubSource
 from bench.files import edited_text, write_json
 from bench.registry import Registry
 from bench.schema import DrsowError, PreconditionError, UsageError
-from bench.scoring import fetch
+from bench.scoring import fetch, located
 
 FIELDS = {"source", "revision", "files"}
 
@@ -86,4 +86,4 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _digest(path: Path) -> str:
     """sha256 of a file; weights of the hub are not read again."""
-    return fetch.promised_digest(path) or fetch.file_digest(path)
+    return located.promised_digest(path) or located.file_digest(path)

@@ -1,0 +1,27 @@
+"""Prints a frame as the user asked: as a table for people, as CSV or as JSON."""
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from bench.cli.columns import VIEWS, View
+from bench.cli.options import Format
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def emit(frame: "pd.DataFrame", output: Format, view: View = VIEWS[""], *, title: str = "") -> None:
+    """Print a frame as the user asked: a table for people, or every digit as CSV or JSON."""
+    if output is Format.csv:
+        from bench.files import csv_bytes
+
+        sys.stdout.write(csv_bytes(frame).decode())
+    elif output is Format.json:
+        # Not to_json, which rounds to ten places.
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        print(json.dumps(rows, ensure_ascii=False, indent=1))
+    else:
+        from bench.cli.tables import print_frame
+
+        print_frame(frame, view, title=title)

@@ -1,0 +1,163 @@
+"""Checks one row of a source and turns it into an example. A bad row is an error that names file, line and field."""
+
+import difflib
+import unicodedata
+
+from bench.data.cells import is_empty, messages_in, spelled, transcript_turns
+from bench.data.sources import Row
+from bench.schema import CHOSEN, REJECTED, Example, Message
+
+ROLES = ("system", "user", "assistant")
+
+
+def transcript(row: Row) -> Example:
+    example = preference(row)
+    try:
+        turns, is_open = transcript_turns(example.messages[0].content if len(example.messages) == 1 else "")
+    except ValueError as error:
+        raise row.error("prompt", str(error)) from None
+    # Behind an open header the responses are turns themselves, and lose their outer whitespace as the others do.
+    responses = tuple((name, text.strip() if is_open else text) for name, text in example.responses)
+    if responses[0][1] == responses[1][1]:
+        raise row.error(REJECTED, "equal to chosen")
+    return example._replace(messages=tuple(Message(*turn) for turn in turns), responses=responses)
+
+
+def preference(row: Row) -> Example:
+    chosen_head, chosen = _response(row, CHOSEN)
+    rejected_head, rejected = _response(row, REJECTED)
+    # Where the row has no prompt of its own, whole conversations begin with it.
+    head = chosen_head or rejected_head
+    prompt = head if head and is_empty(row.value("prompt")) else _messages(row, "prompt")
+    for field, head in ((CHOSEN, chosen_head), (REJECTED, rejected_head)):
+        if head and head != prompt:
+            raise row.error(field, "its earlier turns are not the prompt")
+    if chosen == rejected:
+        raise row.error(REJECTED, "equal to chosen")
+    return _example(row, prompt, ((CHOSEN, chosen), (REJECTED, rejected)))
+
+
+def prompt(row: Row) -> Example:
+    if is_empty(row.value("prompt")) and not is_empty(row.value(CHOSEN)):
+        return preference(row)._replace(responses=())
+    return _example(row, _messages(row, "prompt"), ())
+
+
+def candidates(row: Row) -> Example:
+    texts = candidate_list(row)
+    if len(texts) < 2:
+        raise row.error("candidates", "must be a list of two or more texts")
+    responses = tuple((str(i), _text(row, f"candidates[{i}]", text)) for i, text in enumerate(texts))
+    return _example(row, _messages(row, "prompt"), responses)
+
+
+def candidate_list(row: Row) -> list:
+    """What a row has as candidates, unchecked; a text that spells a list is that list."""
+    value = _required(row, "candidates")
+    value = spelled(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+    if not isinstance(value, list):
+        raise row.error("candidates", 'must be a list of texts; a CSV cell holds it as JSON, ["…", "…"]')
+    return value
+
+
+def _example(row: Row, prompt: tuple[Message, ...], responses: tuple[tuple[str, str], ...]) -> Example:
+    if prompt[-1].role == "assistant":
+        raise row.error("prompt", "ends on an assistant turn")
+    subset, row_id = _name(row, "subset", ""), _name(row, "id", row.number)
+    if not row_id:
+        raise row.error("id", "empty")
+    return Example(example_id(subset, row_id), subset, prompt, responses)
+
+
+def example_id(subset: str, row_id: str) -> str:
+    """`subset/id`, or the id alone where there is no subset; no two rows of different names share one.
+
+    A "/" in a subset is written "%2F" and a "%" "%25", so the first "/" always ends the subset. An id that has a "/"
+    itself and no subset begins with "/".
+    """
+    if not subset and "/" not in row_id:
+        return row_id
+    return f"{subset.replace('%', '%25').replace('/', '%2F')}/{row_id}"
+
+
+def own_id(example: Example) -> str:
+    """The id that its source gave a row, as `example_id` took it."""
+    return example.example_id.partition("/")[2] or example.example_id
+
+
+def _required(row: Row, field: str) -> object:
+    value = row.value(field)
+    if value is not None and value == value:
+        return value
+    close = [] if field in row.names else difflib.get_close_matches(field, row.names, n=1)
+    raise row.error(field, "missing" + (f", did you mean {close[0]!r}?" if close else ""))
+
+
+def _unpacked(row: Row, field: str) -> object:
+    """What a row must have in a column; a text that spells a list of messages is that list."""
+    value = _required(row, field)
+    try:
+        found = messages_in(value) if isinstance(value, str) else None
+    except ValueError as error:
+        raise row.error(field, str(error)) from None
+    return value if found is None else found
+
+
+def _response(row: Row, field: str) -> tuple[tuple[Message, ...], str]:
+    """(turns that stand before the response, if any; its text)."""
+    value = _unpacked(row, field)
+    if not isinstance(value, list):
+        return (), _text(row, field, value)
+    *head, last = _turns(row, field, value)
+    if last.role != "assistant":
+        raise row.error(field, "does not end on an assistant turn")
+    return tuple(head), last.content
+
+
+def _messages(row: Row, field: str) -> tuple[Message, ...]:
+    value = _unpacked(row, field)
+    if not isinstance(value, list):
+        return (Message("user", _text(row, field, value)),)
+    return _turns(row, field, value)
+
+
+def _turns(row: Row, field: str, value: list) -> tuple[Message, ...]:
+    if not value:
+        raise row.error(field, "empty")
+    return tuple(_message(row, f"{field}[{i}]", turn) for i, turn in enumerate(value))
+
+
+def _message(row: Row, field: str, turn: object) -> Message:
+    if not isinstance(turn, dict) or not {"role", "content"} <= set(turn):
+        raise row.error(field, "not a message with role and content")
+    role, content = turn["role"], turn["content"]
+    if role not in ROLES:
+        raise row.error(f"{field}.role", f"unknown role {role!r:.40} (known: {', '.join(ROLES)})")
+    if more := [name for name, value in turn.items() if name not in ("role", "content") and not is_empty(value)]:
+        raise row.error(field, f"{more[0]!r} would be lost: only role and content are read")
+    if role == "system" and content == "":
+        return Message(role, "")
+    return Message(role, _text(row, f"{field}.content", content))
+
+
+def _text(row: Row, field: str, value: object) -> str:
+    if value is None:
+        raise row.error(field, "missing")
+    if not isinstance(value, str):
+        raise row.error(field, f"must be text, is {type(value).__name__}")
+    if not value.strip():
+        raise row.error(field, "only whitespace" if value else "empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise row.error(field, "holds half of a surrogate pair, which is no text") from error
+    return value
+
+
+def _name(row: Row, field: str, default: str | int) -> str:
+    value = row.value(field) if field in row.names else default
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise row.error(field, "missing" if value is None else f"must be text or a whole number, is {value!r:.40}")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in str(value)):
+        raise row.error(field, "holds control characters")
+    return str(value)

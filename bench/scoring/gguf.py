@@ -1,0 +1,40 @@
+"""Turns a GGUF file into a folder of safetensors."""
+
+import contextlib
+import functools
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import gguf as gguf_library
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from bench.scoring.models import check_whole, loading
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write a GGUF file's model, dequantised to float32, and its tokenizer as a folder of safetensors."""
+    # The dequantiser's bar heeds no setting.
+    with loading(gguf.name), contextlib.redirect_stderr(io.StringIO()), _parsed_once():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, outputloading_info=True
+        )
+        check_whole(gguf.name, found)
+        # The weights are plain float32 now; while these two stay, transformers refuses to write them.
+        model.hf_quantizer = None
+        del model.config.quantization_config
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Let transformers, which parses a GGUF file three times (20 s each at 262k tokens), share one parse."""
+    whole = gguf_library.GGUFReader
+    gguf_library.GGUFReader = functools.cache(whole)
+    try:
+        yield
+    finally:
+        gguf_library.GGUFReader = whole

@@ -1,0 +1,49 @@
+"""Where model files are on this machine, and the digests that identify them."""
+
+import functools
+import hashlib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.entries import ModelSpec
+from bench.scoring import templates
+from bench.scoring.cache import cache_folder
+
+CARD = "drsow.json"
+"""Written last into a converted folder: without it the folder does not count."""
+
+
+class Located(NamedTuple):
+    """A model's files on this machine."""
+
+    folder: Path
+    revision: str
+    """Commit on the hub, or "sha256:…" over the files; a noise model's says which noise as well."""
+
+
+def promised_digest(path: Path) -> str | None:
+    """sha256 by which the hub's cache names a large file, which was compared when it came; None for other files."""
+    name = path.resolve().name
+    return name if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", name) else None
+
+
+@functools.cache
+def folder_digest(folder: Path) -> str:
+    """Digest over the names and bytes of a folder's files."""
+    whole = hashlib.sha256()
+    suffixes = {".json", ".jinja", ".safetensors", ".model", ".txt"}
+    files = [p for p in (*folder.iterdir(), *(folder / templates.MORE).glob("*.jinja")) if p.suffix in suffixes]
+    for path in sorted(p for p in files if p.is_file()):
+        whole.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
+    return f"sha256:{whole.hexdigest()}"
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def converted_folder(spec: ModelSpec, digest: str) -> Path:
+    return cache_folder() / "models" / f"{spec.model_id}-{digest[:16]}"

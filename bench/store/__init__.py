@@ -1,0 +1,1 @@
+"""The results folder: where scores, tables and figures are, and how scores are written and read back."""

@@ -1,0 +1,126 @@
+"""Runs pairs and studies: scores what is not scored yet, then writes tables and figures."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from bench.registry import Registry
+from bench.schema import DTYPES, Dataset, UsageError
+from bench.scoring import passes, run
+from bench.scoring.identity import owner_digest
+from bench.store.folder import Store
+from bench.study.board import Written, comparison, write_results
+from bench.subject import Lookup, Subject, stored_sets
+from bench.verbs.score import LOCAL, score_all
+
+
+class Outcome(NamedTuple):
+    """What a run left behind."""
+
+    written: list[Written]
+    """Leaderboards that were made, each with its results folder."""
+    errors: list[str]
+    """One line a model that failed, or a folder that could not be written."""
+    code: int
+    """Exit code if nothing at all was done."""
+
+
+def run_subjects(
+    registry: Registry,
+    subjects: Sequence[Subject],
+    dataset: Dataset,
+    store: Store,
+    *,
+    options: passes.Options,
+    reward: str,
+    spread: run.Spread = LOCAL,
+    seed: int | None = None,
+) -> Outcome:
+    """Score what is missing, each model once, and write every subject's tables and figures.
+
+    A model that fails stops its own pairs only: a study without it is written with the pairs that are left. Of several
+    shards the one that ends last writes; the others write nothing.
+
+    Args:
+        registry: Knows the models.
+        subjects: Pairs and studies.
+        dataset: The preferences.
+        store: Where scores and results lie.
+        options: Device, dtype, budget.
+        reward: The headline reward.
+        spread: Over which processes.
+        seed: Of the statistics' draws; None: derived from the data.
+    """
+    sets, errors, code = score_all(registry, subjects, dataset, store, options, spread)
+    if spread.n_shards > 1 and not all(sets.get(side) for subject in subjects for side in subject.passes()):
+        return Outcome([], errors, code)
+    done = []
+    for subject in subjects:
+        left = subject._replace(pairs=tuple(p for p in subject.pairs if all(s in sets for s in subject.sides(p))))
+        if left.pairs:
+            mine = {side: sets[side] for side in left.passes()}
+            done.append(write_results(store, registry, left, dataset, mine, reward=reward, seed=seed))
+            if not done[-1].problem:
+                draw(registry, subject, done[-1].folder)
+    return Outcome(done, errors + [each.problem for each in done if each.problem], code)
+
+
+def redo_subjects(
+    registry: Registry,
+    subjects: Sequence[Subject],
+    dataset: Dataset,
+    store: Store,
+    *,
+    lookup: Lookup,
+    reward: str,
+    seed: int | None = None,
+) -> list[Written]:
+    """Write every subject's tables again from stored scores; loads no model.
+
+    Raises:
+        PreconditionError: a model of a subject is not scored on the data.
+    """
+    every = [(subject, stored_sets(store, subject, dataset, lookup)) for subject in subjects]
+    return [write_results(store, registry, subject, dataset, sets, reward=reward, seed=seed) for subject, sets in every]
+
+
+def lookup_of(registry: Registry, *, dtype: str = "auto", ops: str | None = None) -> Lookup:
+    """What a user means by stored scores: a dtype ("auto" for any), an arithmetic, and templates as they are here."""
+
+    @functools.cache
+    def template_of(owner: str) -> str | None:
+        return owner_digest(registry.models[owner]) if owner in registry.models else None
+
+    return Lookup(DTYPES.get(dtype), ops, template_of)
+
+
+def compared_pairs(
+    subjects: Sequence[Subject], dataset: Dataset, store: Store, *, lookup: Lookup, reward: str, seed: int | None = None
+) -> pd.DataFrame:
+    """COMPARISON of two pairs from stored scores.
+
+    Raises:
+        UsageError: they are one pair, or do not share a chat template for a model of both.
+        PreconditionError: a model is not scored on the data.
+    """
+    if len(subjects) != 2:
+        raise UsageError("compare takes two different pairs")
+    pairs = [subject.pairs[0] for subject in subjects]
+    # One look-up for both, so that one dtype and arithmetic is found for all of their models.
+    sets = stored_sets(store, subjects[0]._replace(pairs=tuple(pairs)), dataset, lookup)
+    found = comparison(pairs, sets, dataset, reward=reward, native=subjects[0].native, seed=seed)
+    if found.empty:
+        raise UsageError(f"{dataset.data_id}: holds some of RewardBench's subsets but no whole section to compare on")
+    return found
+
+
+def draw(registry: Registry, subject: Subject, folder: Path) -> list[Path]:
+    """Draw a results folder's figures and write its printable tables, from its CSVs alone."""
+    from bench.study.draw import write_figures, write_tables
+
+    axis = subject.axes[0] if subject.axes else None
+    words = f"Data and versions: manifest.json of {folder.parent.name}/{folder.name}."
+    return write_figures(folder, registry, axis=axis) + write_tables(folder, registry, axis=axis, provenance=words)

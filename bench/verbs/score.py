@@ -1,0 +1,123 @@
+"""Scores what is missing of a set of passes, each pass once."""
+
+from collections.abc import Sequence
+
+from bench.faults import explained
+from bench.registry import Registry
+from bench.schema import Dataset, DrsowError, ScoreKey
+from bench.scoring import passes, run
+from bench.store.folder import ScoreSet, Store
+from bench.subject import Subject
+
+LOCAL = run.Spread()
+"""All work in this process."""
+
+
+def score_all(
+    registry: Registry,
+    subjects: Sequence[Subject],
+    dataset: Dataset,
+    store: Store,
+    options: passes.Options,
+    spread: run.Spread = LOCAL,
+) -> tuple[dict[tuple[str, str], ScoreSet], list[str], int]:
+    """Score what is missing of every pass, each once; a shard its share of them.
+
+    Returns:
+        The complete sets by (model_id, owner of the chat template), one line a failure, the last failure's exit code.
+    """
+    # A device that is not there shows before anything is fetched.
+    passes.device_name(options)
+    sides = list(dict.fromkeys(side for subject in subjects for side in subject.passes()))
+    pairs = [subject.sides(pair) for subject in subjects for pair in subject.pairs]
+    works = {side: passes.Work(registry.model(side[0]), registry.model(side[1]), dataset) for side in sides}
+    ready, errors, code = _all_ready(works, pairs, options)
+    whole = {side for sides in pairs if all(s in ready for s in sides) for side in sides}
+    jobs = {side: job for side, job in ready.items() if side in whole}
+    done, failures = _score_jobs(jobs, sides, store, options, spread)
+    code = failures[-1][1] if failures else code
+    # Asked at the end, so that of several shards the last one sees what the others did meanwhile.
+    found = {side: done.get(job.key) or store.score_set(job.key) for side, job in jobs.items()}
+    errors += [line for line, _ in failures]
+    if spread.n_tasks:
+        found = {side: each if each.complete else _by_workers(store, each) for side, each in found.items()}
+    return {side: each for side, each in found.items() if each.complete}, list(dict.fromkeys(errors)), code
+
+
+def _by_workers(store: Store, score_set: ScoreSet) -> ScoreSet:
+    """The set that the machines of a cluster made, which may compute in another way than this one."""
+    fields = score_set.key._asdict()
+    del fields["ops"]
+    return next(iter(store.find(**fields)), score_set)
+
+
+def _score_jobs(
+    jobs: dict[tuple[str, str], passes.Ready],
+    sides: Sequence[tuple],
+    store: Store,
+    options: passes.Options,
+    spread: run.Spread,
+) -> tuple[dict[ScoreKey, ScoreSet], list[tuple[str, int]]]:
+    """Score what is missing of some passes.
+
+    Returns:
+        Their sets by the key that was asked for; a line and an exit code for each failure.
+    """
+    # Owners of one template text make one pass: the first of them stands for all, in every shard alike.
+    first = {job.key: side for side, job in reversed(jobs.items())}
+    jobs = {side: job for side, job in jobs.items() if first[job.key] == side}
+    if spread.n_tasks:
+        from bench.scoring.cluster import score_on_ray
+
+        works = [job.work for job in jobs.values() if not store.score_set(job.key).complete]
+        return {}, score_on_ray(works, store.root, options, spread) if works else []
+    # Cut over all passes, whichever of them are ready here: every shard cuts alike.
+    shares = dict(zip(passes, run.shares(len(passes), shard=spread.shard, n_shards=spread.n_shards), strict=True))
+    todo = {side: job for side, job in jobs.items() if shares[side] and not store.score_set(job.key).complete}
+    after = [job.model.folder for job in todo.values()][1:]
+    done, failures = {}, []
+    for side, job in todo.items():
+        following = after.pop(0) if after else None
+        try:
+            done[job.key] = run.score_missing(job, store, options, shares[side], following)
+        except Exception as error:
+            # Whatever is wrong with one model, the others' pairs are not to pay for it.
+            known = explained(error)
+            failures.append((f"{side[0]}: {known}", known.code))
+    return done, failures
+
+
+def _all_ready(
+    works: dict[tuple[str, str], passes.Work], pairs: Sequence[tuple], options: passes.Options
+) -> tuple[dict[tuple[str, str], passes.Ready], list[str], int]:
+    """Find or fetch every model before the first one is scored: a missing one shows at once, asked for once."""
+    ready, failed, errors, code = {}, set(), [], 1
+    for side, work in works.items():
+        # A model whose every pair lacks the other one is not fetched, nor scored, for nothing.
+        if all(failed & set(sides) for sides in pairs if side in sides):
+            continue
+        try:
+            ready[side] = passes.make_ready(work, options)
+        except Exception as error:
+            known = explained(error)
+            failed.add(side)
+            errors.append(str(known) if known is error else f"{side[0]}: {known}")
+            code = known.code
+    return ready, errors, code
+
+
+def checked_scores(
+    registry: Registry, subject: Subject, dataset: Dataset, store: Store, options: passes.Options
+) -> tuple[ScoreSet, ScoreSet]:
+    """Complete score sets of the pair's strong and weak model.
+
+    Raises:
+        DrsowError: one of them cannot be scored.
+    """
+    sets, errors, code = score_all(registry, [subject], dataset, store, options)
+    if errors:
+        failed = DrsowError(errors[0])
+        failed.code = code
+        raise failed
+    strong, weak = subject.sides(subject.pairs[0])
+    return sets[strong], sets[weak]
