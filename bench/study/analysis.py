@@ -72,9 +72,7 @@ def analyse(
     headline = on_axis(study, answers[REWARDS[0]], next(iter(performances.values())))
     names = {"reward": REWARDS[0], "performance": next(iter(axes))}
     if not groups_of(headline, rows, plain_accuracy(oriented(headline), rows)):
-        # No pair has both a gap and an accuracy.
-        none = (pd.DataFrame(columns=list(columns)) for columns in (LEFT_OUT_COLUMNS, GAP_NOISE_COLUMNS))
-        return Analysis(correlation, *none)
+        return Analysis(correlation, pd.DataFrame(columns=LEFT_OUT_COLUMNS), pd.DataFrame(columns=GAP_NOISE_COLUMNS))
     slopes = regression(headline, rows, resampling=resampling, rng=rngs[1]).assign(**names)
     return Analysis(
         pd.concat([correlation, slopes], ignore_index=True)[list(CORRELATION)],

@@ -125,14 +125,14 @@ def correlate(
     frames = Parallel(n_jobs=resampling.n_jobs)(
         run(on_axis(study, answer, axes[axis]), rows, resampling=alone, seeds=seeds) for _, answer, axis in judges
     )
-    named = [
-        frame.assign(reward=name, performance=axis)
-        for frame, (name, _, axis) in zip(frames, judges, strict=True)
-        if len(frame)
-    ]
-    if not named:
-        return pd.DataFrame(columns=list(CORRELATION))
-    return declared(pd.concat(named, ignore_index=True), next(iter(axes)))
+    told = zip(frames, judges, strict=True)
+    named = [frame.assign(reward=name, performance=axis) for frame, (name, _, axis) in told if len(frame)]
+    return declared(pd.concat(named, ignore_index=True), next(iter(axes))) if named else _empty()
+
+
+def _empty() -> pd.DataFrame:
+    """CORRELATION of a study in which nothing can be estimated."""
+    return pd.DataFrame(columns=list(CORRELATION))
 
 
 def declared(table: pd.DataFrame, performance: str) -> pd.DataFrame:
