@@ -127,16 +127,8 @@ def run(
     spread = Spread(*place, tasks if executor is Executor.ray else 0, address, stall)
     known = held_to(known, subjects, frozen)
     options = Options(dtype.value, device.value, batch_tokens)
-    outcome = run_subjects(
-        known,
-        subjects,
-        load(data, limit),
-        Store(results),
-        options=options,
-        reward=reward.value,
-        spread=spread,
-        seed=seed,
-    )
+    wish = {"options": options, "reward": reward.value, "spread": spread, "seed": seed}
+    outcome = run_subjects(known, subjects, load(data, limit), Store(results), **wish)
     if not outcome.written and not outcome.errors:
         print("this shard is done; the last one to end writes the tables", file=sys.stderr)
     show_boards(outcome.written, gap_name(known, subjects[0]), as_json=as_json)

@@ -126,15 +126,7 @@ def sample_all(
         UsageError: there is no chat template, it refuses a prompt, or the file was begun with other settings or is of
             somebody else.
     """
-    template = own_template(tokenizer, "answer prompts")
-    n_merged = sum(template.merges(example.messages) for example in examples)
-    settings = facts | wish._asdict() | {"n_system_merged": n_merged}
-    for example in examples:
-        # A prompt that the template refuses shows before the model is loaded.
-        prompt_ids(example, tokenizer, template)
-    if n_merged:
-        words = "prompts have a system turn, which the chat template does not know: it was put into the first user turn"
-        print(f"{n_merged} {words}", file=sys.stderr)
+    settings = facts | wish._asdict() | {"n_system_merged": _checked_prompts(examples, tokenizer)}
     partial, note = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.settings.json")
     _check_ours(out, note, settings)
     if not out.exists():
@@ -143,6 +135,18 @@ def sample_all(
         write_whole(out, _encoded(lines if wish.keep_empty else _comparable(lines)))
         partial.unlink()
     return len(examples) - len(list(_whole_lines(out)))
+
+
+def _checked_prompts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> int:
+    """Refuse what the template refuses, before the model is loaded; returns how many system turns are merged."""
+    template = own_template(tokenizer, "answer prompts")
+    n_merged = sum(template.merges(example.messages) for example in examples)
+    for example in examples:
+        prompt_ids(example, tokenizer, template)
+    if n_merged:
+        words = "prompts have a system turn, which the chat template does not know: it was put into the first user turn"
+        print(f"{n_merged} {words}", file=sys.stderr)
+    return n_merged
 
 
 def _check_ours(out: Path, note: Path, settings: dict) -> None:

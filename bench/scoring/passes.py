@@ -208,3 +208,14 @@ def provenance(ready: Ready, *, device: str) -> dict:
 def versions() -> dict[str, str]:
     """Of the packages that can change a number."""
     return {name: importlib.metadata.version(name) for name in ("drsow", "torch", "transformers", "tokenizers")}
+
+
+def group(sequences: Seq) -> list[list]:
+    """Neighbouring sequences of one example together."""
+    groups: list[list] = []
+    for sequence in sequences:
+        if groups and groups[-1][0].example_id == sequence.example_id:
+            groups[-1].append(sequence)
+        else:
+            groups.append([sequence])
+    return groups

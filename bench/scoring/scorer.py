@@ -3,11 +3,10 @@
 import contextlib
 import functools
 import gc
-import hashlib
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
@@ -23,16 +22,17 @@ from bench.scoring.noise import noise_of
 from bench.scoring.passes import (
     BATCH_TOKENS,
     PART_BUDGETS,
-    PRECISION_RESPONSES,
     WHOLE,
     Options,
     Ready,
     Share,
     cut_parts,
     device_name,
+    group,
     provenance,
     scores_frame,
 )
+from bench.scoring.precision import precision
 from bench.scoring.progress import Meter
 from bench.scoring.render import Rendered, Sequence, Template, check_ids, render
 from bench.store.folder import ScoreSet
@@ -112,19 +112,39 @@ class Scorer:
             parts = cut_parts(by_example, part_tokens=PART_BUDGETS * settings["batch_tokens"])
             settings = score_set.begin(len(parts), settings, self.ready.names, alone=share.whole)
         torch.set_num_threads(settings["n_threads"])
-        todo = [index for index in score_set.missing() if index in share.parts(len(parts))]
-        tokens = [sum(len(s.ids) for i in part for s in by_example[i]) for part in parts]
-        name = self.ready.key.model_id
-        with Meter(name, n_rows=sum(len(parts[p]) for p in todo), n_tokens=sum(tokens[p] for p in todo)) as meter:
+        todo = {
+            index: [s for i in parts[index] for s in by_example[i]]
+            for index in score_set.missing()
+            if index in share.parts(len(parts))
+        }
+        began = self._fill_parts(score_set, todo, settings["batch_tokens"], following, began=began)
+        with self._with_others(score_set, share):
+            if share.whole or not (score_set.complete or score_set.missing()):
+                facts = self._facts(rendered, by_example) | precision(self, by_example, settings["batch_tokens"])
+                info = provenance(self.ready, device=self._device_words()) | facts
+                score_set.finish(info | self._spent(score_set, began))
+
+    def _fill_parts(
+        self,
+        score_set: ScoreSet,
+        todo: Mapping[int, Seq[Sequence]],
+        budget: int,
+        following: Path | None,
+        *,
+        began: float,
+    ) -> float:
+        """Score some parts of a set, each stored with what it cost; returns when the last one was stored."""
+        tokens = {index: sum(len(s.ids) for s in part) for index, part in todo.items()}
+        rows = {index: len({s.example_id for s in part}) for index, part in todo.items()}
+        with Meter(self.ready.key.model_id, n_rows=sum(rows.values()), n_tokens=sum(tokens.values())) as meter:
             if todo:
                 self.model()
                 meter.restart()
-            for index in todo:
+            for index, sequences in todo.items():
                 counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
-                sequences = [s for i in parts[index] for s in by_example[i]]
-                told = meter.part(rows=len(parts[index]), tokens=tokens[index])
-                logps = self.logps(sequences, settings["batch_tokens"], counts, on_share=told)
-                # A part's cost lies beside it, and what was not spent on one is the next one's.
+                told = meter.part(rows=rows[index], tokens=tokens[index])
+                logps = self.logps(sequences, budget, counts, on_share=told)
+                # A part's cost is stored beside it; time between two parts is the later one's.
                 before, began = began, time.monotonic()
                 cost = counts | {"duration_ms": round(1000 * (began - before))}
                 score_set.write_part(index, scores_frame(sequences, logps), cost)
@@ -132,12 +152,8 @@ class Scorer:
                     # Not before this model is loaded: both would wait for the disk.
                     read_ahead(following)
                     following = None
-                meter.add(rows=len(parts[index]), tokens=tokens[index])
-        with self._with_others(score_set, share):
-            if share.whole or not (score_set.complete or score_set.missing()):
-                facts = self._facts(rendered, by_example) | self._precision(by_example, settings)
-                info = provenance(self.ready, device=self._device_words()) | facts
-                score_set.finish(info | self._spent(score_set, began))
+                meter.add(rows=rows[index], tokens=tokens[index])
+        return began
 
     def _check_ops(self) -> None:
         """Load a model whose kernels show only then whether they compile here.
@@ -263,33 +279,6 @@ class Scorer:
     def _device_words(self) -> str:
         return torch.cuda.get_device_name() if self.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
 
-    def _precision(self, by_example: list[list[Sequence]], settings: dict) -> dict:
-        """How far the run's dtype moves a response: a sample scored in it and again in float32."""
-        if self.ready.key.dtype == "float32":
-            return {}
-        whole = [row for row in by_example if all(len(s.ids) <= self.limit for s in row)]
-        rows = sorted(whole, key=lambda r: hashlib.sha256(r[0].example_id.encode()).digest())
-        ends = np.cumsum([len(row) for row in rows])
-        rows = rows[: max(1, int((ends <= PRECISION_RESPONSES).sum()))]
-        sample = [s for row in rows for s in row]
-        try:
-            both = [self.logps(sample, settings["batch_tokens"], dtype=name) for name in (None, "float32")]
-        except DrsowError as error:
-            print(f"{error}; its precision is not measured", file=sys.stderr)
-            return {}
-        pairs = list(zip(sample, *both, strict=True))
-        broken = {s.example_id for s, low, high in pairs if not np.isfinite(low.sum() + high.sum())}
-        kept = {
-            f"{s.example_id} {s.response_id}": [float(low.sum()), float(high.sum())]
-            for s, low, high in pairs
-            if s.example_id not in broken
-        }
-        if not kept:
-            return {}
-        shifts = np.abs([low - high for low, high in kept.values()])
-        facts = {"mean_shift_nats": float(shifts.mean()), "max_shift_nats": float(shifts.max()), "sums_nats": kept}
-        return {"precision": {"n_responses": len(kept)} | facts}
-
 
 def _counting(n_tokens: int, on_share: OnShare) -> engine.OnStep:
     """Counts the tokens of the steps of a plan, which may end side by side, as a share of all."""
@@ -302,17 +291,6 @@ def _counting(n_tokens: int, on_share: OnShare) -> engine.OnStep:
             on_share(done / n_tokens)
 
     return on_step
-
-
-def group(sequences: Seq[Sequence]) -> list[list[Sequence]]:
-    """Neighbouring sequences of one example together."""
-    groups: list[list[Sequence]] = []
-    for sequence in sequences:
-        if groups and groups[-1][0].example_id == sequence.example_id:
-            groups[-1].append(sequence)
-        else:
-            groups.append([sequence])
-    return groups
 
 
 def out_of_memory(error: BaseException) -> bool:

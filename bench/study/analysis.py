@@ -67,7 +67,6 @@ def analyse(
     baselines = baseline_judges(study, _model_margins(study, scores, ids), _length_difference(study, scores, ids))
     performances = {name: performance_of(study, points) for name, points in axes.items()}
     rngs = rng.spawn(3)
-    # A reader holds the baselines against the rewards on the study's own axis.
     correlation = correlate(study, rows, answers, performances, baselines=baselines, resampling=resampling, rng=rngs[0])
     headline = on_axis(study, answers[REWARDS[0]], next(iter(performances.values())))
     names = {"reward": REWARDS[0], "performance": next(iter(axes))}

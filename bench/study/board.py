@@ -73,19 +73,10 @@ def write_results(
     by_model(sets)
     scores = {key: score_set.read() for key, score_set in sets.items()}
     subsets = pd.Series({e.example_id: e.subset for e in dataset.examples}, name="subset")
-    pairs = pair_table(subject)
     rows = pd.concat([_margins(subject, pair, scores, subsets) for pair in subject.pairs], ignore_index=True)
     problems = pd.Series(prompt_clusters(dataset.examples), index=subsets.index)
     table = accuracy(rows, problems)
-    examples = {example.example_id: example for example in dataset.examples}
-    correct, level = correctness({m: f for (m, _), f in scores.items()}, pairs, examples, reward=reward)
-    board = leaderboard(
-        table[table["reward"] == reward],
-        bootstrap_scores(correct, level, rng=seeded(dataset, seed)),
-        pairs,
-        _models(registry, sets),
-        held_out=_held_out(correct, level, rng=seeded(dataset, seed)),
-    )
+    board = _board(registry, subject, dataset, sets, scores, table[table["reward"] == reward], seed)
     shown = rows[rows["reward"] == reward]
     best = board["pair_id"].head(SHOWN_PAIRS)
     tables = {
@@ -102,6 +93,28 @@ def write_results(
     data = csv_bytes(board[list(LEADERBOARD)])
     board = parse_csv(data, folder / "leaderboard.csv")
     return Written(folder, board, table, _write(folder, tables, facts))
+
+
+def _board(
+    registry: Registry,
+    subject: Subject,
+    dataset: Dataset,
+    sets: Sets,
+    scores: Mapping,
+    table: pd.DataFrame,
+    seed: int | None,
+) -> pd.DataFrame:
+    """LEADERBOARD of a subject from its ACCURACY under one reward."""
+    pairs, reward = pair_table(subject), str(table["reward"].iloc[0])
+    examples = {example.example_id: example for example in dataset.examples}
+    correct, rows = correctness({m: f for (m, _), f in scores.items()}, pairs, examples, reward=reward)
+    return leaderboard(
+        table,
+        bootstrap_scores(correct, rows, rng=seeded(dataset, seed)),
+        pairs,
+        _models(registry, sets),
+        held_out=_held_out(correct, rows, rng=seeded(dataset, seed)),
+    )
 
 
 def _write(folder: Path, tables: Mapping[str, tuple], facts: dict) -> str:

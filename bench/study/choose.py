@@ -109,8 +109,7 @@ def choose(
     if level is None:
         raise UsageError(f"these rows have no {name}: a subset that it needs is missing")
     only = rows._replace(levels=rows.levels[level : level + 1], weights=rows.weights[level : level + 1])
-    scores = plain_accuracy(correct, only)[0]
-    every = board.reset_index(drop=True).assign(name=name, score=scores)
+    every = board.reset_index(drop=True).assign(name=name, score=plain_accuracy(correct, only)[0])
     candidates, said = _filtered(every[np.isfinite(correct).all(axis=1)], wish)
     candidates = candidates.assign(tie=rng.random(len(candidates))).sort_values(["score", "tie"], ascending=False)
     mine = correct[candidates.index]

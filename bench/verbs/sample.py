@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 
 
 def sample_candidates(
-    registry: Registry,
-    dataset: Dataset,
-    name: str,
-    wish: "Sampling",
-    options: passes.Options,
-    *,
-    out: Path,
+    registry: Registry, dataset: Dataset, name: str, wish: "Sampling", options: passes.Options, *, out: Path
 ) -> int:
     """Sample a policy's responses to every prompt into a file; see `prefer.sample.sample_all`.
 
@@ -43,19 +37,18 @@ def sample_candidates(
     from bench.scoring import models
 
     located = fetch.fetch(registry.policy(name))
-    dtype = models.TORCH_DTYPES[passes.dtype_name(options)]
-    device = passes.device_name(options)
+    dtype, device = passes.dtype_name(options), passes.device_name(options)
     facts = {
         "model_id": name,
         "revision": located.revision,
-        "dtype": passes.dtype_name(options),
+        "dtype": dtype,
         "prompts": dataset.data_id,
         "prompts_digest": dataset.digest,
         "span": SPAN,
     }
 
     def load() -> "PreTrainedModel":
-        return models.load_policy(located.folder, dtype=dtype, device=device)
+        return models.load_policy(located.folder, dtype=models.TORCH_DTYPES[dtype], device=device)
 
     template = templates.read(located.folder)
     if template.text and template.note:
