@@ -27,6 +27,9 @@ MIN_CONFIDENCE = 0.3
 _NEUTRAL = Example("neutral", "", (Message("user", "N/A"),), ())
 """A query of no domain: what a model prefers even here is its bias for a name, and is taken off (Zhao et al. 2021)."""
 
+_FREE_ID = "/neutral"
+"""Its example_id where a row is called "neutral" itself: `data.example_id` gives this one to no row."""
+
 
 def by_section(dataset: Dataset, domains: Domains) -> pd.DataFrame:
     """ROUTES from the subsets that the domains name; a subset that none names is FALLBACK with confidence 0.
@@ -68,6 +71,8 @@ def questions(dataset: Dataset, domains: Domains) -> Dataset:
     frame = edited_text(pairs_folder() / "route.txt").strip()
     names = "\n".join(f"- {name}: {domain.description}" for name, domain in domains.items())
     answers = tuple((name, name) for name in domains)
+    taken = any(example.example_id == _NEUTRAL.example_id for example in dataset.examples)
+    neutral = _NEUTRAL._replace(example_id=_FREE_ID) if taken else _NEUTRAL
     examples = tuple(
         Example(
             example.example_id,
@@ -75,7 +80,7 @@ def questions(dataset: Dataset, domains: Domains) -> Dataset:
             (Message("user", frame.replace("{domains}", names).replace("{query}", query_text(example))),),
             answers,
         )
-        for example in (_NEUTRAL, *dataset.examples)
+        for example in (neutral, *dataset.examples)
     )
     return Dataset(dataset.data_id, f"{dataset.slug}-route", digest(examples), examples)
 
@@ -90,9 +95,9 @@ def by_model(scores: pd.DataFrame, domains: Domains) -> pd.DataFrame:
     names = list(domains)
     total = (scores["logp_sum_nats"] + scores["logp_end_nats"]).where(scores["status"] == OK)
     table = scores.assign(total=total).pivot(index="example_id", columns="response_id", values="total")[names]
-    neutral = table.loc[_NEUTRAL.example_id]
-    ids = [name for name in pd.unique(scores["example_id"]) if name != _NEUTRAL.example_id]
-    shares = softmax((table.loc[ids] - neutral).fillna(0).to_numpy(), axis=1)
+    neutral = _FREE_ID if _FREE_ID in table.index else _NEUTRAL.example_id
+    ids = [name for name in pd.unique(scores["example_id"]) if name != neutral]
+    shares = softmax((table.loc[ids] - table.loc[neutral]).fillna(0).to_numpy(), axis=1)
     return _routes(ids, shares, names)
 
 

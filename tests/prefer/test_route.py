@@ -107,6 +107,16 @@ def test_a_models_bias_for_a_name_is_taken_off():
     assert found["confidence"].tolist() == pytest.approx([1 / (1 + np.exp(-3)), 1 / (1 + np.exp(-1))], abs=1e-6)
 
 
+def test_a_row_called_neutral_is_routed_as_any_other():
+    rows = Dataset("rows", "rows", "0", (Example("neutral", "", (Message("user", "q"),), ()),))
+    asked = [example.example_id for example in route.questions(rows, DOMAINS).examples]
+    assert len(set(asked)) == 2 and asked[1] == "neutral"
+    domains = {name: DOMAINS[name] for name in ("chat", "code")}
+    same = {"chat": -1.0, "code": -5.0}
+    found = route.by_model(scores(**{asked[0]: same, "neutral": {"chat": -2.0, "code": -3.0}}), domains)
+    assert found["example_id"].tolist() == ["neutral"] and found["domain"].tolist() == ["code"]
+
+
 def test_a_query_longer_than_the_context_is_chat():
     domains = {name: DOMAINS[name] for name in ("safety", "chat", "maths", "code")}
     lost = {name: float("nan") for name in domains}
