@@ -98,7 +98,9 @@ def place_limits(place: Place, estimate: float, sample: Sample) -> Limits:
     """The 95% interval of a place's held-out estimate, inside 0 and 1."""
     rows = effective_rows(place.values[None], sample)[0]
     variance = _half_variance(place.halves)
-    most = estimate * (1 - estimate) / variance if variance > 0 else np.inf
+    # one right and one wrong row more, so that an estimate of 0 or 1 still says how many rows it is worth
+    safe = (rows * estimate + 1) / (rows + 2)
+    most = safe * (1 - safe) / variance if variance > 0 else np.inf
     return wilson(np.array(estimate), np.fmin(rows, most))
 
 

@@ -143,10 +143,10 @@ def _bootstrap_held(truth: np.ndarray, rows: Rows, n: int, *, rng: np.random.Gen
     return found
 
 
-def simulate(size: Size = SIZE, *, n_jobs: int = 1) -> pd.DataFrame:
+def simulate(size: Size = SIZE, *, choices: dict = CHOICES, shares: dict = SHARES, n_jobs: int = 1) -> pd.DataFrame:
     """COLUMNS: every measure of every claim."""
     frames = []
-    for number, (world, truth) in enumerate(CHOICES.items()):
+    for number, (world, truth) in enumerate(choices.items()):
         for rows_a_subset, n in ((SAMPLE, size.n_choices), (FULL, size.n_full_choices)):
             rows = world_rows(limited(rows_a_subset))
             seeds = [[SEED, 1, number, len(rows.subset), world_number] for world_number in range(n)]
@@ -154,7 +154,7 @@ def simulate(size: Size = SIZE, *, n_jobs: int = 1) -> pd.DataFrame:
             found = Parallel(n_jobs=n_jobs)(run(truth, rows, rng=np.random.default_rng(seed)) for seed in seeds)
             frames.append(_choices(pd.DataFrame(found), world, rows, rows_a_subset))
             print(f"{world}, {len(rows.subset)} rows: done", file=sys.stderr)
-    for number, (world, truth) in enumerate(SHARES.items()):
+    for number, (world, truth) in enumerate(shares.items()):
         for rows_a_subset in (*FEW, FULL):
             rows = world_rows(limited(rows_a_subset))
             n = size.n_intervals if rows_a_subset else size.n_intervals // 4

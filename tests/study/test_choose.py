@@ -224,6 +224,14 @@ def test_limits_stay_inside_0_and_1_and_have_a_width(n_rows, share):
     ).all()
 
 
+def test_a_place_that_is_never_right_has_limits():
+    # the second and third pair are wrong on every row, but the first is not always first
+    correct = np.zeros((3, 12))
+    correct[0, :2] = correct[1, 2:3] = 1
+    best = choose(simple_board().iloc[:3], correct, plain_rows(12), Wish(), rng=np.random.default_rng(0)).table.iloc[:3]
+    assert best[["held_out_low", "held_out_high", "over_random_low", "over_gap_high"]].notna().all(axis=None)
+
+
 def test_equal_pairs_take_turns_and_their_order_in_the_table_does_not_count():
     correct = np.tile(np.arange(20) % 2, (4, 1)).astype(float)
     board = simple_board().iloc[[0, 1, 2, 3]]

@@ -31,14 +31,16 @@ finally:
 """
 
 
-def write_world(folder: Path, *, sizes: dict[str, int], effect: float, seed: int) -> Path:
-    """A registry, a data file and imported score sets of a world's 44 models; returns the results folder."""
+def write_world(folder: Path, *, sizes: dict[str, int], effect: float, seed: int, n_models: int = 44) -> Path:
+    """A registry, a data file and imported score sets of a world's models; returns the results folder."""
     rng = np.random.default_rng(seed)
-    models, rows = worlds.draw_models(effect=effect, rng=rng), worlds.draw_rows(rng=rng, sizes=sizes)
+    models, rows = worlds.draw_models(effect=effect, rng=rng, n_models=n_models), worlds.draw_rows(rng=rng, sizes=sizes)
     data = worlds.dataset(sizes)
     frames = worlds.scores(models, worlds.model_margins(models, rows, rng=rng), data, rng=rng)
     (folder / "registry").mkdir(parents=True)
-    (folder / "registry" / "models.toml").write_text("".join(_model_entry(models, i) for i in range(44)))
+    (folder / "registry" / "models.toml").write_text(
+        "".join(_model_entry(models, i) for i in range(len(models.model_ids)))
+    )
     names = {str(name): models.model_ids[models.family == name].tolist() for name in pd.unique(models.family)}
     families = "".join(_family_entry(name, members) for name, members in names.items())
     study = f'[[studies]]\nstudy_id = "world"\nfamilies = {json.dumps(list(names))}\nperformance = "alpaca_eval_2_lc"\n'
