@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "customise.md",
+    ROOT / "docs" / "method.md",
     # make perf writes that one whole, from a template
     *(page for page in sorted((ROOT / "results").glob("**/README.md")) if page.parent.name != "perf"),
 ]

@@ -34,23 +34,18 @@ def effects(x: np.ndarray, y: np.ndarray, weights: np.ndarray, family: np.ndarra
     Returns:
         (draws, len(EFFECTS)), float64; NaN where x or y do not vary.
     """
-    result = np.empty((len(y), len(EFFECTS)))
-    order = np.lexsort((x, family))
+    order = np.argsort(x, kind="stable")
     x, y, weights, family = x[order], y[:, order], weights[:, order], family[order]
-    # in a bootstrap draw more than half of the pairs are absent: draws of like size are taken together, the absent
-    # pairs put last and cut off
-    n_present = (weights > 0).sum(axis=1)
-    by_size, start = np.argsort(-n_present, kind="stable"), 0
-    while start < len(by_size):
-        n_most = max(1, n_present[by_size[start]])
-        part = by_size[start : start + max(1, _COUPLES // n_most**2)]
-        present = np.argsort(weights[part] == 0, axis=1, kind="stable")[:, :n_most]
-        weight, y_part = (np.take_along_axis(values[part], present, axis=1) for values in (weights, y))
-        # an absent pair stands with the last one, so that families and gaps still rise
-        stands = np.where(weight > 0, present, len(x) - 1)
-        result[part] = _effects(x[stands], y_part, weight, family[stands])
-        start += len(part)
-    return result
+    inside = [family == name for name in np.unique(family)]
+    sums = np.sum([_sums(x[of], y[:, of], weights[:, of]) for of in inside], axis=0)
+    n_compared, rhos, xy, xx, yy, agreement, untied_x, untied_y = sums.T
+    ranks = (_sorted_tie_groups(np.broadcast_to(x, weights.shape), weights), _tie_groups(y, weights))
+    pooled = correlation(*(centred(each.middle(), weights) for each in ranks), weights)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rho, tau, r = rhos / n_compared, agreement / np.sqrt(untied_x * untied_y), xy / np.sqrt(xx * yy)
+        mean = (weights * y).sum(axis=1) / weights.sum(axis=1)
+        columns = [rho, pooled, tau, r]
+        return np.column_stack([*(np.clip(column, -1, 1) for column in columns), 100 * xy / xx, mean])
 
 
 def spearman(x: np.ndarray, y: np.ndarray, weights: np.ndarray, family: np.ndarray) -> np.ndarray:
@@ -58,38 +53,41 @@ def spearman(x: np.ndarray, y: np.ndarray, weights: np.ndarray, family: np.ndarr
 
     Arguments as in `effects`, x also (draws, pairs).
     """
-    ranks = [midranks(family_by_family(values, family), weights) for values in (x, y)]
-    return mean_product(*comparable(*ranks, weights, family))
+    x, result, n_compared = np.broadcast_to(x, weights.shape), np.zeros(len(y)), np.zeros(len(y))
+    for name in np.unique(family):
+        of = family == name
+        weight = weights[:, of]
+        rho = correlation(*(centred(midranks(values[:, of], weight), weight) for values in (x, y)), weight)
+        n_pairs = np.where(np.isnan(rho), 0.0, weight.sum(axis=1))
+        result, n_compared = result + n_pairs * np.nan_to_num(rho), n_compared + n_pairs
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return result / n_compared
 
 
-def comparable(
-    x: np.ndarray, y: np.ndarray, weights: np.ndarray, family: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values that can be pooled over families: standardised in each, with weight 0 where one of them does not vary.
+class Standardised(NamedTuple):
+    """Values with mean 0 and variance 1 in each family, (draws, pairs) each."""
+
+    values: np.ndarray
+    """0 in a family that does not vary."""
+    varies: np.ndarray
+    """bool."""
+
+
+def standardised(values: np.ndarray, weights: np.ndarray, family: np.ndarray) -> Standardised:
+    """Values on a scale of their own family, so that all families can be pooled.
 
     Args:
-        x: (draws, pairs) or (pairs,).
-        y: Likewise.
+        values: (pairs,) or (draws, pairs).
         weights: (draws, pairs).
-        family: (pairs,) or (draws, pairs), int from 0.
-
-    Returns:
-        x, y and weights, (draws, pairs) each. In a family that keeps its weight, x and y have mean 0 and variance 1.
+        family: (pairs,), int from 0.
     """
-    sides = []
-    for values in (x, y):
-        rest = within(values, weights, family)
-        squares = _family_sums(weights * rest**2, family)
-        weights = np.where(squares > 0, weights, 0.0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            sides.append(np.nan_to_num(rest * np.sqrt(_family_sums(weights, family) / squares), posinf=0, neginf=0))
-    return sides[0], sides[1], weights
+    rest, squares, total = _within(values, weights, family)
+    return Standardised(rest * np.sqrt(total / np.where(squares > 0, squares, np.inf)), squares > 0)
 
 
-def mean_product(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean of x times y, (draws,): of `comparable` values the mean of the families' correlations."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.clip((weights * x * y).sum(axis=1) / weights.sum(axis=1), -1, 1)
+def comparable(x: Standardised, y: Standardised, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x, y and weights, (draws, pairs) each; a family in which one of them does not vary has weight 0."""
+    return x.values, y.values, np.where(x.varies & y.varies, weights, 0.0)
 
 
 def correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -105,14 +103,9 @@ def within(values: np.ndarray, weights: np.ndarray, family: np.ndarray) -> np.nd
     Args:
         values: (pairs,) or (draws, pairs).
         weights: (draws, pairs).
-        family: (pairs,) or (draws, pairs), int from 0.
+        family: (pairs,), int from 0.
     """
-    values = np.broadcast_to(values, weights.shape)
-    total = _family_sums(weights, family)
-    # a family that is absent from a draw has no mean
-    rest = values - _family_sums(weights * values, family) / np.where(total > 0, total, 1.0)
-    varies = _family_sums(weights * rest**2, family) > 1e-18 * _family_sums(weights * values**2, family)
-    return np.where(varies, rest, 0.0)
+    return _within(values, weights, family)[0]
 
 
 def family_by_family(values: np.ndarray, family: np.ndarray) -> np.ndarray:
@@ -185,38 +178,53 @@ def membership(first: np.ndarray, second: np.ndarray, n_models: int) -> np.ndarr
     return result
 
 
-def _effects(x: np.ndarray, y: np.ndarray, weights: np.ndarray, family: np.ndarray) -> np.ndarray:
-    """The EFFECTS of few draws, from (draws, pairs) each, family and in it x rising in every draw."""
-    x_ties = _sorted_tie_groups(family_by_family(x, family), weights)
-    y_ties = _tie_groups(family_by_family(y, family), weights)
-    rho = mean_product(*comparable(x_ties.middle(), y_ties.middle(), weights, family))
-    pooled = (centred(_tie_groups(values, weights).middle(), weights) for values in (x, y))
-    rest = [within(values, weights, family) for values in (x, y)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        slope = 100 * (weights * rest[0] * rest[1]).sum(axis=1) / (weights * rest[0] ** 2).sum(axis=1)
-        mean = (weights * y).sum(axis=1) / weights.sum(axis=1)
-    tau = _kendall(x_ties, y_ties, weights, family)
-    return np.column_stack([rho, correlation(*pooled, weights), tau, correlation(*rest, weights), slope, mean])
+def _within(values: np.ndarray, weights: np.ndarray, family: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `within` gives, and the family's sums of its squares and of the weights, (draws, pairs) each."""
+    values, members = np.broadcast_to(values, weights.shape), family[:, None] == np.arange(family.max(initial=0) + 1)
+
+    def total(of: np.ndarray) -> np.ndarray:
+        return (of @ members)[:, family]
+
+    n = total(weights)
+    # a family that is absent from a draw has no mean
+    rest = values - total(weights * values) / np.where(n > 0, n, 1.0)
+    squares = total(weights * rest**2)
+    varies = squares > 1e-18 * total(weights * values**2)
+    return np.where(varies, rest, 0.0), np.where(varies, squares, 0.0), n
 
 
-def _kendall(x: "_Ties", y: "_Ties", weights: np.ndarray, family: np.ndarray) -> np.ndarray:
-    """Tau-b over the couples of one family, (draws,), from places that rise family by family."""
-    # those of two families all count as concordant and untied, in x as in y: they are taken off again
-    inside = _family_sums(weights, family)
-    between = (weights * (weights.sum(axis=1, keepdims=True) - inside)).sum(axis=1) / 2
-    untied = [(weights * ties.below).sum(axis=1) - between for ties in (x, y)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        agreement = _concordance(x.number, y.number, weights) - between
-        return np.clip(agreement / np.sqrt(untied[0] * untied[1]), -1, 1)
+def _sums(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """What the EFFECTS inside families are made of, from one family's pairs; x (pairs,) rises.
+
+    Returns:
+        (draws, 8): weight of the pairs if they have a rho, and rho times it; sums of x y, x x and y y, less the means;
+        weight of the concordant couples less that of the discordant ones, of those that differ in x, and in y.
+    """
+    result = np.empty((len(y), 8))
+    # in a bootstrap draw more than half of the pairs are absent: draws of like size are taken together, the absent
+    # pairs put last and cut off
+    n_present = (weights > 0).sum(axis=1)
+    by_size, start = np.argsort(-n_present, kind="stable"), 0
+    while start < len(by_size):
+        n_most = max(1, n_present[by_size[start]])
+        part = by_size[start : start + max(1, _COUPLES // n_most**2)]
+        present = np.argsort(weights[part] == 0, axis=1, kind="stable")[:, :n_most]
+        weight, y_part = (np.take_along_axis(values[part], present, axis=1) for values in (weights, y))
+        result[part] = _sums_of_few(np.where(weight > 0, x[present], x[-1]), y_part, weight)
+        start += len(part)
+    return result
 
 
-def _family_sums(values: np.ndarray, family: np.ndarray) -> np.ndarray:
-    """Sum over each item's family, (draws, pairs), from (draws, pairs) and a family that is either."""
-    if family.ndim == 1:
-        # a product is some five times faster than counting
-        return (values @ (family[:, None] == np.arange(family.max(initial=0) + 1)))[:, family]
-    cells = family + (family.max(initial=0) + 1) * np.arange(len(values))[:, None]
-    return np.bincount(cells.ravel(), values.ravel())[cells]
+def _sums_of_few(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The same of few draws, from (draws, pairs) each, x rising in every draw."""
+    ties = [_sorted_tie_groups(x, weights), _tie_groups(y, weights)]
+    rho = correlation(*(centred(each.middle(), weights) for each in ties), weights)
+    n_pairs = np.where(np.isnan(rho), 0.0, weights.sum(axis=1))
+    x, y = centred(x, weights), centred(y, weights)
+    products = [(weights * first * second).sum(axis=1) for first, second in ((x, y), (x, x), (y, y))]
+    untied = [(weights * each.below).sum(axis=1) for each in ties]
+    agreement = _concordance(ties[0].number, ties[1].number, weights)
+    return np.column_stack([n_pairs, n_pairs * np.nan_to_num(rho), *products, agreement, *untied])
 
 
 class _Ties(NamedTuple):

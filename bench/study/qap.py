@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.study.design import Study, gaps
-from bench.study.effects import comparable, dyadic_test, family_by_family, membership
+from bench.study.effects import comparable, dyadic_test, family_by_family, membership, standardised
 
 _CHUNK = 400
 
@@ -133,7 +133,7 @@ def _statistics(
     size = np.where(of_model[:, None] == of_model, np.round(np.abs(performance[:, None] - performance), 9), 0.0)
     sizes, between = np.unique(family_by_family(size, of_model[:, None]), return_inverse=True)
     x = between.reshape(len(performance), -1)[labels[:, study.strong], labels[:, study.weak]]
-    x_rank = _midranks(x, in_draw, len(sizes))
+    x_rank = standardised(_midranks(x, in_draw, len(sizes)), in_draw, family)
     models = membership(study.strong, study.weak, len(performance))
     results = []
     for level, lean in nulls:
@@ -141,7 +141,8 @@ def _statistics(
         y = np.round([level - lean, level, level + lean], 10)
         values, number = np.unique(family_by_family(y, family), return_inverse=True)
         y_rank = _midranks(number.reshape(3, -1)[side + 1, np.arange(len(level))], in_draw, len(values))
-        results.append(dyadic_test(*comparable(x_rank, y_rank, in_draw, family), models))
+        y_rank = standardised(y_rank, in_draw, family)
+        results.append(dyadic_test(*comparable(x_rank, y_rank, in_draw), models))
     return results
 
 

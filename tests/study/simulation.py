@@ -32,7 +32,15 @@ from worlds import (
 from bench.study.bootstrap import Resampling, crossed_bootstrap, estimate
 from bench.study.correlate import HEADLINE, POOLED, interval_of
 from bench.study.design import OnAxis, Rows, judged, on_axis, oriented, pair_families, plain_accuracy, rows_of
-from bench.study.effects import comparable, dyadic_test, family_by_family, membership, midranks, spearman
+from bench.study.effects import (
+    comparable,
+    dyadic_test,
+    family_by_family,
+    membership,
+    midranks,
+    spearman,
+    standardised,
+)
 from bench.study.qap import qap, relabellings
 
 COLUMNS = (
@@ -168,7 +176,7 @@ def one_world(kind: Kind, levels: Rows, n_draws: int, *, rng: np.random.Generato
     statistic = Rho(np.abs(axis.gap), pair_families(axis.study), np.flatnonzero(axis.gap != 0))
     rho, pooled = estimate(correct, axis.study, levels, statistic)
     draws = crossed_bootstrap(correct, axis.study, levels, statistic, resampling=Resampling(n_draws), rng=rng)
-    low, high = np.quantile(draws[:, 0], [0.025, 0.975])
+    low, high = np.nanquantile(draws[:, 0], [0.025, 0.975])
     return {
         "qap-exchangeable": Outcome(test.exchangeable <= 0.05, np.nan, np.nan),
         "qap-sign-only": Outcome(test.sign_only <= 0.05, np.nan, np.nan),
@@ -187,8 +195,8 @@ def dyadic(axis: OnAxis, answers: np.ndarray) -> Outcome:
     ones, family = np.ones((1, used.sum())), pair_families(axis.study)[used]
     models = membership(axis.study.strong[used], axis.study.weak[used], len(axis.performance))
     sides = (np.abs(axis.gap[used]), answers[None, used])
-    ranks = [midranks(family_by_family(side, family), ones) for side in sides]
-    rho, t = (float(value[0]) for value in dyadic_test(*comparable(*ranks, ones, family), models))
+    ranks = [standardised(midranks(family_by_family(side, family), ones), ones, family) for side in sides]
+    rho, t = (float(value[0]) for value in dyadic_test(*comparable(*ranks, ones), models))
     half = stats.t.ppf(0.975, len(axis.performance) - 1) * rho / t
     return _by_interval(rho - half, rho + half)
 
@@ -219,7 +227,7 @@ def simulated(kind: Kind, size: Size = FULL, *, n_jobs: int = 1) -> pd.DataFrame
 
 
 def _by_interval(low: float, high: float) -> Outcome:
-    return Outcome(not low <= 0 <= high, float(low), float(high))
+    return Outcome(bool(low > 0 or high < 0), float(low), float(high))
 
 
 def _summary(kind: Kind, method: str, outcomes: list[Outcome], true: np.ndarray, size: Size) -> pd.DataFrame:

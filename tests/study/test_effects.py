@@ -13,6 +13,7 @@ from bench.study.effects import (
     membership,
     midranks,
     spearman,
+    standardised,
     within,
 )
 
@@ -99,7 +100,8 @@ def test_values_are_taken_from_their_familys_mean_without_dust():
 def test_comparable_values_have_mean_0_and_variance_1_in_each_family():
     family = np.array([0, 0, 0, 1, 1, 1, 1, 2, 2])
     y = np.array([1.0, 5, 9, 2, 2, 4, 8, 6, 6])
-    x, y, weights = comparable(np.arange(9.0) ** 2, y, np.ones((1, 9)), family)
+    ones = np.ones((1, 9))
+    x, y, weights = comparable(*(standardised(part, ones, family) for part in (np.arange(9.0) ** 2, y)), ones)
     assert weights[0].tolist() == [1] * 7 + [0] * 2
     for part in (x, y):
         for name in (0, 1):
