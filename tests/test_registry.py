@@ -109,6 +109,15 @@ def test_a_noise_model_knows_its_base_and_is_listed_by_what_broke_it(tmp_path):
     assert model.source.location == "mine + noise 0.15 (seed 1)"
 
 
+def test_a_performance_says_its_unit_and_an_error_of_its_own_size(tmp_path):
+    found = REGISTRY.performances
+    assert (found["alpaca_eval_2_lc"].unit, found["alpaca_eval_2_lc"].stderr) == ("points", 1.0)
+    assert (found["neg_bits_per_byte"].unit, found["neg_bits_per_byte"].stderr) == ("bits per byte", 0.02)
+    entry = '[[performances]]\nperformance_id = "elo"\nname = "Elo"\nunit = "Elo"\nstderr = 0.0\n'
+    with pytest.raises(UsageError, match="elo: stderr: "):
+        load_registry(write(tmp_path, pairs=entry))
+
+
 def test_a_gap_is_strong_minus_weak_in_points():
     pair = REGISTRY.pair("llama-3-instruct-simpo-v0.2--llama-3-instruct")
     assert pair.gap_points == 27.7  # 53.7 - 26.0

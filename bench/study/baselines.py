@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.schema import CORRELATION
 from bench.study.bootstrap import Resampling, basic_interval, crossed_bootstrap, estimate
-from bench.study.correlate import ALL, HEADLINE, Group, describe, groups_of
+from bench.study.correlate import ALL, HEADLINE, MIN_MODELS, Group, describe, groups_of
 from bench.study.design import Judged, OnAxis, Rows, Study, gaps, oriented, pair_families, plain_accuracy
 from bench.study.effects import spearman, within
 
@@ -30,8 +30,8 @@ GAP_NOISE = (
     "level", "name", "stderr", "unit", "estimator", "estimate", "low", "high", "n_pairs", "n_uncertain", "share_turned",
 )  # fmt: skip
 """What an error of `stderr` in every published score would do; `unit` is that of the error and of the scores.
-`estimate` is rho's mean over draws that add it
-to the scores, `low` and `high` hold 95% of the draws: no interval for rho, a measure of how it wears off.
+`estimate` is rho's mean over draws that add it to the scores, `low` and `high` hold 95% of the draws: no interval for
+rho, a measure of how it wears off.
 `n_uncertain` counts pairs whose gap is within 1.96 standard errors of 0 (the gap's error is √2 x a score's),
 `share_turned` is the mean share of pairs whose order a draw turns round."""
 
@@ -129,8 +129,9 @@ def regression(axis: OnAxis, rows: Rows, *, resampling: Resampling, rng: np.rand
     draws = crossed_bootstrap(correct, axis.study, rows, statistic, resampling=resampling, rng=rng)
     lines = []
     for column, (group, estimator) in enumerate((g, e) for g in groups for e in REGRESSION):
-        low, high = basic_interval(values[column], draws[:, column])
         line = describe(group, axis.study, rows) | {"estimator": estimator, "estimate": values[column]}
+        enough = line["n_models"] >= MIN_MODELS
+        low, high = basic_interval(values[column], draws[:, column]) if enough else (np.nan, np.nan)
         lines.append(line | {"low": low, "high": high})
     return pd.DataFrame(lines).assign(primary=False).reindex(columns=list(CORRELATION))
 
