@@ -15,9 +15,9 @@ import worlds
 from test_full_study import write_world
 
 from bench.cli import main
+from bench.files import read_csv
 from bench.registry import load_registry
 from bench.schema import LEADERBOARD, PreconditionError
-from bench.store import read_csv
 from bench.study.board import stored_accuracy
 from bench.study.choose import CHOICE
 from bench.study.draw import write_tables
