@@ -13,10 +13,12 @@ import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from bench.schema import CannotWrite, DrsowError, PreconditionError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_NAME = 100
 """Longest path part, in characters: file systems allow 255, and folders add endings of their own."""
@@ -147,7 +149,7 @@ def _unguarded(cell: object) -> object:
     return cell[1:] if isinstance(cell, str) and cell.startswith("'") else cell
 
 
-def write_csv(path: Path, frame: pd.DataFrame, columns: Sequence[str]) -> None:
+def write_csv(path: Path, frame: "pd.DataFrame", columns: Sequence[str]) -> None:
     """Writes a table whole: these columns in this order; see `csv_bytes`.
 
     Raises:
@@ -158,11 +160,14 @@ def write_csv(path: Path, frame: pd.DataFrame, columns: Sequence[str]) -> None:
     write_whole(path, csv_bytes(frame[list(columns)]))
 
 
-def csv_bytes(table: pd.DataFrame) -> bytes:
+def csv_bytes(table: "pd.DataFrame") -> bytes:
     """A table as CSV: LF, shortest exact floats, NaN as an empty cell.
 
     Text that a spreadsheet would run as a formula gets a leading apostrophe; `read_csv` takes it off.
     """
+    # Imported here: a wrong name is told before pandas is there.
+    import pandas as pd
+
     texts = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
     table = table.assign(**{name: table[name].astype(object).map(_guarded) for name in texts})
     # The csv writer leaves a bare carriage return unquoted, and most readers end the row there.
@@ -171,7 +176,7 @@ def csv_bytes(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n", quoting=quoting).encode()
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path) -> "pd.DataFrame":
     """Reads what `write_csv` wrote, guards taken off; an empty cell is "" in a text column, else NaN.
 
     Raises:
@@ -185,12 +190,14 @@ def read_csv(path: Path) -> pd.DataFrame:
     return parse_csv(data, path)
 
 
-def parse_csv(data: bytes, path: Path) -> pd.DataFrame:
+def parse_csv(data: bytes, path: Path) -> "pd.DataFrame":
     """The table in a file's bytes, as `read_csv` gives it; `path` is for the message.
 
     Raises:
         DrsowError: It is no table.
     """
+    import pandas as pd
+
     try:
         types = dict.fromkeys(TEXT_COLUMNS, str)
         frame = pd.read_csv(io.BytesIO(data), dtype=types, keep_default_na=False, na_values=[""])

@@ -5,26 +5,14 @@ import sys
 
 import typer
 
-# Importing a module of verbs puts them on the app: help lists the groups, and the verbs of a group, in this order.
-from bench.cli import (
-    annotate,
-    bits,
-    choose,
-    customise,
-    lists,
-    plan,
-    report,
-    run,
-    sampling,
-    scores,
-    select,
-    show,
-    tuning,
-)  # isort: skip
 from bench.cli.app import app
 from bench.cli.terminal import forgiving_streams, printable
 from bench.faults import DEBUG_VARIABLE, explained
 from bench.schema import DrsowError, UsageError
+
+# Importing a module of verbs puts them on the app: help lists the groups, and the verbs of a group, in this order.
+from bench.cli import run, show, plan, report, choose, customise  # isort: skip
+from bench.cli import sampling, select, annotate, tuning, scores, lists, bits  # isort: skip
 
 __all__ = [
     "annotate",

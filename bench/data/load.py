@@ -127,8 +127,8 @@ def _reward_bench_rows(*, offline: bool) -> Iterator[Row]:
 
 def _sample_path() -> Path:
     """In the installed package, or beside it in a checkout."""
-    installed = Path(__file__).parent / "pairs" / "sample.jsonl"
-    return installed if installed.exists() else Path(__file__).parents[1] / "pairs" / "sample.jsonl"
+    installed = Path(__file__).parents[1] / "pairs" / "sample.jsonl"
+    return installed if installed.exists() else Path(__file__).parents[2] / "pairs" / "sample.jsonl"
 
 
 def _first_of_each_subset(examples: Iterable[Example], limit: int) -> Iterator[Example]:

@@ -72,7 +72,7 @@ def _score_jobs(
         works = [job.work for job in jobs.values() if not store.score_set(job.key).complete]
         return {}, score_on_ray(works, store.root, options, spread) if works else []
     # Cut over all passes, whichever of them are ready here: every shard cuts alike.
-    shares = dict(zip(passes, run.shares(len(passes), shard=spread.shard, n_shards=spread.n_shards), strict=True))
+    shares = dict(zip(sides, run.shares(len(sides), shard=spread.shard, n_shards=spread.n_shards), strict=True))
     todo = {side: job for side, job in jobs.items() if shares[side] and not store.score_set(job.key).complete}
     after = [job.model.folder for job in todo.values()][1:]
     done, failures = {}, []
