@@ -56,8 +56,8 @@ def write_tables(folder: Path, registry: Registry, *, axis: str | None = None, p
     if rows["level"].eq("section").any():
         table = tables.rewardbench_table({"plain": rows}, references(registry), provenance=provenance)
         made["rewardbench"] = table
-    if axis is not None:
-        made["correlation"] = tables.correlation_table(_correlation(folder, board, axis), provenance=provenance)
+    if axis is not None and len(effects := _correlation(folder, board, axis)):
+        made["correlation"] = tables.correlation_table(effects, provenance=provenance)
     written = []
     for name, table in made.items():
         stem = folder / "tables" / name

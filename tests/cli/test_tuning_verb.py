@@ -124,7 +124,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(drsow, words, tun
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--policy", "tiny-weak"], 2, "tiny-weak: has no chat template, so it cannot be tuned on conversations"),
+        (["--policy", "tiny-weak"], 2, "tiny-weak: it has no chat template, so it cannot be tuned on conversations"),
         (["--policy", "tiny-stron"], 2, "did you mean 'tiny-strong'?"),
     ],
 )
