@@ -105,11 +105,9 @@ def choose(
     if top < 1:
         raise UsageError(f"--top {top}: at least 1")
     name = name_of(wish)
-    level = next((number for number, (_, found) in enumerate(rows.levels) if found == name), None)
-    if level is None:
-        raise UsageError(f"these rows have no {name}: a subset that it needs is missing")
-    only = rows._replace(levels=rows.levels[level : level + 1], weights=rows.weights[level : level + 1])
-    every = board.reset_index(drop=True).assign(name=name, score=plain_accuracy(correct, only)[0])
+    only = _of_level(rows, name)
+    scores = plain_accuracy(correct, only)[0]
+    every = board.reset_index(drop=True).assign(name=name, score=scores)
     candidates, said = _filtered(every[np.isfinite(correct).all(axis=1)], wish)
     candidates = candidates.assign(tie=rng.random(len(candidates))).sort_values(["score", "tie"], ascending=False)
     mine = correct[candidates.index]
@@ -197,6 +195,14 @@ def _largest_gap(candidates: pd.DataFrame) -> int | None:
     """Which candidate has the largest gap; among equals the one that the draw put first."""
     known = candidates["gap_points"].astype(float).dropna()
     return None if known.empty else int(candidates.loc[known[known == known.max()].index, "tie"].idxmax())
+
+
+def _of_level(rows: Rows, name: str) -> Rows:
+    """The rows with one level alone."""
+    level = next((number for number, (_, found) in enumerate(rows.levels) if found == name), None)
+    if level is None:
+        raise UsageError(f"these rows have no {name}: a subset that it needs is missing")
+    return rows._replace(levels=rows.levels[level : level + 1], weights=rows.weights[level : level + 1])
 
 
 def _on_level(correct: np.ndarray, sample: Sample) -> tuple[np.ndarray, Sample]:

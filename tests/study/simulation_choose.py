@@ -57,10 +57,10 @@ def _spread(centre: float, by: float) -> np.ndarray:
 
 
 CHOICES = {
-    "30 equal pairs": np.full(N_PAIRS, 0.65),
-    "30 unequal pairs": _spread(0.65, 0.03),
-    "30 very unequal pairs": _spread(0.65, 0.06),
-    "one better pair": np.append(np.full(N_PAIRS - 1, 0.65), 0.70),
+    "equal-pairs": np.full(N_PAIRS, 0.65),
+    "unequal-pairs": _spread(0.65, 0.03),
+    "very-unequal-pairs": _spread(0.65, 0.06),
+    "one-better-pair": np.append(np.full(N_PAIRS - 1, 0.65), 0.70),
 }
 """True accuracy of each pair, alike in every subset. The pairs' order is that of the truth."""
 
@@ -71,11 +71,11 @@ def _uneven(seed: int, spread: float) -> np.ndarray:
 
 
 SHARES = {
-    "65% in every subset": np.full(len(SIZES), 0.65),
-    "95% in every subset": np.full(len(SIZES), 0.95),
-    "50% in every subset": np.full(len(SIZES), 0.5),
-    "uneven subsets": _uneven(1, 0.6),
-    "very uneven subsets": _uneven(2, 1.2),
+    "65-percent": np.full(len(SIZES), 0.65),
+    "95-percent": np.full(len(SIZES), 0.95),
+    "50-percent": np.full(len(SIZES), 0.5),
+    "uneven-subsets": _uneven(1, 0.6),
+    "very-uneven-subsets": _uneven(2, 1.2),
 }
 
 
@@ -96,17 +96,17 @@ def one_choice(truth: np.ndarray, rows: Rows, *, rng: np.random.Generator) -> di
     truly_best = int(np.argmax(truth + 1e-9 * rng.random(N_PAIRS)))
     return {
         "score, bias": best["score"] - luck - chosen,
-        "held out, bias": best["held_out"] - luck - chosen,
-        "leaderboard held out, bias": column - luck - chosen,
-        "held out, coverage": best["held_out_low"] <= chosen <= best["held_out_high"],
-        "largest gap, coverage": gap["held_out_low"] <= middle <= gap["held_out_high"],
-        "random pair, coverage": random["held_out_low"] <= truth.mean() <= random["held_out_high"],
-        "best over random pair, coverage": best["over_random_low"] <= chosen - truth.mean() <= best["over_random_high"],
-        "best over largest gap, coverage": best["over_gap_low"] <= chosen - middle <= best["over_gap_high"],
-        "best pair in the confidence set, coverage": str(truly_best) in found.not_worse,
-        "rank of the best pair, coverage": best_rank[truly_best] == 1,
-        "outside 0 to 1, share": not 0 <= best["held_out_low"] <= best["held_out_high"] <= 1,
-        "confidence set, pairs": len(found.not_worse),
+        "held-out, bias": best["held_out"] - luck - chosen,
+        "leaderboard-held-out, bias": column - luck - chosen,
+        "held-out, coverage": best["held_out_low"] <= chosen <= best["held_out_high"],
+        "largest-gap, coverage": gap["held_out_low"] <= middle <= gap["held_out_high"],
+        "random-pair, coverage": random["held_out_low"] <= truth.mean() <= random["held_out_high"],
+        "best-over-random-pair, coverage": best["over_random_low"] <= chosen - truth.mean() <= best["over_random_high"],
+        "best-over-largest-gap, coverage": best["over_gap_low"] <= chosen - middle <= best["over_gap_high"],
+        "best-in-confidence-set, coverage": str(truly_best) in found.not_worse,
+        "rank-of-the-best, coverage": best_rank[truly_best] == 1,
+        "outside-0-to-1, share": not 0 <= best["held_out_low"] <= best["held_out_high"] <= 1,
+        "confidence-set, pairs": len(found.not_worse),
     }
 
 
@@ -158,7 +158,7 @@ def simulate(size: Size = SIZE, *, choices: dict = CHOICES, shares: dict = SHARE
         for rows_a_subset in (*FEW, FULL):
             rows = world_rows(limited(rows_a_subset))
             n = size.n_intervals if rows_a_subset else size.n_intervals // 4
-            for claim, how in (("interval", _one_share), ("interval of before", _bootstrap_held)):
+            for claim, how in (("interval", _one_share), ("interval-before", _bootstrap_held)):
                 rng = np.random.default_rng([SEED, 2, number, len(rows.subset), claim == "interval"])
                 frames.append(_shares(how(truth, rows, n, rng=rng), claim, world, rows, rows_a_subset))
         print(f"{world}: done", file=sys.stderr)
@@ -233,21 +233,25 @@ def _by_quantity(panel: Axes, rows: pd.DataFrame) -> None:
             height = [quantities.index(name) + 0.1 * (2 * number + hollow - 3.5) for name in part["quantity"]]
             value, low, high = (scale * part[name] for name in ("value", "low", "high"))
             grey = str(np.linspace(0, 0.7, len(worlds))[number])
-            label = f"{world}, {n_rows:,} rows"
+            label = f"{world.replace('-', ' ')}, {n_rows:,} rows"
             style = {"color": grey, "mfc": "white" if hollow else grey, "ms": 4, "label": label}
             panel.errorbar(value, height, xerr=[value - low, high - value], fmt="osD^"[number], **style)
-    panel.set_yticks(range(len(quantities)), [name.replace(" pair", "\npair", 1) for name in quantities], fontsize=7)
+    panel.set_yticks(
+        range(len(quantities)), [name.replace("-", " ").replace(" ", "\n", 1) for name in quantities], fontsize=7
+    )
     panel.invert_yaxis()
 
 
 def _by_rows(panel: Axes, rows: pd.DataFrame) -> None:
     """Coverage by rows a subset: the mean over the kinds of worlds, and the least."""
-    for claim, line in (("interval", "-"), ("interval of before", ":")):
+    for claim, line in (("interval", "-"), ("interval-before", ":")):
         for name, mark in (("score", "o"), ("reasoning", "s")):
             part = rows[(rows["claim"] == claim) & (rows["quantity"] == name)]
             by_size = part.assign(size=part["rows_a_subset"].fillna(130)).groupby("size")["value"]
             least = 100 * by_size.min()
-            panel.plot(least.index, least, line, marker=mark, color="0", ms=4, label=f"{name}, {claim}")
+            panel.plot(
+                least.index, least, line, marker=mark, color="0", ms=4, label=f"{name}, {claim.replace('-', ' of ')}"
+            )
     panel.axhspan(90, 100, color="0.92", zorder=0)
     panel.set_xscale("log")
     panel.set_xticks([*FEW, 130], [*map(str, FEW), "all"])

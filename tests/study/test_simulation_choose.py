@@ -34,7 +34,7 @@ def test_the_stored_table_is_of_all_worlds(stored):
     assert (n[184].tolist(), n[2985].tolist()) == ([SIZE.n_choices], [SIZE.n_full_choices])
 
 
-@pytest.mark.parametrize("quantity", ["held out", "leaderboard held out"])
+@pytest.mark.parametrize("quantity", ["held-out", "leaderboard-held-out"])
 def test_the_held_out_estimate_is_within_half_a_point_of_the_truth(stored, quantity):
     assert (chosen(stored, quantity, "bias")["value"].abs() < 0.005).all()
 
@@ -46,8 +46,8 @@ def test_the_score_of_the_best_is_points_too_high_on_184_rows(stored):
 
 @pytest.mark.parametrize(
     "quantity",
-    ["held out", "largest gap", "random pair", "best over random pair", "best over largest gap",
-     "best pair in the confidence set", "rank of the best pair"],
+    ["held-out", "largest-gap", "random-pair", "best-over-random-pair", "best-over-largest-gap",
+     "best-in-confidence-set", "rank-of-the-best"],
 )  # fmt: skip
 def test_what_choose_says_holds_as_often_as_promised(stored, quantity):
     rows = chosen(stored, quantity, "coverage")
@@ -57,7 +57,7 @@ def test_what_choose_says_holds_as_often_as_promised(stored, quantity):
 
 
 def test_no_limit_leaves_0_to_1(stored):
-    assert (chosen(stored, "outside 0 to 1", "share")["value"] == 0).all()
+    assert (chosen(stored, "outside-0-to-1", "share")["value"] == 0).all()
 
 
 def test_an_interval_needs_two_rows_a_subset_and_then_holds(stored):
@@ -71,7 +71,7 @@ def test_an_interval_needs_two_rows_a_subset_and_then_holds(stored):
 def test_reasonings_interval_holds_though_its_languages_go_together(stored):
     rows = coverage(stored, "reasoning")
     assert (rows.loc[rows["n_rows"] >= 184, "value"] >= 0.92).all()
-    before = coverage(stored, "reasoning", "interval of before")
+    before = coverage(stored, "reasoning", "interval-before")
     assert (before.loc[before["n_rows"] == 2985, "value"] < 0.92).all()
 
 
@@ -87,7 +87,7 @@ def test_a_few_worlds_give_every_measure_again():
 
 def test_the_figure_has_a_panel_for_bias_one_for_coverage_and_one_for_few_rows(stored):
     left, middle, right = figure(stored).axes
-    assert [text.get_text() for text in left.get_yticklabels()] == ["score", "held out", "leaderboard held out"]
+    assert [text.get_text() for text in left.get_yticklabels()] == ["score", "held\nout", "leaderboard\nheld out"]
     n_marks = sum(len(container[0].get_xdata()) for container in middle.containers)
     assert n_marks == ((stored["claim"] == "choose") & (stored["measure"] == "coverage")).sum()
     assert [text.get_text() for text in right.get_xticklabels()] == [*map(str, FEW), "all"]
