@@ -56,7 +56,7 @@ def desk(tmp_path_factory) -> Path:
         write_rows(folder / f"{name}.jsonl", prompts)
     preferences = [
         {"id": i, "subset": subset, "prompt": f"{subset} {i}?", "chosen": f"yes {i}", "rejected": f"no, {i * i}"}
-        for i, subset in enumerate(subsets * 2)
+        for i, subset in enumerate(subsets * 4)  # so many does choose need
     ]
     write_rows(folder / "rewardbench.jsonl", preferences)
     return folder
