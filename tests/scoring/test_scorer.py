@@ -1,5 +1,6 @@
 """One model's pass: what is too long, not finite or too much for memory; what its files must hold."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -18,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from bench.cli.show import row_lines
 from bench.registry import load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
-from bench.scoring import fetch, models, passes, run
+from bench.scoring import PLAIN, fetch, models, passes, run
 from bench.scoring.render import render
 from bench.scoring.scorer import Scorer, out_of_memory
 from bench.store.folder import Store
@@ -323,7 +324,7 @@ def test_a_template_chosen_without_a_default_is_said_in_the_plan_the_run_and_the
     capsys.readouterr()
     sets, _, _ = score.score_all(known, subjects, dataset, store, OPTIONS)
     assert {each.info()["template_choice"] for each in sets.values()} == {f"strong {note}"}
-    assert {each.key.template for each in sets.values()} == {"plain"}
+    assert {each.key.template_digest for each in sets.values()} == {hashlib.sha256(PLAIN.encode()).hexdigest()}
     assert f"weak: strong {note}" in capsys.readouterr().err
 
 
