@@ -38,10 +38,10 @@ def reward(
     """
     from bench.registry import load_registry
     from bench.schema import Message
-    from bench.scoring.passes import Options
     from bench.verbs import texts
+    from bench.verbs.session import open_session
 
     known = load_registry(registry)
     turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
     conversation = [Message(turn["role"], turn["content"]) for turn in turns]
-    return texts.reward(known, known.pair(pair), conversation, responses, options=Options(dtype=dtype))
+    return texts.reward(open_session(known, dtype=dtype), known.pair(pair), conversation, responses)

@@ -15,6 +15,7 @@ from bench.scoring.cluster import score_some
 from bench.store.folder import Store
 from bench.study.board import Subject
 from bench.verbs import score
+from bench.verbs.session import Session
 
 REPORT = "this is a fault in drsow: please report it with the command and the output of --debug to the project's "
 
@@ -81,7 +82,7 @@ class Sudden(Exception):
 
 def test_what_one_model_raises_stops_its_own_pairs_alone(tiny_registry, tmp_path, monkeypatch):
     known, dataset = load_registry(tiny_registry), load_data("sample", limit_per_subset=1)
-    subjects, options = [Subject("tiny", (known.pair("tiny"),))], passes.Options("fp32", "cpu")
+    subjects, options = [Subject("tiny", (known.pair("tiny"),))], passes.resolved("fp32", "cpu")
     whole = run.score_missing
 
     def broken(job, *args):
@@ -90,7 +91,7 @@ def test_what_one_model_raises_stops_its_own_pairs_alone(tiny_registry, tmp_path
         return whole(job, *args)
 
     monkeypatch.setattr(run, "score_missing", broken)
-    sets, errors, code = score.score_all(known, subjects, dataset, Store(tmp_path), options)
+    sets, errors, code = score.score_all(Session(known, Store(tmp_path), options), subjects, dataset)
     assert [model_id for model_id, _ in sets] == ["tiny-weak"]
     assert (errors, code) == ([f"tiny-strong: unexpected Sudden: no such thing; {REPORT}issue tracker"], 1)
     work = passes.Work(known.model("tiny-strong"), known.model("tiny-strong"), dataset)

@@ -99,14 +99,13 @@ def annotate(
 
     from bench.data.load import load_candidates
     from bench.prefer.annotate import Filters
-    from bench.scoring.passes import Options
-    from bench.store.folder import Store
     from bench.verbs.annotate import Annotation, annotate_candidates
+    from bench.verbs.session import open_session
 
     filters = Filters(rejected.value, min_margin, max_length_ratio, drop_poorest, drop_widest)
-    options = Options(dtype.value, device.value)
-    wish = Annotation(filters, customise.value, router.value, seed, reward.value, options)
-    counts = annotate_candidates(known, subject, load_candidates(candidates), Store(results), wish, out=out)
+    session = open_session(known, dtype=dtype.value, device=device.value, results=results)
+    wish = Annotation(filters, customise.value, router.value, seed, reward.value)
+    counts = annotate_candidates(session, subject, load_candidates(candidates), wish, out=out)
     emit(counts.rename_axis("prompts").rename("n").reset_index(), Format.table, VIEWS["annotate"])
 
 

@@ -56,14 +56,17 @@ def route(
     from bench.prefer.route import confusion
     from bench.registry import load_registry
     from bench.schema import ROUTES
-    from bench.scoring.passes import Options
-    from bench.store.folder import Store, write_csv
-    from bench.verbs.route import routes
+    from bench.store.folder import write_csv
+    from bench.verbs.route import asked_routes, plain_routes
+    from bench.verbs.session import open_session
 
     known = load_registry(registry)
     dataset = load_prompts(data, limit_per_subset=limit)
-    options = Options(dtype.value, device.value)
-    table = routes(known, dataset, Store(results), router.value, model_id=model, options=options)
+    if router is Router.model:
+        session = open_session(known, dtype=dtype.value, device=device.value, results=results)
+        table = asked_routes(session, dataset, model)
+    else:
+        table = plain_routes(known, dataset, router.value)
     write_csv(out, table, ROUTES)
     print(out, file=sys.stderr)
     right = confusion(table, dataset, known.domains)
@@ -89,16 +92,16 @@ def ablate(
     registry: RegistryDir = None,
 ) -> None:
     """Measure what it brings to tell a pair what a good answer is."""
-    from bench.scoring.passes import Options
-    from bench.store.folder import Store, read_csv
+    from bench.store.folder import read_csv
     from bench.study.draw import write_ablation
     from bench.verbs.ablate import Ablation, ablate_pair
+    from bench.verbs.session import open_session
 
     known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
     dataset = load(data, limit)
     routers = [each.value for each in router or Router]
-    wish = Ablation(routers, seed, reward.value, Options(dtype.value, device.value))
-    folder = ablate_pair(known, subject, dataset, Store(results), wish)
+    session = open_session(known, dtype=dtype.value, device=device.value, results=results)
+    folder = ablate_pair(session, subject, dataset, Ablation(routers, seed, reward.value))
     words = f"Seed {seed}. Data and versions: manifest.json of {folder.parent.name}/{folder.name}."
     write_ablation(folder, known, subject.name, provenance=words)
     emit(read_csv(folder / "ablation.csv"), Format.table, VIEWS["ablate"])

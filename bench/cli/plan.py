@@ -54,13 +54,15 @@ def plan(
     """Say what a run would cost and what it lacks, without a network."""
     known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
 
-    from bench.scoring.passes import Options
+    from bench.scoring.plan import matmul_rate
     from bench.store.folder import Store
-    from bench.verbs.plan import Planner, cpu_rate, plan_passes, summary
+    from bench.verbs.plan import Planner, plan_passes, planned_options, summary
+    from bench.verbs.run import lookup_of
+    from bench.verbs.session import Session
 
-    options = Options(dtype.value, "cpu")
-    rate = cpu_rate(options) if calibrate else None
-    planner = Planner(known, dataset, Store(results), options)
+    session = Session(known, Store(results), planned_options(dtype.value, on_cpu=calibrate))
+    rate = matmul_rate(session.options.dtype) if calibrate else None
+    planner = Planner(session, dataset, lookup_of(known, dtype=dtype.value))
     table = plan_passes(planner, subjects, gpu=gpu.value, cpu_rate=rate)
     emit(table, output, VIEWS["plan"])
     n_pairs = len({found.pair_id for subject in subjects for found in subject.pairs})

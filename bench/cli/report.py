@@ -30,7 +30,8 @@ from bench.schema import Dataset, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from bench.registry import Pair, Registry
+    from bench.registry import Pair
+    from bench.verbs.session import Session
 
 
 @app.command(rich_help_panel=SCORE)
@@ -59,12 +60,14 @@ def report(
     from bench.study.report import gather, html, store_stretches, stretched_rows
     from bench.subject import result_folder
     from bench.verbs.run import lookup_of
+    from bench.verbs.session import open_session
 
     store, lookup = Store(results), lookup_of(known, dtype=dtype.value, ops=ops)
     for subject in subjects:
         if tokens:
             rows = stretched_rows(store, subject, dataset, reward=reward.value, lookup=lookup)
-            frame = _stretches(known, rows, dataset, dtype=dtype, device=device)
+            session = open_session(known, dtype=dtype.value, device=device.value, results=results)
+            frame = _stretches(session, rows, dataset)
             store_stretches(store, subject, dataset, frame, reward=reward.value)
         shown = gather(store, known, subject, dataset, reward=reward.value, lookup=lookup)
         path = result_folder(store, subject, dataset, reward=reward.value) / "report.html"
@@ -72,28 +75,23 @@ def report(
         print(path)
 
 
-def _stretches(
-    known: "Registry", rows: list[tuple["Pair", list[str]]], dataset: Dataset, *, dtype: Dtype, device: Device
-) -> "pd.DataFrame":
+def _stretches(session: "Session", rows: list[tuple["Pair", list[str]]], dataset: Dataset) -> "pd.DataFrame":
     """Stretches of the given rows and the revisions of the models that read them; each model is loaded once a pair."""
     import pandas as pd
 
     from bench.study.report import STORED_STRETCHES
 
-    frames = [frame for pair, ids in rows for frame in _of_pair(known, pair, ids, dataset, (dtype, device))]
+    frames = [frame for pair, ids in rows for frame in _of_pair(session, pair, ids, dataset)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(STORED_STRETCHES))
 
 
-def _of_pair(
-    known: "Registry", pair: "Pair", ids: list[str], dataset: Dataset, where: tuple[Dtype, Device]
-) -> Iterator["pd.DataFrame"]:
-    from bench.scoring.passes import Options
+def _of_pair(session: "Session", pair: "Pair", ids: list[str], dataset: Dataset) -> Iterator["pd.DataFrame"]:
     from bench.scoring.tokens import rendered_texts, tokens
     from bench.study.stretches import stretches
     from bench.verbs.texts import scorers
 
     examples = {example.example_id: example for example in dataset.examples}
-    models = scorers(known, pair, dataset, Options(where[0].value, where[1].value)) if ids else []
+    models = scorers(session, pair, dataset) if ids else []
     for example_id in ids:
         sides = [dict(iter(tokens(model, examples[example_id]).groupby("response_id"))) for model in models]
         for response_id, text in rendered_texts(models[0], examples[example_id]).items():

@@ -119,16 +119,15 @@ def run(
     known, subjects = select(registry, pair, study, template)
 
     from bench.cli.boards import show_boards
-    from bench.scoring.passes import Options
     from bench.scoring.run import Spread
-    from bench.store.folder import Store
     from bench.verbs.run import run_subjects
+    from bench.verbs.session import open_session
 
     spread = Spread(*place, tasks if executor is Executor.ray else 0, address, stall)
     known = held_to(known, subjects, frozen)
-    options = Options(dtype.value, device.value, batch_tokens)
-    wish = {"options": options, "reward": reward.value, "spread": spread, "seed": seed}
-    outcome = run_subjects(known, subjects, load(data, limit), Store(results), **wish)
+    session = open_session(known, dtype=dtype.value, device=device.value, batch_tokens=batch_tokens, results=results)
+    dataset = load(data, limit)
+    outcome = run_subjects(session, subjects, dataset, reward=reward.value, spread=spread, seed=seed)
     if not outcome.written and not outcome.errors:
         print("this shard is done; the last one to end writes the tables", file=sys.stderr)
     show_boards(outcome.written, gap_name(known, subjects[0]), as_json=as_json)

@@ -42,15 +42,15 @@ def sample(
     from bench.data.load import load_prompts
     from bench.prefer.sample import Sampling
     from bench.registry import load_registry
-    from bench.scoring.passes import Options
     from bench.verbs.sample import sample_candidates
+    from bench.verbs.session import open_session
 
     known = load_registry(registry)
     known.policy(model)
     dataset = load_prompts(prompts, limit_per_subset=limit)
     wish = Sampling(n, temperature, top_p, max_new_tokens, seed, keep_empty=n == 1)
-    options = Options(dtype.value, device.value)
-    n_left_out = sample_candidates(known, dataset, model, wish, options, out=out)
+    session = open_session(known, dtype=dtype.value, device=device.value)
+    n_left_out = sample_candidates(session, dataset, model, wish, out=out)
     if n_left_out:
         print(f"{n_left_out} prompts left out: fewer than two responses were not empty", file=sys.stderr)
     print(out)

@@ -116,15 +116,16 @@ def verify(
 ) -> None:
     """Compare a sample of stored scores with plain float32 passes."""
     from bench.registry import load_registry
-    from bench.scoring.passes import Options, Work
-    from bench.store.folder import Store
+    from bench.scoring.passes import Work
     from bench.verbs.exchange import verify_scores
     from bench.verbs.run import lookup_of
+    from bench.verbs.session import open_session
 
     known = load_registry(registry)
     work = Work(known.model(model), known.model(template or model), load(data, limit, offline=True))
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
-    table = verify_scores(Store(results), work, Options(dtype.value, device.value), lookup=lookup, n_rows=rows)
+    session = open_session(known, dtype=dtype.value, device=device.value, results=results)
+    table = verify_scores(session, work, lookup=lookup, n_rows=rows)
     emit(table, output, VIEWS["verify"])
     shift, other = table["shift_a_token"].abs(), (table["n_tokens"] != table["n_tokens_plain"]).sum()
     words = f"{len(table)} responses: {shift.mean():.1e} nats a token off in the mean, {shift.max():.1e} at most"

@@ -39,13 +39,13 @@ def select(
     """Keep the response pairs worth a label (REAL, arXiv 2409.17169)."""
     from bench.data.load import load_candidates, load_data
     from bench.registry import load_registry
-    from bench.scoring.passes import Options
     from bench.verbs.select import Selection, select_pairs
+    from bench.verbs.session import open_session
 
     if (candidates is None) == (data is None):
         raise UsageError("name what to select from: --candidates FILE or --data DATA")
     dataset = load_candidates(candidates) if candidates else load_data(data, limit_per_subset=limit)
-    wish = Selection(model, strategy.value, fraction, seed, Options(dtype.value, device.value))
-    table = select_pairs(load_registry(registry), dataset, wish, out=out)
+    session = open_session(load_registry(registry), dtype=dtype.value, device=device.value)
+    table = select_pairs(session, dataset, Selection(model, strategy.value, fraction, seed), out=out)
     kept = table["similarity"].describe()[["mean", "min", "50%", "max"]].to_frame().T.assign(n_kept=len(table))
     emit(kept, Format.table, VIEWS["select"])

@@ -74,12 +74,12 @@ def show(
     """Print one row's responses, coloured by log-ratio."""
     known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
 
-    from bench.scoring.passes import Options
+    from bench.verbs.session import open_session
     from bench.verbs.texts import token_table
 
     dataset = load(data, None)
     example = one_example(dataset, example_id)
-    options = Options(dtype.value, device.value)
-    tokens = token_table(known, subject.pairs[0], dataset, example, options)
+    session = open_session(known, dtype=dtype.value, device=device.value)
+    tokens = token_table(session, subject.pairs[0], dataset, example)
     for line in row_lines(example, *tokens, colour=coloured()):
         print(line)

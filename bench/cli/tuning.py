@@ -107,7 +107,7 @@ def tune(
     """Tune a policy on preferences with SimPO or DPO."""
     from bench.prefer.tune import Tuning
     from bench.registry import load_registry
-    from bench.scoring.passes import Options
+    from bench.verbs.session import open_session
     from bench.verbs.tune import preferences as load_preferences
     from bench.verbs.tune import tune_policy
 
@@ -115,8 +115,9 @@ def tune(
     strength = beta if beta is not None else BETA[loss]
     ranks = lora_rank if lora else 0
     tuning = Tuning(loss.value, strength, gamma_ratio, rate, epochs, batch, at_once, ranks, seed, save_every)
-    known, dataset = load_registry(registry), load_preferences(preferences)
-    done = tune_policy(known, policy, dataset, tuning, Options(dtype.value, device.value), out=out)
+    dataset = load_preferences(preferences)
+    session = open_session(load_registry(registry), dtype=dtype.value, device=device.value)
+    done = tune_policy(session, policy, dataset, tuning, out=out)
     ends = done.curve.iloc[[0, -1]][["step", "loss", "accuracy", "chosen_reward", "rejected_reward"]]
     emit(ends, Format.table, VIEWS["tune"])
     print(f"{done.n_preferences} preferences, {done.n_too_long} too long; {out / 'model'}")
@@ -145,18 +146,18 @@ def judge(
     """Compare a tuned policy with its start on held-out prompts."""
     from bench.data.load import load_prompts
     from bench.prefer.sample import Sampling
-    from bench.scoring.passes import Options
-    from bench.store.folder import Store
     from bench.verbs.judge import Judging, judge_policies
+    from bench.verbs.session import open_session
 
     names = [*([annotator] if annotator else []), *(pair or [])]
     if not names:
         raise UsageError("name who judges: --annotator PAIR, --pair PAIR, or both")
     known, subjects = select(registry, names, None, TemplateMode.shared)
     first, others = (subjects[0], subjects[1:]) if annotator else (None, subjects)
-    sampling, options = Sampling(n, temperature, top_p, max_new_tokens, seed), Options(dtype.value, device.value)
-    wish = Judging(before, after, first, others, sampling, reward.value, options)
-    found = judge_policies(known, load_prompts(prompts, limit_per_subset=limit), Store(results), wish, out=out)
+    sampling = Sampling(n, temperature, top_p, max_new_tokens, seed)
+    wish = Judging(before, after, first, others, sampling, reward.value)
+    session = open_session(known, dtype=dtype.value, device=device.value, results=results)
+    found = judge_policies(session, load_prompts(prompts, limit_per_subset=limit), wish, out=out)
     numbers = ("before", "after", "difference", "low", "high")
     emit(found.assign(**{name: measured(found, name) for name in numbers}), Format.table, VIEWS["judge"])
 
@@ -195,13 +196,13 @@ def agree(
 ) -> None:
     """Say how often a pair labels as people did, by similarity."""
     from bench.data.load import load_data, load_transcripts
-    from bench.scoring.passes import Options
-    from bench.store.folder import Store, read_csv
+    from bench.store.folder import read_csv
     from bench.verbs.agree import agree as agree_on
+    from bench.verbs.session import open_session
 
     dataset = (load_transcripts if transcripts else load_data)(data, limit_per_subset=limit)
     known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
-    options = Options(dtype.value, device.value)
-    folder = agree_on(known, subject, dataset, Store(results), options, embedder=model)
+    session = open_session(known, dtype=dtype.value, device=device.value, results=results)
+    folder = agree_on(session, subject, dataset, embedder=model)
     emit(read_csv(folder / "agreement.csv"), Format.table, VIEWS["agree"])
     print(f"\n{folder / 'agreement.csv'}")

@@ -47,7 +47,7 @@ def score_on_ray(works: Seq[passes.Work], root: Path, options: passes.Options, s
     shares = [run.shares(len(works), shard=i, n_shards=spread.n_tasks) for i in range(1, spread.n_tasks + 1)]
     stretches = [[(work, share) for work, share in zip(works, each, strict=True) if share] for each in shares]
     ray = _connected(spread.address)
-    gpus = 1 if passes.device_name(options) == "cuda" else 0
+    gpus = 1 if options.device == "cuda" else 0
     remote = ray.remote(num_gpus=gpus, num_cpus=1, max_retries=RETRIES)(score_some)
     folder = str(root.resolve())
     try:

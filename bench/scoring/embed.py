@@ -11,15 +11,15 @@ from bench.schema import Example, UsageError
 from bench.scoring import fetch, models
 from bench.scoring.forward import engine, trie
 from bench.scoring.forward.device import moved
-from bench.scoring.passes import BATCH_TOKENS, PART_BUDGETS, Options, cut_parts, device_name, dtype_name
+from bench.scoring.passes import BATCH_TOKENS, PART_BUDGETS, Options, cut_parts
 from bench.scoring.render import Sequence, check_ids
 
 
 def embed_with(spec: ModelSpec, examples: Seq[Example], options: Options) -> np.ndarray:
     """Embed every response with a model of the registry, fetched where it is missing; see `embed`."""
     folder = fetch.fetch(spec).folder
-    dtype = models.TORCH_DTYPES[dtype_name(options)]
-    model = models.load_model(folder, dtype=dtype, device=device_name(options))
+    dtype = models.TORCH_DTYPES[options.dtype]
+    model = models.load_model(folder, dtype=dtype, device=options.device)
     texts = [text for example in examples for _, text in example.responses]
     names = [f"{spec.model_id}: {e.example_id}: response {name}" for e in examples for name, _ in e.responses]
     return embed(model, models.load_tokenizer(folder), texts, limit=models.context_tokens(folder), names=names)

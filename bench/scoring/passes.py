@@ -41,13 +41,32 @@ PRECISION_RESPONSES = 32
 
 
 class Options(NamedTuple):
-    """What a user may set about a pass."""
+    """How a pass is computed. `resolved` makes it from what a user asks for."""
 
-    dtype: str = "auto"
-    """"auto", "bf16" or "fp32"."""
-    device: str = "auto"
-    """"auto", "cpu" or "cuda"."""
-    batch_tokens: int | None = None
+    dtype: str
+    """"bfloat16" or "float32"."""
+    device: str
+    """"cpu" or "cuda"."""
+    batch_tokens: int
+    """The token budget: the most tokens of one step."""
+
+
+def resolved(dtype: str = "auto", device: str = "auto", batch_tokens: int | None = None) -> Options:
+    """The options that a user asks for, with this machine's choice wherever the user leaves it open.
+
+    Args:
+        dtype: "auto", "bf16" or "fp32".
+        device: "auto", "cpu" or "cuda".
+        batch_tokens: The token budget; None: the device's usual one.
+
+    Raises:
+        PreconditionError: the user asks for a GPU and there is none.
+    """
+    if device == "cuda" and default_device() != "cuda":
+        raise PreconditionError("--device cuda: torch finds no GPU on this machine")
+    device = default_device() if device == "auto" else device
+    dtype = default_dtype(device) if dtype == "auto" else dtype
+    return Options(DTYPES[dtype], device, batch_tokens or BATCH_TOKENS[device])
 
 
 class Work(NamedTuple):
@@ -88,7 +107,6 @@ def make_ready(work: Work, options: Options, *, ops: str | None = None) -> Ready
     """
     model = fetch.fetch(work.spec)
     owner = model if work.owner == work.spec else fetch.fetch(work.owner, weights=False)
-    dtype = dtype_name(options)
     key = ScoreKey(
         model_id=work.spec.model_id,
         revision=model.revision,
@@ -96,30 +114,13 @@ def make_ready(work: Work, options: Options, *, ops: str | None = None) -> Ready
         domain=work.dataset.domain,
         domain_digest=work.dataset.domain_digest,
         data_digest=work.dataset.digest,
-        dtype=dtype,
-        ops=ops or ops_name(device_name(options), dtype),
+        dtype=options.dtype,
+        ops=ops or ops_name(options.device, options.dtype),
         attention=ATTENTION,
         span=SPAN,
         schema_version=SCHEMA_VERSION,
     )
     return Ready(work, model, owner, key, plain=not fetch.template_text(owner.folder))
-
-
-def device_name(options: Options) -> str:
-    """The device that a run uses, "cpu" or "cuda".
-
-    Raises:
-        PreconditionError: the one that the user wants is not there.
-    """
-    if options.device == "cuda" and default_device() != "cuda":
-        raise PreconditionError("--device cuda: torch finds no GPU on this machine")
-    return default_device() if options.device == "auto" else options.device
-
-
-def dtype_name(options: Options) -> str:
-    """The full name of the dtype that a run uses."""
-    dtype = default_dtype(device_name(options)) if options.dtype == "auto" else options.dtype
-    return DTYPES[dtype]
 
 
 class Share(NamedTuple):

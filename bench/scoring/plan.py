@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.schema import Example
 from bench.scoring.forward import trie
-from bench.scoring.passes import BATCH_TOKENS, PART_BUDGETS, Options, Ready, cut_parts, device_name
+from bench.scoring.passes import PART_BUDGETS, Options, Ready, cut_parts
 
 GPUS = {"h200": 989e12, "h100": 989e12, "a100": 312e12, "l40s": 362e12, "rtx-4090": 165e12}
 """bf16 operations a second, dense, as their makers state them."""
@@ -52,12 +52,11 @@ def exact_tokens(ready: Ready, options: Options) -> int:
     from bench.scoring.scorer import Scorer, group
 
     scorer = Scorer(ready, options)
-    budget = options.batch_tokens or BATCH_TOKENS[device_name(options)]
     rows = group(render(ready.work.dataset.examples, scorer.tokenizer, scorer.template).sequences)
     total = 0
-    for part in cut_parts(rows, part_tokens=PART_BUDGETS * budget):
+    for part in cut_parts(rows, part_tokens=PART_BUDGETS * options.batch_tokens):
         fits = [s for i in part for s in rows[i] if len(s.ids) <= scorer.limit]
-        total += trie.plan([s.ids for s in fits], [s.start for s in fits], budget=budget).n_computed
+        total += trie.plan([s.ids for s in fits], [s.start for s in fits], budget=options.batch_tokens).n_computed
     return total
 
 

@@ -20,14 +20,12 @@ from bench.scoring.forward import engine, trie
 from bench.scoring.identity import ops_name
 from bench.scoring.noise import noise_of
 from bench.scoring.passes import (
-    BATCH_TOKENS,
     PART_BUDGETS,
     WHOLE,
     Options,
     Ready,
     Share,
     cut_parts,
-    device_name,
     group,
     provenance,
     scores_frame,
@@ -58,7 +56,7 @@ class Scorer:
     def __init__(self, ready: Ready, options: Options) -> None:
         """Load the tokenizer; the weights wait."""
         self.ready, self.options = ready, options
-        self.device = device_name(options)
+        self.device = options.device
         self.tokenizer = models.load_tokenizer(ready.model.folder, trust_remote_code=self._remote)
         owner = None
         if not ready.plain:
@@ -106,7 +104,7 @@ class Scorer:
         with self._with_others(score_set, share):
             # The one that begins says for all others how the rows are cut.
             settings = score_set.recorded_settings() or {
-                "batch_tokens": self.options.batch_tokens or BATCH_TOKENS[self.device],
+                "batch_tokens": self.options.batch_tokens,
                 "n_threads": torch.get_num_threads(),
             }
             parts = cut_parts(by_example, part_tokens=PART_BUDGETS * settings["batch_tokens"])
@@ -260,7 +258,7 @@ class Scorer:
             UsageError: the example is longer than the model's context.
         """
         sequences = self.rendered([example]).sequences
-        logps = self.logps(sequences, self.options.batch_tokens or BATCH_TOKENS[self.device])
+        logps = self.logps(sequences, self.options.batch_tokens)
         if any(values is None for values in logps):
             raise UsageError(f"{example.example_id}: longer than the context of {self.ready.key.model_id}")
         return logps

@@ -33,7 +33,7 @@ def verify(score_set: ScoreSet, ready: Ready, options: Options, *, n_rows: int) 
     Returns:
         VERIFIED.
     """
-    scorer = Scorer(ready, options._replace(dtype="fp32"))
+    scorer = Scorer(ready, options._replace(dtype="float32"))
     examples = sorted(ready.work.dataset.examples, key=lambda e: hashlib.sha256(e.example_id.encode()).digest())
     sequences = scorer.rendered(examples[:n_rows]).sequences
     model = models.load_policy(ready.model.folder, dtype=torch.float32, device=scorer.device)

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 
 from bench.prefer import customise, route
-from bench.registry import Registry
 from bench.schema import ABLATION, Dataset, UsageError
 from bench.scoring import passes
-from bench.store.folder import Store, write_csv, write_json
+from bench.store.folder import write_csv, write_json
 from bench.store.places import Place, folder_to_write, manifest
 from bench.study.ablation import PLAIN, Run, ablation
 from bench.subject import Subject
 from bench.verbs.route import CONFUSION, confusion_counts, routes
 from bench.verbs.score import checked_scores
+from bench.verbs.session import Session
 
 RELEASED = "released"
 """The variant that the paper's authors released: chat stays plain, every other domain gets an exemplar."""
@@ -32,10 +32,9 @@ class Ablation(NamedTuple):
     seed: int
     """Chooses the exemplars."""
     reward: str
-    options: passes.Options
 
 
-def ablate_pair(registry: Registry, subject: Subject, dataset: Dataset, store: Store, wish: Ablation) -> Path:
+def ablate_pair(session: Session, subject: Subject, dataset: Dataset, wish: Ablation) -> Path:
     """Score a pair plainly and with every variant under every router; write ablation.csv and confusion.csv.
 
     A row is scored once under each domain that some router gives it, however many do.
@@ -44,24 +43,21 @@ def ablate_pair(registry: Registry, subject: Subject, dataset: Dataset, store: S
         UsageError: a block leaves no room for a prompt in a model's context.
         DrsowError: a model of the pair cannot be scored.
     """
-    strong = subject.pairs[0].strong
-    routed = {
-        name: routes(registry, dataset, store, name, model_id=strong, options=wish.options).set_index("example_id")
-        for name in wish.routers
-    }
+    registry, strong = session.registry, subject.pairs[0].strong
+    routed = {name: routes(session, dataset, name, model_id=strong).set_index("example_id") for name in wish.routers}
     wanted = {(row, domain) for table in routed.values() for row, domain in table["domain"].items()}
     variants = {
         name: customise.customised(dataset, registry.domains, wanted, variant=name, seed=wish.seed)
         for name in customise.VARIANTS
     }
     used = {domain for _, domain in wanted}
-    check_room(registry, subject, dataset, wish.options, used, variant=customise.BOTH)
-    sets = {PLAIN: checked_scores(registry, subject, dataset, store, wish.options)}
-    sets |= {name: checked_scores(registry, subject, rows, store, wish.options) for name, rows in variants.items()}
+    check_room(session, subject, dataset, used, variant=customise.BOTH)
+    sets = {PLAIN: checked_scores(session, subject, dataset)}
+    sets |= {name: checked_scores(session, subject, rows) for name, rows in variants.items()}
     runs = _runs({name: [each.read() for each in both] for name, both in sets.items()}, routed)
     rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
     place = ablation_place(subject, dataset, wish)
-    folder = folder_to_write(store, place)
+    folder = folder_to_write(session.store, place)
     # First: it says whose the folder is, so that an ablation of other rows or routers never comes into it.
     write_json(folder / "manifest.json", manifest(place, chain(*sets.values())))
     write_csv(folder / "ablation.csv", ablation(runs, dataset, reward=wish.reward, rng=rng), ABLATION)
@@ -97,9 +93,7 @@ def _released(plain: pd.DataFrame, told: pd.DataFrame, domains: pd.Series) -> pd
     return pd.concat(parts, ignore_index=True)
 
 
-def check_room(
-    registry: Registry, subject: Subject, dataset: Dataset, options: passes.Options, domains: set[str], *, variant: str
-) -> None:
+def check_room(session: Session, subject: Subject, dataset: Dataset, domains: set[str], *, variant: str) -> None:
     """Refuse domains whose longest block leaves no room for a prompt in a model's context.
 
     Raises:
@@ -107,6 +101,7 @@ def check_room(
     """
     from bench.scoring.scorer import Scorer
 
+    registry, options = session.registry, session.options
     texts = {name: customise.blocks(registry.domains, name, variant=variant) for name in sorted(domains)}
     for model_id, owner in subject.passes():
         work = passes.Work(registry.model(model_id), registry.model(owner), dataset)

@@ -7,29 +7,24 @@ import numpy as np
 import pandas as pd
 
 from bench.prefer.select import cosines
-from bench.registry import Registry
 from bench.schema import Dataset
-from bench.scoring import passes
-from bench.store.folder import Store, write_csv, write_json, write_whole
+from bench.store.folder import write_csv, write_json, write_whole
 from bench.store.places import Place, folder_to_write, manifest
 from bench.study.agreement import AGREEMENT, agreement
 from bench.study.design import prompt_clusters
 from bench.study.reward import margins
 from bench.subject import Subject
 from bench.verbs.score import checked_scores
+from bench.verbs.session import Session
 
 
-def agree(
-    registry: Registry, subject: Subject, dataset: Dataset, store: Store, options: passes.Options, *, embedder: str
-) -> Path:
+def agree(session: Session, subject: Subject, dataset: Dataset, *, embedder: str) -> Path:
     """Score preferences under a pair, embed their responses, and write agreement.csv and agreement.md.
 
     Args:
-        registry: Knows the models.
+        session: The registry, where scores and tables are, device and dtype.
         subject: The pair.
         dataset: Preferences whose labels are people's.
-        store: Where scores and tables lie.
-        options: Device and dtype.
         embedder: The model_id whose mean last hidden states tell similarity.
 
     Returns:
@@ -37,10 +32,11 @@ def agree(
     """
     from bench.scoring.embed import embed_with
 
-    sets = checked_scores(registry, subject, dataset, store, options)
+    sets = checked_scores(session, subject, dataset)
     subsets = pd.Series({e.example_id: e.subset for e in dataset.examples}, name="subset")
     table = margins(*(each.read() for each in sets), subsets, pair_id=subject.pairs[0].pair_id)
-    embeddings = embed_with(registry.model(embedder), dataset.examples, options).reshape(len(dataset.examples), 2, -1)
+    embeddings = embed_with(session.registry.model(embedder), dataset.examples, session.options)
+    embeddings = embeddings.reshape(len(dataset.examples), 2, -1)
     values = {e.example_id: cosines(both)[0, 1] for e, both in zip(dataset.examples, embeddings, strict=True)}
     problems = pd.Series(prompt_clusters(dataset.examples), index=subsets.index)
     rows = [
@@ -51,7 +47,7 @@ def agree(
     ]
     found = pd.concat(rows, ignore_index=True)
     place = Place(subject.name, dataset, "agreement", {"embedder": embedder}, above="real")
-    folder = folder_to_write(store, place)
+    folder = folder_to_write(session.store, place)
     # First: it says whose the folder is, so that other rows or another embedder never come into it.
     write_json(folder / "manifest.json", manifest(place, sets))
     write_csv(folder / "agreement.csv", found, AGREEMENT)

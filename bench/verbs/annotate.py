@@ -10,16 +10,15 @@ import pandas as pd
 from bench.prefer import customise
 from bench.prefer.annotate import Filters, annotate
 from bench.prefer.export import data_card, length_bias, records, write_preferences
-from bench.registry import Registry
 from bench.schema import Dataset, UsageError
-from bench.scoring import passes
-from bench.store.folder import Store, write_json
+from bench.store.folder import write_json
 from bench.store.places import Place, manifest
 from bench.study.reward import rewards
 from bench.subject import Subject
 from bench.verbs.ablate import check_room
 from bench.verbs.route import routes
 from bench.verbs.score import checked_scores
+from bench.verbs.session import Session
 
 
 class Annotation(NamedTuple):
@@ -32,11 +31,10 @@ class Annotation(NamedTuple):
     seed: int
     """Chooses exemplars, and random rejected responses."""
     reward: str
-    options: passes.Options
 
 
 def annotate_candidates(
-    registry: Registry, subject: Subject, dataset: Dataset, store: Store, wish: Annotation, *, out: Path
+    session: Session, subject: Subject, dataset: Dataset, wish: Annotation, *, out: Path
 ) -> pd.Series:
     """Score candidates under a pair, choose and reject, and write the preference set into a folder.
 
@@ -47,13 +45,14 @@ def annotate_candidates(
         UsageError: no prompt is left.
     """
     strong = subject.pairs[0].strong
-    routed = routes(registry, dataset, store, wish.router, model_id=strong, options=wish.options)
+    routed = routes(session, dataset, wish.router, model_id=strong)
     domains = routed.set_index("example_id")["domain"]
     told = dataset
     if wish.variant != "plain":
-        check_room(registry, subject, dataset, wish.options, set(domains), variant=wish.variant)
-        told = customise.customised(dataset, registry.domains, domains.items(), variant=wish.variant, seed=wish.seed)
-    sets = checked_scores(registry, subject, told, store, wish.options)
+        check_room(session, subject, dataset, set(domains), variant=wish.variant)
+        blocks = session.registry.domains
+        told = customise.customised(dataset, blocks, domains.items(), variant=wish.variant, seed=wish.seed)
+    sets = checked_scores(session, subject, told)
     frames = [each.read() for each in sets]
     if wish.variant != "plain":
         frames = [customise.of_routes(frame, domains) for frame in frames]

@@ -14,6 +14,7 @@ from bench.scoring import passes
 from bench.store.folder import Store, check_scores, csv_bytes, read_csv, safe_name, write_whole
 from bench.store.imported import check_imported
 from bench.subject import Lookup, Subject, one_set
+from bench.verbs.session import Session
 
 FORMATS = (".csv", ".parquet")
 
@@ -46,9 +47,7 @@ def export_scores(
         write_whole(out, buffer.getvalue())
 
 
-def verify_scores(
-    store: Store, work: passes.Work, options: passes.Options, *, lookup: Lookup, n_rows: int
-) -> pd.DataFrame:
+def verify_scores(session: Session, work: passes.Work, *, lookup: Lookup, n_rows: int) -> pd.DataFrame:
     """How far one model's stored scores are from transformers' own, on a sample: `scoring.verify.VERIFIED`.
 
     Raises:
@@ -58,12 +57,12 @@ def verify_scores(
     model_id = work.spec.model_id
     if isinstance(work.spec.source, NoiseSource):
         raise UsageError(f"{model_id}: a noise model's weights are in no file to be read plainly")
-    score_set = one_set(store, work.dataset, lookup, model_id, work.owner.model_id)
+    score_set = one_set(session.store, work.dataset, lookup, model_id, work.owner.model_id)
     from bench.scoring.verify import verify
 
     # Asks for no arithmetic: transformers' own is what it compares with.
-    ready = passes.make_ready(work, options._replace(dtype="fp32"), ops="none")
-    return verify(score_set, ready, options, n_rows=n_rows)
+    options = session.options._replace(dtype="float32")
+    return verify(score_set, passes.make_ready(work, options, ops="none"), options, n_rows=n_rows)
 
 
 class Given(NamedTuple):

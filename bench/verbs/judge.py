@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from bench.data.load import digest
-from bench.registry import Registry
 from bench.schema import Dataset, UsageError
-from bench.scoring import passes
-from bench.store.folder import Store, read_csv, safe_name, write_csv, write_json, write_whole
+from bench.store.folder import read_csv, safe_name, write_csv, write_json, write_whole
 from bench.store.places import Place, manifest
 from bench.study.judging import AFTER, BEFORE, JUDGED, judge
 from bench.study.reward import rewards
 from bench.subject import Subject
 from bench.verbs.sample import sample_candidates
 from bench.verbs.score import checked_scores
+from bench.verbs.session import Session
 from bench.verbs.tune import curves
 
 if TYPE_CHECKING:
@@ -41,10 +40,9 @@ class Judging(NamedTuple):
     """Pairs that took no part."""
     sampling: "Sampling"
     reward: str
-    options: passes.Options
 
 
-def judge_policies(registry: Registry, prompts: Dataset, store: Store, wish: Judging, *, out: Path) -> pd.DataFrame:
+def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Path) -> pd.DataFrame:
     """Sample both policies, score what they say under each pair, and write judge.csv, judge.md and a figure.
 
     Returns:
@@ -56,14 +54,14 @@ def judge_policies(registry: Registry, prompts: Dataset, store: Store, wish: Jud
     for side, name in ((BEFORE, wish.before), (AFTER, wish.after)):
         path = out / f"{side}.jsonl"
         sampling = wish.sampling._replace(keep_empty=True)
-        sample_candidates(registry, prompts, name, sampling, wish.options, out=path)
+        sample_candidates(session, prompts, name, sampling, out=path)
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
         texts[side] = {sampled_id(row): row["candidates"] for row in rows}
     dataset = _responses(prompts, texts, slug=f"{prompts.slug}-{safe_name(out.name)}-judged")
     rows, sets = [], {}
     for subject in [*([wish.annotator] if wish.annotator else []), *wish.others]:
         pair_id = subject.pairs[0].pair_id
-        sets[pair_id] = checked_scores(registry, subject, dataset, store, wish.options)
+        sets[pair_id] = checked_scores(session, subject, dataset)
         frames = [each.read() for each in sets[pair_id]]
         mine = "yes" if subject is wish.annotator else "no"
         # A sum grows with the length of what is rewarded: a byte's reward stands beside it.

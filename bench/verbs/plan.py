@@ -9,12 +9,10 @@ import pandas as pd
 
 from bench import units
 from bench.entries import HubSource, ModelSpec
-from bench.registry import Registry
-from bench.schema import DTYPES, Dataset, DrsowError
+from bench.schema import Dataset, DrsowError
 from bench.scoring import fetch, located, passes, plan, templates
-from bench.store.folder import Store
-from bench.subject import Subject
-from bench.verbs.run import lookup_of
+from bench.subject import Lookup, Subject
+from bench.verbs.session import Session
 
 PLAN = (
     "model_id", "template", "status", "tokens", "counted", "flop", "download_bytes", "weights_bytes", "cpu_s", "gpu_h",
@@ -36,10 +34,9 @@ FILE_BYTES = 2
 class Planner:
     """Counts what passes over one data set cost; each tokenizer and template once."""
 
-    def __init__(self, registry: Registry, dataset: Dataset, store: Store, options: passes.Options) -> None:
-        """Note what is planned."""
-        self.registry, self.dataset, self.store, self.options = registry, dataset, store, options
-        self.lookup = lookup_of(registry, dtype=options.dtype)
+    def __init__(self, session: Session, dataset: Dataset, lookup: Lookup) -> None:
+        """Note what is planned, and which stored score sets count as scored."""
+        self.session, self.dataset, self.lookup = session, dataset, lookup
         self._exact: dict[tuple[str, str, int | None], int] = {}
         self.notes: dict[str, str] = {}
         """Owner of a chat template -> what the user has to know about the choice of it."""
@@ -60,8 +57,9 @@ class Planner:
             key = (ids, text, spec.context_tokens)
             if key not in self._exact:
                 # A plan asks for no arithmetic: that would compile kernels.
-                ready = passes.make_ready(passes.Work(spec, owner, self.dataset), self.options, ops="none")
-                self._exact[key] = plan.exact_tokens(ready, self.options)
+                options = self.session.options
+                ready = passes.make_ready(passes.Work(spec, owner, self.dataset), options, ops="none")
+                self._exact[key] = plan.exact_tokens(ready, options)
             return self._exact[key], "tokenizer"
         if spec.tokens_per_byte is None:
             return float("nan"), "unknown"
@@ -70,7 +68,7 @@ class Planner:
 
     def status(self, spec: ModelSpec, owner: str, free_bytes: int) -> str:
         """What is in the way of a pass."""
-        if self.lookup.find(self.store, spec.model_id, self.dataset, owner):
+        if self.lookup.find(self.session.store, spec.model_id, self.dataset, owner):
             return SCORED
         try:
             if fetch.locate(spec):
@@ -93,13 +91,11 @@ def plan_passes(planner: Planner, subjects: Sequence[Subject], *, gpu: str, cpu_
         cpu_rate: Operations a second of this machine, None where it was not calibrated.
     """
     rows, free = [], shutil.disk_usage(_cache()).free
-    # "auto" asks torch what the processor has; a plan for a GPU goes without torch.
-    auto = "bfloat16" if cpu_rate is None else passes.dtype_name(planner.options)
-    dtype = DTYPES.get(planner.options.dtype, auto)
+    registry, dtype = planner.session.registry, planner.session.options.dtype
     for model_id, owner in dict.fromkeys(side for subject in subjects for side in subject.passes()):
-        spec = planner.registry.model(model_id)
+        spec = registry.model(model_id)
         status = planner.status(spec, owner, free)
-        tokens, counted = planner.tokens(spec, planner.registry.model(owner))
+        tokens, counted = planner.tokens(spec, registry.model(owner))
         size = spec.n_params_active or spec.n_params or float("nan")
         download = _download(spec) if status in (MISSING, GATED, NO_SPACE) else 0
         free -= download
@@ -141,6 +137,12 @@ def _cache() -> Path:
     return next(path for path in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if path.exists())
 
 
-def cpu_rate(options: passes.Options) -> float:
-    """Operations a second that this machine's processor was just measured at, in the run's dtype."""
-    return plan.matmul_rate(passes.dtype_name(options))
+def planned_options(dtype: str, *, on_cpu: bool) -> passes.Options:
+    """The options of a plan, which counts tokens with a processor's budget.
+
+    Args:
+        dtype: "auto", "bf16" or "fp32".
+        on_cpu: Whether the plan is for this machine's processor too, which then decides about "auto".
+    """
+    # A plan for a GPU loads no torch: "auto" is bfloat16 on every GPU.
+    return passes.resolved("bf16" if dtype == "auto" and not on_cpu else dtype, "cpu")

@@ -6,8 +6,8 @@ from bench.prefer import route
 from bench.registry import Registry
 from bench.schema import Dataset
 from bench.scoring import passes, run
-from bench.store.folder import Store
 from bench.study.ablation import KNOWN
+from bench.verbs.session import Session
 
 CLASSIFIER, MODEL = "classifier", "model"
 
@@ -20,18 +20,25 @@ CONFUSION = ("router", "known", "domain", "n_examples")
 """How many prompts of a known domain a router sent where, parts counted as their parent."""
 
 
-def routes(
-    registry: Registry, dataset: Dataset, store: Store, router: str, *, model_id: str, options: passes.Options
-) -> pd.DataFrame:
+def routes(session: Session, dataset: Dataset, router: str, *, model_id: str) -> pd.DataFrame:
     """ROUTES of a data set's prompts by one of ROUTERS; `model_id` is whom MODEL asks."""
-    if router == KNOWN:
-        return route.by_section(dataset, registry.domains)
-    if router == CLASSIFIER:
-        return route.by_classifier(dataset, registry.domains)
-    spec = registry.model(model_id)
-    work = passes.Work(spec, spec, route.questions(dataset, registry.domains))
-    scores = run.score_missing(passes.make_ready(work, options), store, options).read()
-    return route.by_model(scores, registry.domains)
+    if router == MODEL:
+        return asked_routes(session, dataset, model_id)
+    return plain_routes(session.registry, dataset, router)
+
+
+def plain_routes(registry: Registry, dataset: Dataset, router: str) -> pd.DataFrame:
+    """ROUTES by KNOWN or CLASSIFIER, which load no language model."""
+    by = {KNOWN: route.by_section, CLASSIFIER: route.by_classifier}[router]
+    return by(dataset, registry.domains)
+
+
+def asked_routes(session: Session, dataset: Dataset, model_id: str) -> pd.DataFrame:
+    """ROUTES by the likelihoods of a language model, whose scores are stored."""
+    spec, domains = session.registry.model(model_id), session.registry.domains
+    work = passes.Work(spec, spec, route.questions(dataset, domains))
+    ready = passes.make_ready(work, session.options)
+    return route.by_model(run.score_missing(ready, session.store, session.options).read(), domains)
 
 
 def confusion_counts(router: str, table: pd.DataFrame, dataset: Dataset, registry: Registry) -> pd.DataFrame:

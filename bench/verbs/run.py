@@ -9,12 +9,13 @@ import pandas as pd
 
 from bench.registry import Registry
 from bench.schema import DTYPES, Dataset, UsageError
-from bench.scoring import passes, run
+from bench.scoring import run
 from bench.scoring.identity import owner_digest
 from bench.store.folder import Store
 from bench.study.board import Written, comparison, write_results
 from bench.subject import Lookup, Subject, stored_sets
 from bench.verbs.score import LOCAL, score_all
+from bench.verbs.session import Session
 
 
 class Outcome(NamedTuple):
@@ -29,12 +30,10 @@ class Outcome(NamedTuple):
 
 
 def run_subjects(
-    registry: Registry,
+    session: Session,
     subjects: Sequence[Subject],
     dataset: Dataset,
-    store: Store,
     *,
-    options: passes.Options,
     reward: str,
     spread: run.Spread = LOCAL,
     seed: int | None = None,
@@ -45,16 +44,15 @@ def run_subjects(
     shards the one that ends last writes; the others write nothing.
 
     Args:
-        registry: Knows the models.
+        session: The registry, where scores and results are, and how passes are computed.
         subjects: Pairs and studies.
         dataset: The preferences.
-        store: Where scores and results lie.
-        options: Device, dtype, budget.
         reward: The headline reward.
         spread: Over which processes.
         seed: Of the statistics' draws; None: derived from the data.
     """
-    sets, errors, code = score_all(registry, subjects, dataset, store, options, spread)
+    store, registry = session.store, session.registry
+    sets, errors, code = score_all(session, subjects, dataset, spread)
     if spread.n_shards > 1 and not all(sets.get(side) for subject in subjects for side in subject.passes()):
         return Outcome([], errors, code)
     done = []

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from bench.data.load import load_prompts
 from bench.data.rows import candidate_list
 from bench.data.sources import file_rows
-from bench.registry import Registry
 from bench.schema import Dataset, DrsowError
-from bench.scoring import SPAN, fetch, passes, templates
+from bench.scoring import SPAN, fetch, templates
+from bench.verbs.session import Session
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -17,17 +17,14 @@ if TYPE_CHECKING:
     from bench.prefer.sample import Sampling
 
 
-def sample_candidates(
-    registry: Registry, dataset: Dataset, name: str, wish: "Sampling", options: passes.Options, *, out: Path
-) -> int:
+def sample_candidates(session: Session, dataset: Dataset, name: str, wish: "Sampling", *, out: Path) -> int:
     """Sample a policy's responses to every prompt into a file; see `prefer.sample.sample_all`.
 
     Args:
-        registry: Knows the policy.
+        session: The registry, which knows the policy; device and dtype.
         dataset: The prompts.
         name: The policy's model_id, or its folder.
         wish: How responses are drawn.
-        options: Device and dtype.
         out: The .jsonl file.
 
     Returns:
@@ -36,19 +33,18 @@ def sample_candidates(
     from bench.prefer.sample import sample_all
     from bench.scoring import models
 
-    located = fetch.fetch(registry.policy(name))
-    dtype, device = passes.dtype_name(options), passes.device_name(options)
+    located, options = fetch.fetch(session.registry.policy(name)), session.options
     facts = {
         "model_id": name,
         "revision": located.revision,
-        "dtype": dtype,
+        "dtype": options.dtype,
         "prompts": dataset.data_id,
         "prompts_digest": dataset.digest,
         "span": SPAN,
     }
 
     def load() -> "PreTrainedModel":
-        return models.load_policy(located.folder, dtype=models.TORCH_DTYPES[dtype], device=device)
+        return models.load_policy(located.folder, dtype=models.TORCH_DTYPES[options.dtype], device=options.device)
 
     template = templates.read(located.folder)
     if template.text and template.note:

@@ -3,38 +3,32 @@
 from collections.abc import Sequence
 
 from bench.faults import explained
-from bench.registry import Registry
 from bench.schema import Dataset, DrsowError, ScoreKey
 from bench.scoring import passes, run
 from bench.store.folder import ScoreSet, Store
 from bench.subject import Subject
+from bench.verbs.session import Session
 
 LOCAL = run.Spread()
 """All work in this process."""
 
 
 def score_all(
-    registry: Registry,
-    subjects: Sequence[Subject],
-    dataset: Dataset,
-    store: Store,
-    options: passes.Options,
-    spread: run.Spread = LOCAL,
+    session: Session, subjects: Sequence[Subject], dataset: Dataset, spread: run.Spread = LOCAL
 ) -> tuple[dict[tuple[str, str], ScoreSet], list[str], int]:
     """Score what is missing of every pass, each once; a shard its share of them.
 
     Returns:
         The complete sets by (model_id, owner of the chat template), one line a failure, the last failure's exit code.
     """
-    # A device that is not there shows before anything is fetched.
-    passes.device_name(options)
+    registry, store = session.registry, session.store
     sides = list(dict.fromkeys(side for subject in subjects for side in subject.passes()))
     pairs = [subject.sides(pair) for subject in subjects for pair in subject.pairs]
     works = {side: passes.Work(registry.model(side[0]), registry.model(side[1]), dataset) for side in sides}
-    ready, errors, code = _all_ready(works, pairs, options)
+    ready, errors, code = _all_ready(works, pairs, session.options)
     whole = {side for sides in pairs if all(s in ready for s in sides) for side in sides}
     jobs = {side: job for side, job in ready.items() if side in whole}
-    done, failures = _score_jobs(jobs, sides, store, options, spread)
+    done, failures = _score_jobs(session, jobs, sides, spread)
     code = failures[-1][1] if failures else code
     # Asked at the end, so that of several shards the last one sees what the others did meanwhile.
     found = {side: done.get(job.key) or store.score_set(job.key) for side, job in jobs.items()}
@@ -52,17 +46,14 @@ def _by_workers(store: Store, score_set: ScoreSet) -> ScoreSet:
 
 
 def _score_jobs(
-    jobs: dict[tuple[str, str], passes.Ready],
-    sides: Sequence[tuple],
-    store: Store,
-    options: passes.Options,
-    spread: run.Spread,
+    session: Session, jobs: dict[tuple[str, str], passes.Ready], sides: Sequence[tuple], spread: run.Spread
 ) -> tuple[dict[ScoreKey, ScoreSet], list[tuple[str, int]]]:
     """Score what is missing of some passes.
 
     Returns:
         Their sets by the key that was asked for; a line and an exit code for each failure.
     """
+    store, options = session.store, session.options
     # Owners of one template text make one pass: the first of them stands for all, in every shard alike.
     first = {job.key: side for side, job in reversed(jobs.items())}
     jobs = {side: job for side, job in jobs.items() if first[job.key] == side}
@@ -106,15 +97,13 @@ def _all_ready(
     return ready, errors, code
 
 
-def checked_scores(
-    registry: Registry, subject: Subject, dataset: Dataset, store: Store, options: passes.Options
-) -> tuple[ScoreSet, ScoreSet]:
+def checked_scores(session: Session, subject: Subject, dataset: Dataset) -> tuple[ScoreSet, ScoreSet]:
     """Complete score sets of the pair's strong and weak model.
 
     Raises:
         DrsowError: one of them cannot be scored.
     """
-    sets, errors, code = score_all(registry, [subject], dataset, store, options)
+    sets, errors, code = score_all(session, [subject], dataset)
     if errors:
         failed = DrsowError(errors[0])
         failed.code = code

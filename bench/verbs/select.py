@@ -9,10 +9,9 @@ import pandas as pd
 
 from bench.data.rows import own_id
 from bench.prefer.select import Picked, keep, pick_all
-from bench.registry import Registry
 from bench.schema import CHOSEN, Dataset, Example, UsageError
-from bench.scoring import passes
 from bench.store.folder import write_whole
+from bench.verbs.session import Session
 
 
 class Selection(NamedTuple):
@@ -25,10 +24,9 @@ class Selection(NamedTuple):
     fraction: float
     """The share of prompts that is kept."""
     seed: int
-    options: passes.Options
 
 
-def select_pairs(registry: Registry, dataset: Dataset, wish: Selection, *, out: Path) -> pd.DataFrame:
+def select_pairs(session: Session, dataset: Dataset, wish: Selection, *, out: Path) -> pd.DataFrame:
     """Pick each prompt's pair and keep a share of the prompts; write them as rows that other verbs read.
 
     Returns:
@@ -36,7 +34,7 @@ def select_pairs(registry: Registry, dataset: Dataset, wish: Selection, *, out: 
     """
     from bench.scoring.embed import embed_with
 
-    embeddings = embed_with(registry.model(wish.model_id), dataset.examples, wish.options)
+    embeddings = embed_with(session.registry.model(wish.model_id), dataset.examples, session.options)
     sizes = [len(example.responses) for example in dataset.examples]
     picked = pick_all(embeddings, sizes, wish.strategy, seed=wish.seed, n_jobs=-1)
     pairs = [(example, pair) for example, pair in zip(dataset.examples, picked, strict=True) if pair]

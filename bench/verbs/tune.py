@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from bench.data.load import load_data
-from bench.registry import Registry
 from bench.schema import Dataset, DrsowError, UsageError
 from bench.scoring import SPAN, fetch, passes, templates
 from bench.store.folder import read_csv, rename, write_csv, write_json, write_whole
+from bench.verbs.session import Session
 
 if TYPE_CHECKING:
     from bench.prefer.tune import Policy, PreferenceTrainer, Row, Tuning
@@ -39,34 +39,31 @@ def preferences(name: str) -> Dataset:
     return load_data(str(inside) if inside.is_file() else name)
 
 
-def tune_policy(
-    registry: Registry, name: str, dataset: Dataset, tuning: "Tuning", options: passes.Options, *, out: Path
-) -> Tuned:
+def tune_policy(session: Session, name: str, dataset: Dataset, tuning: "Tuning", *, out: Path) -> Tuned:
     """Tune a model on preferences into a folder: model/, curve.csv, figures/, manifest.json.
 
     A stopped run goes on from its last whole checkpoint; a finished one is not done again.
 
     Args:
-        registry: Knows the policy.
+        session: The registry, which knows the policy; device and dtype.
         name: Its model_id, or its folder.
         dataset: The preferences.
         tuning: How.
-        options: Device and dtype.
         out: The folder.
 
     Raises:
         UsageError: the folder holds a run of other settings, or the policy has no chat template.
         DrsowError: memory or disk ran out, or the loss is no longer finite.
     """
-    located = fetch.fetch(registry.policy(name))
-    settings = {"policy": name, "revision": located.revision, "dtype": passes.dtype_name(options), "span": SPAN}
+    located = fetch.fetch(session.registry.policy(name))
+    settings = {"policy": name, "revision": located.revision, "dtype": session.options.dtype, "span": SPAN}
     settings |= {"data": dataset.data_id, "data_digest": dataset.digest} | tuning._asdict()
     tokenizer, rows, oddities = _read(located.folder, name, dataset)
     counts = {"n_preferences": len(rows), "n_too_long": len(dataset.examples) - len(rows)}
     _begin(out, settings)
     if not (out / MODEL).exists():
         with _failing_clearly(out):
-            policy = _policy(located.folder, tokenizer, tuning, options)
+            policy = _policy(located.folder, tokenizer, tuning, session.options)
             _tune_into(out, policy, rows, tuning, settings | counts | oddities | {"versions": passes.versions()})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return Tuned(read_csv(out / "curve.csv"), **counts)
@@ -116,7 +113,7 @@ def _policy(folder: Path, tokenizer: object, tuning: "Tuning", options: passes.O
     from bench.prefer.tune import Policy
     from bench.scoring import models
 
-    dtype, device = models.TORCH_DTYPES[passes.dtype_name(options)], passes.device_name(options)
+    dtype, device = models.TORCH_DTYPES[options.dtype], options.device
     # Steps of 1e-6 vanish in bf16: weights that are tuned stay in float32, and are cast as they are used.
     loaded = dtype if tuning.lora_rank else models.TORCH_DTYPES["float32"]
     return Policy(models.load_policy(folder, dtype=loaded, device=device), tokenizer, dtype, device)

@@ -35,7 +35,7 @@ def long_domains(tokenizer) -> dict[str, Domain]:
 
 
 def test_blocks_of_800_tokens_cost_at_most_half_as_much_again(embedded, reward_bench, tmp_path):
-    spec, options = load_registry().model(MODEL), passes.Options()
+    spec, options = load_registry().model(MODEL), passes.resolved()
     plain = load_data(REWARD_BENCH, limit_per_subset=ROWS_A_SUBSET)
     domains = long_domains(models.load_tokenizer(embedded[MODEL]))
     known = route.by_section(plain, domains)

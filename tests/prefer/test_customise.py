@@ -113,14 +113,14 @@ def test_a_template_without_a_system_role_puts_the_block_into_the_first_user_tur
 def test_whatever_changes_a_block_changes_the_score_key(other, tiny_registry):
     spec = load_registry(tiny_registry).model("tiny-strong")
     first, second = (
-        passes.make_ready(passes.Work(spec, spec, data), passes.Options(dtype="fp32", device="cpu")).key
+        passes.make_ready(passes.Work(spec, spec, data), passes.resolved(dtype="fp32", device="cpu")).key
         for data in (told("instruction"), told(**{"variant": "instruction"} | other))
     )
     assert first != second and (first.domain, first.domain_digest) != (second.domain, second.domain_digest)
 
 
 def test_customised_scores_are_the_plain_loops_over_the_whole_text(tiny_registry, tmp_path):
-    spec, options = load_registry(tiny_registry).model("tiny-strong"), passes.Options(dtype="fp32", device="cpu")
+    spec, options = load_registry(tiny_registry).model("tiny-strong"), passes.resolved(dtype="fp32", device="cpu")
     data = told("instruction", "code")
     work = passes.make_ready(passes.Work(spec, spec, data._replace(examples=data.examples[:3])), options)
     scores = run.score_missing(work, Store(tmp_path), options).read().set_index(["example_id", "response_id"])

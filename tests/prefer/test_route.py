@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM
 from bench.prefer import route
 from bench.registry import load_registry
 from bench.schema import ROUTES, Dataset, Example, Message, UsageError
-from bench.scoring.passes import Options, Work, make_ready
+from bench.scoring.passes import Work, make_ready
 from bench.scoring.render import render
 from bench.scoring.scorer import Scorer
-from bench.store.folder import Store
 from bench.verbs.route import routes
+from bench.verbs.session import open_session
 
 DOMAINS = load_registry().domains
 ROOT = Path(__file__).parents[2]
@@ -125,9 +125,10 @@ def test_a_query_longer_than_the_context_is_chat():
 
 
 def test_the_model_router_is_a_softmax_over_plain_likelihoods(tiny_registry, tmp_path):
-    registry, options = load_registry(tiny_registry), Options(dtype="fp32", device="cpu")
+    session = open_session(load_registry(tiny_registry), dtype="fp32", device="cpu", results=tmp_path)
+    registry, options = session.registry, session.options
     rows = data(("s", "Is 7 prime?"), ("s", "Say hello."))
-    found = routes(registry, rows, Store(tmp_path), "model", model_id="tiny-strong", options=options)
+    found = routes(session, rows, "model", model_id="tiny-strong")
     spec = registry.model("tiny-strong")
     asked = route.questions(rows, registry.domains)
     scorer = Scorer(make_ready(Work(spec, spec, asked), options), options)

@@ -16,7 +16,7 @@ from bench.store.folder import Store
 from bench.subject import Lookup
 from bench.verbs.run import lookup_of
 
-OPTIONS = Options(dtype="fp32", device="cpu", batch_tokens=8)
+OPTIONS = Options(dtype="float32", device="cpu", batch_tokens=8)
 ROWS = tuple(
     Example(str(i), "", (Message("user", f"{i}?"),), (("chosen", f"yes, {i * 7}"), ("rejected", "no " * 9)))
     for i in range(12)
@@ -93,7 +93,7 @@ def strong(tiny_registry) -> passes.Work:
 def test_the_arithmetic_is_in_the_key_and_float32_is_one_of_two(strong):
     key = passes.make_ready(strong, OPTIONS).key
     assert key.ops in ("cpu-torch", "cpu-onednn")
-    assert passes.make_ready(strong, OPTIONS._replace(dtype="bf16")).key.ops.startswith("cpu-")
+    assert passes.make_ready(strong, OPTIONS._replace(dtype="bfloat16")).key.ops.startswith("cpu-")
 
 
 def test_what_other_arithmetic_began_is_not_gone_on_with(strong, tmp_path, capsys):

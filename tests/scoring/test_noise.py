@@ -132,9 +132,9 @@ def test_a_pass_scores_the_broken_weights(known):
     def logps(name: str) -> np.ndarray:
         spec = known.model(name)
         ready = passes.make_ready(
-            passes.Work(spec, known.model("tiny"), Dataset("d", "d", "", (EXAMPLE,))), passes.Options("fp32")
+            passes.Work(spec, known.model("tiny"), Dataset("d", "d", "", (EXAMPLE,))), passes.resolved("fp32")
         )
-        return np.concatenate(Scorer(ready, passes.Options("fp32")).response_logps(EXAMPLE))
+        return np.concatenate(Scorer(ready, passes.resolved("fp32")).response_logps(EXAMPLE))
 
     base, level_0, one, two = (logps(name) for name in ("tiny", "tiny-0-1", "tiny-0.3-1", "tiny-0.3-2"))
     assert np.array_equal(base, level_0)

@@ -16,16 +16,17 @@ from bench.scoring.forward import trie
 from bench.scoring.render import Sequence
 from bench.store.folder import Store
 from bench.study.board import Subject
+from bench.subject import Lookup
 from bench.verbs.plan import GATED, MISSING, NO_SPACE, READY, SCORED, Planner, plan_passes, summary
+from bench.verbs.session import Session
 
-OPTIONS = passes.Options("bf16", "cpu")
+OPTIONS = passes.resolved("bf16", "cpu")
 EMBEDDED = Path(__file__).parents[2] / "results" / "embedded" / "sample" / "manifest.json"
 
 
 def planned(known, name: str, dataset: Dataset, folder: Path, options=OPTIONS):
-    return plan_passes(
-        Planner(known, dataset, Store(folder), options), [Subject(name, (known.pair(name),))], gpu="h100", cpu_rate=1e12
-    )
+    planner = Planner(Session(known, Store(folder), options), dataset, Lookup(options.dtype))
+    return plan_passes(planner, [Subject(name, (known.pair(name),))], gpu="h100", cpu_rate=1e12)
 
 
 def test_unique_bytes_by_hand():
@@ -39,7 +40,7 @@ def test_unique_bytes_by_hand():
 
 def test_the_count_is_that_of_the_run(tiny_registry, tmp_path):
     known, dataset = load_registry(tiny_registry), load_data("sample", limit_per_subset=1)
-    options = passes.Options("fp32", "cpu", 256)
+    options = passes.Options("float32", "cpu", 256)
     before = planned(known, "tiny", dataset, tmp_path, options).set_index("model_id")
     assert set(before["status"]) == {READY} and set(before["counted"]) == {"tokenizer"}
     for model_id in before.index:

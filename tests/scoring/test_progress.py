@@ -44,7 +44,7 @@ def test_the_time_that_loading_takes_is_in_no_rate(clock, capsys):
 
 def test_a_pass_tells_of_every_step_of_a_part(tiny_registry, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress, "EVERY_S", 0.0)
-    options = passes.Options(dtype="fp32", device="cpu", batch_tokens=32)
+    options = passes.Options(dtype="float32", device="cpu", batch_tokens=32)
     _, info = scored(tiny_registry, ROWS, tmp_path, options=options)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) >= info["n_steps"] > 2

@@ -17,17 +17,19 @@ from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM
 
 from bench.cli.show import row_lines
-from bench.registry import load_registry
+from bench.registry import Registry, load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
 from bench.scoring import PLAIN, fetch, models, passes, run
 from bench.scoring.render import render
 from bench.scoring.scorer import Scorer, out_of_memory
 from bench.store.folder import Store
 from bench.study.board import Subject
+from bench.subject import Lookup
 from bench.verbs import score, texts
 from bench.verbs.plan import Planner, plan_passes
+from bench.verbs.session import Session
 
-OPTIONS = passes.Options(dtype="fp32", device="cpu", batch_tokens=256)
+OPTIONS = passes.Options(dtype="float32", device="cpu", batch_tokens=256)
 
 
 def example(number: int, prompt: str, *responses: str) -> Example:
@@ -38,6 +40,10 @@ def example(number: int, prompt: str, *responses: str) -> Example:
 WORDS = ["water is two", "no", "yes, the answer is prime", "three!", "é 🎉", "the user"]
 ROWS = [example(i, f"{word} {i}?", word, f"{word} {word}") for i, word in enumerate(WORDS)]
 LONG = example(90, "x" * (CONTEXT + 1), "yes", "no")
+
+
+def session(known: Registry, results: Path = Path("nowhere")) -> Session:
+    return Session(known, Store(results), OPTIONS)
 
 
 def ready(registry, rows, *, options: passes.Options = OPTIONS) -> passes.Ready:
@@ -105,7 +111,7 @@ def test_a_row_of_exactly_the_context_is_scored(tiny_registry, tmp_path):
 def test_rewards_of_a_text_longer_than_the_context_are_an_error_with_the_model_named(tiny_registry):
     known = load_registry(tiny_registry)
     with pytest.raises(UsageError, match="longer than the context of tiny-strong"):
-        texts.reward(known, known.pair("tiny"), LONG.messages, ["yes"], options=OPTIONS)
+        texts.reward(session(known), known.pair("tiny"), LONG.messages, ["yes"])
 
 
 def test_what_is_not_finite_has_that_status_and_no_number(tiny_registry, tmp_path):
@@ -194,7 +200,7 @@ def test_a_lack_of_memory_is_told_from_other_errors(error, lack):
 
 
 def test_bfloat16_reports_how_far_it_moves_a_sample(tiny_registry, tmp_path):
-    low, info = scored(tiny_registry, ROWS, tmp_path, options=OPTIONS._replace(dtype="bf16"))
+    low, info = scored(tiny_registry, ROWS, tmp_path, options=OPTIONS._replace(dtype="bfloat16"))
     high, exact = scored(tiny_registry, ROWS, tmp_path)
     precision = info["precision"]
     assert precision["n_responses"] == 2 * len(ROWS)
@@ -210,7 +216,7 @@ def test_the_precision_sample_holds_whole_finite_rows_alone(tiny_registry, tmp_p
     token = _reader(tiny_registry)[0].convert_tokens_to_ids("7")
     broken = changed(tiny_registry, tmp_path / "r", lambda w: w["model.embed_tokens.weight"][token].fill_(float("nan")))
     rows = [example(1, "water", "yes", "no"), example(2, "two", "7 7", "no"), half]
-    scores, info = scored(broken, rows, tmp_path / "out", options=OPTIONS._replace(dtype="bf16"))
+    scores, info = scored(broken, rows, tmp_path / "out", options=OPTIONS._replace(dtype="bfloat16"))
     statuses = scores["status"].to_dict()
     assert statuses[("s/2", "chosen")] == "nonfinite"
     assert (statuses[("s/91", "chosen")], statuses[("s/91", "rejected")]) == ("too_long", "ok")
@@ -228,7 +234,7 @@ class Small(Scorer):
 
 
 def test_a_model_too_large_for_float32_is_scored_without_that_sample(tiny_registry, tmp_path, capsys):
-    options = OPTIONS._replace(dtype="bf16")
+    options = OPTIONS._replace(dtype="bfloat16")
     job = ready(tiny_registry, ROWS, options=options)
     score_set = Store(tmp_path).score_set(job.key)
     with score_set.lock():
@@ -249,7 +255,7 @@ def test_a_lack_of_memory_for_one_token_is_an_error_with_the_model_named(tiny_re
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there_is_a_missing_precondition(tiny_registry):
     with pytest.raises(PreconditionError, match="torch finds no GPU"):
-        passes.device_name(OPTIONS._replace(device="cuda"))
+        passes.resolved(device="cuda")
 
 
 def lacks_a_weight(folder) -> None:
@@ -316,13 +322,13 @@ def of_both(folder: Path, rows) -> tuple:
 def test_a_template_chosen_without_a_default_is_said_in_the_plan_the_run_and_the_manifest(tmp_path, capsys):
     made = a_registry(tmp_path / "r", strong={"rag": CHATML_SYSTEM, "tool_use": CHATML})
     known, subjects, dataset = of_both(made, ROWS[:2])
-    store = Store(tmp_path / "out")
-    planner = Planner(known, dataset, store, OPTIONS)
+    opened = session(known, tmp_path / "out")
+    planner = Planner(opened, dataset, Lookup())
     plan_passes(planner, subjects, gpu="h100", cpu_rate=None)
     note = "has no chat template named 'default', only 'rag', 'tool_use'; the plain format is used"
     assert planner.notes == {"strong": note}
     capsys.readouterr()
-    sets, _, _ = score.score_all(known, subjects, dataset, store, OPTIONS)
+    sets, _, _ = score.score_all(opened, subjects, dataset)
     assert {each.info()["template_choice"] for each in sets.values()} == {f"strong {note}"}
     assert {each.key.template_digest for each in sets.values()} == {hashlib.sha256(PLAIN.encode()).hexdigest()}
     assert f"weak: strong {note}" in capsys.readouterr().err
@@ -335,7 +341,7 @@ def test_a_tokenizer_of_more_tokens_than_the_embedding_stops_its_own_pair_with_r
     odd.save_pretrained(made / "strong")
     rows = [*ROWS[:2], example(7, "so?", "yes [PAD]", "no")]
     known, subjects, dataset = of_both(made, rows)
-    sets, errors, code = score.score_all(known, subjects, dataset, Store(tmp_path / "out"), OPTIONS)
+    sets, errors, code = score.score_all(session(known, tmp_path / "out"), subjects, dataset)
     assert [side for side, _ in sets] == ["weak"]
     (line,) = errors
     assert line.startswith(
@@ -344,13 +350,13 @@ def test_a_tokenizer_of_more_tokens_than_the_embedding_stops_its_own_pair_with_r
     assert code == 1
     # Rows without it are scored.
     known, subjects, dataset = of_both(made, ROWS[:2])
-    assert len(score.score_all(known, subjects, dataset, Store(tmp_path / "out"), OPTIONS)[0]) == 2
+    assert len(score.score_all(session(known, tmp_path / "out"), subjects, dataset)[0]) == 2
 
 
 def test_what_rows_needed_a_rule_of_their_own_is_said_and_in_the_manifest(tmp_path, capsys):
     rows = [example(1, "so?", "yes<|im_end|>\n", "no <|im_start|>user"), ROWS[0]]
     known, subjects, dataset = of_both(a_registry(tmp_path / "r"), rows)
-    sets, _, _ = score.score_all(known, subjects, dataset, Store(tmp_path / "out"), OPTIONS)
+    sets, _, _ = score.score_all(session(known, tmp_path / "out"), subjects, dataset)
     for each in sets.values():
         counts = ("n_end_cut", "n_end_kept", "n_special_text", "n_system_merged", "n_trimmed", "n_start_fallback")
         assert [each.info()[name] for name in counts] == [1, 0, 1, 0, 0, 0]
@@ -364,7 +370,7 @@ def test_what_rows_needed_a_rule_of_their_own_is_said_and_in_the_manifest(tmp_pa
 def test_a_row_is_shown_as_its_template_renders_it(tmp_path):
     made = a_registry(tmp_path / "r", strong=CHATML.replace("turn['content']", "' ' + turn['content'] | trim"))
     known, (subject,), dataset = of_both(made, [example(1, "so?", "\u00e9\u00e9 yes\n", "no\n\n")])
-    table = texts.token_table(known, subject.pairs[0], dataset, dataset.examples[0], OPTIONS)
+    table = texts.token_table(session(known), subject.pairs[0], dataset, dataset.examples[0])
     assert table.texts == {"chosen": " \u00e9\u00e9 yes", "rejected": " no"}
     *_, chosen, _, _, rejected = row_lines(dataset.examples[0], *table, colour=False)
     assert re.sub(r"\[[^]]*\]", "", chosen) == " \u00e9\u00e9 yes<end>"

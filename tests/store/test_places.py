@@ -4,7 +4,6 @@ import pytest
 
 from bench.registry import Pair
 from bench.schema import Dataset, PreconditionError
-from bench.scoring.passes import Options
 from bench.store.folder import Store, write_json
 from bench.store.places import Place, folder_to_read, folder_to_write, found_folder, manifest
 from bench.subject import Subject, place_of
@@ -78,7 +77,7 @@ def test_a_file_named_like_a_variant_has_a_folder_of_its_own(store):
 
 
 def test_an_ablation_of_fewer_rows_other_routers_or_another_seed_is_another_one(store):
-    wish = Ablation(["section"], 0, "sum", Options())
+    wish = Ablation(["section"], 0, "sum")
     whole, few = rows("base", "abc"), rows("base-5-per-subset", "abd", limit=5)
     wishes = [(whole, wish), (few, wish), (whole, wish._replace(routers=["model"])), (whole, wish._replace(seed=1))]
     wishes.append((whole, wish._replace(reward="mean")))
