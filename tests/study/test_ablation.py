@@ -7,15 +7,16 @@ import pytest
 from bench.schema import ABLATION, Dataset, Example, Message
 from bench.study.ablation import Run, ablation
 
-ROWS = tuple(Example(f"s/{i}", "s", (Message("user", str(i)),), (("chosen", "a"), ("rejected", "b"))) for i in range(8))
-DATA = Dataset("rows", "rows", "0", ROWS)
+ROWS = tuple(
+    Example(f"s/{i}", "s", (Message("user", str(i)),), (("chosen", "a"), ("rejected", "b"))) for i in range(80)
+)
 WEAK_ID = "weak"
 
 
 def scores(right: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """SCORES of both models: a row is right (1), wrong (0), a tie (=) or too long (-)."""
+    """SCORES of both models on the first rows: a row is right (1), wrong (0), a tie (=) or too long (-)."""
     lines = {"strong": [], WEAK_ID: []}
-    for row, sign in zip(ROWS, right, strict=True):
+    for row, sign in zip(ROWS, right, strict=False):
         chosen = {"1": -1.0, "0": -3.0, "=": -2.0, "-": float("nan")}[sign]
         status = "too_long" if sign == "-" else "ok"
         for response, value in (("chosen", chosen), ("rejected", -2.0)):
@@ -27,7 +28,8 @@ def scores(right: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def table(**right: str) -> pd.DataFrame:
     runs = {Run(*name.split("_")): scores(signs) for name, signs in right.items()}
-    frame = ablation(runs, DATA, reward="sum", rng=np.random.default_rng(0))
+    data = Dataset("rows", "rows", "0", ROWS[: max(map(len, right.values()))])
+    frame = ablation(runs, data, reward="sum", rng=np.random.default_rng(0))
     assert tuple(frame) == ABLATION
     return frame.set_index(["variant", "router"])
 
@@ -43,11 +45,14 @@ def test_differences_are_to_the_plain_run_and_misrouting_to_the_known_sections()
 
 
 def test_the_interval_is_of_paired_differences():
-    found = table(plain="11000000", both_section="11110000").loc[("both", "section")]
-    # Two rows of eight gain: the standard error of the mean difference is sqrt(0.25 x 0.75 / 8) = 0.153.
-    assert found["difference_high"] - found["difference_low"] == pytest.approx(2 * 1.96 * 0.153, rel=0.25)
-    same = table(plain="10101010", both_section="10101010").loc[("both", "section")]
-    assert (same["difference"], same["difference_low"], same["difference_high"]) == (0, 0, 0)
+    found = table(plain="11000000" * 10, both_section="11110000" * 10).loc[("both", "section")]
+    # Twenty rows of eighty gain: the standard error of the mean difference is sqrt(0.25 x 0.75 / 80) = 0.0484.
+    assert found["difference_high"] - found["difference_low"] == pytest.approx(2 * 1.96 * 0.0484, rel=0.25)
+
+
+def test_a_difference_of_fewer_than_ten_rows_has_no_interval():
+    few = table(plain="11000000", both_section="11110000").loc[("both", "section")]
+    assert few["difference"] == 0.25 and few[["difference_low", "difference_high"]].isna().all()
 
 
 def test_a_row_that_one_run_leaves_out_counts_in_no_difference():

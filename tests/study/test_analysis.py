@@ -6,6 +6,7 @@ import pytest
 
 from bench.schema import CORRELATION, REWARDS, SCORES, Example, Message
 from bench.study.analysis import GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse
+from bench.study.baselines import Noise
 from bench.study.bootstrap import Resampling
 
 MODELS = ("a", "b", "c")
@@ -30,7 +31,7 @@ def analysed(axes: dict, *, n_rows: int = 4, status: str = "ok", subset: str = "
     examples = {str(i): Example(str(i), subset, (Message("user", str(i)),), ()) for i in range(n_rows)}
     tables = {model: scores(n_rows, seed=seed, status=status) for seed, model in enumerate(MODELS)}
     rng = np.random.default_rng(0)
-    return analyse(tables, PAIRS, examples, axes, resampling=Resampling(50), rng=rng)
+    return analyse(tables, PAIRS, examples, axes, noise=Noise(1.0, "points"), resampling=Resampling(50), rng=rng)
 
 
 @pytest.mark.parametrize(

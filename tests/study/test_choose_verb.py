@@ -97,7 +97,7 @@ def test_without_stored_scores_choose_says_what_to_run(world):
     (world / "other.jsonl").write_text((world / "world.jsonl").read_text().replace("Right 0", "Right nought"))
     out, err, code = drsow(world, "choose", data="other.jsonl")
     assert (out, code) == ("", 4)
-    assert "is not scored on" in err and "drsow run" in err
+    assert "alpha-000 is not scored on other" in err and "stores it" in err
 
 
 def test_the_leaderboard_says_what_its_first_place_is_worth_elsewhere(boards):
