@@ -374,9 +374,11 @@ def test_many_pairs_of_one_bin_are_still_seen():
 def test_a_correlation_without_a_value_or_an_interval_says_so():
     known = correlation(("score",))
     shown = texts(figures.gap_accuracy(board(sections=False), known.assign(low=NAN, high=NAN)))
-    assert "ρ = 0.42 (too few models for an interval), p < 0.001" in shown and "nan" not in shown
+    assert "ρ = 0.42 (too few models), p < 0.001" in shown and "nan" not in shown
     shown = texts(
-        figures.gap_accuracy(board(sections=False), known.assign(estimate=NAN, low=NAN, high=NAN, p_value=NAN))
+        figures.gap_accuracy(
+            board(sections=False), known.assign(estimate=NAN, low=NAN, high=NAN, p_value=NAN, p_holm=NAN)
+        )
     )
     assert "ρ has no value: too few pairs, or all alike" in shown and "nan" not in shown
 

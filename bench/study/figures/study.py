@@ -174,7 +174,9 @@ def _rho(row: pd.Series) -> str:
     """An estimate with its interval and adjusted p."""
     if pd.isna(row["estimate"]):
         return "ρ has no value: too few pairs, or all alike"
-    interval = f"({TOO_FEW})" if lacks_models(row) else f"[{row['low']:.2f}, {row['high']:.2f}]"
+    interval = f"[{row['low']:.2f}, {row['high']:.2f}]" if pd.notna(row["low"]) else "(no interval)"
+    if lacks_models(row):
+        interval = f"({TOO_FEW})"
     p_value = "p < 0.001" if row["p_holm"] < 0.001 else f"p = {row['p_holm']:.3f}"
     return f"ρ = {row['estimate']:.2f} {interval}" + (f", {p_value}" if pd.notna(row["p_holm"]) else "")
 
