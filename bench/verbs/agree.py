@@ -60,8 +60,15 @@ def agreement_table(found: pd.DataFrame) -> str:
     lines = ["| pair | reward | half | agreement % [95% interval] | difference to the similar half, points | rows |"]
     lines.append("|---|---|---|---|---|---|")
     for row in found.itertuples():
-        share = "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * x for x in (row.agreement, row.low, row.high)))
-        points = [100 * x for x in (row.difference, row.difference_low, row.difference_high)]
-        gap = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*points) if points[0] == points[0] else ""
+        share = _with_limits("{:.1f}", row.agreement, row.low, row.high)
+        gap = _with_limits("{:+.1f}", row.difference, row.difference_low, row.difference_high)
         lines.append(f"| {row.pair_id} | {row.reward} | {row.half} | {share} | {gap} | {row.n_examples} |")
     return "\n".join(lines) + "\n"
+
+
+def _with_limits(form: str, value: float, low: float, high: float) -> str:
+    """A share with its interval, percent; "" where there is no share, and none where rows are too few for it."""
+    if value != value:
+        return ""
+    text = form.format(100 * value)
+    return text if low != low else f"{text} [{form.format(100 * low)}, {form.format(100 * high)}]"

@@ -108,7 +108,8 @@ def judged_table(found: pd.DataFrame) -> str:
     lines = ["| pair | labelled the data | reward | measure | before | after | difference [95% interval] | prompts |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     for row in found.itertuples():
-        numbers = f"{row.before:.3g} | {row.after:.3g} | {row.difference:+.3g} [{row.low:+.3g}, {row.high:+.3g}]"
+        numbers = f"{row.before:.3g} | {row.after:.3g} | {row.difference:+.3g}"
+        numbers += f" [{row.low:+.3g}, {row.high:+.3g}]" if row.low == row.low else ""
         lines.append(
             f"| {row.pair_id} | {row.annotator} | {row.reward} | {row.measure} | {numbers} | {row.n_prompts} |"
         )

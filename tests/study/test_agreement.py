@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.study.agreement import agreement
+from bench.agreement import agreement_table
+from bench.study.agreement import AGREEMENT, agreement
 
 
 def halves(margins: list[float], similarity: list[float], problems: list[int] | None = None) -> pd.DataFrame:
@@ -54,3 +55,13 @@ def test_rows_of_one_prompt_are_one_piece_of_evidence():
 
 def test_one_row_has_no_interval():
     assert halves([1.0, 1.0], [0.1, 0.9]).loc["similar", ["low", "high"]].isna().all()
+
+
+def test_the_table_prints_no_limits_where_there_are_none():
+    frame = halves([1.0, 1.0, -1.0], [0.1, 0.8, 0.9]).reset_index()
+    lines = agreement_table(frame[list(AGREEMENT)]).splitlines()
+    assert "nan" not in "".join(lines)
+    # the similar half is one row, which has a share alone, and so has the difference to it
+    assert any("| similar | 0.0 |" in line for line in lines)
+    assert any("| dissimilar | 100.0 [34.2, 100.0] | +100.0 |" in line for line in lines)
+    assert any("| 66.7 [20.8, 93.9] |" in line for line in lines)

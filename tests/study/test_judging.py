@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bench.judging import judged_table
 from bench.schema import OK, TOO_LONG
 from bench.study.judging import JUDGED, judge
 
@@ -82,3 +83,9 @@ def test_one_prompt_has_no_interval():
     found = judged({"a": [0.0, 1.0]}, {"a": [1.0, 2.0]})
     assert found[["low", "high"]].isna().all(axis=None)
     assert found["difference"].notna().all()
+
+
+def test_the_table_prints_no_limits_where_there_are_none():
+    text = judged_table(judged({"a": [0.0]}, {"a": [1.0]}).reset_index()[list(JUDGED)])
+    assert "nan" not in text
+    assert "| 0 | 1 | +1 |" in text
