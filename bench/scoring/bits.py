@@ -25,18 +25,18 @@ def bits_per_byte(spec: ModelSpec, examples: tuple[Example, ...]) -> float:
     Raises:
         UsageError: a response and its prompt are longer than the model's context.
     """
-    files, remote = fetch.fetch(spec), bool(spec.files.source.model_dump().get("trust_remote_code"))
-    tokenizer = models.load_tokenizer(files.folder, trust_remote_code=remote)
+    folder, _, trusted = fetch.fetch(spec)
+    tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)
     sequences = render(examples, tokenizer, Template(None)).sequences
-    n_embedded = models.n_embedded(files.folder, trust_remote_code=remote)
+    n_embedded = models.n_embedded(folder, trust_remote_code=trusted)
     for sequence in sequences:
         check_ids(sequence.ids, tokenizer, n_embedded=n_embedded, row=sequence.example_id, model=spec.model_id)
-    limit = models.context_tokens(files.folder, trust_remote_code=remote)
+    limit = models.context_tokens(folder, trust_remote_code=trusted)
     if too_long := [s.example_id for s in sequences if len(s.ids) > limit]:
         raise UsageError(f"{too_long[0]}: longer than the {limit} tokens of {spec.model_id}")
     plan = trie.plan([s.ids for s in sequences], [s.start for s in sequences], budget=BATCH_TOKENS["cpu"])
     model = models.load_model(
-        files.folder, dtype=torch.float32, device="cpu", trust_remote_code=remote, noise=noise_of(spec)
+        folder, dtype=torch.float32, device="cpu", trust_remote_code=trusted, noise=noise_of(spec)
     )
     logps = engine.score(model, plan)
     nats = sum(float(logps[first : last - 1].sum()) for first, last in pairwise(plan.offsets))

@@ -17,12 +17,14 @@ from bench.scoring.render import Sequence, check_ids
 
 def embed_with(spec: ModelSpec, examples: Seq[Example], options: Options) -> np.ndarray:
     """Embed every response with a model of the registry, fetched where it is missing; see `embed`."""
-    folder = fetch.fetch(spec).folder
+    folder, _, trusted = fetch.fetch(spec)
     dtype = models.TORCH_DTYPES[options.dtype]
-    model = models.load_model(folder, dtype=dtype, device=options.device)
+    model = models.load_model(folder, dtype=dtype, device=options.device, trust_remote_code=trusted)
+    tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)
+    limit = models.context_tokens(folder, trust_remote_code=trusted)
     texts = [text for example in examples for _, text in example.responses]
     names = [f"{spec.model_id}: {e.example_id}: response {name}" for e in examples for name, _ in e.responses]
-    return embed(model, models.load_tokenizer(folder), texts, limit=models.context_tokens(folder), names=names)
+    return embed(model, tokenizer, texts, limit=limit, names=names)
 
 
 def embed(

@@ -20,6 +20,9 @@ from bench.scoring.located import CARD, Located, converted_folder, file_digest, 
 PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 """Configuration and tokenizer files; weights come as safetensors alone, no pickle is ever fetched."""
 
+CODE = "*.py"
+"""What a repository's own code is in; it is fetched only where the registry trusts it."""
+
 
 READ_AHEAD_BYTES = 2**24
 """Of a model's weights in memory at once while they are read ahead; the system keeps them beyond that as it can."""
@@ -102,7 +105,7 @@ def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    patterns = [*PATTERNS, "*.safetensors"] if weights else PATTERNS
+    patterns = [*PATTERNS, *([CODE] if source.trust_remote_code else []), *(["*.safetensors"] if weights else [])]
     try:
         found = Path(
             snapshot_download(source.repo, revision=source.revision, allow_patterns=patterns, local_files_only=local)
@@ -127,7 +130,7 @@ def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool)
         raise PreconditionError(f"{spec.model_id}: {source.repo} has no safetensors weights; pickled ones are not read")
     if not local:
         _check_weights(spec, found)
-    return Located(found, found.name)
+    return Located(found, found.name, source.trust_remote_code)
 
 
 def _check_weights(spec: ModelSpec, folder: Path) -> None:

@@ -20,6 +20,8 @@ class Located(NamedTuple):
     folder: Path
     revision: str
     """Commit on the hub, or "sha256:…" over the files; a noise model's says which noise as well."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the files may run: the registry's entry says so. Every loader is told it."""
 
 
 def promised_digest(path: Path) -> str | None:

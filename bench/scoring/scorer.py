@@ -57,19 +57,17 @@ class Scorer:
         """Load the tokenizer; the weights wait."""
         self.ready, self.options = ready, options
         self.device = options.device
-        self.tokenizer = models.load_tokenizer(ready.model.folder, trust_remote_code=self._remote)
+        files, trusted = ready.model.folder, ready.model.trust_remote_code
+        self.tokenizer = models.load_tokenizer(files, trust_remote_code=trusted)
         owner = None
         if not ready.plain:
-            owner = self.tokenizer if ready.owner == ready.model else models.load_tokenizer(ready.owner.folder)
+            owner = self.tokenizer
+            if ready.owner != ready.model:
+                owner = models.load_tokenizer(ready.owner.folder, trust_remote_code=ready.owner.trust_remote_code)
         self.template = Template(owner, ready.work.owner.model_id)
-        self.limit = models.context_tokens(ready.model.folder, trust_remote_code=self._remote)
-        self.n_embedded = models.n_embedded(ready.model.folder, trust_remote_code=self._remote)
+        self.limit = models.context_tokens(files, trust_remote_code=trusted)
+        self.n_embedded = models.n_embedded(files, trust_remote_code=trusted)
         self._model = None
-
-    @property
-    def _remote(self) -> bool:
-        source = self.ready.work.spec.files.source.model_dump()
-        return bool(source.get("trust_remote_code"))
 
     def model(self, dtype: str | None = None) -> torch.nn.Module:
         """The model in a dtype, the run's own where none is given; a model in another dtype is let go first."""
@@ -84,7 +82,7 @@ class Scorer:
                     self.ready.model.folder,
                     dtype=wanted,
                     device=self.device,
-                    trust_remote_code=self._remote,
+                    trust_remote_code=self.ready.model.trust_remote_code,
                     noise=noise_of(self.ready.work.spec),
                 )
             except (RuntimeError, MemoryError) as error:

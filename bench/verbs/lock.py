@@ -80,7 +80,7 @@ def frozen(registry: Registry, model_ids: Sequence[str], path: Path) -> Registry
 
 def _digests(folder: Path) -> dict[str, str]:
     """sha256 of every file that a model is read from, by name."""
-    names = {p.name for pattern in [*fetch.PATTERNS, "*.safetensors"] for p in folder.glob(pattern)}
+    names = {p.name for pattern in [*fetch.PATTERNS, fetch.CODE, "*.safetensors"] for p in folder.glob(pattern)}
     return {name: _digest(folder / name) for name in sorted(names)}
 
 

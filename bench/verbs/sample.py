@@ -33,10 +33,11 @@ def sample_candidates(session: Session, dataset: Dataset, name: str, wish: "Samp
     from bench.prefer.sample import sample_all
     from bench.scoring import models
 
-    located, options = fetch.fetch(session.registry.policy(name)), session.options
+    folder, revision, trusted = fetch.fetch(session.registry.policy(name))
+    options = session.options
     facts = {
         "model_id": name,
-        "revision": located.revision,
+        "revision": revision,
         "dtype": options.dtype,
         "prompts": dataset.data_id,
         "prompts_digest": dataset.digest,
@@ -44,13 +45,15 @@ def sample_candidates(session: Session, dataset: Dataset, name: str, wish: "Samp
     }
 
     def load() -> "PreTrainedModel":
-        return models.load_policy(located.folder, dtype=models.TORCH_DTYPES[options.dtype], device=options.device)
+        dtype = models.TORCH_DTYPES[options.dtype]
+        return models.load_policy(folder, dtype=dtype, device=options.device, trust_remote_code=trusted)
 
-    template = templates.read(located.folder)
+    template = templates.read(folder)
     if template.text and template.note:
         print(f"{name} {template.note}", file=sys.stderr)
     try:
-        return sample_all(load, models.load_tokenizer(located.folder), dataset.examples, wish, out=out, facts=facts)
+        tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)
+        return sample_all(load, tokenizer, dataset.examples, wish, out=out, facts=facts)
     except DrsowError as error:
         raise type(error)(f"{name}: {error}") from error
 

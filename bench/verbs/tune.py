@@ -13,6 +13,7 @@ import pandas as pd
 from bench.data.load import load_data
 from bench.schema import Dataset, DrsowError, UsageError
 from bench.scoring import SPAN, fetch, passes, templates
+from bench.scoring.located import Located
 from bench.store.folder import read_csv, rename, write_csv, write_json, write_whole
 from bench.verbs.session import Session
 
@@ -58,32 +59,34 @@ def tune_policy(session: Session, name: str, dataset: Dataset, tuning: "Tuning",
     located = fetch.fetch(session.registry.policy(name))
     settings = {"policy": name, "revision": located.revision, "dtype": session.options.dtype, "span": SPAN}
     settings |= {"data": dataset.data_id, "data_digest": dataset.digest} | tuning._asdict()
-    tokenizer, rows, oddities = _read(located.folder, name, dataset)
+    tokenizer, rows, oddities = _read(located, name, dataset)
     counts = {"n_preferences": len(rows), "n_too_long": len(dataset.examples) - len(rows)}
     _begin(out, settings)
     if not (out / MODEL).exists():
         with _failing_clearly(out):
-            policy = _policy(located.folder, tokenizer, tuning, session.options)
+            policy = _policy(located, tokenizer, tuning, session.options)
             _tune_into(out, policy, rows, tuning, settings | counts | oddities | {"versions": passes.versions()})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return Tuned(read_csv(out / "curve.csv"), **counts)
 
 
-def _read(folder: Path, name: str, dataset: Dataset) -> tuple[object, list["Row"], dict[str, int]]:
+def _read(located: Located, name: str, dataset: Dataset) -> tuple[object, list["Row"], dict[str, int]]:
     """The policy's tokenizer, the preferences that its context holds, and how many rows needed a rule of their own."""
     from bench.prefer.tune import rows_of
     from bench.scoring import models
     from bench.scoring.chat import own_template
     from bench.scoring.render import check_ids, render
 
-    tokenizer, n_embedded = models.load_tokenizer(folder), models.n_embedded(folder)
+    folder, _, trusted = located
+    tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)
+    n_embedded = models.n_embedded(folder, trust_remote_code=trusted)
     try:
         rendered = render(dataset.examples, tokenizer, own_template(tokenizer, "be tuned on conversations"))
         for sequence in rendered.sequences:
             check_ids(sequence.ids, tokenizer, n_embedded=n_embedded, row=sequence.example_id, model="the policy")
     except DrsowError as error:
         raise type(error)(f"{name}: {error}") from error
-    rows = rows_of(dataset.examples, rendered, limit=models.context_tokens(folder))
+    rows = rows_of(dataset.examples, rendered, limit=models.context_tokens(folder, trust_remote_code=trusted))
     if not rows:
         raise UsageError(f"{dataset.data_id}: every preference is longer than the context of {name}")
     if note := templates.read(folder).note:
@@ -109,14 +112,16 @@ def _begin(out: Path, settings: dict) -> None:
     write_json(note, settings)
 
 
-def _policy(folder: Path, tokenizer: object, tuning: "Tuning", options: passes.Options) -> "Policy":
+def _policy(located: Located, tokenizer: object, tuning: "Tuning", options: passes.Options) -> "Policy":
     from bench.prefer.tune import Policy
     from bench.scoring import models
 
     dtype, device = models.TORCH_DTYPES[options.dtype], options.device
     # Steps of 1e-6 vanish in bf16: weights that are tuned stay in float32, and are cast as they are used.
     loaded = dtype if tuning.lora_rank else models.TORCH_DTYPES["float32"]
-    return Policy(models.load_policy(folder, dtype=loaded, device=device), tokenizer, dtype, device)
+    folder, _, trusted = located
+    model = models.load_policy(folder, dtype=loaded, device=device, trust_remote_code=trusted)
+    return Policy(model, tokenizer, dtype, device)
 
 
 def _tune_into(out: Path, policy: "Policy", rows: list["Row"], tuning: "Tuning", facts: dict) -> None:
