@@ -162,7 +162,8 @@ def test_every_text_column_of_the_schema_is_read_as_text():
         "logp_sum_nats", "logp_end_nats", "n_tokens", "n_bytes", "byte_start", "byte_end", "logp_nats", "margin_nats",
         "accuracy", "stderr", "tie_rate", "n_examples", "n_ties", "n_excluded", "rank", "rank_low", "rank_high",
         "gap_points", "score", "score_low", "score_high", "score_held_out", "chat", "chat_hard", "safety", "reasoning",
-        "n_params", "cost_flop", "estimate", "low", "high", "p_value", "n_pairs", "n_models", "n_prompts",
+        "n_params", "cost_flop", "estimate", "low", "high", "p_value", "p_holm", "primary", "n_pairs", "n_models",
+        "n_prompts",
     }  # fmt: skip
     tables = (schema.SCORES, schema.TOKENS, schema.MARGINS, schema.ACCURACY, schema.LEADERBOARD, schema.CORRELATION)
     assert {name for table in tables for name in table} - numbers <= TEXT_COLUMNS

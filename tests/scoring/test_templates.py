@@ -7,7 +7,7 @@ from chat_templates import CHATML, LLAMA_3
 from tiny_tokenizers import byte_level
 
 from bench.schema import DrsowError, Example, Message, UsageError
-from bench.scoring import cache, fetch, templates
+from bench.scoring import fetch, located, templates
 from bench.scoring.chat import Template, own_template
 from bench.scoring.models import load_tokenizer
 from bench.scoring.render import prompt_ids, render
@@ -121,10 +121,10 @@ def test_what_is_no_template_is_refused_with_the_file_named(found, tmp_path):
 
 def test_a_template_file_beside_others_changes_a_folders_revision(tmp_path):
     owner({"rag": CHATML, "tool_use": OTHER}).save_pretrained(tmp_path)
-    before = cache._folder_digest(tmp_path)
+    before = located.folder_digest(tmp_path)
     (tmp_path / templates.MORE / "rag.jinja").write_text(LLAMA_3)
-    cache._folder_digest.cache_clear()
-    assert cache._folder_digest(tmp_path) != before
+    located.folder_digest.cache_clear()
+    assert located.folder_digest(tmp_path) != before
 
 
 def test_a_policy_without_a_template_to_use_is_refused_with_the_reason():

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-
 from bench.agreement import agreement_table
+
 from bench.study.agreement import AGREEMENT, agreement
 
 

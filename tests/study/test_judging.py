@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-
 from bench.judging import judged_table
+
 from bench.schema import OK, TOO_LONG
 from bench.study.judging import JUDGED, judge
 
