@@ -1,4 +1,7 @@
-"""One pair's scores with and without customisation -> what each part of it brings, paired on the same rows."""
+"""Measures what each component of the prompt customisation changes in the accuracy of one pair.
+
+All runs of the pair judge the same rows, so every comparison is paired.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,18 +17,20 @@ from bench.study.reward import margins
 
 PLAIN = "plain"
 KNOWN = "section"
-"""The router that knows each row's section: what the others are held against."""
+"""The router that knows the section of each row. The other routers are compared with it."""
 
 
 class Run(NamedTuple):
-    """What was done to the prompts: a variant of the block, and who chose each prompt's domain."""
+    """How the prompts of one run were changed: the variant of the domain text, and the router that chose each prompt's
+    domain.
+    """
 
     variant: str
     router: str = ""
 
     @property
     def label(self) -> str:
-        """Its name among the compared."""
+        """Name of the run in the comparisons."""
         return f"{self.variant} {self.router}".strip()
 
 
@@ -36,16 +41,16 @@ def ablation(
     reward: str,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """ABLATION of some runs of one pair on the same rows.
+    """Compute the ABLATION table for several runs of one pair on the same rows.
 
-    Differences are paired: both runs judge the same rows, and prompts are drawn again with the problem under them
-    (`compare`). A row that one of two compared runs leaves out counts in neither.
+    Every difference is paired: both runs judge the same rows, and `compare` resamples problems, so that the rows of one
+    problem stay together. A row that one of the two runs excludes counts in neither.
 
     Args:
-        runs: SCORES of the strong and of the weak model; the plain run is among them.
-        dataset: The plain rows, which every run has.
+        runs: SCORES of the strong and of the weak model, by run. The plain run must be among them.
+        dataset: The rows of the plain run; every run has the same rows.
         reward: One of `schema.REWARDS`.
-        rng: Source of the draws.
+        rng: Source of the bootstrap draws.
     """
     subsets = pd.Series({example.example_id: example.subset for example in dataset.examples}, name="subset")
     every = pd.concat([margins(*scores, subsets, pair_id=run.label) for run, scores in runs.items()])
@@ -76,7 +81,7 @@ def _differences(
     name: str,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """label, section and a difference with its limits, one row a comparison and level."""
+    """Label, section, and a difference with its limits; one row per comparison and level."""
     value = "difference" if name == "difference" else f"{name}_difference"
     columns = {"first": "label", "name": "section", "difference": value, "low": f"{name}_low", "high": f"{name}_high"}
     if not pairs:

@@ -1,4 +1,7 @@
-"""How often a pair's label is the people's, by how alike the two responses are (REAL's claim, arXiv 2409.17169)."""
+"""How often a pair's label agrees with people's label, by how similar the two responses are.
+
+This tests the claim of REAL (arXiv 2409.17169).
+"""
 
 import numpy as np
 import pandas as pd
@@ -9,9 +12,10 @@ AGREEMENT = (
     "pair_id", "reward", "half", "agreement", "low", "high", "difference", "difference_low", "difference_high",
     "n_examples", "n_ties", "n_excluded", "similarity_low", "similarity_high",
 )  # fmt: skip
-"""One row a half. `agreement` is the share, 0 to 1, of scored rows whose margin has the sign of the people's label, a
-tie being none; `low` and `high` its 95% limits (`interval.share_limits`). `difference` is the dissimilar half's to the
-similar one, with Newcombe's limits. `similarity_` are the least and largest cosine of the half."""
+"""One row per half. `agreement` is the proportion (0 to 1) of scored rows whose margin has the sign of people's label;
+a tie counts as disagreement. `low` and `high` are its 95% limits (`interval.share_limits`). `difference` is the
+agreement of the dissimilar half minus that of the similar half, with Newcombe's limits. `similarity_low` and
+`similarity_high` are the smallest and the largest cosine in the half."""
 
 DISSIMILAR, SIMILAR, RANDOM, ALL = "dissimilar", "similar", "random", "all"
 
@@ -19,13 +23,13 @@ DISSIMILAR, SIMILAR, RANDOM, ALL = "dissimilar", "similar", "random", "all"
 def agreement(
     margins: pd.DataFrame, similarity: pd.Series, *, rng: np.random.Generator, problems: pd.Series | None = None
 ) -> pd.DataFrame:
-    """Agreement on the less and the more similar half, on a random half, and on all.
+    """Compute the agreement on the less similar half, the more similar half, a random half, and all rows.
 
     Args:
         margins: MARGINS of one pair and one reward.
         similarity: Cosine of the two responses, by example_id.
         rng: Draws the random half.
-        problems: Number of the problem under each example, as `metrics.accuracy` takes it.
+        problems: Number of the problem of each example, as in `metrics.accuracy`.
 
     Returns:
         AGREEMENT.
@@ -46,7 +50,7 @@ def agreement(
 
 
 def _share(part: pd.DataFrame, problems: pd.Series | None) -> tuple[float, Limits]:
-    """Share of the scored rows that agree, and its limits."""
+    """Proportion of the scored rows that agree, and its limits."""
     margin = part["margin_nats"].to_numpy()
     agrees = np.where(np.isnan(margin), np.nan, margin > 0)
     number = np.arange(len(part)) if problems is None else problems.loc[part["example_id"]].to_numpy()
@@ -56,14 +60,17 @@ def _share(part: pd.DataFrame, problems: pd.Series | None) -> tuple[float, Limit
 
 
 def _shares(name: str, found: dict[str, tuple[float, Limits]]) -> list[float]:
+    """An agreement with its limits; for the dissimilar half also its difference to the similar half."""
     share, limits = found[name]
+    known = [share, float(limits.low), float(limits.high)]
     if name != DISSIMILAR:
-        return [share, *limits, *[float("nan")] * 3]
+        return [*known, *[float("nan")] * 3]
     other, other_limits = found[SIMILAR]
-    return [share, *limits, share - other, *apart(share, limits, other, other_limits)]
+    return [*known, share - other, *apart(share, limits, other, other_limits)]
 
 
 def _sizes(part: pd.DataFrame) -> list[float]:
+    """Counts of scored, tied and excluded rows, and the range of the similarity."""
     scored = part["margin_nats"].notna()
     limits = part["similarity"].min(), part["similarity"].max()
     return [int(scored.sum()), int((part["margin_nats"] == 0).sum()), int((~scored).sum()), *limits]

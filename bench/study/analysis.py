@@ -1,6 +1,6 @@
-"""A study's scores and published performances -> what its 221 pairs say: correlation.csv and what stands beside it."""
+"""Computes the statistics of a study from its scores and its models' published performances."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -28,10 +28,10 @@ GAP_NOISE_COLUMNS = ("reward", "performance", *GAP_NOISE)
 
 
 class Analysis(NamedTuple):
-    """The tables of a study beside its leaderboard."""
+    """The tables that a study has beside its leaderboard."""
 
     correlation: pd.DataFrame
-    """CORRELATION; `reward` is one of REWARDS or, on the study's own axis, of `baselines.BASELINES`."""
+    """CORRELATION. `reward` is one of REWARDS or, on the study's own axis, a name of `baselines.baseline_judges`."""
     left_out: pd.DataFrame
     """LEFT_OUT_COLUMNS, for the headline reward."""
     gap_noise: pd.DataFrame
@@ -48,14 +48,14 @@ def analyse(
     resampling: Resampling,
     rng: np.random.Generator,
 ) -> Analysis:
-    """Correlate gap and accuracy in every way that the study reports.
+    """Compute all correlations of gap and accuracy that a study reports.
 
     Args:
         scores: SCORES by model_id.
-        pairs: pair_id, strong, weak, family; one row a pair.
+        pairs: pair_id, strong, weak, family; one row per pair.
         examples: The data set by example_id.
-        axes: Published scores by model_id, by performance_id; the first is the study's own.
-        noise: How large an error of its scores may be.
+        axes: Published scores by performance_id and then by model_id. The first performance is the study's own axis.
+        noise: Assumed error of the published scores.
         resampling: Number of draws and of processes.
         rng: Source of the draws.
     """
@@ -83,25 +83,27 @@ def analyse(
 def correctness(
     scores: Mapping[str, pd.DataFrame], pairs: pd.DataFrame, examples: Mapping[str, Example], *, reward: str
 ) -> tuple[np.ndarray, Rows]:
-    """Right (1), wrong or tie (0), left out (NaN), (pairs, rows), and what the rows are."""
+    """Right (1), wrong or tie (0), excluded (NaN), (pairs, rows), and the description of the rows."""
     matrix = margin_matrix(dict(scores), pairs, reward=reward)
     return judged(matrix.values).forward, rows_of([examples[example_id] for example_id in matrix.example_ids])
 
 
 def _model_margins(study: Study, scores: Mapping[str, pd.DataFrame], ids: np.ndarray) -> np.ndarray:
-    """Log-probability of chosen less that of rejected, (models, rows), nats; NaN where not scored."""
+    """Log-probability of chosen minus that of rejected, (models, rows), nats; NaN where not scored."""
     return np.array([_difference(scores[model], ids, _total) for model in study.model_ids])
 
 
 def _length_difference(study: Study, scores: Mapping[str, pd.DataFrame], ids: np.ndarray) -> np.ndarray:
-    """Bytes of chosen less those of rejected, (rows,)."""
+    """Bytes of chosen minus bytes of rejected, (rows,)."""
     return _difference(scores[study.model_ids[0]], ids, lambda frame: frame["n_bytes"].astype(float))
 
 
 def _total(frame: pd.DataFrame) -> pd.Series:
+    """Log-probability of the response and its end of turn, nats; missing unless the status is ok."""
     return (frame["logp_sum_nats"] + frame["logp_end_nats"]).where(frame["status"] == OK)
 
 
-def _difference(frame: pd.DataFrame, ids: np.ndarray, value: object) -> np.ndarray:
+def _difference(frame: pd.DataFrame, ids: np.ndarray, value: Callable[[pd.DataFrame], pd.Series]) -> np.ndarray:
+    """A value of the chosen response minus that of the rejected one, (rows,)."""
     sides = {side: value(rows.set_index("example_id")) for side, rows in frame.groupby("response_id")}
     return (sides[CHOSEN].loc[ids] - sides[REJECTED].loc[ids]).to_numpy()

@@ -1,8 +1,11 @@
-"""Is it the gap? What else could make a pair look like a good judge, and how much rests on single models or scores.
+"""Checks whether something other than the gap explains the correlation, and how robust the correlation is.
 
-Baseline judges are rewards like any other: `correlate` takes them and writes their rows beside the density ratio's.
+Simple baseline judges are treated as rewards: `correlate` computes their rows as it does for the density ratio. The
+other functions repeat the headline estimate with the strong model's performance held fixed, without single models or
+families, and with noise added to the published scores.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -14,14 +17,10 @@ from bench.study.correlate import ALL, HEADLINE, MIN_MODELS, Group, describe, gr
 from bench.study.design import Judged, OnAxis, Rows, Study, gaps, oriented, pair_families, plain_accuracy
 from bench.study.effects import spearman, within
 
-BASELINES = ("strong-alone", "minus-weak-alone", "longer", "prefers-longer", "chance")
-"""Rewards to compare with: the strong model's log-probability alone; minus the weak model's alone; the response's
-length, which is one judge for all pairs; how often the pair itself prefers the longer response, right or wrong;
-and a coin."""
-
 REGRESSION = ("gap-given-strong", "strong-given-gap", "gap-given-strong-in-family", "strong-given-gap-in-family")
-"""Points of accuracy per point of gap, and per point of the strong model's performance, each with the other held;
-then the same with an intercept for each family, so that families are not compared with one another."""
+"""Slopes of a regression of accuracy (in points) on two variables: per point of gap, and per point of the strong
+model's performance, each with the other variable held fixed. The last two have an intercept for each family, so that
+they do not compare families with one another."""
 
 LEFT_OUT = ("level", "name", "left_out", "left_out_name", "estimator", "estimate", "n_pairs", "n_models")
 """`left_out` is "model" or "family"."""
@@ -29,26 +28,27 @@ LEFT_OUT = ("level", "name", "left_out", "left_out_name", "estimator", "estimate
 GAP_NOISE = (
     "level", "name", "stderr", "unit", "estimator", "estimate", "low", "high", "n_pairs", "n_uncertain", "share_turned",
 )  # fmt: skip
-"""What an error of `stderr` in every published score would do; `unit` is that of the error and of the scores.
-`estimate` is rho's mean over draws that add it to the scores, `low` and `high` hold 95% of the draws: no interval for
-rho, a measure of how it wears off.
-`n_uncertain` counts pairs whose gap is within 1.96 standard errors of 0 (the gap's error is √2 x a score's),
-`share_turned` is the mean share of pairs whose order a draw turns round."""
+"""Effect of an error of `stderr` in every published score; `unit` is the unit of the error and of the scores.
+`estimate` is the mean of rho over draws that add the error to the scores. `low` and `high` enclose 95% of the draws:
+they show how fast rho decreases with noise and are no confidence interval. `n_uncertain` counts pairs whose gap is
+within 1.96 standard errors of 0; the error of a gap is √2 times that of a score. `share_turned` is the mean proportion
+of pairs whose order a draw reverses."""
 
 _UNCERTAIN = 1.96 * np.sqrt(2)
 
 
 class Noise(NamedTuple):
-    """How large an error of a published score may be."""
+    """Assumed error of a published score."""
 
     stderr: float
-    """Standard error of one model's score."""
+    """Standard error of the score of one model."""
     unit: str
-    """Of the scores, and so of the error."""
+    """Unit of the scores and of the error."""
 
 
-class Regression(NamedTuple):
-    """Statistic for the bootstrap: REGRESSION on each group's pairs."""
+@dataclass(frozen=True)
+class Regression:
+    """Statistic for the bootstrap: the REGRESSION slopes on the pairs of each group."""
 
     gap: np.ndarray
     """(pairs,), points, not negative."""
@@ -70,12 +70,19 @@ class Regression(NamedTuple):
 
 
 def baseline_judges(study: Study, model_margins: np.ndarray, length_difference: np.ndarray) -> dict[str, Judged]:
-    """Right and wrong of each of BASELINES.
+    """Judgements of five baselines, by name.
+
+    - `strong-alone`: the strong model's log-probability alone.
+    - `minus-weak-alone`: minus the weak model's log-probability alone.
+    - `longer`: the length of the response; the same judge for all pairs.
+    - `prefers-longer`: how often the pair itself prefers the longer response, right or wrong.
+    - `chance`: a fair coin.
 
     Args:
         study: Models and pairs.
-        model_margins: log-probability of chosen less that of rejected, (models, rows), nats; NaN where not scored.
-        length_difference: Bytes of chosen less those of rejected, (rows,). Equal lengths are a tie, so wrong.
+        model_margins: Log-probability of chosen minus that of rejected, (models, rows), nats; NaN where not scored.
+        length_difference: Bytes of chosen minus bytes of rejected, (rows,). Equal lengths are a tie, so they count as
+            wrong.
     """
     strong, weak = model_margins[study.strong], model_margins[study.weak]
     margins = strong - weak
@@ -103,7 +110,7 @@ def two_slopes(
         block: (pairs,), int from 0.
 
     Returns:
-        (draws, 2); NaN where the two go together perfectly, or one does not vary.
+        (draws, 2); NaN where the two variables are perfectly correlated, or one of them is constant.
     """
     a, b, c = (within(values, weights, block) for values in (first, second, y))
     aa, bb, ab = ((weights * u * v).sum(axis=1) for u, v in ((a, a), (b, b), (a, b)))
@@ -116,10 +123,10 @@ def two_slopes(
 
 
 def regression(axis: OnAxis, rows: Rows, *, resampling: Resampling, rng: np.random.Generator) -> pd.DataFrame:
-    """Accuracy on the gap with the strong model's performance in it, level by level and over all families.
+    """Regress accuracy on the gap and the strong model's performance, on each level over all families.
 
     Returns:
-        CORRELATION with `estimator` one of REGRESSION; reward and performance are the caller's to fill, p is NaN.
+        CORRELATION with `estimator` one of REGRESSION. The caller adds reward and performance. p is NaN.
     """
     correct = oriented(axis)
     groups = tuple(g for g in groups_of(axis, rows, plain_accuracy(correct, rows)) if g.family == ALL)
@@ -137,7 +144,7 @@ def regression(axis: OnAxis, rows: Rows, *, resampling: Resampling, rng: np.rand
 
 
 def leave_one_out(axis: OnAxis, rows: Rows) -> pd.DataFrame:
-    """The headline rho without each model, and without each family: LEFT_OUT, level by level."""
+    """LEFT_OUT: the headline rho on each level without each model, and without each family."""
     answers = plain_accuracy(oriented(axis), rows)
     first, second, family = axis.study.strong, axis.study.weak, pair_families(axis.study)
     lines = []
@@ -164,17 +171,17 @@ def gap_noise(
     rng: np.random.Generator,
     n_draws: int = 1_000,
 ) -> pd.DataFrame:
-    """The headline rho when an error is added to every score, and the pairs whose order it makes uncertain.
+    """The headline rho after an error is added to every published score, and the pairs whose order becomes uncertain.
 
-    The published scores carry an error of their own, which is not published; adding as much again shows which way,
-    and about how fast, it pulls.
+    The published scores already contain an error of unpublished size. Adding another error shows in which direction
+    errors move rho, and roughly how fast.
 
     Args:
         axis: Models and pairs.
-        rows: What counts how.
-        noise: Size of the errors; none, that and twice as much are shown.
-        rng: Source of the errors; each standard error scales the same draws.
-        n_draws: How many times noise is added.
+        rows: Levels and weights of the rows.
+        noise: Size of the errors. The table shows no error, this error, and twice this error.
+        rng: Source of the errors. Each standard error scales the same draws.
+        n_draws: How many times the error is drawn.
 
     Returns:
         GAP_NOISE.

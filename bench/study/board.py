@@ -1,4 +1,4 @@
-"""Stored scores of a pair or study -> the tables of its results folder."""
+"""Writes the tables of a results folder from the stored scores of a pair or a study."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -33,17 +33,23 @@ from bench.study.interval import Sample
 from bench.study.leaderboard import bootstrap_scores, described, leaderboard
 from bench.study.metrics import accuracy, accuracy_by_length
 from bench.study.reward import margins
-from bench.subject import Sets, Subject, by_model, place_of
+from bench.subject import Sets, Side, Subject, by_model, place_of
 
 DRAWS = 10_000
-"""Bootstrap draws and relabellings of a study's statistics."""
+"""Number of bootstrap draws, and of relabellings, in a study's statistics."""
+
+_Table = tuple[pd.DataFrame, tuple[str, ...]]
+"""The rows of a table and its columns."""
+
+_Scores = Mapping[Side, pd.DataFrame]
+"""SCORES by model_id and by the model whose chat template the pass used."""
 
 SHOWN_PAIRS = 3
-"""Pairs whose every margin is kept in margins.csv: the best."""
+"""Number of best pairs whose every margin margins.csv keeps."""
 
 
 class Written(NamedTuple):
-    """The tables of a subject, in its results folder or on the way there."""
+    """The tables of a subject, as they are in its results folder or would be if the folder could be written."""
 
     folder: Path
     board: pd.DataFrame
@@ -51,7 +57,7 @@ class Written(NamedTuple):
     accuracy: pd.DataFrame
     """ACCURACY of every reward."""
     problem: str = ""
-    """Why the folder could not be written, "" where it was."""
+    """Why the folder could not be written; "" if it was written."""
 
 
 def write_results(
@@ -64,11 +70,12 @@ def write_results(
     reward: str = "sum",
     seed: int | None = None,
 ) -> Written:
-    """Make and write accuracy.csv, leaderboard.csv, margins.csv, length.csv and manifest.json of a subject, for a study
-    what its statistics say too.
+    """Compute and write accuracy.csv, leaderboard.csv, margins.csv, length.csv and manifest.json of a subject.
+
+    A study also gets correlation.csv, left_out.csv and gap_noise.csv.
 
     Raises:
-        UsageError: a model of the subject stands under two chat templates.
+        UsageError: A model of the subject is scored under two chat templates.
     """
     by_model(sets)
     scores = {key: score_set.read() for key, score_set in sets.items()}
@@ -100,11 +107,11 @@ def _board(
     subject: Subject,
     dataset: Dataset,
     sets: Sets,
-    scores: Mapping,
+    scores: _Scores,
     table: pd.DataFrame,
     seed: int | None,
 ) -> pd.DataFrame:
-    """LEADERBOARD of a subject from its ACCURACY under one reward."""
+    """LEADERBOARD of a subject, from its ACCURACY under one reward."""
     pairs, reward = pair_table(subject), str(table["reward"].iloc[0])
     examples = {example.example_id: example for example in dataset.examples}
     correct, rows = correctness({m: f for (m, _), f in scores.items()}, pairs, examples, reward=reward)
@@ -117,11 +124,11 @@ def _board(
     )
 
 
-def _write(folder: Path, tables: Mapping[str, tuple], facts: dict) -> str:
-    """Write tables and what they are of; returns why that cannot be done, "" where it was."""
+def _write(folder: Path, tables: Mapping[str, _Table], facts: dict[str, object]) -> str:
+    """Write the tables and the manifest; return why that failed, or "" if it succeeded."""
     try:
         if not (folder / "manifest.json").exists():
-            # A new folder says at once whose it is: no other rows' tables come into it if this process is killed.
+            # A new folder gets its manifest first: if this process is killed, no run on other rows can use the folder.
             write_json(folder / "manifest.json", facts)
         for name, (frame, columns) in tables.items():
             write_csv(folder / name, frame, columns)
@@ -132,14 +139,16 @@ def _write(folder: Path, tables: Mapping[str, tuple], facts: dict) -> str:
 
 
 def seeded(dataset: Dataset, seed: int | None) -> np.random.Generator:
-    """The source of a subject's draws: by default the same in every run and for every subject, from the data alone."""
+    """Random generator of a subject's draws. Without a seed it depends on the data alone, so every run and every
+    subject draws alike.
+    """
     return np.random.default_rng(zlib.crc32(dataset.digest.encode()) if seed is None else seed)
 
 
 def _analysis(
-    registry: Registry, subject: Subject, dataset: Dataset, scores: Mapping, *, rng: np.random.Generator
-) -> dict[str, tuple]:
-    """What the statistics say of a study: name -> frame and columns of a table."""
+    registry: Registry, subject: Subject, dataset: Dataset, scores: _Scores, *, rng: np.random.Generator
+) -> dict[str, _Table]:
+    """The tables of a study's statistics: file name -> frame and columns."""
     frames = {model: frame for (model, _), frame in scores.items()}
     axes = {
         name: {m: registry.model(m).score(name) for m in frames if name in registry.model(m).scores}
@@ -163,21 +172,22 @@ def _analysis(
 
 
 def pair_table(subject: Subject) -> pd.DataFrame:
-    """pair_id, strong, weak, family, gap_points; one row a pair."""
+    """pair_id, strong, weak, family, gap_points; one row per pair."""
     return pd.DataFrame(subject.pairs)[["pair_id", "strong", "weak", "family", "gap_points"]]
 
 
 def stored_accuracy(folder: Path) -> pd.DataFrame:
-    """ACCURACY of a results folder.
+    """Read the ACCURACY table of a results folder.
 
     Raises:
-        PreconditionError: The folder has no such table, or one of an earlier version.
+        PreconditionError: The folder has no such table, or an earlier version wrote it.
     """
     path = folder / "accuracy.csv"
     table = read_csv(path)
     if "low" not in table:
         raise PreconditionError(
-            f"{path}: an earlier version wrote it, without intervals; `drsow leaderboard` makes it anew"
+            f"{path}: an earlier version of drsow wrote this table, without intervals. Run `drsow leaderboard` to "
+            "write it again"
         )
     return table
 
@@ -193,11 +203,11 @@ def chosen_pairs(
     top: int,
     seed: int | None = None,
 ) -> Choice:
-    """The pairs of a subject to choose, from the scores of its models.
+    """Choose among the pairs of a subject, from the scores of its models.
 
     Raises:
         PreconditionError: A subset has too few prompts.
-        UsageError: No pair is what the user wishes.
+        UsageError: No pair satisfies the user's wishes.
     """
     frames = {model: sets[model, owner].read() for model, owner in subject.passes()}
     examples = {example.example_id: example for example in dataset.examples}
@@ -220,7 +230,9 @@ def comparison(
 
 
 def precision(subject: Subject, sets: Sets) -> dict:
-    """Per pair, how many decisions of the sample that was scored again in float32 the run's dtype flipped."""
+    """For each pair, how many decisions differ between the run's dtype and float32, on the sample that was scored in
+    both.
+    """
     found = {}
     for pair in subject.pairs:
         sums = [sets[side].info().get("precision", {}).get("sums_nats") for side in subject.sides(pair)]
@@ -232,28 +244,30 @@ def precision(subject: Subject, sets: Sets) -> dict:
     return found
 
 
-def _decision(sums: Sequence[Mapping], row: str, which: int) -> bool:
+def _decision(sums: Sequence[Mapping[str, Sequence[float]]], row: str, which: int) -> bool:
+    """Whether the pair prefers the chosen response, by the sums of one of the two dtypes."""
     margin = [side[f"{row} chosen"][which] - side[f"{row} rejected"][which] for side in sums]
     return margin[0] - margin[1] > 0
 
 
-def _margins(subject: Subject, pair: Pair, scores: Mapping, subsets: pd.Series) -> pd.DataFrame:
+def _margins(subject: Subject, pair: Pair, scores: _Scores, subsets: pd.Series) -> pd.DataFrame:
+    """MARGINS of one pair."""
     strong, weak = subject.sides(pair)
     return margins(scores[strong], scores[weak], subsets, pair_id=pair.pair_id)
 
 
 def _held_out(correct: np.ndarray, rows: Rows, *, rng: np.random.Generator) -> np.ndarray | None:
-    """Held-out estimates of the places of the pairs that are ranked."""
+    """Held-out estimates by rank, for the pairs that are ranked."""
     if not rows.levels or rows.levels[0][1] != "score":
         return None
     whole = correct[np.isfinite(correct).all(axis=1)]
     return held_out_scores(whole, Sample(rows.weights[0], rows.subset, rows.cluster), rng=rng)
 
 
-def _by_length(
-    subject: Subject, margins: pd.DataFrame, scores: Mapping, problems: pd.Series
-) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Accuracy by the difference in length, of each pair as its own chat template writes the responses; its columns."""
+def _by_length(subject: Subject, margins: pd.DataFrame, scores: _Scores, problems: pd.Series) -> _Table:
+    """Accuracy by the difference in length, and its columns. Lengths are those of the responses in each pair's own chat
+    template.
+    """
     sides = {pair.pair_id: subject.sides(pair)[0] for pair in subject.pairs}
     owners = margins["pair_id"].map({pair_id: owner for pair_id, (_, owner) in sides.items()})
     parts = []
@@ -266,6 +280,7 @@ def _by_length(
 
 
 def _models(registry: Registry, sets: Sets) -> pd.DataFrame:
+    """The table of models that `leaderboard` takes."""
     rows = []
     for (model_id, _), score_set in sets.items():
         spec, info = registry.model(model_id), score_set.info()

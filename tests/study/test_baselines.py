@@ -8,7 +8,6 @@ from scipy import stats
 
 from bench.schema import CORRELATION
 from bench.study.baselines import (
-    BASELINES,
     GAP_NOISE,
     LEFT_OUT,
     REGRESSION,
@@ -46,7 +45,6 @@ def test_each_baseline_judges_as_it_is_called():
     pair = Study(np.array(["s", "w"]), np.array(["f", "f"]), np.array([0]), np.array([1]))
     margins = np.array([[2.0, -1, 1, NAN], [1.0, -3, 2, 1]])
     found = baseline_judges(pair, margins, np.array([5.0, -5, 0, 5]))
-    assert tuple(found) == BASELINES
     expected = {
         "strong-alone": ([1, 0, 1, NAN], [1, 0, 1, 1]),
         "minus-weak-alone": ([0, 1, 0, 0], [0, 1, 0, NAN]),

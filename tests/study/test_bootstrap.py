@@ -94,7 +94,6 @@ def test_six_rows_of_one_problem_are_no_six_problems():
 def test_the_basic_interval_mirrors_the_quantiles():
     draws = np.arange(1, 1000) / 1000
     assert basic_interval(0.6, draws) == pytest.approx((1.2 - 0.975, 1.2 - 0.025))
-    assert basic_interval(0.6, draws, level=0.5) == pytest.approx((1.2 - 0.75, 1.2 - 0.25))
 
 
 def test_a_correlations_interval_stays_inside_its_bounds():

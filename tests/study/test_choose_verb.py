@@ -125,5 +125,7 @@ def test_every_table_shows_one_interval(boards, world):
 def test_a_table_without_intervals_is_named_with_the_verb_that_makes_it_anew(boards, tmp_path):
     old = read_csv(boards[0] / "accuracy.csv").drop(columns=["low", "high"])
     old.to_csv(tmp_path / "accuracy.csv", index=False)
-    with pytest.raises(PreconditionError, match=r"accuracy\.csv: an earlier version wrote it.*`drsow leaderboard`"):
+    with pytest.raises(
+        PreconditionError, match=r"accuracy\.csv: an earlier version of drsow wrote this table.*`drsow leaderboard`"
+    ):
         stored_accuracy(tmp_path)
