@@ -21,9 +21,7 @@ KNOWN = "section"
 
 
 class Run(NamedTuple):
-    """How the prompts of one run were changed: the variant of the domain text, and the router that chose each prompt's
-    domain.
-    """
+    """How a run changed the prompts: by which variant of the domain text, and with which router of the domains."""
 
     variant: str
     router: str = ""

@@ -139,9 +139,7 @@ def _write(folder: Path, tables: Mapping[str, _Table], facts: dict[str, object])
 
 
 def seeded(dataset: Dataset, seed: int | None) -> np.random.Generator:
-    """Random generator of a subject's draws. Without a seed it depends on the data alone, so every run and every
-    subject draws alike.
-    """
+    """Random generator of a subject's draws. By default it depends on the data alone, so that all runs draw alike."""
     return np.random.default_rng(zlib.crc32(dataset.digest.encode()) if seed is None else seed)
 
 
@@ -230,9 +228,7 @@ def comparison(
 
 
 def precision(subject: Subject, sets: Sets) -> dict:
-    """For each pair, how many decisions differ between the run's dtype and float32, on the sample that was scored in
-    both.
-    """
+    """Decisions that differ between the run's dtype and float32, by pair, on the rows that were scored in both."""
     found = {}
     for pair in subject.pairs:
         sums = [sets[side].info().get("precision", {}).get("sums_nats") for side in subject.sides(pair)]
@@ -265,9 +261,7 @@ def _held_out(correct: np.ndarray, rows: Rows, *, rng: np.random.Generator) -> n
 
 
 def _by_length(subject: Subject, margins: pd.DataFrame, scores: _Scores, problems: pd.Series) -> _Table:
-    """Accuracy by the difference in length, and its columns. Lengths are those of the responses in each pair's own chat
-    template.
-    """
+    """Accuracy by the difference in length, and its columns. Each pair's own chat template decides the lengths."""
     sides = {pair.pair_id: subject.sides(pair)[0] for pair in subject.pairs}
     owners = margins["pair_id"].map({pair_id: owner for pair_id, (_, owner) in sides.items()})
     parts = []

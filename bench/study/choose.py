@@ -1,9 +1,10 @@
-"""Choose an annotator pair, and say what it will be worth on prompts that did not choose it.
+"""Chooses an annotator pair and estimates its score on prompts that did not choose it.
 
-The score of the best of many pairs on some rows is too high: part of it is luck on those rows. So three rules stand
-side by side, each with what the pair that it takes is expected to score on other prompts: the best score (cross-fitted,
-see `held_out`), the largest gap and a pair at random, which need no rows. With it: how far the first is above the
-others, and the pairs that these rows cannot tell from the best (model confidence set).
+The score of the best of many pairs on some rows is too high, because part of it is luck on those rows. So the table
+compares three rules: the best score, the largest gap, and a pair drawn at random. For each rule it gives the expected
+score, on other prompts, of the pair that the rule takes. The estimate for the best score is cross-fitted (`held_out`);
+the other two rules do not look at the rows. The table also says how far the first rule is above the others. The model
+confidence set lists the pairs that these rows cannot distinguish from the best.
 """
 
 import difflib
@@ -29,85 +30,89 @@ CHOICE = (
     "best_share", "p_not_worse", "gap_points", "n_params", "cost_flop", "licence",
     "n_rows", "n_candidates", "n_not_worse", "why",
 )  # fmt: skip
-"""One row a rule and place. `rule` is one of RULES; `name` "score" or a section; `pair_id` the pair that the rule takes
-on all rows, and `score` its accuracy on them. `held_out`, with its 95% interval, is of the rule and place, not of that
-pair: what whoever the rule puts in this place is expected to score on other prompts. `optimism` is the score less it;
-`over_gap` and `over_random` it less that of the other two rules. `best_share` is the share of the rankings, each on
-four fifths of the rows, in which this pair came first; `p_not_worse` its p in the model confidence set, which holds the
-`n_not_worse` pairs with more than 0.05. `n_rows` and `n_candidates` say what was ranked on what."""
+"""One row per rule and place. `rule` is one of RULES and `name` is "score" or a section. `pair_id` is the pair that the
+rule takes on all rows, and `score` is its accuracy on them. `held_out`, with its 95% interval, belongs to the rule and
+place, not to that pair: it is the expected score, on other prompts, of the pair that the rule puts in this place.
+`optimism` is `score` minus `held_out`. `over_gap` and `over_random` are `held_out` minus that of the other two rules.
+`best_share` is the proportion of rankings, each on four fifths of the rows, in which this pair came first.
+`p_not_worse` is its p in the model confidence set, which contains the `n_not_worse` pairs with a p above 0.05. `n_rows`
+and `n_candidates` count the rows and the ranked pairs."""
 
 IN_SET = 0.05
-"""A pair with a p above is in the 95% confidence set of the best."""
+"""A pair with a larger p is in the 95% model confidence set."""
 
 
 class Wish(NamedTuple):
-    """What a pair has to be."""
+    """The user's conditions for a pair."""
 
     section: str | None = None
-    """One of `schema.SECTIONS`, None for the overall score."""
+    """One of `schema.SECTIONS`, or None for the overall score."""
     max_params: float | None = None
-    """Most parameters, of both models together."""
+    """Upper limit of the parameters of both models together."""
     budget_flop: float | None = None
-    """Most FLOP a row, of both models together."""
+    """Upper limit of the FLOP per row of both models together."""
     licences: tuple[str, ...] = ()
-    """Both models' licences are among these; empty for any."""
+    """Allowed licences of both models; empty allows any."""
     gap_unit: str = "points"
-    """No wish: the unit of the gaps, as it is said."""
+    """No condition: the name of the unit of the gaps."""
 
 
 class Choice(NamedTuple):
-    """What to choose."""
+    """The result of `choose`."""
 
     table: pd.DataFrame
     """CHOICE."""
     not_worse: tuple[str, ...]
-    """pair_ids of the model confidence set, best first: the best pair is among them in 95 of 100 samples of prompts."""
+    """pair_ids of the model confidence set, best first. The set contains the best pair in 95 of 100 samples of
+    prompts."""
 
     def words(self) -> str:
-        """What the table does not say, in a few lines."""
+        """What the table does not say, in a few sentences."""
         first = self.table.iloc[0]
         return (
-            f"{_pairs(int(first['n_candidates']))} ranked on {int(first['n_rows']):,} rows. held_out is of the rule "
-            "and place: what whoever comes to that place is expected to score on other prompts.\n"
-            f"Not worse than the best at 95% (model confidence set): {_pairs(len(self.not_worse))}: "
-            f"{', '.join(self.not_worse)}"
+            f"Ranked {_pairs(int(first['n_candidates']))} on {int(first['n_rows']):,} rows. held_out belongs to the "
+            "rule and place, not to the pair: it is the expected score, on other prompts, of the pair that the rule "
+            "puts in that place.\n"
+            "Pairs that the rows cannot distinguish from the best at the 95% level (model confidence set): "
+            f"{_pairs(len(self.not_worse))}: {', '.join(self.not_worse)}"
         )
 
 
 class _Weighed(NamedTuple):
-    """The candidates in the order of their score, and what was found of them."""
+    """The candidate pairs in the order of their score, and the estimates for them."""
 
     frame: pd.DataFrame
+    """One row per pair."""
     correct: np.ndarray
+    """(pairs, rows)."""
     sample: Sample
     found: HeldOut
     said: str
-    """The filters in words."""
+    """The applied filters, in words."""
 
 
 def choose(
     board: pd.DataFrame, correct: np.ndarray, rows: Rows, wish: Wish, *, rng: np.random.Generator, top: int = 3
 ) -> Choice:
-    """The pairs to choose, and what to expect of them.
+    """Choose pairs and estimate their scores on other prompts.
 
     Args:
-        board: pair_id, gap_points, n_params, cost_flop and licence; one row a pair.
-        correct: 1 right, 0 wrong or tie, NaN left out, (pairs, rows). A pair with a row left out is not chosen.
-        rows: What counts how, and which rows go together.
-        wish: What a pair has to be.
-        rng: Source of folds, halves, draws, and of who comes first among equals.
-        top: How many of the best are listed.
+        board: pair_id, gap_points, n_params, cost_flop and licence; one row per pair.
+        correct: 1 right, 0 wrong or tie, NaN excluded, (pairs, rows). A pair with an excluded row is not chosen.
+        rows: Levels and weights of the rows, and their problems.
+        wish: The user's conditions.
+        rng: Source of folds, halves and draws; it also orders pairs of equal score.
+        top: How many of the best pairs the table lists.
 
     Raises:
-        UsageError: A wish is not understood, or no pair fulfils it.
+        UsageError: A condition is not understood, or no pair satisfies it.
         PreconditionError: A subset has too few prompts.
     """
     if top < 1:
-        raise UsageError(f"--top {top}: at least 1")
+        raise UsageError(f"--top is {top}: choose at least 1 pair")
     name = name_of(wish)
-    only = _of_level(rows, name)
-    scores = plain_accuracy(correct, only)[0]
-    every = board.reset_index(drop=True).assign(name=name, score=scores)
+    only = _on_section(rows, name)
+    every = board.reset_index(drop=True).assign(name=name, score=plain_accuracy(correct, only)[0])
     candidates, said = _filtered(every[np.isfinite(correct).all(axis=1)], wish)
     candidates = candidates.assign(tie=rng.random(len(candidates))).sort_values(["score", "tie"], ascending=False)
     mine = correct[candidates.index]
@@ -126,7 +131,7 @@ def choose(
 
 
 def name_of(wish: Wish) -> str:
-    """ "score" or the section that a wish is about."""
+    """ "score", or the section that a wish names."""
     if wish.section is None:
         return "score"
     if wish.section not in SECTIONS:
@@ -134,7 +139,19 @@ def name_of(wish: Wish) -> str:
     return wish.section
 
 
+def _on_section(rows: Rows, name: str) -> Rows:
+    """The rows with the weights of the score or of one section alone."""
+    level = next((number for number, (_, found) in enumerate(rows.levels) if found == name), None)
+    if level is None:
+        raise UsageError(
+            f"these rows have no {name}: at least one of its subsets is missing. Score all of its subsets, or choose "
+            "another --section"
+        )
+    return rows._replace(levels=rows.levels[level : level + 1], weights=rows.weights[level : level + 1])
+
+
 def _choice(weighed: _Weighed, top: int, gap_unit: str) -> Choice:
+    """The rows of all three rules, and the model confidence set."""
     candidates = weighed.frame
     gap = _largest_gap(candidates)
     frames = [_best(weighed, top, gap), *([] if gap is None else [_gap_rule(weighed, gap, gap_unit)]), _random(weighed)]
@@ -151,15 +168,19 @@ def _best(weighed: _Weighed, top: int, gap: int | None) -> pd.DataFrame:
     others = {"over_random": (correct.mean(axis=0), found.fixed.mean(axis=2))}
     if gap is not None:
         others["over_gap"] = (correct[gap], found.fixed[:, :, gap])
-    lines = []
+    lines: list[dict[str, object]] = []
     for number, place in enumerate(found.places):
         limits = place_limits(place, found.estimate[number], sample)
-        line = {"held_out": found.estimate[number], "held_out_low": limits.low, "held_out_high": limits.high}
+        line: dict[str, object] = {
+            "held_out": found.estimate[number],
+            "held_out_low": limits.low,
+            "held_out_high": limits.high,
+        }
         for name, (values, halves) in others.items():
             line[name], ends = lead_limits(place, values, halves, sample)
-            if len(candidates) == 1:
-                ends = (0.0, 0.0)
-            line |= {f"{name}_low": ends[0], f"{name}_high": ends[1]}
+            # a single pair is what all rules take, so its lead is exactly 0
+            low, high = (0.0, 0.0) if len(candidates) == 1 else (ends.low, ends.high)
+            line |= {f"{name}_low": low, f"{name}_high": high}
         lines.append(line)
     best = candidates.iloc[:top].assign(rule=RULES[0], place=range(1, top + 1), **pd.DataFrame(lines))
     return best.assign(
@@ -172,12 +193,14 @@ def _best(weighed: _Weighed, top: int, gap: int | None) -> pd.DataFrame:
 
 
 def _gap_rule(weighed: _Weighed, gap: int, unit: str) -> pd.DataFrame:
-    """The row of the pair with the largest gap: it looks at no rows, so its score is its own held-out estimate."""
+    """The row of the pair with the largest gap. The rule looks at no rows, so its held-out estimate is the score."""
     limits = share_limits(weighed.correct[[gap]], weighed.sample)
     line = weighed.frame.iloc[[gap]]
     why = f"largest gap, {line['gap_points'].iloc[0]:.3g} {unit}, of {_pairs(len(weighed.frame))}{weighed.said}"
     ends = {"held_out_low": limits.low, "held_out_high": limits.high}
-    return line.assign(rule=RULES[1], place=1, held_out=line["score"], why=f"{why}; chosen without these rows", **ends)
+    return line.assign(
+        rule=RULES[1], place=1, held_out=line["score"], why=f"{why}; the rule does not look at the rows", **ends
+    )
 
 
 def _random(weighed: _Weighed) -> pd.DataFrame:
@@ -185,34 +208,26 @@ def _random(weighed: _Weighed) -> pd.DataFrame:
     candidates = weighed.frame
     limits = share_limits(weighed.correct.mean(axis=0, keepdims=True), weighed.sample)
     mean = candidates["score"].mean()
-    why = f"mean of {_pairs(len(candidates))}{weighed.said}: what to expect of one drawn at random"
+    why = f"mean of {_pairs(len(candidates))}{weighed.said}: the expected score of a pair drawn at random"
     line = {"rule": RULES[2], "place": 1, "pair_id": "", "name": candidates["name"].iloc[0], "score": mean}
     line |= {"held_out": mean, "held_out_low": limits.low[0], "held_out_high": limits.high[0], "why": why}
     return pd.DataFrame([line])
 
 
 def _largest_gap(candidates: pd.DataFrame) -> int | None:
-    """Which candidate has the largest gap; among equals the one that the draw put first."""
+    """Position of the candidate with the largest gap. Among equal gaps, the one with the largest random number."""
     known = candidates["gap_points"].astype(float).dropna()
     return None if known.empty else int(candidates.loc[known[known == known.max()].index, "tie"].idxmax())
 
 
-def _of_level(rows: Rows, name: str) -> Rows:
-    """The rows with one level alone."""
-    level = next((number for number, (_, found) in enumerate(rows.levels) if found == name), None)
-    if level is None:
-        raise UsageError(f"these rows have no {name}: a subset that it needs is missing")
-    return rows._replace(levels=rows.levels[level : level + 1], weights=rows.weights[level : level + 1])
-
-
 def _on_level(correct: np.ndarray, sample: Sample) -> tuple[np.ndarray, Sample]:
-    """The rows that count, alone."""
+    """Only the rows that have a weight."""
     kept = sample.weight > 0
     return correct[:, kept], Sample(sample.weight[kept], sample.subset[kept], sample.problem[kept])
 
 
 def _filtered(board: pd.DataFrame, wish: Wish) -> tuple[pd.DataFrame, str]:
-    """The pairs that fulfil a wish, and the filters in words. A pair of which it is not known does not."""
+    """The pairs that satisfy a wish, and the filters in words. A pair with an unknown value does not satisfy it."""
     said = []
     for option, column, limit in (
         ("max-params", "n_params", wish.max_params),
@@ -220,7 +235,7 @@ def _filtered(board: pd.DataFrame, wish: Wish) -> tuple[pd.DataFrame, str]:
     ):
         if limit is not None:
             values = board[column].astype(float)
-            board = _keep(board, values <= limit, f"--{option} {limit:g}", f"the least is {values.min():g}")
+            board = _keep(board, values <= limit, f"--{option} {limit:g}", f"the smallest {column} is {values.min():g}")
             said.append(f"{column} up to {limit:g}")
     if wish.licences:
         known = sorted({part for licence in board["licence"].dropna() for part in licence.split(" + ")})
@@ -228,28 +243,33 @@ def _filtered(board: pd.DataFrame, wish: Wish) -> tuple[pd.DataFrame, str]:
         if strange and len(strange) == len(wish.licences):
             raise UsageError(f"no pair has the licence {strange[0]!r}{_meant(strange[0], known)}")
         allowed = board["licence"].map(_within(wish.licences))
-        board = _keep(board, allowed, f"--licence {','.join(wish.licences)}", f"licences are {', '.join(known)}")
+        board = _keep(board, allowed, f"--licence {','.join(wish.licences)}", f"their licences are {', '.join(known)}")
         said.append(f"licence {' or '.join(wish.licences)}")
     if board.empty:
-        raise UsageError("no pair is scored on every row: a pair with a row left out is not ranked")
+        raise UsageError(
+            "no pair is scored on every row, so none can be ranked: a row is excluded where it is too long for a model "
+            "or its score is not finite. Choose on data without those rows"
+        )
     return board, f" with {', '.join(said)}" if said else ""
 
 
 def _keep(board: pd.DataFrame, allowed: pd.Series, option: str, hint: str) -> pd.DataFrame:
+    """The allowed pairs; fails where an option rules out every pair."""
     left = board[allowed.astype(bool)]
     if len(board) and left.empty:
-        raise UsageError(f"{option} leaves none of {_pairs(len(board))}: {hint}")
+        raise UsageError(f"{option} leaves none of {_pairs(len(board))}: {hint}. Relax the option or leave it out")
     return left
 
 
 def _within(licences: tuple[str, ...]) -> Callable[[object], bool]:
-    """Whether a pair's licence, one for both models or "one + other", is known and among the allowed."""
+    """Check of a licence string: one licence for both models, or "one + other". An unknown licence is not allowed."""
     return lambda licence: isinstance(licence, str) and set(licence.split(" + ")) <= set(licences)
 
 
 def _meant(name: str, known: list[str]) -> str:
+    """End of a message about an unknown name: the closest known one, or all of them."""
     close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f", did you mean {close[0]!r}?" if close else f": one of {', '.join(known)}"
+    return f", did you mean {close[0]!r}?" if close else f": choose one of {', '.join(known)}"
 
 
 def _pairs(n: int) -> str:

@@ -1,14 +1,15 @@
-"""Does a larger gap make a better judge? Effect, interval and test, overall, by section and by family.
+"""Estimates and tests whether a larger gap makes a better judge: overall, by section and by family.
 
-The pairs share models and all of them share the prompts, so they are not that many observations: the interval comes
-from a bootstrap over models crossed with prompts (`bootstrap`), the test from relabelling the models (`qap`).
+The pairs share models, and all pairs share the prompts, so pairs are not independent observations. The interval
+therefore comes from a bootstrap over models and prompts (`bootstrap`), and the test relabels the models (`qap`).
 
-A study has some 160 tests. One of them is declared in advance: the headline reward's rho on the study's own
-performance, over all families, with the labels exchangeable. All others are adjusted together by Holm's method.
+A study has some 160 tests. One of them is declared in advance: rho under the headline reward, on the study's own
+performance, over all families, with exchangeable labels. Holm's method adjusts all others together.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,45 +32,47 @@ ALL = "all"
 """`family` of an estimate over the pairs of all families."""
 
 SIGN_ONLY = "spearman-sign-only"
-"""`estimator` of the row that has rho's second p-value: the null in which the order counts and the size does not."""
+"""`estimator` of the row with rho's second p-value. Its null says that the order of the models matters and the size of
+the gap does not."""
 
 Axes = Mapping[str, np.ndarray]
-"""Published scores by the name of the performance, (models,) each, points, NaN where a model has none."""
+"""Published scores by performance_id, (models,) each, points; NaN where a model has none."""
 
 HEADLINE, POOLED = "spearman", "spearman-pooled"
-"""`estimator` of the rho inside families, and of the rho that families are pooled for without regard to them."""
+"""`estimator` of the rho inside families, and of the rho over all pairs, which ignores families."""
 
 MIN_MODELS = 8
-"""Models that an interval needs: drawn again, fewer give intervals over most of what is possible."""
+"""Number of models that an interval needs. With fewer, the resampled intervals cover most of the possible range."""
 
 TOO_FEW = "too few models"
-"""What stands in the place of an interval."""
+"""What a table shows instead of an interval."""
 
 TITLES = {
     HEADLINE: "Spearman's ρ inside families",
-    SIGN_ONLY: "the same, tested against: only the order counts",
+    SIGN_ONLY: "the same, under the null that only the order matters",
     POOLED: "Spearman's ρ, families pooled",
     "kendall": "Kendall's τ inside families",
     "pearson": "Pearson's r inside families",
-    "slope": "Slope inside families, points a unit of gap",
+    "slope": "Slope inside families, points per unit of gap",
     "mean-accuracy": "Mean accuracy",
 }
-"""Estimators as a reader calls them."""
+"""Names of the estimators in tables and in the report."""
 
 _CORRELATIONS = (HEADLINE, POOLED, "kendall", "pearson")
 
 
 class Group(NamedTuple):
-    """The pairs that one estimate is made of."""
+    """The pairs behind one estimate."""
 
     level: int
     """Index into Rows.levels."""
     family: str
     pairs: np.ndarray
-    """Indices of pairs with a gap and an accuracy."""
+    """Indices of the pairs that have a gap and an accuracy."""
 
 
-class Effects(NamedTuple):
+@dataclass(frozen=True)
+class Effects:
     """Statistic for the bootstrap: the EFFECTS of each group."""
 
     gap: np.ndarray
@@ -98,27 +101,27 @@ def correlate(
     resampling: Resampling,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Every effect with its interval, and rho with both of its tests.
+    """Estimate every effect with its interval, and test rho in both ways.
 
-    On each performance axis a pair is turned so that the better model is the strong one, and models without a score
-    take their pairs with them. Pairs of gap 0 are left out. All rewards and axes see the same draws.
+    On each performance axis the better model of a pair is its strong model. Models without a score are left out with
+    their pairs, and so are pairs with a gap of 0. All rewards and axes use the same draws.
 
     Args:
         study: Models and pairs.
-        rows: What counts how, and which rows go together.
-        answers: Right and wrong by the name of the reward.
+        rows: Levels and weights of the rows, and their problems.
+        answers: Right and wrong, by the name of the reward.
         axes: Published scores of the study's models.
-        baselines: More judges, on the first axis alone.
-        resampling: Number of bootstrap draws and of relabellings, and of processes; equal seeds give equal results on
-            any number of processes.
-        rng: Source of both.
+        baselines: More judges, for the first axis alone.
+        resampling: Number of bootstrap draws, of relabellings, and of processes.
+        rng: Source of the draws and relabellings.
 
     Returns:
-        CORRELATION. `estimator` is one of EFFECTS, each with its 95% interval, which is missing where there are under
-        MIN_MODELS models; `p_value` of HEADLINE is QAP's under exchangeable labels, that of the row SIGN_ONLY under the
-        other null. HEADLINE alone is tested. POOLED stands where there are families to pool.
+        CORRELATION. `estimator` is one of EFFECTS, each with its 95% interval; the interval is missing where there are
+        fewer than MIN_MODELS models. Only HEADLINE is tested: its `p_value` is QAP's under exchangeable labels, and the
+        row SIGN_ONLY has the p of the other null. POOLED is given over all families only.
     """
-    seeds = tuple(int(seed) for seed in rng.integers(2**63, size=2))
+    first, second = rng.integers(2**63, size=2)
+    seeds = (int(first), int(second))
     judges = [(name, answer, axis) for name, answer in answers.items() for axis in axes]
     judges += [(name, answer, next(iter(axes))) for name, answer in (baselines or {}).items()]
     run, alone = delayed(_effects), resampling._replace(n_jobs=1)
@@ -136,11 +139,11 @@ def _empty() -> pd.DataFrame:
 
 
 def declared(table: pd.DataFrame, performance: str) -> pd.DataFrame:
-    """CORRELATION with its primary test marked and all others adjusted.
+    """CORRELATION with its primary test marked and all other tests adjusted.
 
     Args:
-        table: CORRELATION but for `p_holm` and `primary`.
-        performance: The study's own axis.
+        table: CORRELATION without `p_holm` and `primary`.
+        performance: performance_id of the study's own axis.
     """
     wanted = {"reward": REWARDS[0], "level": "overall", "family": ALL, "performance": performance}
     primary = (table[[*wanted, "estimator"]] == pd.Series(wanted | {"estimator": HEADLINE})).all(axis=1)
@@ -149,34 +152,34 @@ def declared(table: pd.DataFrame, performance: str) -> pd.DataFrame:
 
 
 def groups_of(axis: OnAxis, rows: Rows, answers: np.ndarray) -> tuple[Group, ...]:
-    """What is estimated: each level over all families, then the overall score inside each family.
+    """List what is estimated: each level over all families, then the overall score inside each family.
 
     Args:
-        axis: Models and pairs; pairs of gap 0 are left out.
-        rows: Its levels.
-        answers: Accuracy, (levels, pairs); pairs without one are left out.
+        axis: Models and pairs. Pairs with a gap of 0 are left out.
+        rows: Levels of the rows.
+        answers: Accuracy, (levels, pairs). Pairs without one are left out.
     """
     usable = (axis.gap != 0) & np.isfinite(answers)
     found = [Group(level, ALL, np.flatnonzero(usable[level])) for level in range(len(rows.levels))]
     family = axis.study.family[axis.study.strong]
-    # Where no level is whole, there is no overall score either.
+    # Without a complete level there is no overall score either.
     for name in np.unique(family) if rows.levels else ():
         found.append(Group(0, str(name), np.flatnonzero(usable[0] & (family == name))))
     return tuple(group for group in found if len(group.pairs))
 
 
 def interval_of(estimator: str) -> Callable[[float, np.ndarray], tuple[float, float]]:
-    """The interval that an estimator gets."""
+    """The function that computes the interval of an estimator."""
     return correlation_interval if estimator in _CORRELATIONS else basic_interval
 
 
-def lacks_models(row: Mapping) -> bool:
-    """Whether a row of CORRELATION has an estimate and too few models for an interval."""
+def lacks_models(row: Mapping[str, float]) -> bool:
+    """Whether a row of CORRELATION has an estimate but too few models for an interval."""
     return bool(np.isfinite(row["estimate"]) and not np.isfinite(row["low"]))
 
 
-def describe(group: Group, study: Study, rows: Rows) -> dict:
-    """CORRELATION's columns that say what an estimate is of."""
+def describe(group: Group, study: Study, rows: Rows) -> dict[str, Any]:
+    """The columns of CORRELATION that say what an estimate is about."""
     level, name = rows.levels[group.level]
     return {
         "level": level,
@@ -189,7 +192,7 @@ def describe(group: Group, study: Study, rows: Rows) -> dict:
 
 
 def _effects(axis: OnAxis, rows: Rows, *, resampling: Resampling, seeds: tuple[int, int]) -> pd.DataFrame:
-    """CORRELATION but for reward and performance."""
+    """CORRELATION of one judge on one axis, without reward and performance."""
     rngs = [np.random.default_rng(seed) for seed in seeds]
     correct = oriented(axis)
     groups = groups_of(axis, rows, plain_accuracy(correct, rows))
@@ -222,7 +225,7 @@ def _effects(axis: OnAxis, rows: Rows, *, resampling: Resampling, seeds: tuple[i
 def _tests(
     axis: OnAxis, rows: Rows, groups: tuple[Group, ...], *, resampling: Resampling, rng: np.random.Generator
 ) -> list[QapTest]:
-    """QAP of each group, over its pairs and those that only a relabelling gives a gap."""
+    """QAP of each group. It also needs the pairs that have a gap only after a relabelling."""
     labels = relabellings(axis.study.family, n_draws=resampling.n_draws, rng=rng)
     forward, turned = (plain_accuracy(correct, rows) for correct in axis.answers)
     family = axis.study.family[axis.study.strong]

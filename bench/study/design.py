@@ -1,7 +1,7 @@
-"""The records that the study's statistics share: who is compared with whom, on which rows, who was right.
+"""The records that the study's statistics share: models, families, pairs, rows, problems, and who judged what rightly.
 
-Pairs and prompts are crossed: every pair judges every row, and pairs share models. So three things are kept
-apart that a table of 221 accuracies has lost: the models of each pair, the rows, and the problem under each row.
+Pairs and prompts are crossed: every pair judges every row, and pairs share models. A table of 221 accuracies no longer
+shows this, so these records keep the models of each pair, the rows, and the problem of each row apart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ from bench.schema import SECTIONS, Example
 from bench.study.metrics import is_rewardbench, weights_vector
 
 _HUMANEVAL_PROBLEMS = 164
-"""RewardBench numbers HumanEvalPack's 164 problems on, language after language, so id modulo 164 is the problem."""
+"""RewardBench numbers the 164 problems of HumanEvalPack through all languages, so id modulo 164 is the problem."""
 
 
 class Study(NamedTuple):
-    """Models in families, and the pairs that are formed of them."""
+    """Models in families, and the pairs of these models."""
 
     model_ids: np.ndarray
     """(models,), str."""
@@ -34,69 +34,71 @@ class Study(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What is judged, and how it counts."""
+    """The judged rows and their weights."""
 
     levels: tuple[tuple[str, str], ...]
     """(level, name) as in ACCURACY: ("overall", "score"), ("section", "chat"), …"""
     weights: np.ndarray
-    """What each row counts on each level, (levels, rows), each line summing to 1; equal inside a subset."""
+    """Weight of each row on each level, (levels, rows). The weights of a level sum to 1 and are equal inside a
+    subset."""
     subset: np.ndarray
-    """Subset of each row, (rows,), int from 0; the prompts are drawn again with its weight kept."""
+    """Subset of each row, (rows,), int from 0. Resampling the prompts does not change its weight."""
     cluster: np.ndarray
-    """The problem under each row, (rows,), int from 0: rows with one number are drawn together."""
+    """Problem of each row, (rows,), int from 0. Rows of one problem are resampled together."""
 
 
 class Judged(NamedTuple):
-    """Who was right: 1 right, 0 wrong or tie, NaN left out."""
+    """Judgements: 1 right, 0 wrong or tie, NaN excluded."""
 
     forward: np.ndarray
-    """(pairs, rows), with strong and weak as the study has them."""
+    """(pairs, rows), with strong and weak as in the study."""
     turned: np.ndarray
     """(pairs, rows), with the two models of each pair swapped."""
 
 
 def study_of(pairs: pd.DataFrame) -> Study:
-    """The study that a table of pairs describes.
+    """Make the study from a table of pairs.
 
     Args:
-        pairs: `strong`, `weak` (model_ids) and `family`; one row a pair, both models of one family.
+        pairs: `strong`, `weak` (model_ids) and `family`; one row per pair, both models of one family.
 
     Raises:
-        ValueError: A model stands in two families, a pair twice, or a model beside itself.
+        ValueError: A model is in two families, a pair is listed twice, or a model is paired with itself.
     """
     sides = pd.concat([pairs[[side, "family"]].set_axis(["model_id", "family"], axis=1) for side in ("strong", "weak")])
     models = sides.drop_duplicates()
     double = models["model_id"].duplicated()
     if double.any():
-        raise ValueError(f"{models.loc[double, 'model_id'].iloc[0]}: in pairs of more than one family")
+        raise ValueError(f"{models.loc[double, 'model_id'].iloc[0]}: this model is in pairs of more than one family")
     model_ids = pd.Index(models["model_id"])
     strong, weak = model_ids.get_indexer(pairs["strong"]), model_ids.get_indexer(pairs["weak"])
     unordered = pd.DataFrame({"low": np.minimum(strong, weak), "high": np.maximum(strong, weak)})
     wrong = unordered.duplicated().to_numpy() | (strong == weak)
     if wrong.any():
         first = pairs.iloc[int(np.flatnonzero(wrong)[0])]
-        raise ValueError(f"{first['strong']}, {first['weak']}: a pair is two models, and stands once")
+        raise ValueError(f"{first['strong']}, {first['weak']}: a pair has two different models and is listed once")
     return Study(model_ids.to_numpy(), models["family"].to_numpy(), strong, weak)
 
 
 def performance_of(study: Study, scores: Mapping[str, float]) -> np.ndarray:
-    """Published score of each model, (models,), points; NaN where `scores` has none for its model_id."""
+    """Published score of each model, (models,), points; NaN where `scores` lacks its model_id."""
     return np.array([scores.get(model_id, np.nan) for model_id in study.model_ids], dtype=float)
 
 
 class OnAxis(NamedTuple):
-    """A study's models that have a score on one performance axis, and their pairs."""
+    """The models of a study that have a score on one performance axis, and their pairs."""
 
     study: Study
     performance: np.ndarray
-    """Published score of each of its models, (models,), points."""
+    """Published score of each model, (models,), points."""
     gap: np.ndarray
-    """Performance(strong) - performance(weak), (pairs,), points; negative where the axis turns a pair round."""
+    """Performance(strong) - performance(weak), (pairs,), points; negative where the axis reverses the order of a
+    pair."""
     answers: Judged
 
 
 def on_axis(study: Study, answers: Judged, performance: np.ndarray) -> OnAxis:
-    """Leaves out the models without a score, NaN in `performance` (models,), and their pairs."""
+    """Leave out the models without a score, which have NaN in `performance` (models,), and their pairs."""
     known = np.isfinite(performance)
     kept = known[study.strong] & known[study.weak]
     position = np.cumsum(known) - 1
@@ -110,20 +112,21 @@ def on_axis(study: Study, answers: Judged, performance: np.ndarray) -> OnAxis:
 def gaps(study: Study, performance: np.ndarray) -> np.ndarray:
     """Performance(strong) - performance(weak), (..., pairs), points, from (..., models).
 
-    Boards print two decimals at most: rounding takes away the dust of binary subtraction, so that equal is equal.
+    Boards print at most two decimals. Rounding removes the error of binary subtraction, so that equal gaps compare
+    equal.
     """
     return np.round(performance[..., study.strong] - performance[..., study.weak], 9)
 
 
 def pair_families(study: Study) -> np.ndarray:
-    """Number of each pair's family, (pairs,), int from 0, in the order of the families' names."""
+    """Number of each pair's family, (pairs,), int from 0, in the order of the family names."""
     return np.unique(study.family, return_inverse=True)[1][study.strong]
 
 
 def rows_of(examples: Sequence[Example]) -> Rows:
-    """Levels, weights, subsets and clusters of a data set's examples, in their order.
+    """Levels, weights, subsets and problems of the examples of a data set, in their order.
 
-    RewardBench's subsets get the score and every section that has all its subsets; other data the score alone.
+    RewardBench's rows get the score and every section of which all subsets are present. Other data get the score alone.
     """
     names = pd.Series([example.subset for example in examples])
     if is_rewardbench(names):
@@ -139,15 +142,16 @@ def rows_of(examples: Sequence[Example]) -> Rows:
 
 
 def prompt_clusters(examples: Sequence[Example]) -> np.ndarray:
-    """Number of the problem under each example: rows that are not independent evidence share one.
+    """Number of the problem of each example. Examples of one problem are not independent evidence.
 
-    Equal prompts (all turns) are one problem, and so are the HumanEvalPack rows of one problem in several languages:
-    subsets `hep-…` with a number for an id, which RewardBench counts on in blocks of 164. Both may chain.
+    Examples with equal prompts (all turns) are one problem. The HumanEvalPack rows of one problem in several languages
+    are also one problem: they are in subsets `hep-…`, have a number as id, and RewardBench numbers them in blocks of
+    164. Both rules together may link longer chains.
 
     Returns:
         (examples,), int, numbered from 0 in the order of first appearance.
     """
-    seen: dict[tuple, int] = {}
+    seen: dict[tuple[str, object], int] = {}
     links = [
         (position, len(examples) + seen.setdefault(key, len(seen)))
         for position, example in enumerate(examples)
@@ -160,33 +164,35 @@ def prompt_clusters(examples: Sequence[Example]) -> np.ndarray:
 
 
 def judged(margins: np.ndarray) -> Judged:
-    """Right and wrong from margins, (pairs, rows), NaN where a row is left out.
+    """Judgements from margins, (pairs, rows), NaN where a row is excluded.
 
-    Turning a pair round negates its margins, so accuracy becomes 1 - accuracy - tie rate. For the reward `mean` this
-    takes the two models to count the same tokens, as models of one family that share a template do.
+    Swapping the two models of a pair negates its margins, so its accuracy becomes 1 - accuracy - tie rate. For the
+    reward `mean` this assumes that both models count the same tokens, which holds for models of one family with one
+    template.
     """
     scored = np.isfinite(margins)
     return Judged(np.where(scored, margins > 0, np.nan), np.where(scored, margins < 0, np.nan))
 
 
 def oriented(axis: OnAxis) -> np.ndarray:
-    """Right and wrong, (pairs, rows), with the better performing model as the strong one."""
+    """Judgements, (pairs, rows), with the better performing model as the strong one."""
     return np.where((axis.gap < 0)[:, None], axis.answers.turned, axis.answers.forward)
 
 
 def accuracy(correct: np.ndarray, rows: Rows, times: np.ndarray) -> np.ndarray:
     """Weighted accuracy on each level when row r is counted `times[r]` times.
 
-    A subset's accuracy is the share of right rows among its counted ones; the subsets' weights stay what they are.
+    The accuracy of a subset is the proportion of right rows among its counted rows. The weights of the subsets do not
+    change.
 
     Args:
-        correct: (pairs, rows); NaN is left out.
-        rows: What counts how.
+        correct: (pairs, rows); NaN is excluded.
+        rows: Levels and weights of the rows.
         times: (draws, rows), not negative.
 
     Returns:
-        (draws, levels, pairs), float64, to ten decimals: pairs that are equal but for rounding are ties. NaN where a
-        subset that the level needs has no counted row.
+        (draws, levels, pairs), float64, rounded to ten decimals, so that pairs which differ only by rounding are ties.
+        NaN where a subset of the level has no counted row.
     """
     result = np.zeros((len(times), len(rows.levels), len(correct)))
     right, scored = np.nan_to_num(correct), np.isfinite(correct)
@@ -211,9 +217,9 @@ def plain_accuracy(correct: np.ndarray, rows: Rows) -> np.ndarray:
     return accuracy(correct, rows, np.ones((1, len(rows.subset))))[0]
 
 
-def _problem_keys(example: Example) -> list[tuple]:
-    """What marks an example's problem; examples that share any are one problem."""
-    keys: list[tuple] = [("prompt", example.messages)]
+def _problem_keys(example: Example) -> list[tuple[str, object]]:
+    """What identifies the problem of an example. Examples that share any of these are one problem."""
+    keys: list[tuple[str, object]] = [("prompt", example.messages)]
     number = own_id(example)
     if example.subset.startswith("hep-") and number.isascii() and number.isdigit():
         keys.append(("humaneval", int(number) % _HUMANEVAL_PROBLEMS))

@@ -1,4 +1,4 @@
-"""A results folder's tables -> its figures and printable tables. Reads CSVs alone: needs no scores and no model."""
+"""Makes the figures and printable tables of a results folder from its CSV files. It needs no scores and no model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,15 +26,15 @@ class Drawing(NamedTuple):
 
 
 def write_figures(folder: Path, registry: Registry, *, axis: str | None = None) -> list[Path]:
-    """Draw what a results folder's tables hold; each figure stands beside the CSV that it was drawn from.
+    """Draw the figures of a results folder. Each figure is stored beside the CSV of the numbers that it shows.
 
     Args:
-        folder: A results folder, its leaderboard.csv and accuracy.csv at least.
-        registry: Names the performances.
+        folder: A results folder with at least leaderboard.csv and accuracy.csv.
+        registry: Has the names of the performances.
         axis: performance_id of a study's gaps; None for a pair.
 
     Raises:
-        PreconditionError: The folder has no tables: says what to run.
+        PreconditionError: The folder has no tables. The message says what to run.
     """
     board = read_csv(folder / "leaderboard.csv")
     written = []
@@ -49,7 +49,7 @@ def write_figures(folder: Path, registry: Registry, *, axis: str | None = None) 
 
 
 def write_tables(folder: Path, registry: Registry, *, axis: str | None = None, provenance: str) -> list[Path]:
-    """Write the RewardBench table, the leaderboard and what a study says of its gaps as Markdown, LaTeX and CSV."""
+    """Write the RewardBench table, the leaderboard and a study's correlations as Markdown, LaTeX and CSV."""
     board = read_csv(folder / "leaderboard.csv")
     rows = _headline(folder, board)
     made = {"leaderboard": tables.leaderboard_table(board, provenance=provenance)}
@@ -69,7 +69,7 @@ def write_tables(folder: Path, registry: Registry, *, axis: str | None = None, p
 
 
 def write_ablation(folder: Path, registry: Registry, pair_id: str, *, provenance: str) -> list[Path]:
-    """Draw ablation.csv, and write it as Markdown and LaTeX beside the pair's published rows."""
+    """Draw ablation.csv, and write it as Markdown and LaTeX together with the pair's published rows."""
     rows = read_csv(folder / "ablation.csv")
     known = references(registry)
     table = tables.ablation_table(rows, known[known["pair_id"] == pair_id], provenance=provenance)
@@ -86,7 +86,7 @@ def write_ablation(folder: Path, registry: Registry, pair_id: str, *, provenance
 
 
 def references(registry: Registry) -> pd.DataFrame:
-    """The published rows of the registry's pairs, percent, one row each."""
+    """The published rows of the registry's pairs, percent; one row per publication."""
     rows = [
         {"pair_id": pair.pair_id, "source": known.source, "customised": known.customised, **known.percent}
         for pair in registry.named_pairs()
@@ -96,6 +96,7 @@ def references(registry: Registry) -> pd.DataFrame:
 
 
 def _drawings(folder: Path, board: pd.DataFrame, registry: Registry, axis: str | None) -> list[Drawing]:
+    """The figures of a pair or, with an axis, of a study."""
     rows = _headline(folder, board)
     by_length, margins = read_csv(folder / "length.csv"), read_csv(folder / "margins.csv")
     drawn = [

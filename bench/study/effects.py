@@ -1,11 +1,11 @@
-"""How accuracy goes with the gap: effect sizes over weighted pairs, and their dyadic-robust standard error.
+"""Effect sizes of the gap on accuracy over weighted pairs, and the dyadic-robust standard error of a correlation.
 
-A study compares models of one family only, and its families differ in size of gap and in accuracy for reasons of
-their own. An effect over all pairs would take a family with large gaps and good judges for evidence that the gap
-counts (Simpson's paradox). So effects compare pairs of one family only, and the families' answers are pooled.
+A study compares models inside a family only, and families differ in the size of their gaps and in accuracy for other
+reasons. An effect over all pairs would mistake a family with large gaps and good judges for evidence that the gap
+matters (Simpson's paradox). So effects compare pairs of one family only, and pool the families' results.
 
-Every function takes whole batches of draws, so that ten thousand of them cost seconds. A weight says how often a
-pair stands in the sample: with whole numbers each result equals that of the sample written out.
+Every function takes a whole batch of draws, so that ten thousand draws take seconds. A weight says how often a pair is
+in the sample: with whole-number weights every result equals that of a sample in which the pairs are repeated.
 """
 
 from typing import NamedTuple
@@ -13,22 +13,22 @@ from typing import NamedTuple
 import numpy as np
 
 EFFECTS = ("spearman", "spearman-pooled", "kendall", "pearson", "slope", "mean-accuracy")
-"""All inside families but for the second and the last. Spearman's rho (primary): the mean of the families' own rhos,
-each weighted by its number of pairs. Spearman's rho over all pairs, differences between families included. Kendall's
-tau-b over the couples of pairs of one family. Pearson's r and the least-squares slope, in points of accuracy per point
-of gap, after each family's means are taken off. The mean accuracy (0 to 1) that they vary around."""
+"""Spearman's rho (primary): the mean of the families' rhos, each weighted by its number of pairs. Pooled Spearman's
+rho: over all pairs, including the differences between families. Kendall's tau-b: over the couples of pairs of one
+family. Pearson's r and the least-squares slope, in points of accuracy per point of gap: after each family's means are
+subtracted. The mean accuracy, 0 to 1. All but the pooled rho and the mean accuracy are computed inside families."""
 
 _COUPLES = 250_000
-"""Couples of pairs handled at once: 1 MB, which a processor's cache holds."""
+"""Number of couples of pairs in one batch: 1 MB, which fits into a processor's cache."""
 
 
 def effects(x: np.ndarray, y: np.ndarray, weights: np.ndarray, family: np.ndarray) -> np.ndarray:
-    """The EFFECTS of each draw.
+    """Compute the EFFECTS of each draw.
 
     Args:
         x: Gap of each pair, (pairs,).
         y: Accuracy of each pair, (draws, pairs), 0 to 1.
-        weights: How often each pair stands in a draw, (draws, pairs); 0 leaves it out.
+        weights: How often each pair is in a draw, (draws, pairs); 0 leaves it out.
         family: Family of each pair, (pairs,), int from 0.
 
     Returns:
@@ -40,7 +40,8 @@ def effects(x: np.ndarray, y: np.ndarray, weights: np.ndarray, family: np.ndarra
     sums = np.sum([_sums(x[of], y[:, of], weights[:, of]) for of in inside], axis=0)
     n_compared, rhos, xy, xx, yy, agreement, untied_x, untied_y = sums.T
     ranks = (_sorted_tie_groups(np.broadcast_to(x, weights.shape), weights), _tie_groups(y, weights))
-    pooled = correlation(*(centred(each.middle(), weights) for each in ranks), weights)
+    x_ranks, y_ranks = (centred(each.middle(), weights) for each in ranks)
+    pooled = correlation(x_ranks, y_ranks, weights)
     with np.errstate(invalid="ignore", divide="ignore"):
         rho, tau, r = rhos / n_compared, agreement / np.sqrt(untied_x * untied_y), xy / np.sqrt(xx * yy)
         mean = (weights * y).sum(axis=1) / weights.sum(axis=1)
@@ -49,15 +50,16 @@ def effects(x: np.ndarray, y: np.ndarray, weights: np.ndarray, family: np.ndarra
 
 
 def spearman(x: np.ndarray, y: np.ndarray, weights: np.ndarray, family: np.ndarray) -> np.ndarray:
-    """The mean of the families' Spearman's rhos, ties at their mean rank, (draws,).
+    """The mean of the families' Spearman's rhos, (draws,). Tied values get their mean rank.
 
-    Arguments as in `effects`, x also (draws, pairs).
+    Arguments as in `effects`; x may also be (draws, pairs).
     """
     x, result, n_compared = np.broadcast_to(x, weights.shape), np.zeros(len(y)), np.zeros(len(y))
     for name in np.unique(family):
         of = family == name
         weight = weights[:, of]
-        rho = correlation(*(centred(midranks(values[:, of], weight), weight) for values in (x, y)), weight)
+        x_ranks, y_ranks = (centred(midranks(values[:, of], weight), weight) for values in (x, y))
+        rho = correlation(x_ranks, y_ranks, weight)
         n_pairs = np.where(np.isnan(rho), 0.0, weight.sum(axis=1))
         result, n_compared = result + n_pairs * np.nan_to_num(rho), n_compared + n_pairs
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -68,13 +70,13 @@ class Standardised(NamedTuple):
     """Values with mean 0 and variance 1 in each family, (draws, pairs) each."""
 
     values: np.ndarray
-    """0 in a family that does not vary."""
+    """0 in a family whose values do not vary."""
     varies: np.ndarray
-    """bool."""
+    """Whether the values of the pair's family vary, bool."""
 
 
 def standardised(values: np.ndarray, weights: np.ndarray, family: np.ndarray) -> Standardised:
-    """Values on a scale of their own family, so that all families can be pooled.
+    """Standardise values inside each family, so that all families can be pooled.
 
     Args:
         values: (pairs,) or (draws, pairs).
@@ -86,19 +88,19 @@ def standardised(values: np.ndarray, weights: np.ndarray, family: np.ndarray) ->
 
 
 def comparable(x: Standardised, y: Standardised, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x, y and weights, (draws, pairs) each; a family in which one of them does not vary has weight 0."""
+    """x, y and weights, (draws, pairs) each. A family in which x or y does not vary gets weight 0."""
     return x.values, y.values, np.where(x.varies & y.varies, weights, 0.0)
 
 
 def correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Pearson's r of centred values, (draws,), from (draws, pairs) each; NaN where one is 0 throughout."""
+    """Pearson's r of centred values, (draws,), from (draws, pairs) each; NaN where one of them is all 0."""
     scale = np.sqrt((weights * x * x).sum(axis=1) * (weights * y * y).sum(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.clip((weights * x * y).sum(axis=1) / scale, -1, 1)
 
 
 def within(values: np.ndarray, weights: np.ndarray, family: np.ndarray) -> np.ndarray:
-    """Values less their family's weighted mean, (draws, pairs); all 0 where a family's do not vary but for rounding.
+    """Values minus the weighted mean of their family, (draws, pairs); 0 where a family varies only by rounding.
 
     Args:
         values: (pairs,) or (draws, pairs).
@@ -109,13 +111,13 @@ def within(values: np.ndarray, weights: np.ndarray, family: np.ndarray) -> np.nd
 
 
 def family_by_family(values: np.ndarray, family: np.ndarray) -> np.ndarray:
-    """Values moved apart, so that all of one family are below all of the next; equal ones of a family stay equal."""
+    """Shift values so that all values of one family are below all of the next. Equal values of a family stay equal."""
     spread = np.ptp(values) if values.size else 0.0
     return values + (1 + spread) * family
 
 
 def midranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean rank of each item among the items as often as their weights say, less one half.
+    """Mean rank of each item, minus one half, where each item is repeated as often as its weight says.
 
     Args:
         values: (items,) or (draws, items), finite.
@@ -128,7 +130,7 @@ def midranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def centred(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Values less their weighted mean, (draws, items); all 0 where they do not vary but for rounding."""
+    """Values minus their weighted mean, (draws, items); all 0 where they vary only by rounding."""
     values = np.broadcast_to(values, weights.shape)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = (weights * values).sum(axis=1, keepdims=True) / weights.sum(axis=1, keepdims=True)
@@ -140,12 +142,12 @@ def centred(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def dyadic_test(
     x: np.ndarray, y: np.ndarray, weights: np.ndarray, membership: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Correlation, and it over its dyadic-robust standard error, which knows that pairs share models.
+    """Compute a correlation, and its ratio to a dyadic-robust standard error, which accounts for shared models.
 
-    With x and y standardised, r is a least-squares slope with residuals e = y - r x and scores u = x e. The
-    covariances of all pairs of pairs with a model in common are added up (Fafchamps and Gubert 2007):
-    sum over models of (sum of the model's u)², less the u² that both models of a pair have counted. Where that
-    falls below the heteroskedasticity-robust sum of u², which it may in small samples, the latter is taken.
+    With x and y standardised, r is a least-squares slope with residuals e = y - r x and scores u = x e. The variance is
+    the sum of u u' over all ordered couples of pairs with a model in common (Fafchamps and Gubert 2007). It equals the
+    sum over models of (sum of the model's u)², minus the sum of u², because both models of a pair count its u². In
+    small samples this may be less than the heteroskedasticity-robust sum of u²; then the latter is used.
 
     Args:
         x: (draws, pairs), ranks for Spearman's rho.
@@ -154,7 +156,7 @@ def dyadic_test(
         membership: (pairs, models), 1 where the model is one of the pair's two.
 
     Returns:
-        r and t, (draws,) each; t is infinite where r is 1 or -1; both are NaN where x or y do not vary.
+        r and t, (draws,) each. t is infinite where r is 1 or -1. Both are NaN where x or y do not vary.
     """
     n_pairs = weights.sum(axis=1, keepdims=True)
     x, y = centred(x, weights), centred(y, weights)
@@ -179,14 +181,14 @@ def membership(first: np.ndarray, second: np.ndarray, n_models: int) -> np.ndarr
 
 
 def _within(values: np.ndarray, weights: np.ndarray, family: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `within` gives, and the family's sums of its squares and of the weights, (draws, pairs) each."""
+    """The result of `within`, and each family's sum of its squares and of its weights, (draws, pairs) each."""
     values, members = np.broadcast_to(values, weights.shape), family[:, None] == np.arange(family.max(initial=0) + 1)
 
     def total(of: np.ndarray) -> np.ndarray:
         return (of @ members)[:, family]
 
     n = total(weights)
-    # a family that is absent from a draw has no mean
+    # a family that is not in a draw has no mean; 1 avoids a division by 0
     rest = values - total(weights * values) / np.where(n > 0, n, 1.0)
     squares = total(weights * rest**2)
     varies = squares > 1e-18 * total(weights * values**2)
@@ -194,15 +196,16 @@ def _within(values: np.ndarray, weights: np.ndarray, family: np.ndarray) -> tupl
 
 
 def _sums(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """What the EFFECTS inside families are made of, from one family's pairs; x (pairs,) rises.
+    """The sums from which EFFECTS computes its values, for the pairs of one family; x (pairs,) is ascending.
 
     Returns:
-        (draws, 8): weight of the pairs if they have a rho, and rho times it; sums of x y, x x and y y, less the means;
-        weight of the concordant couples less that of the discordant ones, of those that differ in x, and in y.
+        (draws, 8): total weight of the pairs, 0 where there is no rho; that weight times rho; sums of x y, x x and y y
+        of the centred values; weight of concordant minus discordant couples; weight of the couples that differ in x,
+        and in y.
     """
     result = np.empty((len(y), 8))
-    # in a bootstrap draw more than half of the pairs are absent: draws of like size are taken together, the absent
-    # pairs put last and cut off
+    # More than half of the pairs are absent from a bootstrap draw. So draws of similar size are computed together:
+    # their absent pairs are moved to the end and cut off.
     n_present = (weights > 0).sum(axis=1)
     by_size, start = np.argsort(-n_present, kind="stable"), 0
     while start < len(by_size):
@@ -216,34 +219,35 @@ def _sums(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _sums_of_few(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The same of few draws, from (draws, pairs) each, x rising in every draw."""
-    ties = [_sorted_tie_groups(x, weights), _tie_groups(y, weights)]
-    rho = correlation(*(centred(each.middle(), weights) for each in ties), weights)
+    """The sums for a batch of draws, from (draws, pairs) each, x ascending in every draw."""
+    x_ties, y_ties = ties = (_sorted_tie_groups(x, weights), _tie_groups(y, weights))
+    x_ranks, y_ranks = (centred(each.middle(), weights) for each in ties)
+    rho = correlation(x_ranks, y_ranks, weights)
     n_pairs = np.where(np.isnan(rho), 0.0, weights.sum(axis=1))
     x, y = centred(x, weights), centred(y, weights)
     products = [(weights * first * second).sum(axis=1) for first, second in ((x, y), (x, x), (y, y))]
     untied = [(weights * each.below).sum(axis=1) for each in ties]
-    agreement = _concordance(ties[0].number, ties[1].number, weights)
+    agreement = _concordance(x_ties.number, y_ties.number, weights)
     return np.column_stack([n_pairs, n_pairs * np.nan_to_num(rho), *products, agreement, *untied])
 
 
 class _Ties(NamedTuple):
-    """How items stand among each other, (draws, items) each."""
+    """Ranks and ties of items, (draws, items) each."""
 
     below: np.ndarray
-    """Weight of all items below."""
+    """Weight of all items with a smaller value."""
     through: np.ndarray
-    """Weight of those below or tied with it, itself included."""
+    """Weight of all items with a smaller or equal value, the item itself included."""
     number: np.ndarray
-    """Which of the distinct values it has, counted upwards; small whole numbers are compared four times as fast."""
+    """Number of the item's distinct value, ascending. Small whole numbers are compared four times as fast."""
 
     def middle(self) -> np.ndarray:
-        """Mean ranks, less one half."""
+        """Mean ranks, minus one half."""
         return (self.below + self.through) / 2
 
 
 def _tie_groups(values: np.ndarray, weights: np.ndarray) -> _Ties:
-    """Each item's place among the values of its draw."""
+    """The `_Ties` of values in any order."""
     values = np.broadcast_to(values, weights.shape)
     order = np.argsort(values, axis=1, kind="stable")
     ordered = (np.take_along_axis(part, order, axis=1) for part in (values, weights))
@@ -254,7 +258,7 @@ def _tie_groups(values: np.ndarray, weights: np.ndarray) -> _Ties:
 
 
 def _sorted_tie_groups(values: np.ndarray, weights: np.ndarray) -> _Ties:
-    """The same of values that rise in every draw."""
+    """The `_Ties` of values that are ascending in every draw."""
     up_to = np.cumsum(weights, axis=1)
     edge = np.ones((len(values), 1), dtype=bool)
     changes = values[:, 1:] != values[:, :-1]
@@ -265,13 +269,13 @@ def _sorted_tie_groups(values: np.ndarray, weights: np.ndarray) -> _Ties:
 
 
 def _concordance(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weight of the concordant couples of pairs less that of the discordant ones, (draws,), from (draws, pairs)."""
+    """Weight of the concordant minus the discordant couples of pairs, (draws,), from (draws, pairs) each."""
     if max(x.max(initial=0), y.max(initial=0)) < 2**15:
         x, y = x.astype(np.int16), y.astype(np.int16)
-    # each unordered couple is met once, at the pair with the larger y
+    # each unordered couple is counted once, at the pair with the larger y
     above = y[:, :, None] > y[:, None, :]
     agrees = (above & (x[:, :, None] > x[:, None, :])).view(np.int8)
     agrees -= (above & (x[:, :, None] < x[:, None, :])).view(np.int8)
-    # whole-number weights, and the sums of their products, stay exact in single precision up to 2^24
+    # single precision is exact for whole-number weights and for sums of their products up to 2^24
     weights = weights.astype(np.float32)
     return (weights * np.matmul(agrees.astype(np.float32), weights[:, :, None])[:, :, 0]).sum(axis=1)

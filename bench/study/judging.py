@@ -1,6 +1,6 @@
-"""Rewards of a policy's responses before and after tuning -> what the tuning brought, with intervals.
+"""Compares the rewards of a policy's responses before and after tuning, with intervals.
 
-Prompts are the evidence: responses to one prompt are no separate ones.
+The intervals are over prompts: several responses to one prompt are not independent evidence.
 """
 
 from collections.abc import Mapping
@@ -18,20 +18,21 @@ JUDGED = (
     "pair_id", "annotator", "reward", "measure", "before", "after", "difference", "low", "high",
     "n_prompts", "n_before", "n_after", "n_empty_before", "n_empty_after", "n_excluded",
 )  # fmt: skip
-"""One row a pair, reward and measure. `annotator` says whether that pair labelled what the policy was tuned on.
-Measures: `reward`, the mean over prompts of the mean reward (nats, nats a token or a byte); `win_rate`, how often a
-response after is rewarded above one before to the same prompt (ties half, an empty response loses to one that is not;
-`difference` is that less 0.5); `bytes`, mean length. `low` and `high` are the limits of the difference's 95% interval
-over prompts: of a win rate those of a share (`interval.share_limits`), of the others Student's t; missing for one
-prompt. Empty responses have no reward; `n_excluded` counts those too long or not finite."""
+"""One row per pair, reward and measure. `annotator` says whether that pair labelled the preferences that the policy was
+tuned on. The measures: `reward` is the mean over prompts of the mean reward (nats, nats per token or nats per byte).
+`win_rate` is how often a response after tuning gets a larger reward than one before tuning to the same prompt; a tie
+counts half, and an empty response loses to one that is not empty; its `difference` is the win rate minus 0.5. `bytes`
+is the mean length. `low` and `high` are the 95% limits of the difference over prompts: those of a proportion
+(`interval.share_limits`) for a win rate, Student's t for the other measures; missing for one prompt. Empty responses
+have no reward. `n_excluded` counts responses that are too long or have a score that is not finite."""
 
 
-def judge(rewards: pd.DataFrame, texts: Mapping[str, Mapping[str, list[str]]]) -> list:
-    """Measures of one pair, as rows of JUDGED without its first three columns.
+def judge(rewards: pd.DataFrame, texts: Mapping[str, Mapping[str, list[str]]]) -> list[list[str | float]]:
+    """Compute the measures of one pair, as rows of JUDGED without the first three columns.
 
     Args:
-        rewards: prompt_id, side (BEFORE or AFTER), reward, status, one row a response that is not empty.
-        texts: side -> prompt_id -> every response, empty ones too.
+        rewards: prompt_id, side (BEFORE or AFTER), reward, status; one row per response that is not empty.
+        texts: Every response, also the empty ones, by side and then by prompt_id.
     """
     scored = rewards[rewards["status"] == OK]
     values = {key: rows["reward"].to_numpy() for key, rows in scored.groupby(["prompt_id", "side"])}
@@ -61,19 +62,19 @@ def judge(rewards: pd.DataFrame, texts: Mapping[str, Mapping[str, list[str]]]) -
 
 
 def _with_losses(values: np.ndarray | None, n_empty: int) -> np.ndarray:
-    """Rewards with the empty responses below all others."""
+    """Rewards, with the empty responses below all others."""
     return np.concatenate([np.empty(0) if values is None else values, np.full(n_empty, -np.inf)])
 
 
 def _win_rate(before: np.ndarray, after: np.ndarray) -> float:
-    """Share of pairs (one before, one after) that the one after wins, ties half; NaN where a side has none."""
+    """Proportion of (before, after) couples that the response after wins, ties half; NaN without a couple."""
     if not len(before) or not len(after):
         return float("nan")
     return float((after[:, None] > before).mean() + 0.5 * (after[:, None] == before).mean())
 
 
 def _difference(before: np.ndarray, after: np.ndarray, *, is_share: bool) -> list[float]:
-    """Means, their difference, its limits, and prompts."""
+    """Both means, their difference, its limits, and the number of prompts."""
     kept = ~np.isnan(before) & ~np.isnan(after)
     before, after = before[kept], after[kept]
     n = len(after)
@@ -81,7 +82,7 @@ def _difference(before: np.ndarray, after: np.ndarray, *, is_share: bool) -> lis
         return [*[float("nan")] * 5, 0]
     difference = (after - before).mean()
     if is_share:
-        # one half before, on every prompt: the difference is as sure as the share
+        # before tuning the win rate is one half on every prompt, so the difference has the interval of the win rate
         limits = [float(end[0]) - 0.5 for end in share_limits(after[None], plain_sample(np.arange(n)))]
     else:
         half = t.ppf(0.975, n - 1) * (after - before).std(ddof=1) / np.sqrt(n) if n > 1 else float("nan")

@@ -1,8 +1,8 @@
-"""Pairs in the order of their score, with intervals of score and rank, cost and provenance.
+"""Ranks pairs by score, with intervals of score and rank, cost and provenance.
 
-All intervals are over prompts, those of one problem together. They say how far the ranking depends on the prompts that
-happened to be asked; they say nothing about other models. A rank's interval is from one bootstrap, the same draws for
-every pair, so that two pairs are compared on equal draws.
+All intervals are over prompts; prompts of one problem are resampled together. They say how much the ranking depends on
+the choice of prompts; they say nothing about other models. The intervals of the ranks use the same bootstrap draws for
+every pair, so that pairs are compared on equal draws.
 """
 
 import numpy as np
@@ -15,19 +15,20 @@ _COLUMNS = {section: section.replace("-", "_") for section in SECTIONS}
 
 
 def bootstrap_scores(correct: np.ndarray, rows: Rows, *, rng: np.random.Generator, draws: int = 1000) -> np.ndarray:
-    """Scores of every pair when the problems are weighed anew, the same weights for every pair.
+    """Scores of every pair when the problems are reweighted, with the same weights for every pair.
 
-    Each problem gets an exponential weight (Rubin 1981). A subset of m problems varies too little then, by
-    sqrt((m - 1) / (m + 1)): its distances from what it scored are stretched by that, so a draw may lie outside 0 and 1.
+    Each problem gets an exponential weight (Rubin 1981). With m problems in a subset such draws vary too little, by the
+    factor sqrt((m - 1) / (m + 1)). So the deviations from the subset's score are divided by this factor, and a draw may
+    lie outside 0 and 1.
 
     Args:
-        correct: 1 right, 0 wrong or tie, NaN left out, (pairs, rows).
-        rows: What counts how, and which rows go together; the first level is drawn.
+        correct: 1 right, 0 wrong or tie, NaN excluded, (pairs, rows).
+        rows: Levels and weights of the rows, and their problems. The first level is drawn.
         rng: Source of the draws.
-        draws: How many.
+        draws: Number of draws.
 
     Returns:
-        Scores, (draws, pairs); NaN where a subset that counts has a single problem, or the level is not there.
+        Scores, (draws, pairs); NaN where a subset that counts has a single problem, or where there is no level.
     """
     if not rows.levels:
         return np.full((draws, len(correct)), np.nan)
@@ -51,26 +52,25 @@ def leaderboard(
     *,
     held_out: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """One row a pair, best score first.
+    """Make the leaderboard: one row per pair, best score first.
 
-    A pair with a row left out, or without a score, is listed at the end and not ranked: its rank columns are
-    missing. Equal scores share the better rank.
+    A pair with an excluded row, or without a score, is at the end and has no rank. Equal scores share the better rank.
 
     Args:
         accuracy: ACCURACY of the pairs under one reward.
-        draws: What `bootstrap_scores` gave for `pairs`, (draws, pairs).
-        pairs: pair_id, strong, weak (model_ids), family, gap_points; one row a pair.
+        draws: Result of `bootstrap_scores` for `pairs`, (draws, pairs).
+        pairs: pair_id, strong, weak (model_ids), family, gap_points; one row per pair.
         models: model_id, revision, dtype, n_params, n_params_active (missing where a token uses all), licence and
-            n_tokens_row, the mean number of tokens of a row's prompt and two responses under that model. What is
-            unknown is missing.
-        held_out: What `held_out_scores` gave for the pairs without a row left out, best place first; None for missing.
+            n_tokens_row, the mean number of tokens of a row's prompt and two responses under that model. Unknown values
+            are missing.
+        held_out: Result of `held_out_scores` for the pairs without an excluded row, best place first; None for missing.
 
     Returns:
-        LEADERBOARD. `score_held_out` is of the place; pairs of one rank share its mean.
-        `cost_flop` is 2 x active parameters x tokens a row, summed over both models.
+        LEADERBOARD. `score_held_out` belongs to the place; pairs of one rank share its mean. `cost_flop` is 2 x active
+        parameters x tokens per row, summed over both models.
 
     Raises:
-        ValueError: More than one reward, or a pair without an overall accuracy or without its models.
+        ValueError: There is more than one reward, or a pair lacks its overall accuracy or one of its models.
     """
     rewards = pd.unique(accuracy["reward"])
     if len(rewards) != 1:
@@ -84,13 +84,13 @@ def leaderboard(
 
 
 def frontier(board: pd.DataFrame) -> pd.DataFrame:
-    """The pairs worth their compute: no ranked pair costs as little or less and scores higher.
+    """The pairs on the cost frontier: no ranked pair costs at most as much and scores higher.
 
     Args:
         board: LEADERBOARD.
 
     Returns:
-        Its ranked rows of known cost that are on the frontier, cheapest first.
+        The ranked rows with a known cost that are on the frontier, cheapest first.
     """
     known = board.dropna(subset=["rank", "cost_flop"]).sort_values(
         ["cost_flop", "score", "pair_id"], ascending=[True, False, True]
@@ -100,7 +100,7 @@ def frontier(board: pd.DataFrame) -> pd.DataFrame:
 
 
 def _scores(accuracy: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Score, sections and counts beside each pair's own columns, in the order of `pairs`."""
+    """Score, sections and counts of each pair, in the order of `pairs`."""
     overall = accuracy[accuracy["level"] == "overall"].rename(
         columns={"accuracy": "score", "low": "score_low", "high": "score_high"}
     )
@@ -112,7 +112,7 @@ def _scores(accuracy: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     )
     unscored = frame.loc[frame["n_examples"].isna(), "pair_id"]
     if len(unscored):
-        raise ValueError(f"{unscored.iloc[0]}: no overall accuracy")
+        raise ValueError(f"{unscored.iloc[0]}: this pair has no overall accuracy")
     sections = accuracy[accuracy["level"] == "section"].pivot(index="pair_id", columns="name", values="accuracy")
     sections = sections.reindex(index=frame["pair_id"], columns=list(SECTIONS)).astype(float).rename(columns=_COLUMNS)
     frame = frame.astype({"n_examples": int, "n_excluded": int})
@@ -120,7 +120,7 @@ def _scores(accuracy: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def described(pairs: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
-    """What is known of each pair's two models, in the order of `pairs`."""
+    """dtype, revisions, parameters, licence and cost of each pair, in the order of `pairs`."""
     active = models["n_params_active"].fillna(models["n_params"]).astype(float)
     table = models.assign(cost_flop=2.0 * active * models["n_tokens_row"])
     strong, weak = (
@@ -129,7 +129,7 @@ def described(pairs: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     )
     unknown = pd.concat([strong.loc[strong["model_id"].isna(), "strong"], weak.loc[weak["model_id"].isna(), "weak"]])
     if len(unknown):
-        raise ValueError(f"{unknown.iloc[0]}: in a pair, but nothing is known of the model")
+        raise ValueError(f"{unknown.iloc[0]}: this model is in a pair, but the table of models does not have it")
     return pd.DataFrame(
         {
             "dtype": _either(strong["dtype"], weak["dtype"]),
@@ -143,25 +143,25 @@ def described(pairs: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
 
 
 def _either(strong: pd.Series, weak: pd.Series) -> pd.Series:
-    """The value that both models share, or both values; missing when one is."""
+    """The value that both models share, or both values; missing when one is missing."""
     strong, weak = strong.astype("string"), weak.astype("string")
     return strong.where((strong == weak).fillna(False), strong + " + " + weak)
 
 
 def leader_note(board: pd.DataFrame) -> str:
-    """One sentence on what the first pair's score is worth elsewhere, "" where nothing was chosen."""
+    """What score to expect of the first pair on other prompts, in two sentences; "" where no pair was chosen."""
     first = board.dropna(subset=["rank", "score_held_out"])
     if first.empty:
         return ""
     n = int(board["rank"].notna().sum())
     return (
-        f"The best of {n} pairs scores {first['score'].iloc[0]:.1%} on the prompts that ranked it; on other prompts "
-        f"whoever comes first is expected to score {first['score_held_out'].iloc[0]:.1%} (score_held_out)."
+        f"The best of {n} pairs scores {first['score'].iloc[0]:.1%} on the prompts that ranked it. On other prompts, "
+        f"the pair in first place is expected to score {first['score_held_out'].iloc[0]:.1%} (score_held_out)."
     )
 
 
 def _held_out(rank: pd.Series, held_out: np.ndarray | None) -> pd.Series:
-    """The held-out estimate of each pair's place; pairs of one rank share the mean of their places."""
+    """The held-out estimate of each pair's place. Pairs of one rank share the mean of their places."""
     if held_out is None:
         return pd.Series(np.nan, index=rank.index)
     place = rank.rank(method="first")
@@ -170,7 +170,7 @@ def _held_out(rank: pd.Series, held_out: np.ndarray | None) -> pd.Series:
 
 
 def _ranks(frame: pd.DataFrame, draws: np.ndarray) -> pd.DataFrame:
-    """Rank and interval of the rank, in the frame's order."""
+    """Rank and interval of the rank, in the order of the frame."""
     ranked = (frame["score"].notna() & (frame["n_excluded"] == 0)).to_numpy()
     scores = frame.loc[ranked, "score"]
     low, high = rank_limits(scores.to_numpy(), draws[:, ranked])
@@ -180,16 +180,17 @@ def _ranks(frame: pd.DataFrame, draws: np.ndarray) -> pd.DataFrame:
 
 
 def rank_limits(scores: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Best and worst rank that each pair may truly have, at 95%: those that are surely better or worse are counted.
+    """Best and worst true rank of each pair, at 95%, from the pairs that are certainly better or certainly worse.
 
-    A pair is surely better than another where its lead is larger than the largest lead, of all pairs over or under that
-    other one, in 95% of the draws, each in units of its standard error (Mogstad, Romano, Shaikh and Wilhelm 2024). The
-    ranks of a pair over the draws would not do: the draws' noise comes on top of the sample's, and the best of many
-    would hold its true rank in little more than half of the samples.
+    A pair is certainly better than another pair if its lead is larger than a critical value. This value is the 95%
+    quantile, over the draws, of the largest lead of any pair over or under the other pair, in units of its standard
+    error (Mogstad, Romano, Shaikh and Wilhelm 2024). Quantiles of a pair's rank over the draws would not do: the noise
+    of the draws adds to that of the sample, and the interval of the best of many pairs would contain its true rank in
+    little more than half of the samples.
 
     Args:
         scores: (pairs,).
-        draws: What `bootstrap_scores` gave for them, (draws, pairs).
+        draws: Result of `bootstrap_scores` for these pairs, (draws, pairs).
     """
     n = len(scores)
     low, high = np.ones(n, dtype=int), np.full(n, n, dtype=int)
@@ -197,7 +198,7 @@ def rank_limits(scores: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.n
     for pair in range(n):
         noise = error - error[:, [pair]]
         scale = np.sqrt((noise**2).mean(axis=0))
-        # a lead that varies in no draw, or was not drawn for lack of rows, is not sure
+        # a lead is not certain if it varies in no draw, or if too few rows allowed no draw
         scale = np.where(scale > 1e-9, scale, np.inf)
         most = np.quantile(np.abs(noise / scale).max(axis=1), 0.95)
         lead = (scores - scores[pair]) / scale

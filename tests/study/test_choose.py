@@ -102,7 +102,7 @@ def test_it_says_on_how_many_rows_and_among_how_many_pairs_it_chose():
     table = chosen().table
     assert (table["n_rows"] == 10).all()
     assert (table["n_candidates"] == 3).all()
-    assert chosen().words().startswith("3 pairs ranked on 10 rows. held_out is of the rule and place")
+    assert chosen().words().startswith("Ranked 3 pairs on 10 rows. held_out belongs to the rule and place")
 
 
 def test_where_one_pair_is_always_first_it_is_held_out_at_its_score():
@@ -134,8 +134,8 @@ def test_one_pair_is_all_three_rules():
     assert table["why"].tolist() == [
         "best score of 1 pair with n_params up to 1.59e+10; this pair came first in 100% of the rankings on four "
         "fifths of the rows",
-        "largest gap, 9 points, of 1 pair with n_params up to 1.59e+10; chosen without these rows",
-        "mean of 1 pair with n_params up to 1.59e+10: what to expect of one drawn at random",
+        "largest gap, 9 points, of 1 pair with n_params up to 1.59e+10; the rule does not look at the rows",
+        "mean of 1 pair with n_params up to 1.59e+10: the expected score of a pair drawn at random",
     ]
 
 
@@ -167,12 +167,28 @@ def test_filters_leave_the_pairs_that_are_known_to_fit(wish, left):
     ("wish", "message"),
     [
         (Wish(section="saftey"), "unknown section 'saftey', did you mean 'safety'?"),
-        (Wish(section="prior"), "unknown section 'prior': one of chat, chat-hard, safety, reasoning"),
-        (Wish(max_params=1e9), "--max-params 1e+09 leaves none of 3 pairs: the least is 1.4e+10"),
-        (Wish(budget_flop=1e9), "--budget-flop 1e+09 leaves none of 3 pairs: the least is 1e+12"),
+        (Wish(section="prior"), "unknown section 'prior': choose one of chat, chat-hard, safety, reasoning"),
+        (
+            Wish(max_params=1e9),
+            "--max-params 1e+09 leaves none of 3 pairs: the smallest n_params is 1.4e+10. "
+            "Relax the option or leave it out",
+        ),
+        (
+            Wish(budget_flop=1e9),
+            "--budget-flop 1e+09 leaves none of 3 pairs: the smallest cost_flop is 1e+12. "
+            "Relax the option or leave it out",
+        ),
         (Wish(licences=("apache",)), "no pair has the licence 'apache', did you mean 'apache-2.0'?"),
-        (Wish(licences=("apache-2.0",)), "--licence apache-2.0 leaves none of 3 pairs: licences are apache-2.0, mit"),
-        (Wish(section="safety"), "these rows have no safety: a subset that it needs is missing"),
+        (
+            Wish(licences=("apache-2.0",)),
+            "--licence apache-2.0 leaves none of 3 pairs: their licences are apache-2.0, mit. "
+            "Relax the option or leave it out",
+        ),
+        (
+            Wish(section="safety"),
+            "these rows have no safety: at least one of its subsets is missing. "
+            "Score all of its subsets, or choose another --section",
+        ),
     ],
 )
 def test_a_wish_that_cannot_be_fulfilled_is_a_clear_error(wish, message):
@@ -182,7 +198,7 @@ def test_a_wish_that_cannot_be_fulfilled_is_a_clear_error(wish, message):
 
 
 def test_at_least_one_pair_is_asked_for():
-    with pytest.raises(UsageError, match="--top 0: at least 1"):
+    with pytest.raises(UsageError, match="--top is 0: choose at least 1 pair"):
         chosen(top=0)
 
 

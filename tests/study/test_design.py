@@ -40,7 +40,7 @@ def test_models_are_numbered_and_pairs_point_at_them():
 
 
 def test_a_model_in_two_families_is_refused():
-    with pytest.raises(ValueError, match="c: in pairs of more than one family"):
+    with pytest.raises(ValueError, match="c: this model is in pairs of more than one family"):
         study_of(PAIRS.assign(family=["f", "f", "g"]))
 
 
@@ -48,7 +48,7 @@ def test_a_model_in_two_families_is_refused():
 def test_a_pair_stands_once_and_has_two_models(last):
     strong, weak = last
     pairs = pd.DataFrame({"strong": ["b", strong], "weak": ["a", weak], "family": "f"})
-    with pytest.raises(ValueError, match=f"{strong}, {weak}: a pair is two models"):
+    with pytest.raises(ValueError, match=f"{strong}, {weak}: a pair has two different models"):
         study_of(pairs)
 
 

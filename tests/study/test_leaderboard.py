@@ -136,9 +136,9 @@ def test_two_rewards_in_one_leaderboard_are_an_error():
 
 def test_a_pair_without_accuracy_or_model_is_an_error_that_names_it():
     scored = accuracy(margins_frame(MARGINS_OF, SUBSETS))
-    with pytest.raises(ValueError, match="same: no overall accuracy"):
+    with pytest.raises(ValueError, match="same: this pair has no overall accuracy"):
         leaderboard(scored[scored["pair_id"] != "same"], np.zeros((2, 3)), PAIRS, MODELS)
-    with pytest.raises(ValueError, match="c: in a pair, but nothing is known of the model"):
+    with pytest.raises(ValueError, match="c: this model is in a pair, but the table of models does not have it"):
         leaderboard(scored, np.zeros((2, 3)), PAIRS, MODELS.iloc[:2])
 
 
@@ -258,8 +258,8 @@ def test_the_leaders_note_says_both_numbers_and_one_pair_needs_none():
     accuracies, draws = accuracy(margins_frame(MARGINS_OF, SUBSETS)), np.zeros((2, 3))
     frame = leaderboard(accuracies, draws, PAIRS, MODELS, held_out=np.array([0.7, 0.6, 0.2]))
     assert leader_note(frame) == (
-        "The best of 3 pairs scores 75.0% on the prompts that ranked it; on other prompts whoever comes first is "
-        "expected to score 65.0% (score_held_out)."
+        "The best of 3 pairs scores 75.0% on the prompts that ranked it. On other prompts, the pair in first "
+        "place is expected to score 65.0% (score_held_out)."
     )
     assert leader_note(board()) == ""
 
