@@ -1,12 +1,11 @@
-"""Margins -> accuracy by subset, by section and overall.
+"""Computes accuracy by subset, by section and overall from margins.
 
-A preference is judged rightly when its margin is above 0. A tie is wrong, as RewardBench counts it, and counted.
-A row whose margin is NaN (a response too long or not finite) is left out and counted.
+A preference is judged rightly when its margin is above 0. A tie is wrong, as in RewardBench, and is counted. A row
+whose margin is NaN (a response is too long or its score is not finite) is excluded and counted.
 
-On RewardBench's subsets: a section's accuracy is the mean of its subsets' accuracies, weighted with
-`schema.SUBSET_WEIGHTS`; the score is the plain mean of the four sections. A subset without a scored row
-makes its section and the score NaN. On any other data the score is the plain share of right rows,
-and there are no sections.
+On RewardBench's subsets, the accuracy of a section is the mean of its subsets' accuracies, weighted with
+`schema.SUBSET_WEIGHTS`, and the score is the plain mean of the four sections. A subset without a scored row makes its
+section and the score NaN. On any other data there are no sections, and the score is the proportion of right rows.
 """
 
 import numpy as np
@@ -21,20 +20,21 @@ _RATES = ["accuracy", "tie_rate"]
 
 
 def accuracy(margins: pd.DataFrame, problems: pd.Series | None = None) -> pd.DataFrame:
-    """Accuracy of each pair and reward on each subset, each section and overall.
+    """Compute the accuracy of each pair and reward on each subset, each section and overall.
 
-    The standard error is over problems: where each row is a problem of its own it is the binomial one in a subset,
-    sqrt(p (1 - p) / n), and sqrt(sum of weight² x stderr²) above it. It is 0 where all rows are right or all wrong: the
-    interval, `low` to `high` (`interval.share_limits`, 95%), has a width there too. A section's and the score's tie
-    rate are weighted like their accuracy, so turning a pair round gives 1 - accuracy - tie_rate at every level.
+    The standard error is over problems. Where each row is its own problem, it is the binomial one for a subset, sqrt(p
+    (1 - p) / n), and sqrt(sum of weight² x stderr²) for a section and the score. It is 0 where all rows are right or
+    all are wrong; the 95% interval from `low` to `high` (`interval.share_limits`) has a width there too. The tie rates
+    of a section and of the score are weighted like their accuracy, so swapping the two models gives 1 - accuracy -
+    tie_rate on every level.
 
     Args:
         margins: MARGINS of any number of pairs and rewards on one data set.
-        problems: Number of the problem under each example, by example_id, as `design.prompt_clusters` gives it; None
-            where each example is one of its own.
+        problems: Number of each example's problem, by example_id, from `design.prompt_clusters`; None where each
+            example is its own problem.
 
     Returns:
-        ACCURACY; per pair and reward the score, the sections, the subsets.
+        ACCURACY; for each pair and reward the score, the sections, the subsets.
     """
     subsets = _by_subset(margins)
     if is_rewardbench(margins["subset"]):
@@ -44,7 +44,7 @@ def accuracy(margins: pd.DataFrame, problems: pd.Series | None = None) -> pd.Dat
         sections = subsets.iloc[:0]
         overall = _of_counts(subsets.groupby(_RUN, sort=False)[[*_COUNTS, "n_right"]].sum().reset_index(), "overall")
     frame = pd.concat([overall, sections, subsets], ignore_index=True)
-    # groups come in the order of their first row; within a pair the three levels keep theirs
+    # Groups keep the order of their first row, and the three levels of a pair keep their order.
     order = frame.groupby(_RUN, sort=False).ngroup().sort_values(kind="stable").index
     limits = _limits(margins, problems, frame[["level", "name"]].drop_duplicates())
     frame = frame.loc[order].merge(limits, on=[*_RUN, "level", "name"], how="left", validate="one_to_one")
@@ -54,17 +54,19 @@ def accuracy(margins: pd.DataFrame, problems: pd.Series | None = None) -> pd.Dat
 def accuracy_by_length(
     margins: pd.DataFrame, length_difference: pd.Series, *, n_bins: int = 10, problems: pd.Series | None = None
 ) -> pd.DataFrame:
-    """Plain accuracy of each pair and reward where chosen is shorter, alike and longer: does it measure length?
+    """Compute the plain accuracy of each pair and reward by how much longer the chosen response is.
+
+    This shows whether a reward only measures length.
 
     Args:
         margins: MARGINS of any number of pairs and rewards on one data set.
         length_difference: Bytes of chosen minus bytes of rejected, by example_id.
-        n_bins: Bins of about as many examples each; fewer where many differences are equal, one where all are.
-        problems: As `accuracy` takes them.
+        n_bins: Number of bins of about equal size; fewer where many differences are equal, one where all are.
+        problems: As in `accuracy`.
 
     Returns:
         `pair_id, reward, length_low_bytes, length_high_bytes, accuracy, low, high, n_examples, n_ties, n_excluded`;
-        both ends of a bin belong to it. The interval is that of `accuracy`.
+        both ends of a bin belong to it. The interval is computed as in `accuracy`.
     """
     examples = length_difference.loc[pd.unique(margins["example_id"])]
     bins = _bins(examples, n_bins)
@@ -80,16 +82,16 @@ def accuracy_by_length(
 
 
 def weights_vector(subsets: pd.Series, *, name: str = "score") -> np.ndarray:
-    """What each row counts, so that `correct @ weights` is the accuracy.
+    """Weight of each row, so that `correct @ weights` is the accuracy.
 
-    Pass only the rows that are scored: the weights of a subset's rows share that subset's weight.
+    Pass only the scored rows: the rows of a subset divide the weight of that subset among themselves.
 
     Args:
         subsets: Subset of each row, (rows,).
         name: "score" or a section of `schema.SECTIONS`.
 
     Returns:
-        (rows,), float64, summing to 1; all NaN where a subset that `name` needs has no row.
+        (rows,), float64, sum 1; all NaN where a subset of `name` has no row.
     """
     subsets = pd.Series(np.asarray(subsets))
     counts = subsets.map(subsets.value_counts()).to_numpy(dtype=float)
@@ -102,7 +104,7 @@ def weights_vector(subsets: pd.Series, *, name: str = "score") -> np.ndarray:
 
 
 def subset_shares(name: str) -> dict[str, float]:
-    """Share of each RewardBench subset in a section, or in the score for "score"; they sum to 1."""
+    """Weight of each RewardBench subset in a section or, for "score", in the score; they sum to 1."""
     if name != "score":
         total = sum(SUBSET_WEIGHTS[subset] for subset in SECTIONS[name])
         return {subset: SUBSET_WEIGHTS[subset] / total for subset in SECTIONS[name]}
@@ -110,12 +112,12 @@ def subset_shares(name: str) -> dict[str, float]:
 
 
 def is_rewardbench(subsets: pd.Series) -> bool:
-    """Whether every subset is one of RewardBench's: then sections exist and weights apply."""
+    """Whether every subset is one of RewardBench's. Only then do sections exist and weights apply."""
     return set(pd.unique(subsets)).issubset(SUBSET_WEIGHTS)
 
 
 def _by_subset(margins: pd.DataFrame) -> pd.DataFrame:
-    """Counts and rates a subset, in the order of the data."""
+    """Counts and rates of each subset, in the order of the data."""
     margin = margins["margin_nats"]
     rows = margins[[*_RUN, "subset"]].assign(
         n_examples=margin.notna(), n_right=margin > 0, n_ties=margin == 0, n_excluded=margin.isna()
@@ -125,7 +127,7 @@ def _by_subset(margins: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_counts(counts: pd.DataFrame, level: str) -> pd.DataFrame:
-    """Rates from counts; NaN where no row was scored."""
+    """Rates from counts; NaN where no row is scored."""
     n_examples = counts["n_examples"].where(counts["n_examples"] > 0)
     share = counts["n_right"] / n_examples
     frame = counts.assign(
@@ -137,7 +139,7 @@ def _of_counts(counts: pd.DataFrame, level: str) -> pd.DataFrame:
 
 
 def _weighted(subsets: pd.DataFrame, section: str, names: tuple[str, ...]) -> pd.DataFrame:
-    """One section of every pair and reward."""
+    """Accuracy and tie rate of one section, for every pair and reward."""
     runs = subsets[_RUN].drop_duplicates()
     parts = runs.merge(pd.DataFrame({"name": names}), how="cross").merge(
         subsets[subsets["name"].isin(names)], on=[*_RUN, "name"], how="left", validate="one_to_one"
@@ -147,12 +149,13 @@ def _weighted(subsets: pd.DataFrame, section: str, names: tuple[str, ...]) -> pd
 
 
 def _mean_of_sections(sections: pd.DataFrame) -> pd.DataFrame:
-    """The score of every pair and reward."""
+    """The score, for every pair and reward."""
     return _combine(sections, pd.Series(1 / len(SECTIONS), index=sections.index)).assign(level="overall", name="score")
 
 
 def _combine(parts: pd.DataFrame, share: pd.Series) -> pd.DataFrame:
-    """Weighted mean of the parts' rates a pair and reward; NaN as soon as one part is NaN."""
+    """Weighted mean of the rates of several subsets or sections, for each pair and reward; NaN if one of them is
+    NaN."""
     terms = parts[_RUN].assign(**{rate: parts[rate] * share for rate in _RATES})
     means = terms.groupby(_RUN, sort=False).sum(skipna=False)
     counts = parts.groupby(_RUN, sort=False)[_COUNTS].sum().astype(int)
@@ -160,27 +163,28 @@ def _combine(parts: pd.DataFrame, share: pd.Series) -> pd.DataFrame:
 
 
 def _bins(examples: pd.Series, n_bins: int) -> pd.Series:
-    """Number of the bin of each example's difference in length."""
+    """Number of each example's bin of the difference in length."""
     if examples.nunique() < 2:
-        # quantiles that are all equal enclose nothing
+        # qcut fails where all quantiles are equal
         return pd.Series(0, index=examples.index)
     return pd.qcut(examples, n_bins, labels=False, duplicates="drop")
 
 
 def _limits(margins: pd.DataFrame, problems: pd.Series | None, levels: pd.DataFrame) -> pd.DataFrame:
-    """Standard error and limits of the accuracies of each pair and reward on some levels (level, name)."""
+    """Standard error and limits of the accuracy of each pair and reward on the given levels (level, name)."""
     runs = margins[_RUN].drop_duplicates()
-    run, example = margins.groupby(_RUN, sort=False).ngroup().to_numpy(), pd.factorize(margins["example_id"])
-    first = np.unique(example[0], return_index=True)[1]
+    run = margins.groupby(_RUN, sort=False).ngroup().to_numpy()
+    column, example_ids = pd.factorize(margins["example_id"])
+    _, first = np.unique(column, return_index=True)
     subsets = margins["subset"].to_numpy()[first]
-    number = np.arange(len(first)) if problems is None else problems.loc[example[1]].to_numpy()
+    number = np.arange(len(first)) if problems is None else problems.loc[example_ids].to_numpy()
     right = np.full((len(runs), len(first)), np.nan)
-    right[run, example[0]] = np.where(margins["margin_nats"].notna(), margins["margin_nats"] > 0, np.nan)
+    right[run, column] = np.where(margins["margin_nats"].notna(), margins["margin_nats"] > 0, np.nan)
     frames = []
     for level, name in levels.itertuples(index=False):
         sample = _sample(pd.Series(subsets), level, name, number)
         if sample is None:
-            found = dict.fromkeys(("stderr", "low", "high"), np.nan)
+            found: dict[str, np.ndarray | float] = dict.fromkeys(("stderr", "low", "high"), np.nan)
         else:
             ends = share_limits(right, sample)
             found = {"stderr": standard_error(right, sample), "low": ends.low, "high": ends.high}
@@ -188,8 +192,8 @@ def _limits(margins: pd.DataFrame, problems: pd.Series | None, levels: pd.DataFr
     return pd.concat(frames, ignore_index=True)
 
 
-def _sample(subsets: pd.Series, level: str, name: object, problem: np.ndarray) -> Sample | None:
-    """The rows of a level; None where a subset that it needs has none."""
+def _sample(subsets: pd.Series, level: str, name: str, problem: np.ndarray) -> Sample | None:
+    """The rows of a level; None where one of its subsets has no row."""
     if level == "subset":
         inside = (subsets == name).to_numpy()
         return Sample(inside / max(inside.sum(), 1), np.zeros(len(subsets), dtype=int), problem)

@@ -1,26 +1,28 @@
-"""QAP: would any labelling of the models have done? A permutation test of Spearman's rho between gap and accuracy.
+"""QAP: a permutation test of Spearman's rho between gap and accuracy.
 
-The rho is the headline one of `effects`: the mean of the families' own, so that differences between families do not
-count as evidence.
+The test asks how often a random assignment of the published scores to the models gives an equally large rho. The rho is
+the headline one of `effects`: the mean of the families' rhos, so differences between families are no evidence.
 
-The performance scores are handed out anew among the models of each family, every gap is computed again, and a pair
-whose order flips is turned round: its accuracy becomes the one with its two models swapped. Pairs with a gap of 0
-are left out, draw by draw. So whatever ties pairs together, models and prompts alike, is in every draw.
+Each draw shuffles the performance scores among the models of each family and computes every gap again. If the order of
+a pair changes, its accuracy becomes the accuracy with its two models swapped. Pairs with a gap of 0 in a draw are left
+out of that draw. So every draw keeps all dependence between pairs, through models and through prompts.
 
-Two null hypotheses, one formula. Write a pair's accuracy as level + side x lean, where level is the mean of its two
-accuracies (forward and turned), side the sign of its gap and lean half of their difference:
+The two null hypotheses use one formula. The accuracy of a pair is level + side x lean: level is the mean of its two
+accuracies (forward and swapped), side is the sign of its gap, and lean is half the difference of the two accuracies.
 
-- `exchangeable`: scores say nothing. Every relabelling inside families is equally likely given the models' answers,
-  so the test is exact. It also rejects when stronger models judge better whatever the gap, if that moves rho.
-- `sign_only`: scores order the models, and the better one judges better by an amount that does not hang on how much
-  better it is: lean = advantage x side + rest, the rest exchangeable. Each family has an advantage of its own. It is
-  estimated as the mean of side x lean over the family's pairs and stays with the order in every draw; the rest is
-  relabelled and turned (Freedman and Lane 1983). Exact but for those estimates. Only permuting the sizes of the gaps
-  while pairs stay as they are would not do: a pair's rest has the signs of its models in it, and they have to turn
-  with the order.
+- `exchangeable`: scores carry no information. Given the models' answers, every relabelling inside families is equally
+  likely, so the test is exact. It also rejects when stronger models judge better regardless of the gap, if that changes
+  rho.
+- `sign_only`: scores order the models, and the better model judges better by an amount that does not depend on the size
+  of the gap: lean = advantage x side + rest, with an exchangeable rest. Each family has its own advantage, estimated as
+  the mean of side x lean over the family's pairs. The advantage stays with the order in every draw, and the rest is
+  relabelled and swapped (Freedman and Lane 1983). The test is exact except for these estimates. Permuting only the
+  sizes of the gaps would be wrong: the rest of a pair contains the signs of its models, which must change with the
+  order.
 
-Rho is divided by its dyadic-robust standard error, so that the test keeps its level also where gap and accuracy are
-uncorrelated without being independent (DiCiccio and Romano 2017). Two-sided: |t| of a draw against |t| observed.
+Rho is divided by its dyadic-robust standard error, so that the test keeps its level where gap and accuracy are
+uncorrelated but dependent (DiCiccio and Romano 2017). The test is two-sided: it compares |t| of each draw with the
+observed |t|.
 """
 
 import math
@@ -33,6 +35,7 @@ from bench.study.design import Study, gaps
 from bench.study.effects import comparable, dyadic_test, family_by_family, membership, standardised
 
 _CHUNK = 400
+"""Number of relabellings computed at once."""
 
 
 class QapTest(NamedTuple):
@@ -41,19 +44,19 @@ class QapTest(NamedTuple):
     rho: float
     """The mean of the families' Spearman's rhos, each weighted by its number of pairs."""
     t: float
-    """rho over its dyadic-robust standard error."""
+    """rho divided by its dyadic-robust standard error."""
     exchangeable: float
-    """p under: scores say nothing."""
+    """p under the null that scores carry no information."""
     sign_only: float
-    """p under: scores order the models, the size of a gap says nothing."""
+    """p under the null that scores order the models and the size of a gap carries no information."""
 
 
 def relabellings(family: np.ndarray, *, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Ways to hand out the models' scores anew inside their families.
+    """Draw ways to shuffle the models' scores inside their families.
 
     Args:
         family: Family of each model, (models,).
-        n_draws: How many are drawn; where there are no more than that, each is given once, the identity left out.
+        n_draws: Number of draws. If there are no more relabellings than that, each is given once, without the identity.
         rng: Source of the draws.
 
     Returns:
@@ -72,14 +75,15 @@ def qap(study: Study, performance: np.ndarray, forward: np.ndarray, turned: np.n
     """Test Spearman's rho between gap and accuracy.
 
     Args:
-        study: Models and pairs, every model with a score.
+        study: Models and pairs; every model has a score.
         performance: Published score of each model, (models,), points.
         forward: Accuracy of each pair, (pairs,), 0 to 1, NaN for pairs to leave out.
-        turned: The same with strong and weak swapped; 1 - accuracy - tie rate for a density-ratio reward.
-        labels: What `relabellings` gave.
+        turned: The accuracy with strong and weak swapped; 1 - accuracy - tie rate for a density-ratio reward.
+        labels: Result of `relabellings`.
 
     Returns:
-        rho and p = (1 + b) / (B + 1), b of B relabellings being at least as extreme; exact where they are all.
+        rho and p = (1 + b) / (B + 1), where b of B relabellings are at least as extreme; exact if they are all
+        relabellings.
     """
     used = np.isfinite(forward) & np.isfinite(turned)
     study = study._replace(strong=study.strong[used], weak=study.weak[used])
@@ -94,12 +98,12 @@ def qap(study: Study, performance: np.ndarray, forward: np.ndarray, turned: np.n
         [t for _, t in _statistics(study, performance, labels[start : start + _CHUNK], nulls)]
         for start in range(0, len(labels), _CHUNK)
     ]
-    drawn = [np.concatenate(draws) for draws in zip(*parts, strict=True)]
-    return QapTest(float(rho[0]), float(t[0]), _p_value(t[0], drawn[0]), _p_value(t[0], drawn[1]))
+    exchangeable, sign_only = (np.concatenate(draws) for draws in zip(*parts, strict=True))
+    return QapTest(float(rho[0]), float(t[0]), _p_value(t[0], exchangeable), _p_value(t[0], sign_only))
 
 
 def _advantage(study: Study, side: np.ndarray, lean: np.ndarray) -> np.ndarray:
-    """How much better the better model of a pair judges: the mean over its family's pairs with a gap, (pairs,)."""
+    """By how much the better model of a pair judges better: the mean over its family's pairs with a gap, (pairs,)."""
     family = study.family[study.strong]
     result = np.zeros(len(side))
     for name in np.unique(family[side != 0]):
@@ -109,7 +113,7 @@ def _advantage(study: Study, side: np.ndarray, lean: np.ndarray) -> np.ndarray:
 
 
 def _every(blocks: list[np.ndarray], n_models: int) -> np.ndarray:
-    """All relabellings inside the blocks but the identity, (draws, models)."""
+    """All relabellings inside the blocks without the identity, (draws, models)."""
     choices = product(*(permutations(block) for block in blocks))
     result = np.array([np.concatenate(choice) for choice in choices])
     labels = np.empty_like(result)
@@ -120,41 +124,42 @@ def _every(blocks: list[np.ndarray], n_models: int) -> np.ndarray:
 def _statistics(
     study: Study, performance: np.ndarray, labels: np.ndarray, nulls: list[tuple[np.ndarray, np.ndarray]]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Spearman's rho and its t of each relabelling, (draws,) each, of every (level, lean), (pairs,) each.
+    """Spearman's rho and its t for each relabelling, (draws,) each, and for each (level, lean), (pairs,) each.
 
-    All accuracies that can occur are two a pair, and all gaps those between two models: they are numbered once, in
-    order, and a draw's ranks follow from counting its numbers. That is some ten times faster than sorting each draw.
+    Each pair has two possible accuracies, and every possible gap is one between two models. So all values are numbered
+    once, in ascending order, and the ranks of a draw follow from counting its numbers. This is some ten times faster
+    than sorting each draw.
     """
     side = np.sign(gaps(study, performance[labels])).astype(int)
     in_draw = (side != 0).astype(float)
     of_model = np.unique(study.family, return_inverse=True)[1]
     family = of_model[study.strong]
-    # only models of one family are paired: other gaps need no number
+    # only models of one family are paired, so gaps between families need no number
     size = np.where(of_model[:, None] == of_model, np.round(np.abs(performance[:, None] - performance), 9), 0.0)
     sizes, between = np.unique(family_by_family(size, of_model[:, None]), return_inverse=True)
     x = between.reshape(len(performance), -1)[labels[:, study.strong], labels[:, study.weak]]
-    x_rank = standardised(_midranks(x, in_draw, len(sizes)), in_draw, family)
+    x_ranks = standardised(_midranks(x, in_draw, len(sizes)), in_draw, family)
     models = membership(study.strong, study.weak, len(performance))
     results = []
     for level, lean in nulls:
-        # ten decimals: accuracies that are equal in the data are ties in every draw
-        y = np.round([level - lean, level, level + lean], 10)
-        values, number = np.unique(family_by_family(y, family), return_inverse=True)
-        y_rank = _midranks(number.reshape(3, -1)[side + 1, np.arange(len(level))], in_draw, len(values))
-        y_rank = standardised(y_rank, in_draw, family)
-        results.append(dyadic_test(*comparable(x_rank, y_rank, in_draw), models))
+        # rounded to ten decimals, so that accuracies which are equal in the data are ties in every draw
+        possible = np.round([level - lean, level, level + lean], 10)
+        values, number = np.unique(family_by_family(possible, family), return_inverse=True)
+        y = number.reshape(3, -1)[side + 1, np.arange(len(level))]
+        y_ranks = standardised(_midranks(y, in_draw, len(values)), in_draw, family)
+        results.append(dyadic_test(*comparable(x_ranks, y_ranks, in_draw), models))
     return results
 
 
 def _midranks(numbers: np.ndarray, weights: np.ndarray, n_values: int) -> np.ndarray:
-    """`effects.midranks` of values given by their number in order, (draws, pairs)."""
+    """`effects.midranks` of values that are given by their number in ascending order, (draws, pairs)."""
     cells = numbers + n_values * np.arange(len(numbers))[:, None]
     count = np.bincount(cells.ravel(), weights.ravel(), minlength=n_values * len(numbers)).reshape(-1, n_values)
     return (np.cumsum(count, axis=1) - count / 2).ravel()[cells]
 
 
 def _p_value(observed: float, draws: np.ndarray) -> float:
-    """Share of draws, the observed one among them, that are at least as extreme."""
-    # a draw in which gap or accuracy do not vary shows no correlation
+    """Proportion of draws, including the observed one, that are at least as extreme."""
+    # a draw in which gap or accuracy do not vary counts as no correlation
     size = np.nan_to_num(np.abs(draws), nan=0.0, posinf=np.inf)
     return float((1 + np.sum(size >= abs(observed) * (1 - 1e-9))) / (1 + len(draws)))

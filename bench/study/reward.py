@@ -1,10 +1,10 @@
-"""Two models' log-probabilities -> the pair's rewards and margins.
+"""Computes the rewards and margins of a pair from its two models' log-probabilities.
 
-The reward of a response is how much likelier the strong model finds it than the weak one:
-`sum_t log p_strong(y_t | x, y_<t) - sum_t log p_weak(y_t | x, y_<t)`, the end of turn included
-(arXiv 2411.02481). `mean` and `per-byte` divide that difference by the strong model's token count
-and by the UTF-8 bytes of the response as the strong model's template rendered it. The two models of
-a pair render the same bytes under a shared template; under native templates they may not.
+The reward of a response is the log-probability under the strong model minus that under the weak model, end of turn
+included: `sum_t log p_strong(y_t | x, y_<t) - sum_t log p_weak(y_t | x, y_<t)` (arXiv 2411.02481). `mean` divides this
+difference by the strong model's token count, and `per-byte` by the number of UTF-8 bytes of the response as the strong
+model's template renders it. Under a shared template both models read the same bytes; under native templates they may
+not.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class MarginMatrix(NamedTuple):
 
 
 def rewards(strong: pd.DataFrame, weak: pd.DataFrame, *, reward: str) -> pd.DataFrame:
-    """Reward of every response that both models scored.
+    """Compute the reward of every response that both models scored.
 
     Args:
         strong: SCORES of the strong model.
@@ -35,11 +35,12 @@ def rewards(strong: pd.DataFrame, weak: pd.DataFrame, *, reward: str) -> pd.Data
         reward: One of `schema.REWARDS`.
 
     Returns:
-        `example_id, response_id, reward, status`, in the strong model's order. `reward` is in nats,
-        nats a token or nats a byte; NaN unless both scores are ok. `too_long` wins over `nonfinite`.
+        `example_id, response_id, reward, status`, in the strong model's order. `reward` is in nats, nats per token or
+        nats per byte, and NaN unless both scores are ok. If one score is `too_long` and the other `nonfinite`, the
+        status is `too_long`.
 
     Raises:
-        ValueError: One model has a response that the other has not, or one twice.
+        ValueError: Only one model scored a response, or a model scored it twice.
     """
     both = _scored_by_both(strong, weak)
     value = (both["difference"] / _divisor(both, reward)).where(both["status"] == OK)
@@ -47,13 +48,13 @@ def rewards(strong: pd.DataFrame, weak: pd.DataFrame, *, reward: str) -> pd.Data
 
 
 def margins(strong: pd.DataFrame, weak: pd.DataFrame, subsets: pd.Series, *, pair_id: str) -> pd.DataFrame:
-    """Margin of every preference under the three rewards.
+    """Compute the margin of every preference under the three rewards.
 
     Args:
-        strong: SCORES of the strong model, two responses an example.
+        strong: SCORES of the strong model, two responses per example.
         weak: SCORES of the weak model, over the same responses.
         subsets: Subset of each example, indexed by example_id.
-        pair_id: Goes into the column of that name.
+        pair_id: Value of the column `pair_id`.
 
     Returns:
         MARGINS, grouped by reward, then in the strong model's order.
@@ -66,7 +67,7 @@ def margins(strong: pd.DataFrame, weak: pd.DataFrame, subsets: pd.Series, *, pai
     rejected = sides[REJECTED].loc[chosen.index]
     unknown = chosen.index.difference(subsets.index)
     if len(unknown):
-        raise ValueError(f"{unknown[0]}: scored for {pair_id}, but no example of the data set")
+        raise ValueError(f"{unknown[0]}: {pair_id} has scores of this example, but the data set does not contain it")
     status = _worse(chosen["status"], rejected["status"])
     values = [
         (chosen["difference"] / _divisor(chosen, name) - rejected["difference"] / _divisor(rejected, name))
@@ -87,11 +88,11 @@ def margins(strong: pd.DataFrame, weak: pd.DataFrame, subsets: pd.Series, *, pai
 
 
 def margin_matrix(scores: dict[str, pd.DataFrame], pairs: pd.DataFrame, *, reward: str) -> MarginMatrix:
-    """The margins of many pairs at once, equal to those of `margins` to the bit.
+    """Compute the margins of many pairs at once; they equal those of `margins` to the bit.
 
     Args:
         scores: SCORES by model_id, all over the same preferences.
-        pairs: A row a pair; `strong` and `weak` are model_ids.
+        pairs: One row per pair; `strong` and `weak` are model_ids.
         reward: One of `schema.REWARDS`.
 
     Returns:
@@ -120,57 +121,62 @@ def margin_matrix(scores: dict[str, pd.DataFrame], pairs: pd.DataFrame, *, rewar
 
 
 def _scored_by_both(strong: pd.DataFrame, weak: pd.DataFrame) -> pd.DataFrame:
-    """The strong model's scores with the difference of the sums, nats, and the status of the two together."""
-    keys = [pd.MultiIndex.from_frame(frame[_KEY]) for frame in (strong, weak)]
-    lone = keys[0].symmetric_difference(keys[1]) if not keys[0].equals(keys[1]) else ()
-    if len(lone):
-        side = "strong" if lone[0] in keys[0] else "weak"
-        raise ValueError(f"{lone[0][0]}, response {lone[0][1]}: scored by the {side} model only")
+    """The strong model's scores with the difference of the two sums, nats, and the joint status."""
+    of_strong, of_weak = (pd.MultiIndex.from_frame(frame[_KEY]) for frame in (strong, weak))
+    if not of_strong.equals(of_weak):
+        lone = of_strong.symmetric_difference(of_weak)
+        # the same responses in another order are fine
+        if len(lone):
+            example_id, response_id = lone[0]
+            side = "strong" if lone[0] in of_strong else "weak"
+            raise ValueError(f"{example_id}, response {response_id}: only the {side} model scored it")
     both = strong.merge(weak, on=_KEY, how="left", suffixes=("", "_weak"), validate="one_to_one")
-    sums = [both[f"logp_sum_nats{side}"] + both[f"logp_end_nats{side}"] for side in ("", "_weak")]
-    return both.assign(difference=sums[0] - sums[1], status=_worse(both["status"], both["status_weak"]))
+    strong_sum, weak_sum = (both[f"logp_sum_nats{side}"] + both[f"logp_end_nats{side}"] for side in ("", "_weak"))
+    return both.assign(difference=strong_sum - weak_sum, status=_worse(both["status"], both["status_weak"]))
 
 
 def _divisor(frame: pd.DataFrame, reward: str) -> pd.Series:
-    """What the difference of the sums is divided by, (rows,), float64."""
+    """What `reward` divides the difference of the sums by, (rows,), float64."""
     if reward == "sum":
         return pd.Series(1.0, index=frame.index)
     if reward == "mean":
         return frame["n_tokens"].astype(float)
     if reward == "per-byte":
         return frame["n_bytes"].astype(float)
-    raise ValueError(f"no reward {reward!r}: one of {', '.join(REWARDS)}")
+    raise ValueError(f"unknown reward {reward!r}: choose one of {', '.join(REWARDS)}")
 
 
 def _worse(left: pd.Series, right: pd.Series) -> pd.Series:
-    """The status of two scores together."""
+    """The joint status of two scores."""
     status = pd.Series(OK, index=left.index)
     status = status.mask((left == NONFINITE) | (right == NONFINITE), NONFINITE)
     return status.mask((left == TOO_LONG) | (right == TOO_LONG), TOO_LONG)
 
 
 def _sides(frame: pd.DataFrame, name: str) -> dict[str, pd.DataFrame]:
-    """The chosen and the rejected rows, each indexed by example_id, over the same examples."""
+    """The chosen and the rejected rows over the same examples, each indexed by example_id."""
     strange = frame.loc[~frame["response_id"].isin((CHOSEN, REJECTED)), _KEY]
     if len(strange):
         example_id, response_id = strange.iloc[0]
-        raise ValueError(f"{example_id}: a margin needs {CHOSEN} and {REJECTED}, {name} has {response_id!r}")
+        raise ValueError(f"{example_id}: a margin needs {CHOSEN} and {REJECTED}, but {name} has {response_id!r}")
     sides = {side: rows.set_index("example_id") for side, rows in frame.groupby("response_id")}
     for side in (CHOSEN, REJECTED):
         if side not in sides:
-            raise ValueError(f"{name}: no {side} response was scored")
+            raise ValueError(f"{name}: it scored no {side} response")
         if not sides[side].index.is_unique:
             row = sides[side].index[sides[side].index.duplicated()][0]
             raise ValueError(f"{row}: {name} has two {side} responses")
     lone = sides[CHOSEN].index.symmetric_difference(sides[REJECTED].index)
     if len(lone):
-        raise ValueError(f"{lone[0]}: {name} scored one response of the two")
+        raise ValueError(f"{lone[0]}: {name} scored only one of the two responses")
     return sides
 
 
 def _check_same_examples(first: pd.Index, second: pd.Index, first_name: str, second_name: str) -> None:
     """Fails on the first example that only one of two models has."""
-    lone = [] if first.equals(second) else first.symmetric_difference(second)
+    if first.equals(second):
+        return
+    lone = first.symmetric_difference(second)
     if len(lone):
         has, lacks = (first_name, second_name) if lone[0] in first else (second_name, first_name)
-        raise ValueError(f"{lone[0]}: scored by {has}, not by {lacks}")
+        raise ValueError(f"{lone[0]}: {has} scored this example, but {lacks} did not")

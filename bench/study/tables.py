@@ -1,7 +1,7 @@
-"""Frames -> tables: a frame of numbers for CSV, and the same as Markdown and LaTeX text.
+"""Makes printable tables from frames: numbers for CSV, and the same rows as Markdown and LaTeX text.
 
-Numbers are percent here, with the unit in the column's name. A number that nobody published or measured is empty in
-the CSV and a dash in the text.
+Numbers are in percent here, and the column's name says so. A number that nobody published or measured is empty in the
+CSV and a dash in the text.
 """
 
 from collections.abc import Mapping
@@ -36,26 +36,25 @@ _LATEX = str.maketrans(
 
 
 class Table(NamedTuple):
-    """One table in its two forms."""
+    """One table as numbers and as text."""
 
     title: str
     frame: pd.DataFrame
     """Numbers, for the CSV file."""
     cells: pd.DataFrame
-    """The same rows as a reader sees them, all text, under the headings that a reader sees."""
+    """The same rows as text, under the headings that a reader sees."""
     note: str
-    """Data, coverage and provenance, in one sentence or a few."""
+    """Data, coverage and provenance, in a few sentences."""
 
 
 def rewardbench_table(runs: Mapping[str, pd.DataFrame], references: pd.DataFrame, *, provenance: str) -> Table:
-    """Our rows of each pair, and under them the published ones, marked as published.
+    """The measured rows of each pair, and below them the published ones, marked as published.
 
     Args:
-        runs: By what was run ("plain", or the name of a customisation): ACCURACY of its pairs under one reward, with
-            the columns `low` and `high` among them.
+        runs: ACCURACY of the pairs under one reward, by what was run ("plain", or the name of a customisation).
         references: pair_id, source, customised (bool), and in percent `score`, `chat`, `chat-hard`, `safety`,
             `reasoning`, missing where not published.
-        provenance: What the numbers were made with, for the note.
+        provenance: How the numbers were made, for the note.
     """
     ours = pd.concat([_measured(frame).assign(system=name, source="measured") for name, frame in runs.items()])
     known = references[references["pair_id"].isin(ours["pair_id"])]
@@ -70,7 +69,7 @@ def rewardbench_table(runs: Mapping[str, pd.DataFrame], references: pd.DataFrame
     cells = cells.assign(**_score_cells(frame), Prompts=_counts(frame["n_examples"]))
     cells = cells.assign(**{"Left out": _counts(frame["n_excluded"]), "Source": frame["source"]})
     note = (
-        "Percent, 95% intervals over prompts, those of one problem together. "
+        "Accuracies are in percent, with 95% intervals over prompts; prompts of one problem are treated as one. "
         f"Reward: {_one(pd.concat(runs.values())['reward'])}. {provenance}"
     )
     return Table("RewardBench", frame.astype({"n_examples": "Int64", "n_excluded": "Int64"}), cells, note)
@@ -80,8 +79,8 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
     """The pairs in their order, ranks and scores with their 95% intervals.
 
     Args:
-        board: LEADERBOARD, whole or its first rows.
-        provenance: What the numbers were made with, for the note.
+        board: LEADERBOARD, complete or only its first rows.
+        provenance: How the numbers were made, for the note.
     """
     frame = pd.DataFrame({name: board[name] for name in ("rank", "rank_low", "rank_high", "strong", "weak", "family")})
     percents = {name: name for name in ("score", "score_low", "score_high", "score_held_out")}
@@ -106,19 +105,19 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
     cells = cells.assign(**{"Left out": _counts(numbers["n_excluded"])})
     cells = cells.assign(**{"TFLOP a row": _numbers(numbers["cost_flop"] / 1e12, 2)})
     note = (
-        "Scores in percent, gaps in their board's unit, 95% intervals over prompts, those of one problem together; "
-        "a pair with rows left out is not ranked. Held out: what whoever comes to this place is expected to score on "
-        "other prompts. " + f"{leader_note(board)} Reward: {_one(board['reward'])}. {provenance}".lstrip()
+        "Scores are in percent, gaps in their board's unit. The 95% intervals are over prompts; prompts of one problem "
+        "are treated as one. A pair with rows left out is not ranked. Held out: the expected score, on other prompts, "
+        "of the pair in this place. " + f"{leader_note(board)} Reward: {_one(board['reward'])}. {provenance}".lstrip()
     )
     return Table("Pairs by score", numbers, cells, note)
 
 
 def correlation_table(correlation: pd.DataFrame, *, provenance: str) -> Table:
-    """What gap and accuracy have to do with each other, overall, by section and by family.
+    """The correlation of gap and accuracy: overall, by section and by family.
 
     Args:
         correlation: CORRELATION of one reward and one performance.
-        provenance: What the numbers were made with, for the note.
+        provenance: How the numbers were made, for the note.
     """
     frame = correlation[correlation["estimator"].isin(list(TITLES))].reset_index(drop=True)
     rows = frame.to_dict("records")
@@ -133,56 +132,58 @@ def correlation_table(correlation: pd.DataFrame, *, provenance: str) -> Table:
     cells["p by Holm"] = ["declared" if row["primary"] else text for row, text in zip(rows, holm, strict=True)]
     cells = cells.assign(**{name.title(): _counts(frame[f"n_{name}"]) for name in ("pairs", "models", "prompts")})
     note = (
-        "Intervals: models and prompts drawn again. p: QAP, labels exchangeable inside families but where a row says "
-        "otherwise; the declared test stands as it is, Holm adjusts all others of the study together. "
+        "Intervals resample models and prompts. p: QAP, labels exchangeable inside families, unless a row says "
+        "otherwise. The declared test is not adjusted; Holm adjusts all other tests of the study together. "
         f"Reward: {_one(frame['reward'])}. Performance: {_one(frame['performance'])}. {provenance}"
     )
     return Table("Gap and accuracy", frame, cells, note)
 
 
 def ablation_table(rows: pd.DataFrame, references: pd.DataFrame, *, provenance: str) -> Table:
-    """A row a variant and router: each section in percent, under it the points that it gains over the plain run.
+    """One row per variant and router: the accuracy of each section in percent, and its difference to the plain run in
+    points.
 
     Args:
         rows: ABLATION of one pair.
-        references: The pair's published rows, as `rewardbench_table` takes them.
-        provenance: What the numbers were made with, for the note.
+        references: The pair's published rows, as in `rewardbench_table`.
+        provenance: How the numbers were made, for the note.
     """
     cells, labels = [], rows[["variant", "router"]].fillna("").drop_duplicates()
     for label in labels.itertuples(index=False):
         mine = rows[(rows["variant"] == label.variant) & (rows["router"].fillna("") == label.router)]
-        line = {_TITLES[row.section]: _gain(row) for row in mine.itertuples()}
+        line = {_TITLES[row["section"]]: _gain(row) for row in mine.to_dict("records")}
         cells.append({"Variant": label.variant, "Router": label.router or _DASH, **line, "Prompts": _most(mine)})
-    for row in references.itertuples():
-        known = dict(zip(references.columns, row[1:], strict=True))
-        line = {_TITLES[name]: _DASH if pd.isna(known[name]) else f"{known[name]:.1f}" for name in _SCORES}
-        words = "published, customised" if row.customised else "published"
-        cells.append({"Variant": f"{words}: {row.source}", "Router": _DASH, **line, "Prompts": _DASH})
+    for row in references.to_dict("records"):
+        line = {_TITLES[name]: _DASH if pd.isna(row[name]) else f"{row[name]:.1f}" for name in _SCORES}
+        words = "published, customised" if row["customised"] else "published"
+        cells.append({"Variant": f"{words}: {row['source']}", "Router": _DASH, **line, "Prompts": _DASH})
     note = (
-        "Percent; behind it the paired difference to the plain run in points with its 95% interval. "
-        f"Prompts: scored in both models. {provenance}"
+        "Accuracy in percent; in brackets its paired difference to the plain run in points, with the 95% interval. "
+        f"Prompts: rows that both models scored. {provenance}"
     )
     return Table("Customisation by domain", rows, pd.DataFrame(cells).fillna(_DASH), note)
 
 
-def _gain(row) -> str:
-    """An accuracy and what it gains."""
-    if pd.isna(row.accuracy):
+def _gain(row: Mapping[str, float]) -> str:
+    """Text of an accuracy and its difference to the plain run."""
+    if pd.isna(row["accuracy"]):
         return _DASH
-    if pd.isna(row.difference):
-        return f"{100 * row.accuracy:.1f}"
-    # Adding 0 takes the sign off a rounded -0.0.
-    points = [round(100 * x, 1) + 0.0 for x in (row.difference, row.difference_low, row.difference_high)]
-    return f"{100 * row.accuracy:.1f} ({points[0]:+.1f} [{points[1]:+.1f}, {points[2]:+.1f}])"
+    if pd.isna(row["difference"]):
+        return f"{100 * row['accuracy']:.1f}"
+    # Adding 0 removes the sign of a rounded -0.0.
+    difference, low, high = (
+        round(100 * row[name], 1) + 0.0 for name in ("difference", "difference_low", "difference_high")
+    )
+    return f"{100 * row['accuracy']:.1f} ({difference:+.1f} [{low:+.1f}, {high:+.1f}])"
 
 
 def _most(rows: pd.DataFrame) -> str:
-    """Rows that the whole counts."""
+    """Text of the largest number of scored rows."""
     return f"{int(rows['n_examples'].max()):,}"
 
 
 def markdown(table: Table) -> str:
-    """The table as Markdown; ends with a line break."""
+    """The table as Markdown, with a final line break."""
     names = list(table.cells)
     lines = [names, [":--" if _is_text(name) else "--:" for name in names]]
     lines += [[str(cell).replace("|", "\\|") for cell in row] for row in table.cells.itertuples(index=False)]
@@ -191,7 +192,7 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """The table as LaTeX (packages booktabs and longtable); ends with a line break."""
+    """The table as LaTeX (packages booktabs and longtable), with a final line break."""
     names = list(table.cells)
     rows = [[str(cell).translate(_LATEX) for cell in row] for row in table.cells.itertuples(index=False)]
     caption = f"{table.title}. {table.note}".translate(_LATEX)
@@ -212,7 +213,7 @@ def latex(table: Table) -> str:
 
 
 def _measured(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """One row a pair: score with its interval and sections in percent, coverage."""
+    """One row per pair: score with its interval, sections in percent, coverage."""
     tops = accuracy[accuracy["level"] != "subset"]
     wide = tops.pivot(index="pair_id", columns="name", values="accuracy").reindex(columns=list(_SCORES))
     percents = (100 * wide).rename(columns=lambda name: f"{_column(name)}_percent")
@@ -223,13 +224,13 @@ def _measured(accuracy: pd.DataFrame) -> pd.DataFrame:
 
 
 def _percent_columns() -> list[str]:
-    """The numbers of a row in their order."""
+    """The columns of numbers in percent, in their order."""
     score, *sections = [f"{_column(name)}_percent" for name in _SCORES]
     return [score, "score_low_percent", "score_high_percent", *sections]
 
 
 def _column(name: str) -> str:
-    """A section's name as the start of a column's."""
+    """The name of a section as it begins a column's name."""
     return name.replace("-", "_")
 
 
@@ -262,7 +263,7 @@ def _p_value(value: float) -> str:
 
 
 def _one(names: pd.Series) -> str:
-    """The only reward, or performance, of a table."""
+    """The only reward, or the only performance, of a table."""
     distinct = list(pd.unique(names))
     if len(distinct) != 1:
         raise ValueError(f"a table shows one {names.name}, not {', '.join(distinct)}")
@@ -270,5 +271,5 @@ def _one(names: pd.Series) -> str:
 
 
 def _is_text(heading: str) -> bool:
-    """Whether a column holds words."""
+    """Whether a column contains words."""
     return heading in ("Pair", "System", "Source", "Strong", "Weak", "Variant", "Router", "Of", "Family", "Estimator")

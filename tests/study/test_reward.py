@@ -52,7 +52,7 @@ def test_per_byte_divides_by_the_strong_models_bytes():
 
 
 def test_an_unknown_reward_is_an_error_that_lists_the_known():
-    with pytest.raises(ValueError, match="no reward 'total': one of sum, mean, per-byte"):
+    with pytest.raises(ValueError, match="unknown reward 'total': choose one of sum, mean, per-byte"):
         rewards(STRONG, WEAK, reward="total")
 
 
@@ -66,7 +66,7 @@ def test_rewards_keep_the_strong_models_order():
 @pytest.mark.parametrize("side", ["strong", "weak"])
 def test_a_response_that_one_model_lacks_is_an_error_that_names_it(side):
     frames = (STRONG, WEAK.iloc[:3]) if side == "strong" else (STRONG.iloc[:3], WEAK)
-    with pytest.raises(ValueError, match=f"chat/2, response rejected: scored by the {side} model only"):
+    with pytest.raises(ValueError, match=f"chat/2, response rejected: only the {side} model scored it"):
         rewards(*frames, reward="sum")
 
 
@@ -109,8 +109,8 @@ def test_a_margin_is_missing_when_either_response_is():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([0, 2, 3], "chat/1: p scored one response of the two"),
-        ([0, 2], "p: no rejected response was scored"),
+        ([0, 2, 3], "chat/1: p scored only one of the two responses"),
+        ([0, 2], "p: it scored no rejected response"),
     ],
 )
 def test_a_margin_needs_both_responses(rows, message):
@@ -121,12 +121,12 @@ def test_a_margin_needs_both_responses(rows, message):
 def test_candidates_have_rewards_but_no_margins():
     candidates = [frame.assign(response_id=["0", "1", "0", "1"]) for frame in (STRONG, WEAK)]
     assert len(rewards(*candidates, reward="sum")) == 4
-    with pytest.raises(ValueError, match="chat/1: a margin needs chosen and rejected, p has '0'"):
+    with pytest.raises(ValueError, match="chat/1: a margin needs chosen and rejected, but p has '0'"):
         margins(*candidates, SUBSETS, pair_id="p")
 
 
 def test_an_example_without_a_subset_is_an_error():
-    with pytest.raises(ValueError, match="chat/2: scored for p, but no example of the data set"):
+    with pytest.raises(ValueError, match="chat/2: p has scores of this example, but the data set does not contain it"):
         margins(STRONG, WEAK, SUBSETS.iloc[:1], pair_id="p")
 
 
@@ -166,7 +166,7 @@ def test_the_matrix_equals_the_margins_pair_by_pair(reward):
 def test_the_matrix_refuses_models_that_were_scored_on_other_examples():
     models = {"strong": STRONG, "weak": WEAK.iloc[:2]}
     pairs = pd.DataFrame({"strong": ["strong"], "weak": ["weak"]})
-    with pytest.raises(ValueError, match="chat/2: scored by strong, not by weak"):
+    with pytest.raises(ValueError, match="chat/2: strong scored this example, but weak did not"):
         margin_matrix(models, pairs, reward="sum")
 
 
