@@ -68,6 +68,11 @@ def test_modules_and_functions_are_short(module):
     assert {name: size for name, size in sizes.items() if size > FUNCTION_LINES} == {}
 
 
+def test_the_kernels_sources_are_short():
+    sizes = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "bench").rglob("cpp/*")}
+    assert "library.cpp" in sizes and max(sizes.values()) <= MODULE_LINES
+
+
 def test_the_measurement_of_speed_can_be_begun():
     # Nobody runs it in a test: a name that moved would be found an hour late.
     command = [sys.executable, "-m", "perf", "--help"]

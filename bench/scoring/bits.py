@@ -34,7 +34,7 @@ def bits_per_byte(spec: ModelSpec, examples: tuple[Example, ...]) -> float:
     limit = models.context_tokens(folder, trust_remote_code=trusted)
     if too_long := [s.example_id for s in sequences if len(s.ids) > limit]:
         raise UsageError(f"{too_long[0]}: longer than the {limit} tokens of {spec.model_id}")
-    plan = trie.plan([s.ids for s in sequences], [s.start for s in sequences], budget=BATCH_TOKENS["cpu"])
+    plan = trie.pack([s.ids for s in sequences], [s.start for s in sequences], budget=BATCH_TOKENS["cpu"])
     model = models.load_model(
         folder, dtype=torch.float32, device="cpu", trust_remote_code=trusted, noise=noise_of(spec)
     )

@@ -4,13 +4,14 @@ from collections.abc import Sequence as Seq
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from bench.entries import ModelSpec
 from bench.schema import Example, UsageError
 from bench.scoring import fetch, models
 from bench.scoring.forward import engine, trie
 from bench.scoring.forward.device import moved
+from bench.scoring.forward.engine import Prepared
 from bench.scoring.passes import BATCH_TOKENS, PART_BUDGETS, Options, cut_parts
 from bench.scoring.render import Sequence, check_ids
 
@@ -28,7 +29,7 @@ def embed_with(spec: ModelSpec, examples: Seq[Example], options: Options) -> np.
 
 
 def embed(
-    model: PreTrainedModel,
+    model: Prepared,
     tokenizer: PreTrainedTokenizerFast,
     texts: Seq[str],
     *,
@@ -53,14 +54,14 @@ def embed(
     """
     # What texts share is computed once, so equal ones cost nothing; the last id is never an input.
     ids = [np.array([*row, 0], dtype=np.int32) for row in tokenizer(list(texts), verbose=False).input_ids]
-    n_embedded = model.config.get_text_config().vocab_size
+    n_embedded = model.model.config.get_text_config().vocab_size
     for number, row in enumerate(ids):
         name = names[number] if names else f"text {number}"
         check_ids(row, tokenizer, n_embedded=n_embedded, row=name, model="the model that embeds")
         if len(row) - 1 > limit:
             raise UsageError(f"{name}: {len(row) - 1:,} tokens, the model reads {limit:,}")
-    budget = BATCH_TOKENS["cuda" if model.device.type == "cuda" else "cpu"]
-    size = model.config.get_text_config().hidden_size
+    budget = BATCH_TOKENS["cuda" if model.model.device.type == "cuda" else "cpu"]
+    size = model.model.config.get_text_config().hidden_size
     out = np.empty((len(ids), size), dtype=np.float32)
     # A row a text, all of it a head, so that texts that begin alike lie in one part.
     rows = [[Sequence(str(number), "", row, len(row) - 1, 0, "")] for number, row in enumerate(ids)]
@@ -70,9 +71,9 @@ def embed(
 
 
 @torch.inference_mode()
-def _means(model: PreTrainedModel, ids: list[np.ndarray], budget: int, size: int) -> np.ndarray:
+def _means(model: Prepared, ids: list[np.ndarray], budget: int, size: int) -> np.ndarray:
     """Mean of the hidden states of all tokens but the last, (n, hidden): each is what predicts the next one."""
-    plan = trie.plan(ids, [1] * len(ids), budget=budget)
+    plan = trie.pack(ids, [1] * len(ids), budget=budget)
     owner = np.repeat(np.arange(len(ids)), np.diff(plan.offsets))
     sums = None
     for step, hidden in engine.hidden_steps(model, plan.steps):

@@ -68,39 +68,15 @@ def _json(path: Path) -> dict:
 
 
 def ops_name(device: str, dtype: str) -> str:
-    """The arithmetic that this process computes scores with: kind of device, then what multiplies and attends.
+    """The name of the operations that this process computes scores with: `forward.ops.Ops.name`.
 
     Args:
         device: "cpu" or "cuda".
         dtype: "bfloat16" or "float32".
-
-    Returns:
-        On a GPU "cuda-flex" or "cuda-tiles". On a processor in float32 "cpu-torch" or "cpu-onednn"; in bfloat16, which
-        rounds between layers, the instructions are named too, and "-mkl" where attention is torch's own.
     """
     # Imported here: what only reads the store needs no torch.
     import torch
 
-    from bench.scoring.forward.onednn import onednn_leads
+    from bench.scoring.forward.ops import choose
 
-    if device == "cuda":
-        from bench.scoring.forward.attention import BLOCKS_ON
-
-        by_blocks = dtype == "bfloat16" and bool(BLOCKS_ON) and torch.cuda.get_device_capability() >= (8, 0)
-        return "cuda-flex" if by_blocks else "cuda-tiles"
-    if dtype == "float32":
-        return "cpu-onednn" if onednn_leads() else "cpu-torch"
-    from bench.scoring.forward import kernels
-
-    attention = "" if onednn_leads() else "-mkl"
-    if kernels.ready():
-        return f"cpu-drsow-avx512bf16{attention}"
-    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-        return "cpu-torch"
-    for instructions, there in (
-        ("amx", torch.cpu._is_amx_tile_supported()),
-        ("avx512bf16", torch.cpu._is_avx512_bf16_supported()),
-    ):
-        if there:
-            return f"cpu-onednn-{instructions}{attention}"
-    return f"cpu-onednn-{torch.backends.cpu.get_cpu_capability().lower()}{attention}"
+    return choose(torch.device(device), {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]).name

@@ -13,8 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from bench.entries import NoiseSource
 from bench.schema import DrsowError
-from bench.scoring.forward import engine, kernels
+from bench.scoring.forward import engine
 from bench.scoring.forward.device import keep_freed_memory
+from bench.scoring.forward.engine import Prepared
+from bench.scoring.forward.layers import fill
 from bench.scoring.noise import add_noise
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -55,7 +57,7 @@ def load_model(
     device: str,
     trust_remote_code: bool = False,
     noise: NoiseSource | None = None,
-) -> PreTrainedModel:
+) -> Prepared:
     """A causal language model, ready for the engine; what one GPU cannot hold is spread over all of them.
 
     Args:
@@ -74,15 +76,14 @@ def load_model(
     if any(weight.is_meta for weight in model.parameters()):
         raise DrsowError(f"{folder}: the GPUs together cannot hold it in {dtype}")
     # Checked before it is broken: rounding moves a broken model's numbers by more than the check allows.
-    model = engine.prepare(model if spread else model.to(device))
+    prepared = engine.prepare(model if spread else model.to(device))
     if noise is not None and noise.noise > 0:
         exact = _read(folder, dtype=torch.float32, device_map=None, trust_remote_code=trust_remote_code)
         add_noise(exact, noise=noise.noise, seed=noise.seed)
         # Into a model that transformers cast: it keeps in float32 what a cast of the whole would round.
-        with torch.no_grad():
-            for weight, broken in zip(model.parameters(), exact.parameters(), strict=True):
-                weight.copy_(kernels.panels(broken.to(weight.dtype)) if weight.dim() != broken.dim() else broken)
-    return model
+        for weight, broken in zip(model.parameters(), exact.parameters(), strict=True):
+            fill(weight, broken)
+    return prepared
 
 
 def _fits_one_gpu(folder: Path, dtype: torch.dtype) -> bool:

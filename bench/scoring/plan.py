@@ -56,13 +56,13 @@ def exact_tokens(ready: Ready, options: Options) -> int:
     total = 0
     for part in cut_parts(rows, part_tokens=PART_BUDGETS * options.batch_tokens):
         fits = [s for i in part for s in rows[i] if len(s.ids) <= scorer.limit]
-        total += trie.plan([s.ids for s in fits], [s.start for s in fits], budget=options.batch_tokens).n_computed
+        total += trie.pack([s.ids for s in fits], [s.start for s in fits], budget=options.batch_tokens).n_computed
     return total
 
 
 def matmul_rate(dtype: str, *, seconds: float = 0.5) -> float:
     """Operations a second that this machine's processor reaches on large products, by what multiplies in the engine."""
-    from bench.scoring.forward.onednn import multiplier
+    from bench.scoring.forward.ops import multiplier
     from bench.scoring.models import TORCH_DTYPES
 
     side = 1024

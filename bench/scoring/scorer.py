@@ -17,7 +17,7 @@ from bench.schema import DrsowError, Example, UsageError
 from bench.scoring import models, templates
 from bench.scoring.fetch import read_ahead
 from bench.scoring.forward import engine, trie
-from bench.scoring.identity import ops_name
+from bench.scoring.forward.engine import Prepared
 from bench.scoring.noise import noise_of
 from bench.scoring.passes import (
     PART_BUDGETS,
@@ -69,12 +69,12 @@ class Scorer:
         self.n_embedded = models.n_embedded(files, trust_remote_code=trusted)
         self._model = None
 
-    def model(self, dtype: str | None = None) -> torch.nn.Module:
+    def model(self, dtype: str | None = None) -> Prepared:
         """The model in a dtype, the run's own where none is given; a model in another dtype is let go first."""
         wanted = models.TORCH_DTYPES[dtype or self.ready.key.dtype]
         if self._model is None:
             self._say([self.note])
-        if self._model is None or self._model.dtype != wanted:
+        if self._model is None or self._model.model.dtype != wanted:
             self._model = None
             gc.collect()
             try:
@@ -152,15 +152,14 @@ class Scorer:
         return began
 
     def _check_ops(self) -> None:
-        """Load a model whose kernels show only then whether they compile here.
+        """Load a model whose operations show only then whether they compile here.
 
         Raises:
             OtherOps: they do not, so the numbers are of another set.
         """
         if self.device != "cuda":
             return
-        self.model()
-        if (found := ops_name(self.device, self.ready.key.dtype)) != self.ready.key.ops:
+        if (found := self.model().ops.name) != self.ready.key.ops:
             raise OtherOps(found)
 
     @staticmethod
@@ -193,7 +192,7 @@ class Scorer:
         fits = [s for s in sequences if len(s.ids) <= self.limit]
         model = self.model(dtype)
         while True:
-            plan = trie.plan([s.ids for s in fits], [s.start for s in fits], budget=budget)
+            plan = trie.pack([s.ids for s in fits], [s.start for s in fits], budget=budget)
             try:
                 out = engine.score(model, plan, _counting(plan.n_computed, on_share))
                 break

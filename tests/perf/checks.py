@@ -9,6 +9,7 @@ import torch
 from bench.schema import Example, Message
 from bench.scoring import models
 from bench.scoring.forward import engine, trie
+from bench.scoring.forward.engine import Prepared
 from bench.scoring.render import Template
 from perf.scorers import DPO, OURS, SCORERS, TRANSFORMERS, dpo_inference
 from perf.workloads import STRONG, Workload, folder, tokenizer
@@ -73,7 +74,7 @@ def compare_packings(work: Workload) -> pd.DataFrame:
 def compare_own_ids(examples: Seq[Example], work: Workload) -> pd.DataFrame:
     """OWN_IDS: what DPOInference would score if it tokenised the same rows itself."""
     model = models.load_model(folder(STRONG), dtype=torch.float32, device="cpu")
-    judge = dpo_inference(model, folder(STRONG))
+    judge = dpo_inference(model.model, folder(STRONG))
     template = Template(tokenizer(STRONG))
     ids, starts, names = [], [], []
     for example in examples:
@@ -94,12 +95,12 @@ def compare_own_ids(examples: Seq[Example], work: Workload) -> pd.DataFrame:
     return frame.assign(nats=_packed(model, work, BUDGET, every), nats_dpo=_packed(model, theirs, BUDGET, every))
 
 
-def _packed(model: torch.nn.Module, work: Workload, budget: int, groups: Seq[Seq[int]]) -> np.ndarray:
+def _packed(model: Prepared, work: Workload, budget: int, groups: Seq[Seq[int]]) -> np.ndarray:
     """Nats of each response when the sequences are planned in these groups."""
     sums = np.empty(len(work.ids))
     for chosen in groups:
         part = work.take(chosen)
-        plan = trie.plan(part.ids, part.starts, budget=budget)
+        plan = trie.pack(part.ids, part.starts, budget=budget)
         sums[chosen] = np.add.reduceat(engine.score(model, plan), plan.offsets[:-1])
     return sums
 

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from bench.scoring.forward import trie
-from bench.scoring.forward.onednn import multiplier
+from bench.scoring.forward.ops import multiplier
 from perf.workloads import Workload
 
 SIDE = 2048
@@ -33,7 +33,7 @@ def demand(model: PreTrainedModel, work: Workload) -> Demand:
     Two operations a weight and token outside the embeddings, two a weight of the head and distinct target, and
     four a head dimension, head, layer and visible key for attention.
     """
-    plan = trie.plan(work.ids, work.starts, budget=sum(map(len, work.ids)))
+    plan = trie.pack(work.ids, work.starts, budget=sum(map(len, work.ids)))
     embeddings = {id(layer.weight): layer.weight for layer in (model.get_input_embeddings(), model.lm_head)}
     weights = sum(p.numel() for p in model.parameters()) - sum(w.numel() for w in embeddings.values())
     config = model.config

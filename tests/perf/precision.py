@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from bench.scoring.forward import engine
-from bench.scoring.forward.head import rescaled
+from bench.scoring.forward.head import Head
 from perf.scorers import OURS, SCORERS
 from perf.timing import apart
 from perf.workloads import STRONG, WEAK, Workload, folder, plain
@@ -62,11 +61,11 @@ def _scored(work: Workload, model_id: str, body: str, logits: str) -> tuple[floa
 
 
 @torch.inference_mode()
-def bf16_logps(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
+def bf16_logps(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
     """Log-probability of each target token from logits that are rounded to the body's dtype, as models give them.
 
     Args:
-        model: Gives the output head and its scaling.
+        head: The model's output head and its scaling.
         hidden: Last hidden state of the token before each target, (m, hidden).
         targets: Token ids, (m,).
 
@@ -74,7 +73,7 @@ def bf16_logps(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tenso
         Nats, (m,), float32.
     """
     parts = [
-        rescaled(model, model.get_output_embeddings()(h)).float().log_softmax(dim=-1).gather(1, t[:, None])
+        head.rescale(head.layer(h)).float().log_softmax(dim=-1).gather(1, t[:, None])
         for h, t in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
     ]
     return torch.cat(parts)[:, 0] if parts else hidden.new_empty(0, dtype=torch.float32)

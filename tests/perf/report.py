@@ -13,12 +13,15 @@ import torch
 
 from bench.schema import UsageError
 from bench.scoring.forward.onednn import CPUINFO
+from bench.scoring.forward.ops import choose
 from bench.study.figures.style import FORMATS, encode
 from perf import figures
 from perf.bars import Measured, bars, mean_times, own_ids_words, table
 
 MANIFEST = "manifest.json"
 PACKAGES = ("torch", "transformers", "lm_eval", "rewardbench")
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 TEMPLATE = Path(__file__).parent / "readme_template.md"
 
@@ -72,6 +75,7 @@ def _machine() -> dict:
         "processor": names[0] if names else platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "kernels": {name: choose(torch.device("cpu"), dtype).name for name, dtype in DTYPES.items()},
         "bf16_in_hardware": torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},

@@ -39,18 +39,18 @@ class Loaded(NamedTuple):
 
 def load_drsow(folder: Path, dtype: str) -> Loaded:
     """This engine: parts, plans and budget as a run has them."""
-    model = models.load_model(folder, dtype=DTYPES[dtype], device="cpu")
+    prepared = models.load_model(folder, dtype=DTYPES[dtype], device="cpu")
 
     def score(work: Workload) -> np.ndarray:
         sums = np.empty(len(work.ids))
         for chosen in parts(work):
             part = work.take(chosen)
-            plan = trie.plan(part.ids, part.starts, budget=BATCH_TOKENS["cpu"])
-            out = engine.score(model, plan)
+            plan = trie.pack(part.ids, part.starts, budget=BATCH_TOKENS["cpu"])
+            out = engine.score(prepared, plan)
             sums[chosen] = np.add.reduceat(out, plan.offsets[:-1])
         return sums
 
-    return Loaded(model, score)
+    return Loaded(prepared.model, score)
 
 
 def parts(work: Workload) -> list[list[int]]:

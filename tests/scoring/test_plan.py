@@ -123,8 +123,8 @@ def test_sixteen_candidates_a_prompt_cost_at_most_a_twentieth_over_their_unique_
     computed = 0
     for part in passes.cut_parts(rows, part_tokens=passes.PART_BUDGETS * passes.BATCH_TOKENS["cpu"]):
         some = [s for i in part for s in rows[i]]
-        cut = trie.plan([s.ids for s in some], [s.start for s in some], budget=passes.BATCH_TOKENS["cpu"])
+        cut = trie.pack([s.ids for s in some], [s.start for s in some], budget=passes.BATCH_TOKENS["cpu"])
         computed += cut.n_computed
-    unique = trie.plan(work.ids, work.starts, budget=passes.BATCH_TOKENS["cpu"]).n_unique
+    unique = trie.pack(work.ids, work.starts, budget=passes.BATCH_TOKENS["cpu"]).n_unique
     print(f"computed over unique: {computed / unique:.3f} ({computed:,} of {unique:,} tokens)")
     assert computed <= 1.05 * unique

@@ -25,7 +25,7 @@ def sequences(embedded: dict, model_id: str, examples: list) -> list[Sequence]:
 
 def engine_logps(folder, rows: list[Sequence]) -> list[np.ndarray]:
     model = models.load_model(folder, dtype=torch.float32, device="cpu")
-    plan = trie.plan([row.ids for row in rows], [row.start for row in rows], budget=BUDGET)
+    plan = trie.pack([row.ids for row in rows], [row.start for row in rows], budget=BUDGET)
     out = engine.score(model, plan)
     return [out[low:high] for low, high in zip(plan.offsets, plan.offsets[1:], strict=False)]
 

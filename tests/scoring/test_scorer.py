@@ -20,6 +20,7 @@ from bench.cli.show import row_lines
 from bench.registry import Registry, load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
 from bench.scoring import PLAIN, fetch, models, passes, run
+from bench.scoring.forward.engine import Prepared
 from bench.scoring.render import render
 from bench.scoring.scorer import Scorer, out_of_memory
 from bench.store.folder import Store
@@ -165,7 +166,7 @@ def test_out_of_memory_the_budget_is_halved_and_the_numbers_stay(tiny_registry, 
     sequences = render(ROWS, scorer.tokenizer, scorer.template).sequences
     calm, counts = scorer.logps(sequences, 256), {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
     memory = Memory(70)
-    handle = scorer.model().base_model.register_forward_pre_hook(memory, with_kwargs=True)
+    handle = scorer.model().model.base_model.register_forward_pre_hook(memory, with_kwargs=True)
     tight = scorer.logps(sequences, 256, counts)
     handle.remove()
     assert memory.refused == counts["halved"] == 2
@@ -181,7 +182,7 @@ def test_what_is_no_lack_of_memory_is_not_tried_again(tiny_registry):
     def fail(module, args) -> None:
         raise RuntimeError("shape mismatch")
 
-    scorer.model().base_model.register_forward_pre_hook(fail)
+    scorer.model().model.base_model.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         scorer.logps(sequences, 256)
 
@@ -227,7 +228,7 @@ def test_the_precision_sample_holds_whole_finite_rows_alone(tiny_registry, tmp_p
 class Small(Scorer):
     """A scorer on a device that holds no float32 model."""
 
-    def model(self, dtype: str | None = None) -> torch.nn.Module:
+    def model(self, dtype: str | None = None) -> Prepared:
         if dtype == "float32":
             raise DrsowError("tiny-strong: out of memory on cpu in float32")
         return super().model(dtype)
@@ -247,7 +248,7 @@ def test_a_model_too_large_for_float32_is_scored_without_that_sample(tiny_regist
 def test_a_lack_of_memory_for_one_token_is_an_error_with_the_model_named(tiny_registry):
     scorer = Scorer(ready(tiny_registry, ROWS), OPTIONS)
     sequences = render(ROWS[:1], scorer.tokenizer, scorer.template).sequences
-    scorer.model().base_model.register_forward_pre_hook(Memory(0), with_kwargs=True)
+    scorer.model().model.base_model.register_forward_pre_hook(Memory(0), with_kwargs=True)
     with pytest.raises(DrsowError, match="tiny-strong: out of memory on cpu with one token a step"):
         scorer.logps(sequences, 256)
 

@@ -74,7 +74,7 @@ def test_stretches_end_where_both_models_tokens_end():
     assert tuple(frame.columns) == STRETCHES
     assert frame.to_numpy().tolist() == [[0, 5, "höll", 2.0], [5, 6, "o", 2.0], [6, 6, "", -0.25]]
     assert pieces(frame) == [("höll", 2.0), ("o", 2.0), ("", -0.25)]
-    with pytest.raises(DrsowError, match="has 7 bytes, but its tokens end at byte 6 .* byte 6 in the weak"):
+    with pytest.raises(DrsowError, match=r"has 7 bytes, but its tokens end at byte 6 .* byte 6 in the weak"):
         stretches(strong, weak, " höllo")
     with pytest.raises(DrsowError, match="cuts a character"):
         stretches(strong, weak, "hollé")

@@ -1,85 +1,97 @@
-"""Attention over a packed trie: by tiles, by our own kernels, on a GPU by blocks.
+"""Attention over a packed trie, as transformers calls it; and who computes it, where the shape of the heads decides.
 
-Registered with transformers as `drsow_tiles`: the model's own code stays as it is.
+Registered with transformers as ATTENTION: the model's own code stays as it is.
 """
 
+import functools
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface
 
-from bench.scoring.forward import ATTENTION, flex, kernels
+from bench.scoring.forward import ATTENTION, NotSupportedError, flex, kernels
 from bench.scoring.forward.context import StepContext
-from bench.scoring.forward.tiles import LONG_TRUNK, by_tiles, trunk_apart
 
-BLOCKS_ON = {("cuda", torch.bfloat16)}
-"""Device and dtype where attention is FlexAttention's: a GPU would begin a kernel for every tile, too short for it.
-Not in float32, which only the precision check takes there: its blocks do not fit every GPU's shared memory."""
+NOT_SOFTMAX = ("softcap", "s_aux", "position_bias")
+"""Arguments by which a model asks for more than a softmax over visible keys."""
 
 
-def block_mask(ctx: StepContext, window: int | None, device: torch.device) -> BlockMask:
-    """A step's blocks, made on the host once for all layers of a window on a device."""
-    if (window, ctx.n_before, device) not in ctx.masks:
-        mask = flex.blocks(ctx.step.end, ctx.step.positions, n_before=ctx.n_before, window=window, device=device)
-        ctx.masks[window, ctx.n_before, device] = mask
-    return ctx.masks[window, ctx.n_before, device]
-
-
-def attend(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *, step: StepContext, **kwargs):
+def trie_attention(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *, step: StepContext, **kwargs):
     """Attention of one layer over a packed step; called by the model's own code.
 
     Args:
         module: The layer's attention module; gives `layer_idx`.
         query: (1, heads, n, head_dim), n padded.
         key: (1, kv_heads, n, head_dim).
-        value: (1, kv_heads, n, head_dim).
+        value: (1, kv_heads, n, width).
         attention_mask: Unused: the step's rule is the mask.
         step: The step's context.
         kwargs: What the model passes besides; `scaling` and `sliding_window` are heeded.
 
     Returns:
-        (1, n, heads, head_dim), and None for the weights.
+        (1, n, heads, width), and None for the weights.
 
     Raises:
         CancelledError: the step was given up.
-        ValueError: the model's attention is more than a softmax over visible keys.
+        NotSupportedError: the model's attention is more than a softmax over visible keys.
     """
     if step.stop is not None and step.stop.is_set():
         raise CancelledError
-    if more := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
-        raise ValueError(f"its attention needs {more[0]}")
+    if more := [name for name in NOT_SOFTMAX if kwargs.get(name) is not None]:
+        raise NotSupportedError(f"its attention needs {more[0]}")
     # Rows behind the step's own are padding: no tile reaches them, no kept key is one of theirs.
     n = len(step.end)
     key, value = _behind_trunk(step, module.layer_idx, key[:, :, :n], value[:, :, :n])
     window, scale = kwargs.get("sliding_window"), kwargs.get("scaling")
     if window is not None and step.n_deep <= window:
         window = None
-    if by_blocks(query):
-        out = flex.attend(query, key, value, block_mask(step, window, query.device), scale=scale)
-        return out.transpose(1, 2).contiguous(), None
-    if kernels.takes_heads(query, value):
-        if window not in step.blocks:
-            step.blocks[window] = kernels.blocks(step.step, n_before=step.n_before, window=window)
-        return kernels.attend(query[:, :, :n], key, value, step.blocks[window], rows=query.shape[2], scale=scale), None
-    alike = query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
-    if window is None and alike and step.n_before >= LONG_TRUNK:
-        return trunk_apart(step, query, key, value, scale), None
-    return by_tiles(step, query, key, value, window, scale), None
+    return step.attend(step, query, key, value, window=window, scale=scale), None
 
 
-def by_blocks(query: Tensor) -> bool:
-    """Whether attention of these queries is FlexAttention's."""
-    if (query.device.type, query.dtype) not in BLOCKS_ON or query.shape[-1] < flex.LEAST_HEAD_DIM:
-        return False
-    # Older ones do not multiply bfloat16.
-    return query.device.type != "cuda" or torch.cuda.get_device_capability(query.device) >= (8, 0)
+def flex_or(
+    otherwise: Callable[..., Tensor],
+    ctx: StepContext,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    window: int | None,
+    scale: float | None,
+) -> Tensor:
+    """FlexAttention, (1, rows, heads, width); `otherwise` for heads too narrow for a GPU's kernel."""
+    if query.shape[-1] < flex.LEAST_HEAD_DIM:
+        return otherwise(ctx, query, key, value, window=window, scale=scale)
+    sizes = {"n_before": ctx.n_before, "window": window, "device": query.device}
+    make = functools.partial(flex.block_mask, ctx.step.end, ctx.step.positions, **sizes)
+    mask = ctx.once(("flex", *sizes.values()), make)
+    return flex.block_attention(query, key, value, mask, scale=scale).transpose(1, 2).contiguous()
+
+
+def kernels_or(
+    otherwise: Callable[..., Tensor],
+    ctx: StepContext,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    window: int | None,
+    scale: float | None,
+) -> Tensor:
+    """The compiled kernels' attention, (1, rows, heads, width); `otherwise` for heads that they do not fit."""
+    if not kernels.fits_heads(query, value):
+        return otherwise(ctx, query, key, value, window=window, scale=scale)
+    make = functools.partial(kernels.seen_keys, ctx.step, n_before=ctx.n_before, window=window)
+    seen, rows = ctx.once(("kernels", window), make), query.shape[2]
+    return kernels.kernel_attention(query[:, :, : len(ctx.end)], key, value, seen, rows=rows, scale=scale)
 
 
 def _behind_trunk(step: StepContext, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Put a step's keys and values behind its trunk's; where it is a trunk itself, keep both."""
     if step.trunk is not None:
+        if layer not in step.trunk:
+            raise NotSupportedError(f"its layer {layer} kept no keys of the text before a branch")
         key = torch.cat([step.trunk[layer][0], key], dim=2)
         value = torch.cat([step.trunk[layer][1], value], dim=2)
     if step.kept is not None:
@@ -88,4 +100,4 @@ def _behind_trunk(step: StepContext, layer: int, key: Tensor, value: Tensor) -> 
     return key, value
 
 
-AttentionInterface.register(ATTENTION, attend)
+AttentionInterface.register(ATTENTION, trie_attention)

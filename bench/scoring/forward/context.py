@@ -1,19 +1,17 @@
 """What the layers of one forward pass need to know of the step."""
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask
 
-from bench.scoring.forward import kernels
 from bench.scoring.forward.device import moved
 from bench.scoring.forward.trie import Step
 
-if TYPE_CHECKING:
-    from bench.scoring.forward.tiles import TileMasks
+Made = TypeVar("Made")
 
 
 @dataclass
@@ -33,15 +31,27 @@ class StepContext:
     """Layer -> keys and values of that trunk, (1, kv_heads, n_before, head_dim) each."""
     kept: dict[int, tuple[Tensor, Tensor]] | None
     """Filled with this step's keys and values behind the trunk's, when the step is a trunk itself."""
+    attend: Callable[..., Tensor]
+    """Attention of one layer over the step: `Ops.attend`."""
     stop: Event | None
     """Set when nobody wants this step any more: its next layer does not begin."""
-    masks: dict[tuple[int | None, int, torch.device], "TileMasks | BlockMask"] = field(default_factory=dict)
-    """Window, keys of the trunk and device -> what such layers there have to know of who sees whom."""
-    blocks: dict[int | None, kernels.Blocks] = field(default_factory=dict)
-    """Window -> the same for layers on our own kernels."""
+    _made: dict[Hashable, Any] = field(default_factory=dict)
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What attention makes of the step for all layers alike, such as its masks: made for the first one of them."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
 
-def context(step: Step, *, trunk: "StepContext | None", device: torch.device, stop: Event | None = None) -> StepContext:
+def context(
+    step: Step,
+    *,
+    trunk: StepContext | None,
+    device: torch.device,
+    attend: Callable[..., Tensor],
+    stop: Event | None = None,
+) -> StepContext:
     """Prepare a step for the layers; `trunk` is the context of the step's parent."""
     n_before = 0 if trunk is None else trunk.n_before + len(trunk.end)
     return StepContext(
@@ -52,5 +62,6 @@ def context(step: Step, *, trunk: "StepContext | None", device: torch.device, st
         n_deep=int(step.positions.max()) + 1,
         trunk=None if trunk is None else trunk.kept,
         kept={} if step.is_trunk else None,
+        attend=attend,
         stop=stop,
     )

@@ -2,9 +2,11 @@
 
 import itertools
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Event
 
 import numpy as np
@@ -13,13 +15,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.schema import DrsowError
-from bench.scoring.forward import ATTENTION, attention
+from bench.scoring.forward import ATTENTION, NotSupportedError, layers
+from bench.scoring.forward.compiling import NotCompiledError
 from bench.scoring.forward.context import StepContext, context
 from bench.scoring.forward.device import moved
-from bench.scoring.forward.head import head_logps
-from bench.scoring.forward.layers import fuse
+from bench.scoring.forward.head import Head, head_logps, head_of
 from bench.scoring.forward.onednn import padded
-from bench.scoring.forward.trie import Plan, Step, plan
+from bench.scoring.forward.ops import Ops, choose
+from bench.scoring.forward.trie import Packed, Step, pack
 
 STREAMS = 2
 """Steps that a CPU computes side by side, each on its share of the threads: attention's short operations do not gain
@@ -39,24 +42,34 @@ def _unheard(n_tokens: int) -> None:
     """The OnStep of one who does not ask."""
 
 
-def score(model: PreTrainedModel, plan: Plan, on_step: OnStep = _unheard) -> np.ndarray:
-    """Log-probability of every response token, in the plan's slots.
+@dataclass(frozen=True)
+class Prepared:
+    """A model that the engine can score with."""
+
+    model: PreTrainedModel
+    ops: Ops
+    """What computes its forward pass; its `name` belongs to every number that comes of it."""
+    head: Head
+
+
+def score(prepared: Prepared, packed: Packed, on_step: OnStep = _unheard) -> np.ndarray:
+    """Log-probability of every response token, in the steps' slots.
 
     Args:
-        model: A causal language model prepared by `prepare`.
-        plan: Steps from `trie.plan`.
+        prepared: A causal language model from `prepare`.
+        packed: Steps from `trie.pack`.
         on_step: Told of every step.
 
     Returns:
-        Nats, (plan.offsets[-1],), float64; sequence i's are out[offsets[i]:offsets[i + 1]].
+        Nats, (packed.offsets[-1],), float64; sequence i's are out[offsets[i]:offsets[i + 1]].
     """
-    out = np.full(int(plan.offsets[-1]), np.nan)
+    out = np.full(int(packed.offsets[-1]), np.nan)
     # On a GPU a step is only begun when its states are handed out, and done when its numbers are here.
-    early, late = (on_step, _unheard) if model.device.type == "cpu" else (_unheard, on_step)
+    early, late = (on_step, _unheard) if prepared.model.device.type == "cpu" else (_unheard, on_step)
     # All steps are begun before the first number is fetched: a GPU never waits for the host.
     begun = [
-        (step, head_logps(model, hidden, moved(step.targets, hidden.device)))
-        for step, hidden in hidden_steps(model, plan.steps, early)
+        (step, head_logps(prepared.head, hidden, moved(step.targets, hidden.device)))
+        for step, hidden in hidden_steps(prepared, packed.steps, early)
     ]
     for step, logps in begun:
         out[step.slots] = logps.cpu().numpy()[step.which]
@@ -65,7 +78,7 @@ def score(model: PreTrainedModel, plan: Plan, on_step: OnStep = _unheard) -> np.
 
 
 def hidden_steps(
-    model: PreTrainedModel, steps: Sequence[Step], on_step: OnStep = _unheard
+    prepared: Prepared, steps: Sequence[Step], on_step: OnStep = _unheard
 ) -> Iterator[tuple[Step, Tensor]]:
     """Run the steps; gives each, in order, with the last hidden state of the token before each target, (m, hidden).
 
@@ -73,17 +86,16 @@ def hidden_steps(
     head may have all threads, and tell oneDNN for the whole process what rotary positions, a product in float32 too,
     must not hear.
     """
-    beside = model.device.type == "cpu" and len(steps) > 1 and torch.get_num_threads() % STREAMS == 0
-    return (_side_by_side if beside else _in_turn)(model, steps, on_step)
+    on_cpu, n_threads = prepared.model.device.type == "cpu", torch.get_num_threads()
+    beside = on_cpu and len(steps) > 1 and n_threads % STREAMS == 0
+    return (_side_by_side if beside else _in_turn)(prepared, steps, on_step)
 
 
-def _in_turn(
-    model: PreTrainedModel, steps: Sequence[Step], on_step: OnStep = _unheard
-) -> Iterator[tuple[Step, Tensor]]:
+def _in_turn(prepared: Prepared, steps: Sequence[Step], on_step: OnStep = _unheard) -> Iterator[tuple[Step, Tensor]]:
     trunks: dict[int, StepContext] = {}
     for index, step in enumerate(steps):
         trunks = {i: trunks[i] for i in _ancestors(steps, step.parent)}
-        ctx, hidden = _begin(model, step, trunks.get(step.parent))
+        ctx, hidden = _begin(prepared, step, trunks.get(step.parent))
         if step.is_trunk:
             trunks[index] = ctx
         on_step(len(step.ids))
@@ -91,7 +103,7 @@ def _in_turn(
 
 
 def _side_by_side(
-    model: PreTrainedModel, steps: Sequence[Step], on_step: OnStep = _unheard
+    prepared: Prepared, steps: Sequence[Step], on_step: OnStep = _unheard
 ) -> Iterator[tuple[Step, Tensor]]:
     trunks: dict[int, Future] = {}
     with _streams() as (pool, stop):
@@ -103,7 +115,7 @@ def _side_by_side(
                     step = steps[index]
                     trunks = {i: trunks[i] for i in _ancestors(steps, step.parent)}
                     # A pool begins its tasks in order: a trunk runs or is done when a step behind it waits for it.
-                    begun[index] = pool.submit(_behind, model, step, trunks.get(step.parent), stop)
+                    begun[index] = pool.submit(_behind, prepared, step, trunks.get(step.parent), stop)
                     begun[index].add_done_callback(_told(on_step, len(step.ids)))
                     if step.is_trunk:
                         trunks[index] = begun[index]
@@ -150,18 +162,17 @@ def _threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _behind(
-    model: PreTrainedModel, step: Step, parent: Future | None, stop: Event
-) -> tuple[StepContext | None, Tensor]:
-    ctx, hidden = _begin(model, step, parent and parent.result()[0], stop)
+def _behind(prepared: Prepared, step: Step, parent: Future | None, stop: Event) -> tuple[StepContext | None, Tensor]:
+    ctx, hidden = _begin(prepared, step, parent and parent.result()[0], stop)
     return ctx if step.is_trunk else None, hidden
 
 
 def _begin(
-    model: PreTrainedModel, step: Step, trunk: StepContext | None, stop: Event | None = None
+    prepared: Prepared, step: Step, trunk: StepContext | None, stop: Event | None = None
 ) -> tuple[StepContext, Tensor]:
     """A step's context, and the last hidden state of the token before each target, (m, hidden)."""
-    ctx = context(step, trunk=trunk, device=model.device, stop=stop)
+    model = prepared.model
+    ctx = context(step, trunk=trunk, device=model.device, attend=prepared.ops.attend, stop=stop)
     hidden = body(model, step, ctx)
     return ctx, hidden[moved(step.predict, hidden.device)]
 
@@ -178,12 +189,20 @@ def body(model: PreTrainedModel, step: Step, ctx: StepContext) -> Tensor:
     ids = moved(step.ids, model.device)
     rows = (padded(ids)[None], padded(ctx.positions)[None])
     output = model.base_model(input_ids=rows[0], position_ids=rows[1], use_cache=False, step=ctx)
+    if "last_hidden_state" not in output:
+        raise NotSupportedError("its body gives no last hidden state")
     return output.last_hidden_state[0, : len(ids)]
 
 
 @torch.inference_mode()
-def prepare(model: PreTrainedModel) -> PreTrainedModel:
-    """Give a freshly loaded model our attention, after a check against its own forward pass.
+def prepare(model: PreTrainedModel, *, ops: Ops | None = None) -> Prepared:
+    """Give a freshly loaded model our attention and layers, in place, after a check against its own forward pass.
+
+    Where a part of the operations does not compile, the model gets those that do without it, and stderr says so.
+
+    Args:
+        model: A causal language model.
+        ops: What computes it; None: what `choose` gives for its device and dtype.
 
     Raises:
         DrsowError: the model cannot run on the engine, or its own forward pass gives other numbers.
@@ -193,39 +212,70 @@ def prepare(model: PreTrainedModel) -> PreTrainedModel:
     # One fork in a step and one behind a trunk: a model that sees past its own branch agrees on neither.
     rows = [ids[:80], np.concatenate([ids[:72], ids[80:88]])]
     expected = np.concatenate([_own_logps(model, row) for row in rows])
-    finite, plans = np.isfinite(expected), [plan(rows, [1, 1], budget=budget) for budget in (88, 80)]
-    try:
-        if kinds := _position_kinds(model.config.to_dict()) & LENGTH_BOUND:
-            raise ValueError(f"its rotary positions ({min(kinds)}) hang on the longest text beside a response")
+    finite, packings = np.isfinite(expected), [pack(rows, [1, 1], budget=budget) for budget in (88, 80)]
+    if kinds := _position_kinds(model.config.to_dict()) & LENGTH_BOUND:
+        raise _refusal(model, f"its rotary positions ({min(kinds)}) depend on the longest text beside a response")
+    ops = choose(model.device, model.dtype) if ops is None else ops
+    with _refusing(model):
         model.set_attn_implementation(ATTENTION)
-        if model.device.type == "cpu":
-            fuse(model.base_model)
-        try:
-            found = [score(model, each) for each in plans]
-        except torch._dynamo.exc.TorchDynamoException as error:
-            print(f"FlexAttention does not compile here ({_first_line(error)}): tiles instead", file=sys.stderr)
-            attention.BLOCKS_ON.clear()
-            found = [score(model, each) for each in plans]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DrsowError(f"{_name(model)} is not supported: {_first_line(error)}") from error
+        layers.fit(model.base_model, linear=ops.linear, gated=ops.gated)
+        prepared, found = _first_scores(model, ops, packings)
     worst = np.max([np.abs(got[finite] - expected[finite]).max(initial=0.0) for got in found])
     if not worst < (1e-3 if model.dtype == torch.float32 else 1.0):
-        raise DrsowError(f"{_name(model)} is not supported: its own forward pass differs by {worst:.3g} nats")
-    return model
+        raise _refusal(model, f"its own forward pass differs by {worst:.3g} nats")
+    return prepared
+
+
+def _first_scores(model: PreTrainedModel, ops: Ops, packings: Sequence[Packed]) -> tuple[Prepared, list[np.ndarray]]:
+    """The model with the first operations that compile, and its scores of each packing."""
+    while True:
+        prepared = Prepared(model, ops, head_of(model, ops.log_totals, ops.n_rows))
+        try:
+            if ops.without:
+                _compile_windows(prepared)
+            return prepared, [score(prepared, each) for each in packings]
+        except NotCompiledError as error:
+            if error.part not in ops.without:
+                raise
+            ops = ops.without[error.part]()
+            print(f"{error}: drsow uses {ops.name} instead, which is slower", file=sys.stderr)
+
+
+def _compile_windows(prepared: Prepared) -> None:
+    """Score a text longer than the model's window: a short one does not need the window's kernel."""
+    config = prepared.model.config.get_text_config()
+    if window := config.to_dict().get("sliding_window"):
+        ids = np.arange(min(window + 64, config.max_position_embeddings)) % config.vocab_size
+        score(prepared, pack([ids], [len(ids) - 1], budget=len(ids)))
+
+
+@contextmanager
+def _refusing(model: PreTrainedModel) -> Iterator[None]:
+    """Refuse a model whose own code does not fit the engine; an error of our code is none of its faults and passes."""
+    try:
+        yield
+    except NotSupportedError as error:
+        raise _refusal(model, str(error)) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if _is_ours(error):
+            raise
+        raise _refusal(model, (str(error).splitlines() or [type(error).__name__])[0]) from error
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether an error was raised in this package, not in code that it calls."""
+    raised_in = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    return raised_in.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _refusal(model: PreTrainedModel, reason: str) -> DrsowError:
+    return DrsowError(f"{model.config.name_or_path}: {type(model).__name__} is not supported: {reason}")
 
 
 def _position_kinds(config: dict) -> set[str]:
     """The kinds of rotary positions that a configuration names, at any depth."""
     inner = [_position_kinds(value) for value in config.values() if isinstance(value, dict)]
     return {config[key] for key in ("rope_type", "type") if isinstance(config.get(key), str)}.union(*inner)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _name(model: PreTrainedModel) -> str:
-    return f"{model.config.name_or_path}: {type(model).__name__}"
 
 
 def _own_logps(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:

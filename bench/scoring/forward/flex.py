@@ -13,8 +13,11 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
+from bench.scoring.forward.compiling import compiled
 from bench.scoring.forward.device import moved
 
+NAME = "FlexAttention"
+"""What an error calls it."""
 BLOCK = 128
 """Queries, and keys, a block."""
 LEAST_HEAD_DIM = 16
@@ -23,7 +26,7 @@ VARIANTS = 256
 """Kernels that one process may compile: heads, scale, window or none, trunk or none, and device make one each."""
 
 
-def blocks(
+def block_mask(
     end: np.ndarray, positions: np.ndarray, *, n_before: int, window: int | None, device: torch.device
 ) -> BlockMask:
     """Which keys of a step, and of its trunk, each of its queries may see.
@@ -57,14 +60,14 @@ def blocks(
     )
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, *, scale: float | None) -> Tensor:
+def block_attention(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, *, scale: float | None) -> Tensor:
     """Attention of one layer.
 
     Args:
         query: (1, heads, n, head_dim), n at most the mask's queries.
         key: (1, kv_heads, k, head_dim), k at most the mask's keys.
         value: (1, kv_heads, k, head_dim).
-        mask: From `blocks`.
+        mask: From `block_mask`.
         scale: Of the products of queries and keys; None for 1 / sqrt(head_dim).
 
     Returns:
@@ -81,7 +84,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, *, scale:
 @functools.cache
 def _compiled() -> Callable:
     # Whole or an error: what torch does instead of a kernel holds all scores at once.
-    return torch.compile(flex_attention, dynamic=True, fullgraph=True, recompile_limit=VARIANTS)
+    return compiled(flex_attention, NAME, fullgraph=True, recompile_limit=VARIANTS)
 
 
 def _rule(first: Tensor, last: Tensor, depth_q: Tensor, depth_k: Tensor, window: int | None) -> Callable:

@@ -2,40 +2,60 @@
 
 import functools
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from bench.scoring.forward import kernels
-from bench.scoring.forward.onednn import float32_product, padded
+from bench.scoring.forward import NotSupportedError, kernels
+from bench.scoring.forward.compiling import compiled
+from bench.scoring.forward.onednn import exact_bf16, padded
 
-HEAD_ROWS, HEAD_WORDS = 4096, 1024
+NAME = "The head's sum"
+"""What an error calls it where it does not compile."""
+
+CPU_ROWS, CPU_WORDS = 4096, 1024
 """Target positions and vocabulary entries of a block of logits on a CPU: a whole step, so weights are cast once."""
+GPU_ROWS, GPU_WORDS, EAGER_WORDS = 16384, 16384, 4096
+"""The same on a GPU, and entries where nothing is compiled: torch's own sum holds a block three times."""
+
+RESCALED_BY = ("logit_scale", "logits_scaling", "final_logit_softcapping")
+"""What a configuration calls a factor of its logits, a divisor, a soft cap."""
+
+Rescale = Callable[[Tensor], Tensor]
+"""What a model's own forward pass does to its head's output, element by element."""
+LogTotals = Callable[[Tensor], Tensor]
+"""Hidden states (m, hidden) -> log sum_j exp(logit_j) of each row, (m,), float64."""
 
 
-@torch.inference_mode()
-def head_logps(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Log-probability of each target token; logits stand in blocks of HEAD_ROWS x HEAD_WORDS, in float32.
+class Head(NamedTuple):
+    """A model's output head, and what sums over its vocabulary."""
 
-    Args:
-        model: Gives the output head and its scaling.
-        hidden: Last hidden state of the token before each target, (m, hidden).
-        targets: Token ids, (m,).
+    layer: nn.Linear
+    rescale: Rescale
+    log_totals: LogTotals
+    n_rows: int
+    """Targets that are computed at once."""
 
-    Returns:
-        Nats, (m,), float64.
+
+def head_of(model: PreTrainedModel, log_totals: Callable[[nn.Linear, Rescale], LogTotals], n_rows: int) -> Head:
+    """A model's head; `log_totals` is `Ops.log_totals`, which decides once who sums for this layer.
+
+    Raises:
+        NotSupportedError: it has none.
     """
-    rows, words = (HEAD_ROWS, HEAD_WORDS) if hidden.device.type == "cpu" else (16384, 16384)
-    head = model.get_output_embeddings()
-    rescale = as_is if _is_plain(model) else functools.partial(rescaled, model)
-    parts = [
-        target_logps(head, h, t, rescale=rescale, words=words)
-        for h, t in zip(
-            hidden.to(head.weight.device).split(rows), targets.to(head.weight.device).split(rows), strict=True
-        )
-    ]
-    return torch.cat(parts) if parts else hidden.new_empty(0, dtype=torch.float64)
+    layer, rescale = model.get_output_embeddings(), rescaling(model)
+    if layer is None:
+        raise NotSupportedError("it has no output head")
+    return Head(layer, rescale, log_totals(layer, rescale), n_rows)
+
+
+def rescaling(model: PreTrainedModel) -> Rescale:
+    """What the model's own forward pass does to its head's output; `as_is` where that is nothing."""
+    config = model.config.get_text_config().to_dict()
+    settings = {name: config[name] for name in RESCALED_BY if config.get(name)}
+    return functools.partial(rescaled, **settings) if settings else as_is
 
 
 def as_is(logits: Tensor) -> Tensor:
@@ -43,89 +63,140 @@ def as_is(logits: Tensor) -> Tensor:
     return logits
 
 
-def _is_plain(model: PreTrainedModel) -> bool:
-    """Whether the model's own forward pass leaves its head's output as it is."""
-    config = model.config.get_text_config().to_dict()
-    return not any(config.get(name) for name in ("logit_scale", "logits_scaling", "final_logit_softcapping"))
-
-
-def rescaled(model: PreTrainedModel, logits: Tensor) -> Tensor:
-    """What the model's own forward pass does to its head's output: a factor, a soft cap."""
-    config = model.config.get_text_config().to_dict()
-    if config.get("logit_scale"):
-        logits = logits * config["logit_scale"]
-    if config.get("logits_scaling"):
-        logits = logits / config["logits_scaling"]
-    if cap := config.get("final_logit_softcapping"):
-        logits = torch.tanh(logits / cap) * cap
+def rescaled(
+    logits: Tensor,
+    *,
+    logit_scale: float | None = None,
+    logits_scaling: float | None = None,
+    final_logit_softcapping: float | None = None,
+) -> Tensor:
+    """Logits times a factor, over a divisor, under a soft cap, as a model's configuration names them."""
+    if logit_scale:
+        logits = logits * logit_scale
+    if logits_scaling:
+        logits = logits / logits_scaling
+    if final_logit_softcapping:
+        logits = torch.tanh(logits / final_logit_softcapping) * final_logit_softcapping
     return logits
 
 
-def target_logps(
-    head: torch.nn.Linear, hidden: Tensor, targets: Tensor, *, rescale: Callable[[Tensor], Tensor], words: int
-) -> Tensor:
-    """Log-probability of each target token, logit_target - log sum_j exp(logit_j).
-
-    The sum is of float32 numbers, its logarithm and the difference are float64. On a CPU it is unshifted, and rows
-    whose logits are too large or too small for that, over 88 or all under -69, are done again by logsumexp.
+@torch.inference_mode()
+def head_logps(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability of each target token.
 
     Args:
-        head: Weight (vocab, hidden), any float dtype.
-        hidden: (m, hidden), in the head's dtype.
+        head: From `head_of`.
+        hidden: Last hidden state of the token before each target, (m, hidden).
         targets: Token ids, (m,).
-        rescale: What the model does to logits, element by element.
-        words: Vocabulary entries a block.
 
     Returns:
         Nats, (m,), float64.
     """
-    n_targets = len(targets)
+    device = head.layer.weight.device
+    blocks = zip(hidden.to(device).split(head.n_rows), targets.to(device).split(head.n_rows), strict=True)
+    parts = [target_logps(head, h, t) for h, t in blocks]
+    return torch.cat(parts) if parts else hidden.new_empty(0, dtype=torch.float64)
+
+
+def target_logps(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability of each target token, logit_target - log sum_j exp(logit_j).
+
+    The target's logit is float32, the logarithm and the difference are float64.
+
+    Args:
+        head: From `head_of`.
+        hidden: (m, hidden), in the head's dtype.
+        targets: Token ids, (m,).
+
+    Returns:
+        Nats, (m,), float64.
+    """
+    layer, n_targets = head.layer, len(targets)
     hidden, targets = padded(hidden), padded(targets)
-    own = (hidden.float() * head.weight[targets].float()).sum(dim=1)
-    own = rescale(own if head.bias is None else own + head.bias[targets].float()).double()
-    total_of = log_totals if hidden.device.type == "cpu" else shifted_log_totals
-    return (own - total_of(head, hidden, rescale=rescale, words=words))[:n_targets]
+    own = (hidden.float() * layer.weight[targets].float()).sum(dim=1)
+    own = head.rescale(own if layer.bias is None else own + layer.bias[targets].float()).double()
+    return (own - head.log_totals(hidden))[:n_targets]
 
 
-def log_totals(head: torch.nn.Linear, hidden: Tensor, *, rescale: Callable, words: int) -> Tensor:
-    """log sum_j exp(logit_j) of each row, (m,), float64, from unshifted sums; arguments as `target_logps` has them."""
-    if rescale is as_is and head.bias is None and kernels.takes_head(head.weight):
-        total = kernels.exp_totals(hidden, head.weight)
-    else:
+def kernels_or_unshifted(layer: nn.Linear, rescale: Rescale, *, float32: Callable[..., Tensor]) -> LogTotals:
+    """The compiled kernels' sums for a plain head that they fit; `unshifted` for the others."""
+    if rescale is not as_is or layer.bias is not None or not kernels.fits_totals(layer.weight):
+        return unshifted(layer, rescale, float32=float32)
+    blocks = functools.partial(cpu_logit_blocks, layer, rescale, _product(layer, float32))
+    return functools.partial(_log_totals, lambda hidden: kernels.exp_totals(hidden, layer.weight), blocks)
+
+
+def unshifted(layer: nn.Linear, rescale: Rescale, *, float32: Callable[..., Tensor]) -> LogTotals:
+    """Sums of exponentials in float32 as they are, on a CPU; `float32` multiplies where the head's weight is that."""
+    blocks = functools.partial(cpu_logit_blocks, layer, rescale, _product(layer, float32))
+
+    def totals(hidden: Tensor) -> Tensor:
         total = hidden.new_zeros(len(hidden), dtype=torch.float32)
-        for block in logit_blocks(head, hidden, words=words):
-            total += rescale(block).exp_().sum(dim=1)
+        for block in blocks(hidden):
+            total += block.exp_().sum(dim=1)
+        return total
+
+    return functools.partial(_log_totals, totals, blocks)
+
+
+def _product(layer: nn.Linear, float32: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return float32 if layer.weight.dtype == torch.float32 else exact_bf16
+
+
+def _log_totals(totals: Callable[[Tensor], Tensor], blocks: Callable[..., Iterator[Tensor]], hidden: Tensor) -> Tensor:
+    """Logarithms of unshifted sums; rows that are too large or too small for those, over 88 or all under -69, by
+    `logsumexp`."""
+    total = totals(hidden)
     logs = total.double().log()
     lost = (~torch.isfinite(total) | (total < 1e-30)).nonzero()[:, 0]
     if len(lost):
-        logits = torch.cat([rescale(b).clone() for b in logit_blocks(head, hidden[lost], words=words)], dim=1)
+        logits = torch.cat([block.clone() for block in blocks(hidden[lost])], dim=1)
         logs.index_copy_(0, lost, logits.double().logsumexp(dim=1))
     return logs
 
 
-def shifted_log_totals(head: torch.nn.Linear, hidden: Tensor, *, rescale: Callable, words: int) -> Tensor:
-    """The same from sums that are shifted by their maximum: no row is looked at, so a GPU goes on without the host."""
-    logsumexp = _fused_logsumexp() if hidden.device.type == "cuda" else torch.logsumexp
-    blocks = logit_blocks(head, hidden, words=words)
-    return torch.stack([logsumexp(rescale(block), 1) for block in blocks]).double().logsumexp(dim=0)
+def cpu_logit_blocks(
+    layer: nn.Linear, rescale: Rescale, product: Callable[..., Tensor], hidden: Tensor
+) -> Iterator[Tensor]:
+    """Logits of one stretch of the vocabulary after the other, (m, CPU_WORDS), float32, in one block's memory."""
+    n_words = layer.weight.shape[0]
+    buffer = hidden.new_empty(len(hidden), min(CPU_WORDS, n_words), dtype=torch.float32)
+    hidden = hidden.float()
+    for low in range(0, n_words, CPU_WORDS):
+        weight = layer.weight[low : low + CPU_WORDS]
+        block = product(hidden, weight, out=buffer if len(weight) == CPU_WORDS else None)
+        yield rescale(block if layer.bias is None else block.add_(layer.bias[low : low + CPU_WORDS]))
+
+
+def shifted(layer: nn.Linear, rescale: Rescale, *, logsumexp: Callable[..., Tensor], n_words: int) -> LogTotals:
+    """Sums that are shifted by their maximum, on a GPU: no row is looked at, so it goes on without the host.
+
+    Args:
+        layer: The head.
+        rescale: What the model does to logits.
+        logsumexp: Of a block of logits along a dimension.
+        n_words: Vocabulary entries of a block.
+    """
+
+    def totals(hidden: Tensor) -> Tensor:
+        sums = [logsumexp(rescale(block), 1) for block in gpu_logit_blocks(layer, hidden, n_words=n_words)]
+        return torch.stack(sums).double().logsumexp(dim=0)
+
+    return totals
 
 
 @functools.cache
-def _fused_logsumexp() -> Callable:
-    return torch.compile(lambda logits, dim: logits.logsumexp(dim), dynamic=True)
+def compiled_logsumexp() -> Callable[..., Tensor]:
+    """logsumexp in one kernel of torch's compiler."""
+    return compiled(lambda logits, dim: logits.logsumexp(dim), NAME)
 
 
-def logit_blocks(head: torch.nn.Linear, hidden: Tensor, *, words: int) -> Iterator[Tensor]:
-    """Logits of one stretch of the vocabulary after the other, (m, words), float32; a CPU reuses one block's memory."""
-    n_words, on_cpu = head.weight.shape[0], hidden.device.type == "cpu"
-    buffer = hidden.new_empty(len(hidden), min(words, n_words), dtype=torch.float32) if on_cpu else None
-    hidden = hidden.float() if on_cpu else hidden
-    for low in range(0, n_words, words):
-        weight = head.weight[low : low + words]
-        if buffer is not None:
-            block = float32_product(hidden, weight, out=buffer if len(weight) == words else None)
-        elif weight.dtype == torch.float32:
+def gpu_logit_blocks(layer: nn.Linear, hidden: Tensor, *, n_words: int) -> Iterator[Tensor]:
+    """Logits of one stretch of the vocabulary after the other, (m, n_words), float32."""
+    for low in range(0, layer.weight.shape[0], n_words):
+        weight = layer.weight[low : low + n_words]
+        if weight.dtype == torch.float32:
             block = hidden @ weight.T
         else:
             block = torch.mm(hidden, weight.T, out_dtype=torch.float32)
-        yield block if head.bias is None else block.add_(head.bias[low : low + words])
+        yield block if layer.bias is None else block.add_(layer.bias[low : low + n_words])

@@ -1,14 +1,18 @@
-"""Our own kernels for models in bfloat16 on a processor that multiplies it without tiles (AVX512_BF16, no AMX).
+"""Kernels for models in bfloat16 on a processor with AVX512_BF16: products, attention and the head's sums.
 
 There torch's products reach two thirds of what oneDNN's can, none of bfloat16 keeps its sums in float32, and its flash
-attention multiplies by MKL. `kernels.cpp` beside this is compiled when a model is first loaded, where there is a C++
-compiler; without one, and on every other processor, torch's own are taken.
+attention multiplies by MKL. The sources in `cpp/` are compiled when a model is first loaded, where there is a C++
+compiler; without one, and on every other processor, torch's own operations are taken.
+
+DRSOW_KERNELS, for tests: "off" never takes the kernels, "on" takes them on processors with AMX too. There they are
+correct, but nobody has measured that they are faster.
 """
 
 import functools
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,12 +22,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import cpp_extension
 
+from bench.schema import UsageError
 from bench.scoring.cache import user_cache
 from bench.scoring.forward.trie import Step
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = Path(__file__).with_name("cpp")
 
 WIDTH = 64
 """Rows of every product, and columns of a panel."""
@@ -34,53 +38,103 @@ FLAGS = (
 )
 """Not -march=native: machines that share a home folder share what was compiled."""
 
+COMPILE_S, COMPILE_LIMIT_S = 20, 600
+"""Seconds that compiling takes on one core, and after which it is given up: a machine may be busy, but not so busy."""
+
+
+def suit(*, has_bf16: bool, has_amx: bool, setting: str) -> bool:
+    """Whether the kernels are for a processor.
+
+    Args:
+        has_bf16: It multiplies bfloat16 without tiles (AVX512_BF16).
+        has_amx: It multiplies bfloat16 in tiles (AMX): torch's own products are fast there.
+        setting: DRSOW_KERNELS: "auto", "on" or "off".
+
+    Raises:
+        UsageError: the setting is none of these.
+    """
+    if setting not in {"auto", "on", "off"}:
+        raise UsageError(f"DRSOW_KERNELS is {setting!r}: set it to auto, on or off")
+    return has_bf16 and (setting == "on" or (setting == "auto" and not has_amx))
+
 
 @functools.cache
 def ready() -> bool:
     """Whether the kernels are for this processor, and compiled and loaded; says on stderr where they cannot be."""
-    if not (torch.cpu._is_avx512_bf16_supported() and torch.backends.mkldnn.is_available()):
-        return False
-    if torch.cpu._is_amx_tile_supported():
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() and torch.backends.mkldnn.is_available()
+    setting = os.environ.get("DRSOW_KERNELS", "auto")
+    if not suit(has_bf16=has_bf16, has_amx=torch.cpu._is_amx_tile_supported(), setting=setting):
         return False
     try:
         torch.ops.load_library(compiled())
         # A build of torch may have them and not what they call.
         ones = torch.ones(WIDTH, WIDTH, dtype=torch.bfloat16)
-        if torch.equal(linear(ones, panels(ones), None), WIDTH * ones):
+        if torch.equal(panel_product(ones, panels(ones), None), WIDTH * ones):
             return True
         reason = "their products are wrong"
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", None) or str(error) or type(error).__name__).strip().splitlines()[0]
-    print(f"no kernels of our own ({reason}): torch's instead, slower", file=sys.stderr)
+    except subprocess.TimeoutExpired as error:
+        reason = f"{error.cmd[0]} took more than {error.timeout:.0f} s"
+    except subprocess.CalledProcessError as error:
+        reason = f"{error.cmd[0]} failed: {_first_line(error.stderr) or f'exit status {error.returncode}'}"
+    except (OSError, RuntimeError) as error:
+        reason = _first_line(str(error)) or type(error).__name__
+    advice = "Install g++ or set CXX."
+    print(f"Compiled kernels are unavailable ({reason}); using PyTorch's slower ones. {advice}", file=sys.stderr)
     return False
 
 
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
 def compiled() -> Path:
-    """The compiled kernels, in the user's own cache by their source, their flags and torch's version.
+    """The compiled kernels, in the user's own cache by their sources, their flags and torch's version.
 
     Not in DRSOW_CACHE: that may be a team's, and this is code.
 
     Raises:
         OSError: there is no compiler, or the cache cannot be written.
-        CalledProcessError: it does not compile.
+        CalledProcessError: they do not compile.
+        TimeoutExpired: the compiler does not end.
     """
     compiler = os.environ.get("CXX", "g++")
-    said = "\0".join((SOURCE.read_text(encoding="utf-8"), *FLAGS, torch.__version__, compiler))
+    sources = [path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir())]
+    said = "\0".join((*sources, *FLAGS, torch.__version__, compiler))
     path = user_cache() / "kernels" / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.so"
     if path.is_file():
         return path
     if shutil.which(compiler) is None:
-        raise FileNotFoundError(f"no {compiler} here")
+        raise FileNotFoundError(f"{compiler} not found")
     path.parent.mkdir(parents=True, exist_ok=True)
-    includes = [f"-I{folder}" for folder in cpp_extension.include_paths()]
-    libraries = [f"-L{folder}" for folder in cpp_extension.library_paths()]
+    print(f"Compiling drsow's kernels with {compiler} (once, about {COMPILE_S} s)", file=sys.stderr, flush=True)
     # Into place in one stroke: other processes may be at it too.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         out = Path(folder) / path.name
-        words = [compiler, *FLAGS, *includes, str(SOURCE), "-o", str(out), *libraries, "-ltorch_cpu", "-lc10"]
-        subprocess.run(words, check=True, capture_output=True, text=True)
+        _run(_command(compiler, out))
         out.replace(path)
     return path
+
+
+def _run(command: list[str]) -> None:
+    """Run a compiler to its end, or end it with all that it began: its parts would go on without it."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            _, said = process.communicate(timeout=COMPILE_LIMIT_S)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, stderr=said)
+
+
+def _command(compiler: str, out: Path) -> list[str]:
+    # Imported here: it imports setuptools, which nothing else needs.
+    from torch.utils import cpp_extension
+
+    includes = [f"-I{folder}" for folder in cpp_extension.include_paths()]
+    libraries = [f"-L{folder}" for folder in cpp_extension.library_paths()]
+    source = str(SOURCES / "library.cpp")
+    return [compiler, *FLAGS, *includes, source, "-o", str(out), *libraries, "-ltorch_cpu", "-lc10"]
 
 
 def panels(weight: Tensor) -> Tensor:
@@ -94,24 +148,36 @@ def panels(weight: Tensor) -> Tensor:
     return pairs.transpose(1, 2).contiguous().view(torch.bfloat16).view(n // WIDTH, k // 2, WIDTH, 2)
 
 
-def takes(weight: Tensor) -> bool:
-    """Whether a layer with this weight, (n, k), can have it in panels here."""
-    return takes_head(weight) and weight.shape[0] % WIDTH == 0
+def in_panels(weight: Tensor) -> bool:
+    """Whether a layer's weight stands in panels."""
+    return weight.dim() == 4
 
 
-def takes_head(weight: Tensor) -> bool:
-    """Whether `exp_totals` is for this weight, (n, k)."""
+def fits_panels(weight: Tensor) -> bool:
+    """Whether a weight, (n, k), can stand in panels."""
+    return fits_totals(weight) and weight.shape[0] % WIDTH == 0
+
+
+def fits_totals(weight: Tensor) -> bool:
+    """Whether `exp_totals` is for a weight, (n, k)."""
     if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or weight.dim() != 2:
         return False
-    return weight.shape[1] % 2 == 0 and weight.is_contiguous() and ready()
+    return weight.shape[1] % 2 == 0 and weight.is_contiguous()
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def fits_heads(query: Tensor, value: Tensor) -> bool:
+    """Whether `kernel_attention` is for these heads, (1, heads, n, head_dim) and (1, kv_heads, keys, width)."""
+    if query.dtype != torch.bfloat16 or query.device.type != "cpu" or query.shape[-1] % 2:
+        return False
+    return value.shape[-1] % WIDTH == 0
+
+
+def panel_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x @ weight.T + bias, (m, n), bfloat16; x: (m, k), m a multiple of WIDTH, weight: panels, bias: (n,)."""
-    return torch.ops.drsow.linear(x.contiguous(), weight, bias)
+    return torch.ops.drsow.panel_product(x.contiguous(), weight, bias)
 
 
-def gated(x: Tensor, gate: Tensor, up: Tensor, *, gelu: bool) -> Tensor:
+def gated_panel_product(x: Tensor, gate: Tensor, up: Tensor, *, gelu: bool) -> Tensor:
     """act(x @ gate.T) * (x @ up.T), (m, n), bfloat16, rounded once.
 
     Args:
@@ -120,7 +186,7 @@ def gated(x: Tensor, gate: Tensor, up: Tensor, *, gelu: bool) -> Tensor:
         up: Panels.
         gelu: The activation: GELU by its tanh, else SiLU.
     """
-    return torch.ops.drsow.gated(x.contiguous(), gate, up, gelu)
+    return torch.ops.drsow.gated_panel_product(x.contiguous(), gate, up, gelu)
 
 
 def exp_totals(hidden: Tensor, weight: Tensor) -> Tensor:
@@ -135,14 +201,7 @@ def exp_totals(hidden: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.drsow.exp_totals(hidden.contiguous(), weight)
 
 
-def takes_heads(query: Tensor, value: Tensor) -> bool:
-    """Whether `attend` is for these heads, (1, heads, n, head_dim) and (1, kv_heads, keys, width)."""
-    if query.dtype != torch.bfloat16 or query.device.type != "cpu" or query.shape[-1] % 2:
-        return False
-    return value.shape[-1] % WIDTH == 0 and ready()
-
-
-class Blocks(NamedTuple):
+class SeenKeys(NamedTuple):
     """Which keys each WIDTH queries of a step look at, WIDTH at a time."""
 
     first: Tensor
@@ -153,7 +212,7 @@ class Blocks(NamedTuple):
     """The keys of a block that a query sees, one bit each from the lowest, (blocks, WIDTH), int64."""
 
 
-def blocks(step: Step, *, n_before: int, window: int | None) -> Blocks:
+def seen_keys(step: Step, *, n_before: int, window: int | None) -> SeenKeys:
     """The blocks of a packed step: query q sees key k when k <= q < end[k], and every key of the trunk.
 
     Args:
@@ -183,10 +242,12 @@ def blocks(step: Step, *, n_before: int, window: int | None) -> Blocks:
             whole[: visible.shape[0], : visible.shape[1]] = visible
             seen.append(np.packbits(whole, axis=1, bitorder="little").view(np.int64)[:, 0])
         first.append(len(starts))
-    return Blocks(torch.tensor(first), torch.tensor(starts), torch.from_numpy(np.stack(seen)))
+    return SeenKeys(torch.tensor(first), torch.tensor(starts), torch.from_numpy(np.stack(seen)))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, seen: Blocks, *, rows: int, scale: float | None) -> Tensor:
+def kernel_attention(
+    query: Tensor, key: Tensor, value: Tensor, seen: SeenKeys, *, rows: int, scale: float | None
+) -> Tensor:
     """Softmax attention of a packed step, (1, rows, heads, width), bfloat16; zeros behind the n-th row.
 
     Products and sums are float32; a weight is rounded before it meets its value, as in torch's flash kernel.
@@ -195,9 +256,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, seen: Blocks, *, rows: int
         query: (1, heads, n, head_dim).
         key: (1, kv_heads, keys, head_dim), the trunk's before the step's own.
         value: (1, kv_heads, keys, width), width a multiple of WIDTH.
-        seen: From `blocks`.
+        seen: From `seen_keys`.
         rows: Of the result, at least n.
         scale: Of the scores; None: the usual one over the root of head_dim.
     """
     scale = query.shape[3] ** -0.5 if scale is None else scale
-    return torch.ops.drsow.attend(query[0], key[0], value[0], *seen, rows, scale)[None]
+    return torch.ops.drsow.attention(query[0], key[0], value[0], *seen, rows, scale)[None]

@@ -1,39 +1,15 @@
-"""oneDNN's products on a CPU, and whether they are the faster ones."""
+"""Products on a CPU: oneDNN's, MKL's, and which of the two libraries is the faster one in float32."""
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from bench.scoring.forward import kernels
-
 CPUINFO = Path("/proc/cpuinfo")
 
-SHAPE = kernels.WIDTH
+SHAPE = 64
 """Every matrix product has a multiple of this many rows: oneDNN makes and keeps 2.5 MB of code for each new number."""
-
-
-def padded(rows: Tensor) -> Tensor:
-    """Rows of zeros added up to a multiple of SHAPE."""
-    lacking = -len(rows) % SHAPE
-    return torch.cat([rows, rows.new_zeros(lacking, *rows.shape[1:])]) if lacking else rows
-
-
-def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weight.T + bias on a CPU, (m, out), by oneDNN; x: (m, in), weight: (out, in), bias: (out,)."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-
-
-def multiplier(dtype: torch.dtype, side: int) -> Callable[[], Tensor]:
-    """A product of square matrices as the engine multiplies them on this processor, to measure its rate by."""
-    a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
-    if dtype == torch.bfloat16 and kernels.ready():
-        return functools.partial(kernels.linear, a, kernels.panels(b), None)
-    if dtype == torch.float32 and onednn_leads():
-        return functools.partial(onednn_product, a, b)
-    return functools.partial(torch.mm, a, b, out=torch.empty(side, side, dtype=dtype))
 
 
 @functools.cache
@@ -49,18 +25,40 @@ def onednn_leads() -> bool:
     return bool(makers) and "GenuineIntel" not in makers[0]
 
 
-def float32_product(hidden: Tensor, weight: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """hidden @ weight.T on a CPU, (m, words), products of the weight's dtype summed and kept in float32.
+def onednn_fuses_bf16() -> bool:
+    """Whether oneDNN multiplies bfloat16 here with an activation at the product's end."""
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def padded(rows: Tensor) -> Tensor:
+    """Rows of zeros added up to a multiple of SHAPE."""
+    lacking = -len(rows) % SHAPE
+    return torch.cat([rows, rows.new_zeros(lacking, *rows.shape[1:])]) if lacking else rows
+
+
+def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias on a CPU, (m, out), by oneDNN; x: (m, in), weight: (out, in), bias: (out,)."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def onednn_float32(hidden: Tensor, weight: Tensor, *, out: Tensor | None) -> Tensor:
+    """hidden @ weight.T, (m, words), float32, by oneDNN, which takes memory of its own."""
+    return onednn_product(hidden, weight)
+
+
+def mkl_float32(hidden: Tensor, weight: Tensor, *, out: Tensor | None) -> Tensor:
+    """hidden @ weight.T, (m, words), float32, by MKL, in the memory `out` where it is given."""
+    return torch.mm(hidden, weight.T, out=out)
+
+
+def exact_bf16(hidden: Tensor, weight: Tensor, *, out: Tensor | None) -> Tensor:
+    """hidden @ weight.T, (m, words), float32: products of bfloat16 whose sums stay float32.
 
     Args:
-        hidden: (m, hidden), float32, of values that the weight's dtype holds.
-        weight: (words, hidden).
+        hidden: (m, hidden), float32, of values that bfloat16 holds.
+        weight: (words, hidden), bfloat16.
         out: Memory that the result may take.
     """
-    if weight.dtype == torch.float32:
-        if onednn_leads():
-            return onednn_product(hidden, weight)
-        return torch.mm(hidden, weight.T, out=out)
     # oneDNN rounds float32 inputs to bfloat16 on the way in, which changes nothing here, and keeps the sums.
     before = torch.backends.mkldnn.matmul.fp32_precision
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"

@@ -10,7 +10,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from bench.scoring.forward.onednn import onednn_leads, onednn_product
+from bench.scoring.forward.onednn import onednn_product
 
 QUERIES, KEYS = 16, 64
 """Queries and keys of a product are multiples of these: oneDNN makes and keeps 0.7 MB of code for each new shape."""
@@ -22,15 +22,8 @@ ROWS = 128
 """Queries a product where there are more: the scores of a group of heads stay in a core's cache."""
 
 
-def lead(query: Tensor, n_queries: int, n_keys: int) -> bool:
-    """Whether attention of so many of these queries to so many keys is faster as products."""
-    if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float32) or not onednn_leads():
-        return False
-    return n_queries * n_keys >= LEAST
-
-
 def additive(visible: Tensor) -> Tensor:
-    """The mask of a product: 0 where visible, -inf elsewhere and where `attend` pads; float32.
+    """The mask of a product: 0 where visible, -inf elsewhere and where `product_attention` pads; float32.
 
     Args:
         visible: (queries, keys), bool.
@@ -41,7 +34,7 @@ def additive(visible: Tensor) -> Tensor:
     return mask
 
 
-def attend(
+def product_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scale: float | None, sums: Tensor | None = None
 ) -> Tensor:
     """Softmax attention, (1, heads, n, value_dim), in the values' dtype.

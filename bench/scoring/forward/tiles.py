@@ -5,6 +5,7 @@ stand in one tile; what is left to mask inside a tile is a small dense matrix, m
 every layer.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from bench.scoring.forward import products
 from bench.scoring.forward.context import StepContext
 
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 """Softmax attention, and the logarithm of each query's sum over its keys, (1, heads, n), float32."""
 
 TILE = 128
@@ -88,13 +89,12 @@ class TileMasks(NamedTuple):
     masks: list[Tensor]
 
 
-def tile_masks(ctx: StepContext, window: int | None, like: Tensor, *, n_before: int) -> TileMasks:
+def tile_masks(ctx: StepContext, like: Tensor, *, window: int | None, n_before: int, least: float) -> TileMasks:
     """A step's tiles with their masks, on the device and in the dtype of `like`: 0 where visible, -inf elsewhere.
 
-    The first `n_before` keys of a mask are the trunk's; 0 leaves them out.
+    The first `n_before` keys of a mask are the trunk's; 0 leaves them out. From `least` entries on, a mask is one for
+    `product_attention`.
     """
-    if (window, n_before, like.device) in ctx.masks:
-        return ctx.masks[window, n_before, like.device]
     end, positions = ctx.end.to(like.device), ctx.positions.to(like.device)
     found, masks = tiles(ctx.step.end, ctx.step.positions), []
     before = torch.arange(n_before, device=like.device)
@@ -105,61 +105,89 @@ def tile_masks(ctx: StepContext, window: int | None, like: Tensor, *, n_before: 
         visible = torch.cat([visible.new_ones(len(q), n_before), visible], dim=1)
         if window is not None:
             visible &= positions[q] - torch.cat([before, positions[k]]) < window
-        if products.lead(like, *visible.shape):
+        if visible.numel() >= least:
             masks.append(products.additive(visible))
         else:
             masks.append(like.new_zeros(visible.shape).masked_fill_(~visible, float("-inf")))
-    ctx.masks[window, n_before, like.device] = TileMasks(found, masks)
-    return ctx.masks[window, n_before, like.device]
+    return TileMasks(found, masks)
 
 
-def by_tiles(
-    step: StepContext,
+def tile_attention(
+    ctx: StepContext,
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    *,
     window: int | None,
     scale: float | None,
+    least: float,
+) -> Tensor:
+    """Attention of one layer over a packed step on a CPU, (1, rows, heads, width); arguments as `by_tiles` has them."""
+    if window is None and ctx.n_before >= LONG_TRUNK and query.shape[-1] == value.shape[-1]:
+        return trunk_apart(ctx, query, key, value, scale=scale, least=least)
+    return by_tiles(ctx, query, key, value, window=window, scale=scale, least=least)
+
+
+def by_tiles(
+    ctx: StepContext,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     *,
+    window: int | None,
+    scale: float | None,
+    least: float,
     sums: Tensor | None = None,
 ) -> Tensor:
-    """Attention tile by tile, (1, n, heads, head_dim).
+    """Attention tile by tile, (1, rows, heads, width).
 
-    Given `sums`, (1, heads, n), the keys are the step's own without the trunk's, and it is filled with the logarithm
-    of each query's sum over them.
+    Args:
+        ctx: Of a step of n tokens.
+        query: (1, heads, rows, head_dim), rows at least n; the result is 0 behind the n-th.
+        key: (1, kv_heads, keys, head_dim), the trunk's before the step's own.
+        value: (1, kv_heads, keys, width).
+        window: A query sees keys of less than this distance; None: all.
+        scale: Of the scores; None: the usual one over the root of head_dim.
+        least: Queries times keys from which on a tile is `product_attention`'s; infinity: none is.
+        sums: Where it is given, (1, heads, n), the keys are the step's own without the trunk's, and it is filled with
+            the logarithm of each query's sum over them.
     """
-    n_before = step.n_before if sums is None else 0
-    out = query.new_zeros(1, query.shape[2], query.shape[1], query.shape[3])
+    n_before = ctx.n_before if sums is None else 0
+    out = query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3])
     groups = query.shape[1] != key.shape[1]
-    for tile, mask in zip(*tile_masks(step, window, query, n_before=n_before), strict=True):
+    make = functools.partial(tile_masks, ctx, query, window=window, n_before=n_before, least=least)
+    for tile, mask in zip(*ctx.once(("tiles", window, n_before, query.device), make), strict=True):
         own = query[:, :, tile.low : tile.high]
         seen = [_gather(x, n_before, tile.keys) for x in (key, value)]
-        if products.lead(query, tile.high - tile.low, seen[0].shape[2]):
+        if (tile.high - tile.low) * seen[0].shape[2] >= least:
             logs = None if sums is None else sums[:, :, tile.low : tile.high]
-            result = products.attend(own, *seen, mask, scale=scale, sums=logs)
+            result = products.product_attention(own, *seen, mask, scale=scale, sums=logs)
         elif sums is None:
             result = scaled_dot_product_attention(own, *seen, attn_mask=mask, scale=scale, enable_gqa=groups)
         else:
-            result, sums[:, :, tile.low : tile.high] = _flash(own, *seen, attn_mask=mask, scale=scale)
+            result, sums[:, :, tile.low : tile.high] = flash(own, *seen, attn_mask=mask, scale=scale)
         out[:, tile.low : tile.high] = result.transpose(1, 2)
     return out
 
 
-def trunk_apart(step: StepContext, query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+def trunk_apart(
+    ctx: StepContext, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None, least: float
+) -> Tensor:
     """The same on a CPU: every query sees the whole trunk, so its keys need neither mask nor gathering.
 
     Two softmaxes over parts of the keys make one by their logarithmic sums: the weight of a part is the sigmoid of
     the difference.
     """
-    n, before = len(step.end), step.n_before
+    n, before = len(ctx.end), ctx.n_before
     sums = query.new_empty(1, query.shape[1], n, dtype=torch.promote_types(query.dtype, torch.float32))
-    out = by_tiles(step, query, key[:, :, before:], value[:, :, before:], None, scale, sums=sums)
+    own = (key[:, :, before:], value[:, :, before:])
+    out = by_tiles(ctx, query, *own, window=None, scale=scale, least=least, sums=sums)
     seen = (key[:, :, :before], value[:, :, :before])
-    if products.lead(query, n, before):
+    if n * before >= least:
         all_seen, above = products.additive(torch.ones(1, before, dtype=torch.bool))[:1], torch.empty_like(sums)
-        result = products.attend(query[:, :, :n], *seen, all_seen, scale=scale, sums=above)
+        result = products.product_attention(query[:, :, :n], *seen, all_seen, scale=scale, sums=above)
     else:
-        result, above = _flash(query[:, :, :n], *seen, scale=scale)
+        result, above = flash(query[:, :, :n], *seen, scale=scale)
     weight = (above - sums).sigmoid_().transpose(1, 2)[..., None]
     out[:, :n] = torch.lerp(out[:, :n].to(sums.dtype), result.transpose(1, 2).to(sums.dtype), weight)
     return out

@@ -41,7 +41,7 @@ class Step(NamedTuple):
     """Index of the target behind each slot, (k,), int64."""
 
 
-class Plan(NamedTuple):
+class Packed(NamedTuple):
     """The steps in the order to run them, and where each sequence's results lie."""
 
     steps: list[Step]
@@ -64,7 +64,7 @@ class _Sorted(NamedTuple):
     lcp: np.ndarray
 
 
-def plan(ids: Sequence[np.ndarray], starts: Sequence[int], *, budget: int) -> Plan:
+def pack(ids: Sequence[np.ndarray], starts: Sequence[int], *, budget: int) -> Packed:
     """Cut the trie of all sequences into steps of at most `budget` tokens.
 
     Args:
@@ -89,7 +89,7 @@ def plan(ids: Sequence[np.ndarray], starts: Sequence[int], *, budget: int) -> Pl
     if order:
         _split(seqs, (0, len(order)), (0, -1), budget, steps)
     unique = int(_sizes(seqs, 0, len(order), 0).sum()) if order else 0
-    return Plan(steps, offsets, unique, sum(len(step.ids) for step in steps))
+    return Packed(steps, offsets, unique, sum(len(step.ids) for step in steps))
 
 
 def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
@@ -114,7 +114,7 @@ def _split(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int], budget:
     size = _sizes(seqs, low, high, base).sum()
     if size <= budget:
         if size:
-            steps.append(_pack(seqs, span, under))
+            steps.append(_laid_out(seqs, span, under))
         return
     shared = int(min(seqs.lcp[low + 1 : high].min(initial=seqs.depth[low]), seqs.depth[low:high].min()))
     if high - low == 1 or shared - base >= MIN_TRUNK:
@@ -162,7 +162,7 @@ def _trunk(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int], reach: 
     )
 
 
-def _pack(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int]) -> Step:
+def _laid_out(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int]) -> Step:
     """Everything below depth `base`, depth-first in one row."""
     (low, high), (base, parent) = span, under
     deepest = int(seqs.depth[low:high].max())

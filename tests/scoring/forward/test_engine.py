@@ -20,7 +20,7 @@ from plain import plain_logps
 from tiny_models import tiny_model
 
 from bench.schema import DrsowError
-from bench.scoring.forward import attention, engine, flex, layers, onednn, products, trie
+from bench.scoring.forward import engine, flex, layers, onednn, ops, products, tiles, trie
 from bench.scoring.forward import head as heads
 
 TOLERANCE_NATS = 3e-5
@@ -57,6 +57,17 @@ ARCHITECTURES = {
 }
 
 
+CPU = ops.Processor("avx512", onednn_leads=False, fuses_bf16=True, has_kernels=False)
+PLAIN, CPUS = (ops.on_cpu(torch.float32, CPU._replace(onednn_leads=leads)) for leads in (False, True))
+GPUS = ops.gpu_ops("tiles", "eager", "")
+
+
+def _fit(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Give a model's layers what this machine's processor multiplies fastest, without compiled kernels."""
+    chosen = ops.on_cpu(dtype, CPU)
+    layers.fit(model, linear=chosen.linear, gated=chosen.gated)
+
+
 def conversations(n_prompts: int, *, seed: int) -> tuple[list[np.ndarray], list[int]]:
     """Token ids and starts: prompts of 3 to 40 tokens, two responses each that share up to 6 tokens."""
     rng = np.random.default_rng(seed)
@@ -72,7 +83,7 @@ def conversations(n_prompts: int, *, seed: int) -> tuple[list[np.ndarray], list[
 
 
 def engine_logps(model, ids: list[np.ndarray], starts: list[int], *, budget: int) -> list[np.ndarray]:
-    plan = trie.plan(ids, starts, budget=budget)
+    plan = trie.pack(ids, starts, budget=budget)
     out = engine.score(model, plan)
     return [out[low:high] for low, high in zip(plan.offsets, plan.offsets[1:], strict=False)]
 
@@ -96,24 +107,24 @@ def test_any_budget_gives_the_plain_loops_numbers(name):
     ids, starts = conversations(6, seed=0)
     plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
     assert_close(plain, [plain_logps(exact, row, start) for row, start in zip(ids, starts, strict=True)])
-    engine.prepare(model)
+    ready = engine.prepare(model)
     for budget in (7, 64, 8192):
-        assert_close(engine_logps(model, ids, starts, budget=budget), plain)
+        assert_close(engine_logps(ready, ids, starts, budget=budget), plain)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_with_all_attention_as_products_the_numbers_are_the_plain_loops(name, monkeypatch):
-    own, masks = products.attend, []
-    monkeypatch.setattr(products, "onednn_leads", lambda: True)
-    monkeypatch.setattr(products, "LEAST", 0)
-    monkeypatch.setattr(products, "attend", lambda *args, **more: masks.append(args[3]) or own(*args, **more))
-    monkeypatch.setattr(attention, "LONG_TRUNK", 1)
+    own, masks = products.product_attention, []
+    monkeypatch.setattr(
+        products, "product_attention", lambda *args, **more: masks.append(args[3]) or own(*args, **more)
+    )
+    monkeypatch.setattr(tiles, "LONG_TRUNK", 1)
     model = tiny_model(ARCHITECTURES[name], seed=3)
     ids, starts = conversations(6, seed=0)
     plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
-    engine.prepare(model)
+    ready = engine.prepare(model, ops=PLAIN._replace(attend=functools.partial(tiles.tile_attention, least=0)))
     for budget in (7, 64, 8192):
-        assert_close(engine_logps(model, ids, starts, budget=budget), plain)
+        assert_close(engine_logps(ready, ids, starts, budget=budget), plain)
     # A mask of one row is a whole trunk's, which only a window keeps from being attended to apart.
     assert any(len(mask) > 1 for mask in masks)
     assert any(len(mask) == 1 for mask in masks) == (name != "Mistral, window of 8")
@@ -121,59 +132,59 @@ def test_with_all_attention_as_products_the_numbers_are_the_plain_loops(name, mo
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if "Mistral" not in name])
 def test_a_trunk_attended_to_apart_gives_the_plain_loops_numbers(name, monkeypatch):
-    apart, trunks = attention.trunk_apart, []
-    monkeypatch.setattr(attention, "LONG_TRUNK", 1)
-    monkeypatch.setattr(attention, "trunk_apart", lambda step, *rest: trunks.append(step) or apart(step, *rest))
+    apart, trunks = tiles.trunk_apart, []
+    monkeypatch.setattr(tiles, "LONG_TRUNK", 1)
+    monkeypatch.setattr(tiles, "trunk_apart", lambda ctx, *a, **more: trunks.append(ctx) or apart(ctx, *a, **more))
     model = tiny_model(ARCHITECTURES[name], seed=3)
     ids, starts = conversations(6, seed=0)
     plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
-    engine.prepare(model)
+    ready = engine.prepare(model)
     trunks.clear()
     for budget in (7, 30):
-        assert_close(engine_logps(model, ids, starts, budget=budget), plain)
+        assert_close(engine_logps(ready, ids, starts, budget=budget), plain)
     assert trunks
 
 
 @pytest.fixture
-def by_blocks(monkeypatch):
-    """Attention as a GPU does it, here; what a GPU compiles runs step by step."""
-    monkeypatch.setattr(attention, "BLOCKS_ON", {("cpu", torch.float32)})
+def gpus(monkeypatch) -> ops.Ops:
+    """The operations of a GPU, here; what a GPU compiles runs step by step."""
     monkeypatch.setattr(flex, "LEAST_HEAD_DIM", 8)
     monkeypatch.setattr(flex, "_compiled", lambda: flex.flex_attention)
+    return ops.gpu_ops("flex", "eager", "")
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_gpus_blocks_give_the_plain_loops_numbers(name, by_blocks):
+def test_a_gpus_blocks_give_the_plain_loops_numbers(name, gpus):
     model = tiny_model(ARCHITECTURES[name], seed=3)
     ids, starts = conversations(6, seed=0)
     plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
-    engine.prepare(model)
+    ready = engine.prepare(model, ops=gpus)
     for budget in (7, 150, 8192):
-        assert_close(engine_logps(model, ids, starts, budget=budget), plain)
+        assert_close(engine_logps(ready, ids, starts, budget=budget), plain)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without")
 @pytest.mark.parametrize("name", ["Llama, grouped queries", "Mistral, window of 100", "Gemma 3, soft-capped logits"])
-def test_a_gpus_blocks_under_a_long_trunk_give_the_plain_loops_numbers(name, by_blocks):
+def test_a_gpus_blocks_under_a_long_trunk_give_the_plain_loops_numbers(name, gpus):
     model = tiny_model(ARCHITECTURES[name], seed=5)
     rng = np.random.default_rng(0)
     prompt = rng.integers(3, VOCAB, 300)
     ids = [np.concatenate([prompt, rng.integers(3, VOCAB, n)]) for n in (150, 9, 130, 60, 90)]
     plain = [plain_logps(model, row, 300) for row in ids]
-    plan = trie.plan(ids, [300] * 5, budget=310)
+    plan = trie.pack(ids, [300] * 5, budget=310)
     assert any(step.parent >= 0 and len(step.ids) > flex.BLOCK for step in plan.steps)
-    assert_close(engine_logps(engine.prepare(model), ids, [300] * 5, budget=310), plain)
+    assert_close(engine_logps(engine.prepare(model, ops=gpus), ids, [300] * 5, budget=310), plain)
 
 
 @pytest.mark.parametrize("window", [None, 40])
 @pytest.mark.parametrize("n_before", [0, 70, 256])
 def test_a_block_is_left_out_only_where_nothing_is_visible(n_before, window):
     ids, starts = conversations(40, seed=2)
-    step = trie.plan(ids, starts, budget=8192).steps[0]
+    step = trie.pack(ids, starts, budget=8192).steps[0]
     n, positions = len(step.ids), step.positions + n_before
     assert n > 6 * flex.BLOCK
-    found = flex.blocks(step.end, positions, n_before=n_before, window=window, device=torch.device("cpu"))
+    found = flex.block_mask(step.end, positions, n_before=n_before, window=window, device=torch.device("cpu"))
     index = np.arange(n)
     visible = (index <= index[:, None]) & (index[:, None] < step.end)
     visible = np.concatenate([np.ones((n, n_before), dtype=bool), visible], axis=1)
@@ -197,7 +208,6 @@ def test_a_block_is_left_out_only_where_nothing_is_visible(n_before, window):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="nothing to compile with")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_compiled_kernels_do_for_all_lengths(monkeypatch):
-    monkeypatch.setattr(attention, "BLOCKS_ON", {("cpu", torch.float32)})
     monkeypatch.setattr(flex, "LEAST_HEAD_DIM", 8)
     # As on a GPU: steps in turn, all in one thread.
     monkeypatch.setattr(engine, "_side_by_side", engine._in_turn)
@@ -206,19 +216,17 @@ def test_compiled_kernels_do_for_all_lengths(monkeypatch):
     model = tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3)
     cases = [conversations(n, seed=n) for n in (2, 9, 30)]
     plain = [[plain_logps(model, row, start) for row, start in zip(*case, strict=True)] for case in cases]
-    engine.prepare(model)
+    ready = engine.prepare(model, ops=ops.gpu_ops("flex", "compiled", ""))
+    assert ready.ops.name == "cuda-flex"
     for case, expected in zip(cases, plain, strict=True):
-        assert_close(engine_logps(model, *case, budget=8192), expected)
+        assert_close(engine_logps(ready, *case, budget=8192), expected)
     rng = np.random.default_rng(0)
     prompt = rng.integers(3, VOCAB, 300)
     long = [np.concatenate([prompt, rng.integers(3, VOCAB, n)]) for n in (150, 9, 130, 60, 90)]
     alone = tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3)
-    assert_close(engine_logps(model, long, [300] * 5, budget=310), [plain_logps(alone, row, 300) for row in long])
-    # One for two blocks of each, one for more, one under a trunk.
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
-    hidden = torch.randn(70, 32)
-    fused = heads._fused_logsumexp()(hidden, 1)
-    torch.testing.assert_close(fused, hidden.logsumexp(1))
+    assert_close(engine_logps(ready, long, [300] * 5, budget=310), [plain_logps(alone, row, 300) for row in long])
+    # One for two blocks of each, one for more, one under a trunk; and the head's sum.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 4
 
 
 def test_order_and_company_do_not_matter(llama):
@@ -254,22 +262,9 @@ def test_responses_under_a_long_prompt_stand_on_its_trunk(name, budget):
     prompt = rng.integers(3, VOCAB, 300)
     ids = [np.concatenate([prompt, rng.integers(3, VOCAB, n)]) for n in (1, 9, 30, 60, 90)]
     plain = [plain_logps(model, row, 300) for row in ids]
-    plan = trie.plan(ids, [300] * 5, budget=budget)
+    plan = trie.pack(ids, [300] * 5, budget=budget)
     assert any(step.is_trunk for step in plan.steps)
     assert_close(engine_logps(engine.prepare(model), ids, [300] * 5, budget=budget), plain)
-
-
-def test_a_kernel_that_does_not_compile_leaves_the_tiles(by_blocks, monkeypatch, capsys):
-    def broken(*_args, **_kwargs):
-        raise torch._dynamo.exc.TorchDynamoException("out of shared memory\nand more")
-
-    monkeypatch.setattr(flex, "_compiled", lambda: broken)
-    model = tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3)
-    ids, starts = conversations(4, seed=3)
-    plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
-    engine.prepare(model)
-    assert capsys.readouterr().err == "FlexAttention does not compile here (out of shared memory): tiles instead\n"
-    assert_close(engine_logps(model, ids, starts, budget=150), plain)
 
 
 @pytest.mark.parametrize("name", ["Llama, grouped queries", "Gemma 3, soft-capped logits", "Qwen 2, biased queries"])
@@ -277,7 +272,7 @@ def test_gated_layers_in_one_pass_are_nearer_to_float64_than_their_own_pass(name
     model = tiny_model(ARCHITECTURES[name], seed=7, scale=4.0).bfloat16()
     own = model.base_model.layers[0].mlp
     layer = copy.deepcopy(own)
-    layers.fuse(model)
+    _fit(model, torch.bfloat16)
     assert all(isinstance(module.mlp.forward, functools.partial) for module in model.base_model.layers)
     x = torch.randn(1, 192, 32, generator=torch.Generator().manual_seed(1)).bfloat16()
     with torch.inference_mode():
@@ -288,21 +283,19 @@ def test_gated_layers_in_one_pass_are_nearer_to_float64_than_their_own_pass(name
 
 @pytest.mark.parametrize("name", ["Llama, grouped queries", "Gemma 3, soft-capped logits", "Qwen 2, biased queries"])
 @pytest.mark.parametrize("leads", [True, False], ids=["oneDNN", "MKL"])
-def test_in_float32_whichever_library_multiplies_the_numbers_are_the_plain_loops(name, leads, monkeypatch):
-    monkeypatch.setattr(layers, "onednn_leads", lambda: leads)
-    monkeypatch.setattr(onednn, "onednn_leads", lambda: leads)
+def test_in_float32_whichever_library_multiplies_the_numbers_are_the_plain_loops(name, leads):
     model = tiny_model(ARCHITECTURES[name], seed=7, scale=4.0)
     ids, starts = conversations(6, seed=2)
     plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
-    engine.prepare(model)
+    ready = engine.prepare(model, ops=ops.on_cpu(torch.float32, CPU._replace(onednn_leads=leads)))
     layer = model.base_model.layers[0]
     for module in (layer.self_attn.q_proj, layer.mlp.down_proj, layer.mlp):
         assert isinstance(module.forward, functools.partial) == leads
-    assert_close(engine_logps(model, ids, starts, budget=150), plain)
+    assert_close(engine_logps(ready, ids, starts, budget=150), plain)
 
 
 @pytest.mark.parametrize(("maker", "leads"), [("GenuineIntel", False), ("AuthenticAMD", True), (None, False)])
-def test_which_library_multiplies_hangs_on_the_processors_maker(maker, leads, tmp_path, monkeypatch):
+def test_which_library_multiplies_depends_on_the_processors_maker(maker, leads, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     path = tmp_path / "cpuinfo"
     path.write_text(f"processor\t: 0\nvendor_id\t: {maker}\n" if maker else "processor\t: 0\n")
@@ -323,7 +316,7 @@ def test_a_layer_that_only_looks_gated_keeps_its_own_pass():
             return self.down_proj(self.act_fn(0.9 * self.gate_proj(x)) * self.up_proj(x))
 
     layer = Scaled().bfloat16()
-    layers.fuse(layer)
+    _fit(layer, torch.bfloat16)
     assert not isinstance(layer.forward, functools.partial)
 
 
@@ -338,7 +331,7 @@ def two_threads():
 def test_steps_side_by_side_give_the_bits_of_steps_in_turn(llama, two_threads, monkeypatch):
     monkeypatch.setattr(engine, "WAVE", 3)
     ids, starts = conversations(12, seed=4)
-    plan = trie.plan(ids, starts, budget=24)
+    plan = trie.pack(ids, starts, budget=24)
     behind = [(step.parent, at) for at, step in enumerate(plan.steps) if step.parent >= 0]
     assert any(parent // 3 < at // 3 for parent, at in behind)
     beside = []
@@ -353,7 +346,7 @@ def test_steps_side_by_side_give_the_bits_of_steps_in_turn(llama, two_threads, m
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_every_step_is_told_with_its_tokens_side_by_side_or_in_turn(llama, two_threads, n_threads):
     torch.set_num_threads(n_threads)
-    plan, told = trie.plan(*conversations(12, seed=4), budget=24), []
+    plan, told = trie.pack(*conversations(12, seed=4), budget=24), []
     engine.score(llama, plan, told.append)
     assert sorted(told) == sorted(len(step.ids) for step in plan.steps)
     assert len(told) > 1 and sum(told) == plan.n_computed
@@ -377,14 +370,14 @@ def test_no_step_runs_while_one_is_handed_out(llama, two_threads, monkeypatch):
         return hidden
 
     monkeypatch.setattr(engine, "body", counted)
-    for _ in engine._side_by_side(llama, trie.plan(*conversations(12, seed=4), budget=48).steps):
+    for _ in engine._side_by_side(llama, trie.pack(*conversations(12, seed=4), budget=48).steps):
         time.sleep(0.01)
         assert not running
 
 
 def test_a_step_that_fails_beside_another_stops_all_and_gives_the_threads_back(llama, two_threads, monkeypatch):
     ids, starts = conversations(12, seed=4)
-    plan, begun, body = trie.plan(ids, starts, budget=48), [], engine.body
+    plan, begun, body = trie.pack(ids, starts, budget=48), [], engine.body
 
     def failing(model, step, ctx):
         begun.append(step)
@@ -409,15 +402,15 @@ def heeding_ctrl_c():
 
 
 def test_a_step_in_the_middle_of_its_layers_is_given_up_at_ctrl_c(llama, two_threads, heeding_ctrl_c, monkeypatch):
-    plan, begun, tiles = trie.plan(*conversations(2, seed=4), budget=64), [], attention.by_tiles
+    plan, begun, whole = trie.pack(*conversations(2, seed=4), budget=64), [], tiles.by_tiles
 
-    def slow(*args):
+    def slow(*args, **more):
         begun.append(1)
         time.sleep(0.5)
-        return tiles(*args)
+        return whole(*args, **more)
 
-    assert llama.config.num_hidden_layers * len(plan.steps) > engine.STREAMS
-    monkeypatch.setattr(attention, "by_tiles", slow)
+    assert llama.model.config.num_hidden_layers * len(plan.steps) > engine.STREAMS
+    monkeypatch.setattr(tiles, "by_tiles", slow)
     with pytest.raises(KeyboardInterrupt), contextlib.closing(engine._side_by_side(llama, plan.steps)) as states:
         threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
         list(states)
@@ -425,13 +418,12 @@ def test_a_step_in_the_middle_of_its_layers_is_given_up_at_ctrl_c(llama, two_thr
 
 
 def test_nothing_to_score_is_an_empty_answer(llama):
-    assert engine.score(llama, trie.plan([], [], budget=8)).shape == (0,)
+    assert engine.score(llama, trie.pack([], [], budget=8)).shape == (0,)
 
 
-@pytest.mark.parametrize("total_of", [heads.log_totals, heads.shifted_log_totals])
+@pytest.mark.parametrize("sums", [CPUS.log_totals, PLAIN.log_totals, GPUS.log_totals], ids=["oneDNN", "MKL", "GPU"])
 @pytest.mark.parametrize("spread", [1.0, 30.0, 1000.0])
-def test_improbable_targets_keep_their_digits(spread, total_of, monkeypatch):
-    monkeypatch.setattr(heads, "log_totals", total_of)
+def test_improbable_targets_keep_their_digits(spread, sums):
     rng = torch.Generator().manual_seed(0)
     head = torch.nn.Linear(8, 5000, bias=True)
     with torch.no_grad():
@@ -439,7 +431,7 @@ def test_improbable_targets_keep_their_digits(spread, total_of, monkeypatch):
         head.bias.copy_(torch.randn(5000, generator=rng) * spread)
     hidden, targets = torch.randn(40, 8, generator=rng), torch.randint(0, 5000, (40,), generator=rng)
     with torch.inference_mode():
-        got = heads.target_logps(head, hidden, targets, rescale=lambda x: x, words=1024)
+        got = heads.target_logps(heads.Head(head, heads.as_is, sums(head, heads.as_is), 40), hidden, targets)
         logits = hidden.double() @ head.weight.double().T + head.bias.double()
     exact = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
     assert (exact.min() < -88) == (spread > 1)
@@ -450,7 +442,7 @@ def test_a_bfloat16_head_loses_nothing_beyond_its_inputs():
     rng = torch.Generator().manual_seed(0)
     hidden = torch.randn(30, 64, generator=rng).bfloat16()
     weight = torch.randn(700, 64, generator=rng).bfloat16()
-    got = onednn.float32_product(hidden.float(), weight)
+    got = onednn.exact_bf16(hidden.float(), weight, out=None)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got.double(), hidden.double() @ weight.double().T, rtol=1e-6, atol=1e-5)
 
@@ -464,7 +456,7 @@ def test_a_bfloat16_model_stays_near_its_float32_self(llama):
 
 
 UNSUPPORTED = {
-    "Llama, positions that hang on the longest row": (
+    "Llama, positions that depend on the longest row": (
         config("Llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}),
         "dynamic",
     ),

@@ -5,6 +5,8 @@ import math
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +17,25 @@ from hypothesis import strategies as st
 from plain import plain_logps
 from tiny_models import tiny_model
 
-from bench.scoring.forward import engine, kernels, layers, trie
+from bench.schema import UsageError
+from bench.scoring.forward import engine, kernels, layers, onednn, ops, trie
 from bench.scoring.forward import head as heads
 
-pytestmark = pytest.mark.skipif(not kernels.ready(), reason="for processors with AVX512_BF16, without AMX")
+has_bf16 = torch.cpu._is_avx512_bf16_supported() and torch.backends.mkldnn.is_available()
+pytestmark = pytest.mark.skipif(not has_bf16, reason="the kernels need a processor with AVX512_BF16")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded():
+    """The kernels, also on a processor with AMX, which takes torch's own operations where nobody asks otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DRSOW_KERNELS", "on")
+        kernels.ready.cache_clear()
+        if not kernels.ready():
+            pytest.skip("the kernels do not compile here")
+        yield
+    kernels.ready.cache_clear()
+
 
 HALF_UNIT = 2.0**-8
 """Rounding to bfloat16 moves a number by so much of itself at most, with a little for the float32 sums."""
@@ -35,8 +52,8 @@ def test_a_product_is_float64s_rounded_once(threads):
     x, weight, bias = drawn(192, 130, seed=0), drawn(320, 130, seed=1), drawn(320, seed=2)
     exact = x.double() @ weight.double().T
     with engine._threads(threads):
-        plain = kernels.linear(x, kernels.panels(weight), None)
-        biased = kernels.linear(x, kernels.panels(weight), bias)
+        plain = kernels.panel_product(x, kernels.panels(weight), None)
+        biased = kernels.panel_product(x, kernels.panels(weight), bias)
     torch.testing.assert_close(plain.double(), exact, rtol=HALF_UNIT, atol=1e-4)
     torch.testing.assert_close(biased.double(), exact + bias.double(), rtol=HALF_UNIT, atol=1e-4)
 
@@ -46,7 +63,7 @@ def test_a_gated_product_is_float64s_rounded_once(gelu):
     x, gate, up = drawn(128, 64, seed=0), drawn(192, 64, seed=1), drawn(192, 64, seed=2)
     inner = x.double() @ gate.double().T
     act = torch.nn.functional.gelu(inner, approximate="tanh") if gelu else torch.nn.functional.silu(inner)
-    found = kernels.gated(x, kernels.panels(gate), kernels.panels(up), gelu=gelu)
+    found = kernels.gated_panel_product(x, kernels.panels(gate), kernels.panels(up), gelu=gelu)
     torch.testing.assert_close(found.double(), act * (x.double() @ up.double().T), rtol=HALF_UNIT, atol=1e-3)
     assert inner.min() < -30 and inner.max() > 30
 
@@ -66,7 +83,8 @@ def test_improbable_targets_keep_their_digits(spread, monkeypatch):
     head.weight.data = drawn(WORDS, 8, seed=0, scale=spread)
     hidden, targets = drawn(40, 8, seed=1), torch.arange(40)
     with torch.inference_mode():
-        got = heads.target_logps(head, hidden, targets, rescale=heads.as_is, words=1024)
+        sums = heads.kernels_or_unshifted(head, heads.as_is, float32=onednn.mkl_float32)
+        got = heads.target_logps(heads.Head(head, heads.as_is, sums, 40), hidden, targets)
         logits = hidden.double() @ head.weight.double().T
     exact = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
     torch.testing.assert_close(got, exact, rtol=1e-6, atol=1e-5)
@@ -77,7 +95,7 @@ def test_a_gate_as_far_off_as_it_can_be_is_shut_or_open():
     x, gate, up = (torch.zeros(64, 64).bfloat16() for _ in range(3))
     x[0, 0], gate[0, 0], gate[1, 0], up[:, 0] = 1e19, -1e19, 1e19, 1e-19
     for gelu in (False, True):
-        found = kernels.gated(x, kernels.panels(gate), kernels.panels(up), gelu=gelu)[0, :3].double()
+        found = kernels.gated_panel_product(x, kernels.panels(gate), kernels.panels(up), gelu=gelu)[0, :3].double()
         assert found[0] == 0 and found[1] == pytest.approx(1e38, rel=0.02) and found[2] == 0
 
 
@@ -96,7 +114,7 @@ def trie_step(seed: int, *, n_prompts: int) -> trie.Step:
         for _ in range(2):
             ids.append(np.concatenate([prompt, rng.integers(3, 97, rng.integers(1, 70))]))
             starts.append(len(prompt))
-    return trie.plan(ids, starts, budget=8192).steps[0]
+    return trie.pack(ids, starts, budget=8192).steps[0]
 
 
 @settings(deadline=None, max_examples=40)
@@ -114,9 +132,9 @@ def test_attention_over_any_trie_is_float64s(seed, n_prompts, shape, n_before, w
     n_heads, kv_heads, depth = shape
     query = drawn(1, n, n_heads, depth, seed=seed).transpose(1, 2)
     key, value = drawn(1, kv_heads, n_before + n, depth, seed=1), drawn(1, kv_heads, n_before + n, 64, seed=2)
-    seen = kernels.blocks(step._replace(positions=positions), n_before=n_before, window=window)
+    seen = kernels.seen_keys(step._replace(positions=positions), n_before=n_before, window=window)
     rows = n + -n % 64
-    found = kernels.attend(query, key, value, seen, rows=rows, scale=scale)
+    found = kernels.kernel_attention(query, key, value, seen, rows=rows, scale=scale)
     index = np.arange(n)
     visible = (index <= index[:, None]) & (index[:, None] < step.end)
     visible = np.concatenate([np.ones((n, n_before), dtype=bool), visible], axis=1)
@@ -132,7 +150,7 @@ def test_attention_over_any_trie_is_float64s(seed, n_prompts, shape, n_before, w
 def test_only_visible_blocks_are_looked_at():
     step = trie_step(0, n_prompts=60)
     n = len(step.ids)
-    seen = kernels.blocks(step, n_before=0, window=None)
+    seen = kernels.seen_keys(step, n_before=0, window=None)
     runs = -(-n // 64)
     assert n > 40 * 64 and len(seen.starts) < 5 * runs and bool((seen.seen != 0).any(dim=1).all())
 
@@ -169,55 +187,132 @@ def test_a_model_on_our_kernels_is_as_near_to_float64_as_on_torchs(name, monkeyp
         exact.set_experts_implementation("eager")
     wanted = np.concatenate([plain_logps(exact, row, start) for row, start in zip(ids, starts, strict=True)])
     used = []
-    monkeypatch.setattr(kernels, "attend", lambda *a, own=kernels.attend, **k: used.append(1) or own(*a, **k))
-    own, torchs = copy.deepcopy(model), model
+    attend = kernels.kernel_attention
+    monkeypatch.setattr(kernels, "kernel_attention", lambda *a, **more: used.append(1) or attend(*a, **more))
+    cpu, own = ops.processor(torch.bfloat16), copy.deepcopy(model)
     shifts = {}
-    for which, each in (("own", own), ("torch", torchs)):
-        if which == "torch":
-            monkeypatch.setattr(kernels, "ready", lambda: False)
-        engine.prepare(each)
+    for which, each in (("own", own), ("torch", model)):
+        chosen = ops.on_cpu(torch.bfloat16, cpu._replace(has_kernels=which == "own"))
+        ready = engine.prepare(each, ops=chosen)
         for budget in (70, 8192):
-            shifts[which, budget] = np.abs(engine.score(each, trie.plan(ids, starts, budget=budget)) - wanted).mean()
+            shifts[which, budget] = np.abs(engine.score(ready, trie.pack(ids, starts, budget=budget)) - wanted).mean()
         assert bool(used) == (which == "own")
         used.clear()
-    panels = [module for module in own.modules() if getattr(getattr(module, "weight", None), "ndim", 0) == 4]
+    linear = [module for module in own.modules() if type(module) is torch.nn.Linear]
+    panels = [module for module in linear if kernels.in_panels(module.weight)]
     assert panels and all(module.weight.numel() == module.in_features * module.out_features for module in panels)
     for budget in (70, 8192):
         assert shifts["own", budget] < 1.25 * shifts["torch", budget] + 1e-4
 
 
+UNAVAILABLE = "Compiled kernels are unavailable ({}); using PyTorch's slower ones. Install g++ or set CXX.\n"
+COMPILING = "Compiling drsow's kernels with {} (once, about 20 s)\n"
+
+
 @pytest.mark.parametrize(
-    ("compiler", "said"), [("no-such-compiler", "no no-such-compiler here"), ("false", "returned non-zero exit")]
+    ("compiler", "said"),
+    [
+        ("no-such-compiler", UNAVAILABLE.format("no-such-compiler not found")),
+        ("false", COMPILING.format("false") + UNAVAILABLE.format("false failed: exit status 1")),
+    ],
 )
 def test_without_a_compiler_torchs_operations_are_taken_and_one_line_says_so(compiler, said, tmp_path):
     env = {**os.environ, "CXX": compiler, "XDG_CACHE_HOME": str(tmp_path)}
     code = "from bench.scoring.forward import kernels; print(kernels.ready(), kernels.ready())"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout == "False False\n"
-    assert said in done.stderr and done.stderr.count("\n") == 1
+    assert (done.stdout, done.stderr) == ("False False\n", said)
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_compiler_that_does_not_end_is_given_up_with_all_that_it_began(tmp_path, monkeypatch, capsys):
+    compiler = tmp_path / "slow"
+    compiler.write_text(f"#!/bin/sh\nsleep 60 &\necho $! > {tmp_path}/child\nwait\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kernels, "COMPILE_LIMIT_S", 2)
+    began = time.monotonic()
+    assert not kernels.ready.__wrapped__()
+    assert time.monotonic() - began < 30
+    said = UNAVAILABLE.format(f"{compiler} took more than 2 s")
+    assert capsys.readouterr().err == COMPILING.format(compiler) + said
+    child = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
+    # Gone, or dead and not yet taken note of.
+    assert not child.exists() or child.read_text().split()[2] == "Z"
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "has_amx", "setting", "suit"),
+    [
+        (True, False, "auto", True),
+        (True, True, "auto", False),
+        (False, False, "auto", False),
+        (True, True, "on", True),
+        (False, True, "on", False),
+        (True, False, "off", False),
+    ],
+)
+def test_the_kernels_are_for_bfloat16_without_tiles_unless_the_setting_says_otherwise(has_bf16, has_amx, setting, suit):
+    assert kernels.suit(has_bf16=has_bf16, has_amx=has_amx, setting=setting) == suit
+
+
+def test_a_setting_that_is_none_is_named():
+    with pytest.raises(UsageError, match="DRSOW_KERNELS is 'yes': set it to auto, on or off"):
+        kernels.suit(has_bf16=True, has_amx=False, setting="yes")
+
+
+BETWEEN = """
+import torch
+from bench.scoring.forward import kernels
+torch.set_num_threads(2)
+assert kernels.ready()
+rng = torch.Generator().manual_seed(0)
+x, weight = (torch.randn(n, 576, generator=rng).bfloat16() for n in (512, 1536))
+panels, hidden = kernels.panels(weight), torch.randn(512, 576, generator=rng).bfloat16()
+calls = [
+    lambda: kernels.panel_product(x, panels, None),
+    lambda: kernels.gated_panel_product(x, panels, panels, gelu=False),
+    lambda: kernels.exp_totals(hidden, weight * 0.01),
+]
+for call in calls:
+    first = call()
+    for m, k, n in [(7, 33, 19), (100, 64, 100), (128, 576, 333), (512, 48, 64), (3, 1000, 50)]:
+        torch.nn.functional.linear(*(torch.randn(rows, k, generator=rng).bfloat16() for rows in (m, n)))
+        assert torch.equal(call(), first), (m, k, n)
+print("the same")
+"""
+
+
+def test_torchs_products_between_two_of_ours_change_no_bit_and_end_no_thread():
+    # With AMX, torch's products release or reshape the tiles of the threads that also run ours.
+    env = {**os.environ, "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", BETWEEN], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "the same\n"), done.stderr
 
 
 def test_what_was_compiled_stands_in_the_users_cache_once(tmp_path):
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "DRSOW_CACHE": str(tmp_path / "teams")}
-    code = "from bench.scoring.forward import kernels; print(kernels.ready())"
+    code = "import sys; from bench.scoring.forward import kernels; print(kernels.ready(), 'setuptools' in sys.modules)"
     command = [sys.executable, "-c", code]
-    two = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [each.communicate()[0] for each in two] == ["True\n"] * 2
+    two = [
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for _ in range(2)
+    ]
+    assert [each.communicate()[0].split()[0] for each in two] == ["True"] * 2
     folder = tmp_path / "drsow" / "kernels"
     assert [path.suffix for path in folder.iterdir()] == [".so"]
     # Found again: nothing to compile with is needed.
     found = subprocess.run(command, env={**env, "PATH": ""}, capture_output=True, text=True, check=True)
-    assert (found.stdout, found.stderr) == ("True\n", "")
+    assert (found.stdout, found.stderr) == ("True False\n", "")
 
 
 def test_attention_of_heads_that_do_not_fit_stays_with_torch():
     query = torch.zeros(1, 2, 64, 64, dtype=torch.bfloat16)
-    assert kernels.takes_heads(query, query)
-    assert not kernels.takes_heads(query, query[..., :40]) and not kernels.takes_heads(query.float(), query.float())
+    assert kernels.fits_heads(query, query)
+    assert not kernels.fits_heads(query, query[..., :40]) and not kernels.fits_heads(query.float(), query.float())
 
 
 def test_a_layer_that_does_not_fit_stays_with_torch():
     layer = torch.nn.Linear(64, 97).bfloat16()
-    layers.fuse(layer)
+    layers.fit(layer, linear=layers.panel_linear, gated=layers.panel_gated)
     assert layer.weight.shape == (97, 64)

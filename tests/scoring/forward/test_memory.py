@@ -37,8 +37,8 @@ def peak_bytes(vocab: int, dtype: torch.dtype, rows: list[int], budget: int) -> 
     """Over what the process held with the model loaded, for responses of the given lengths to prompts of 40 tokens."""
     rng, judge = np.random.default_rng(0), model(vocab, dtype)
     ids = [rng.integers(0, vocab, 40 + n) for n in rows]
-    plan = trie.plan(ids, [40] * len(ids), budget=budget)
-    engine.score(judge, trie.plan([ids[0][:50]], [40], budget=budget))
+    plan = trie.pack(ids, [40] * len(ids), budget=budget)
+    engine.score(judge, trie.pack([ids[0][:50]], [40], budget=budget))
     with peak() as memory:
         assert np.isfinite(engine.score(judge, plan)).all()
     return memory.n_bytes

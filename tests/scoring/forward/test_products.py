@@ -42,7 +42,7 @@ def exact(query, key, value, visible, scale):
 def test_products_are_float64s_attention_for_any_shape(seed, shape, n, k, scale):
     query, key, value, visible = drawn(seed, heads=shape[0], kv_heads=shape[1], n=n, k=k, dtype=torch.float32)
     sums = torch.empty(1, shape[0], n)
-    found = products.attend(query, key, value, products.additive(visible), scale=scale, sums=sums)
+    found = products.product_attention(query, key, value, products.additive(visible), scale=scale, sums=sums)
     wanted, logs = exact(query, key, value, visible, scale or HEAD_DIM**-0.5)
     torch.testing.assert_close(found.double(), wanted, rtol=0, atol=3e-6)
     torch.testing.assert_close(sums.double(), logs, rtol=0, atol=1e-5)
@@ -52,27 +52,18 @@ def test_one_row_of_a_mask_stands_for_all_queries():
     query, key, value, visible = drawn(0, heads=4, kv_heads=2, n=300, k=70, dtype=torch.float32)
     all_seen = torch.ones_like(visible)
     row = products.additive(all_seen[:1])[:1]
-    alike = [products.attend(query, key, value, mask, scale=None) for mask in (row, products.additive(all_seen))]
+    alike = [
+        products.product_attention(query, key, value, mask, scale=None) for mask in (row, products.additive(all_seen))
+    ]
     assert torch.equal(*alike)
 
 
 def test_in_bfloat16_products_are_nearer_to_float64_than_the_flash_kernel():
     query, key, value, visible = drawn(1, heads=9, kv_heads=3, n=128, k=500, dtype=torch.bfloat16)
-    found = products.attend(query, key, value, products.additive(visible), scale=0.3)
+    found = products.product_attention(query, key, value, products.additive(visible), scale=0.3)
     mask = torch.zeros(128, 500, dtype=torch.bfloat16).masked_fill_(~visible, -math.inf)
-    flash, _ = tiles._flash(query, key, value, attn_mask=mask, scale=0.3)
+    flash, _ = tiles.flash(query, key, value, attn_mask=mask, scale=0.3)
     wanted, _ = exact(query, key, value, visible, 0.3)
     ours, theirs = ((x.double() - wanted).square().mean().sqrt() for x in (found, flash))
     assert found.dtype == torch.bfloat16
     assert ours < 0.95 * theirs
-
-
-def test_products_are_for_large_tiles_where_onednn_leads_and_in_their_dtypes_alone(monkeypatch):
-    query = torch.zeros(1, 1, 1, HEAD_DIM)
-    monkeypatch.setattr(products, "onednn_leads", lambda: True)
-    assert products.lead(query, 128, 96)
-    assert products.lead(query.bfloat16(), 128, 96)
-    assert not products.lead(query, 128, 95)
-    assert not products.lead(query.double(), 128, 96)
-    monkeypatch.setattr(products, "onednn_leads", lambda: False)
-    assert not products.lead(query, 128, 96)

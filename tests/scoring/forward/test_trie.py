@@ -16,7 +16,7 @@ sequences = st.lists(
 )
 
 
-def unroll(plan: trie.Plan) -> list[list[tuple[int, ...]]]:
+def unroll(plan: trie.Packed) -> list[list[tuple[int, ...]]]:
     """Every step's tokens as the path of ids from the trie's root to each, by the visibility rule alone."""
     paths: list[list[tuple[int, ...]]] = []
     for step in plan.steps:
@@ -40,7 +40,7 @@ def short_trunks(monkeypatch):
 def test_every_target_is_predicted_by_exactly_the_tokens_before_it(rows, budget):
     ids = [np.array(row, dtype=np.int32) for row, _ in rows]
     starts = [start for _, start in rows]
-    plan = trie.plan(ids, starts, budget=budget)
+    plan = trie.pack(ids, starts, budget=budget)
     paths = unroll(plan)
     seen = {}
     for step, path in zip(plan.steps, paths, strict=True):
@@ -56,7 +56,7 @@ def test_every_target_is_predicted_by_exactly_the_tokens_before_it(rows, budget)
 @settings(deadline=None, max_examples=200)
 @given(sequences, st.integers(1, 40))
 def test_positions_are_depths_and_no_step_exceeds_the_budget(rows, budget):
-    plan = trie.plan([np.array(r) for r, _ in rows], [s for _, s in rows], budget=budget)
+    plan = trie.pack([np.array(r) for r, _ in rows], [s for _, s in rows], budget=budget)
     for step, path in zip(plan.steps, unroll(plan), strict=True):
         assert 0 < len(step.ids) <= budget
         assert [len(p) - 1 for p in path] == step.positions.tolist()
@@ -66,7 +66,7 @@ def test_positions_are_depths_and_no_step_exceeds_the_budget(rows, budget):
 @settings(deadline=None, max_examples=200)
 @given(sequences)
 def test_one_step_holds_each_distinct_prefix_once(rows):
-    plan = trie.plan([np.array(r) for r, _ in rows], [s for _, s in rows], budget=1000)
+    plan = trie.pack([np.array(r) for r, _ in rows], [s for _, s in rows], budget=1000)
     prefixes = {tuple(r[:depth]) for r, _ in rows for depth in range(1, len(r))}
     assert plan.n_unique == plan.n_computed == len(prefixes)
     assert sorted(unroll(plan)[0]) == sorted(prefixes)
@@ -74,10 +74,10 @@ def test_one_step_holds_each_distinct_prefix_once(rows):
 
 def test_a_shared_block_is_computed_once_across_steps():
     rows = [np.array([7] * 50 + [i] * 10 + [9]) for i in range(20)]
-    plan = trie.plan(rows, [55] * 20, budget=60)
+    plan = trie.pack(rows, [55] * 20, budget=60)
     assert plan.n_computed == plan.n_unique == 50 + 20 * 10
 
 
 def test_a_sequence_without_a_prompt_is_refused():
     with pytest.raises(ValueError, match="before its first target"):
-        trie.plan([np.array([1, 2])], [0], budget=10)
+        trie.pack([np.array([1, 2])], [0], budget=10)

@@ -1,0 +1,49 @@
+"""What torch compiles for a GPU, with one error for all the ways in which that can fail."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
+from torch._inductor.exc import InductorError
+
+from bench.schema import DrsowError
+
+COMPILE_ERRORS = (TorchDynamoException, InductorError)
+"""What torch.compile raises where it cannot trace (the first), or where a compiler is missing or fails (the second)."""
+
+
+class NotCompiledError(DrsowError):
+    """A part of the arithmetic does not compile on this machine."""
+
+    def __init__(self, part: str, error: Exception) -> None:
+        """Name the part; the first line of the error that says more than who raised it says why."""
+        lines = [line for line in str(error).splitlines() if line and not line.endswith("raised:")]
+        reason = (lines or [type(error).__name__])[0]
+        super().__init__(f"{part} does not compile here ({reason})")
+        self.part = part
+
+
+def compiled(function: Callable[..., Tensor], part: str, **options: object) -> Callable[..., Tensor]:
+    """A function as torch compiles it when it is first called, for all lengths at once.
+
+    Args:
+        function: Of tensors.
+        part: What an error calls it.
+        options: Of torch.compile.
+    """
+    return caught(torch.compile(function, dynamic=True, **options), part)
+
+
+def caught(function: Callable[..., Tensor], part: str) -> Callable[..., Tensor]:
+    """A compiled function whose errors of compiling are NotCompiledError."""
+
+    @functools.wraps(function)
+    def call(*args: object, **kwargs: object) -> Tensor:
+        try:
+            return function(*args, **kwargs)
+        except COMPILE_ERRORS as error:
+            raise NotCompiledError(part, error) from error
+
+    return call

@@ -1,0 +1,232 @@
+// Softmax attention over blocks of keys, with a running maximum: no row of scores is longer than CHUNK.
+//
+// Heads come in groups: `group` query heads share the keys and values of one key head. The unit of work is one key head
+// and one run of WIDTH queries, for all query heads of the group: what it gathers of the keys serves them all.
+
+#pragma once
+
+#include "common.h"
+
+namespace drsow {
+
+constexpr int64_t CHUNK = 256;  // keys between two looks at the highest score
+
+// Lengths of one call.
+struct Lengths {
+  int64_t n_heads, n, depth, kv_heads, n_keys, width;
+  int64_t group;     // query heads a key head
+  int64_t n_runs;    // runs of WIDTH queries; the last one may be shorter
+  int64_t reserved;  // keys with zeros behind them: a block may start at the last key and is WIDTH long
+};
+
+inline Lengths lengths_of(const Tensor& query, const Tensor& key, const Tensor& value) {
+  for (const Tensor& x : {query, key, value}) {
+    TORCH_CHECK_VALUE(x.scalar_type() == at::kBFloat16 && x.dim() == 3 && x.stride(2) == 1, "not bfloat16 heads");
+  }
+  Lengths l{query.size(0), query.size(1), query.size(2), key.size(0), key.size(1), value.size(2), 0, 0, 0};
+  TORCH_CHECK_VALUE(l.depth % 2 == 0 && l.width % WIDTH == 0 && l.n_heads % l.kv_heads == 0, "heads of another shape");
+  TORCH_CHECK_VALUE(key.size(2) == l.depth && value.size(0) == l.kv_heads && value.size(1) == l.n_keys,
+                    "keys and values of two shapes");
+  l.group = l.n_heads / l.kv_heads;
+  l.n_runs = (l.n + WIDTH - 1) / WIDTH;
+  // At least n_keys + WIDTH.
+  l.reserved = (l.n_keys + WIDTH) / WIDTH * WIDTH + WIDTH;
+  return l;
+}
+
+// Keys (kv_heads, n_keys, depth) -> pairs of their numbers, transposed: (kv_heads, depth / 2, reserved).
+inline std::vector<int32_t> transposed_keys(const Tensor& key, const Lengths& l) {
+  const int64_t pairs = l.depth / 2;
+  std::vector<int32_t> out(l.kv_heads * pairs * l.reserved, 0);
+  at::parallel_for(0, l.kv_heads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t h = begin; h < end; h++) {
+      const BFloat16* from = key.const_data_ptr<BFloat16>() + h * key.stride(0);
+      int32_t* to = out.data() + h * pairs * l.reserved;
+      for (int64_t low = 0; low < l.n_keys; low += LANES) {
+        const int64_t high = std::min(low + LANES, l.n_keys);
+        for (int64_t k = low; k < high; k++) {
+          const int32_t* row = (const int32_t*)(from + k * key.stride(1));
+          for (int64_t i = 0; i < pairs; i++) to[i * l.reserved + k] = row[i];
+        }
+      }
+    }
+  });
+  return out;
+}
+
+// Values (kv_heads, n_keys, width) -> pairs of their rows interleaved: (kv_heads, reserved / 2, width, 2).
+inline std::vector<uint16_t> paired_values(const Tensor& value, const Lengths& l) {
+  std::vector<uint16_t> out(l.kv_heads * l.reserved * l.width, 0);
+  at::parallel_for(0, l.kv_heads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t h = begin; h < end; h++) {
+      const BFloat16* from = value.const_data_ptr<BFloat16>() + h * value.stride(0);
+      for (int64_t k = 0; k < l.n_keys; k++) {
+        const uint16_t* row = (const uint16_t*)(from + k * value.stride(1));
+        uint16_t* to = out.data() + (h * l.reserved + k / 2 * 2) * l.width + k % 2;
+        for (int64_t i = 0; i < l.width; i++) to[2 * i] = row[i];
+      }
+    }
+  });
+  return out;
+}
+
+// What one thread works on: the queries of a run, and what is known of them so far.
+struct Run {
+  std::vector<BFloat16> queries;  // (group, WIDTH, depth); zeros behind the run's last query
+  std::vector<int32_t> panels;    // (CHUNK / WIDTH, depth / 2, WIDTH): keys of a chunk, pairs of their numbers
+  std::vector<float> scores;      // (WIDTH, CHUNK), of one head
+  std::vector<BFloat16> weights;  // (WIDTH, CHUNK), of one head
+  std::vector<float> highest;     // (group, WIDTH): the highest score so far
+  std::vector<float> sums;        // (group, WIDTH): the sum of exp(score - highest)
+  std::vector<float> mixed;       // (group, WIDTH, width): the sum of exp(score - highest) x value
+
+  explicit Run(const Lengths& l)
+      : queries(l.group * WIDTH * l.depth), panels(CHUNK * l.depth / 2), scores(WIDTH * CHUNK), weights(WIDTH * CHUNK),
+        highest(l.group * WIDTH), sums(l.group * WIDTH), mixed(l.group * WIDTH * l.width) {}
+};
+
+// Begins a run: queries top..top + n_own of the group of key head h, n_own <= WIDTH, and nothing seen yet.
+inline void begin_run(Run& run, const Lengths& l, const Tensor& query, int64_t h, int64_t top, int64_t n_own) {
+  std::fill(run.sums.begin(), run.sums.end(), 0.0f);
+  std::fill(run.highest.begin(), run.highest.end(), -std::numeric_limits<float>::infinity());
+  std::fill(run.mixed.begin(), run.mixed.end(), 0.0f);
+  std::fill(run.queries.begin(), run.queries.end(), BFloat16(0.0f));
+  for (int64_t g = 0; g < l.group; g++) {
+    const BFloat16* from = query.const_data_ptr<BFloat16>() + (h * l.group + g) * query.stride(0) + top * query.stride(1);
+    for (int64_t i = 0; i < n_own; i++) {
+      const BFloat16* row = from + i * query.stride(1);
+      std::copy(row, row + l.depth, run.queries.data() + (g * WIDTH + i) * l.depth);
+    }
+  }
+}
+
+// Puts n_panels <= CHUNK / WIDTH blocks of one head's keys into panels; keys is (depth / 2, reserved), and
+// starts[p] + WIDTH <= reserved.
+inline void gather_panels(Run& run, const Lengths& l, const int32_t* keys, const int64_t* starts, int64_t n_panels) {
+  for (int64_t p = 0; p < n_panels; p++) {
+    for (int64_t i = 0; i < l.depth / 2; i++) {
+      const int32_t* row = keys + i * l.reserved + starts[p];
+      std::copy(row, row + WIDTH, run.panels.data() + (p * l.depth / 2 + i) * WIDTH);
+    }
+  }
+}
+
+// Scales the scores of one query, sets those of unseen keys to -inf, and gives the highest. seen[p * WIDTH] holds a bit a
+// key of block p.
+inline float masked_scores(float* row, const int64_t* seen, int64_t n_panels, float scale) {
+  const __m512 factor = _mm512_set1_ps(scale), lowest = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+  __m512 highest = lowest;
+  for (int64_t p = 0; p < n_panels; p++) {
+    const uint64_t mask = (uint64_t)seen[p * WIDTH];
+    for (int64_t j = 0; j < WIDTH; j += LANES) {
+      const __m512 s = _mm512_loadu_ps(row + p * WIDTH + j);
+      const __m512 y = _mm512_mask_mul_ps(lowest, (__mmask16)(mask >> j), s, factor);
+      _mm512_storeu_ps(row + p * WIDTH + j, y);
+      highest = _mm512_max_ps(highest, y);
+    }
+  }
+  return _mm512_reduce_max_ps(highest);
+}
+
+// Weights exp(score - shift) of n keys of one query, rounded; gives the sum of what they were before rounding.
+inline float weigh(const float* row, float shift, int64_t n, BFloat16* weights) {
+  const __m512 by = _mm512_set1_ps(shift);
+  __m512 sum = _mm512_setzero_ps();
+  for (int64_t j = 0; j < n; j += LANES) {
+    const __m512 w = exp_of(_mm512_sub_ps(_mm512_loadu_ps(row + j), by));
+    sum = _mm512_add_ps(sum, w);
+    narrow(weights + j, w);
+  }
+  return _mm512_reduce_add_ps(sum);
+}
+
+inline void shrink(float* row, float factor, int64_t n) {
+  const __m512 by = _mm512_set1_ps(factor);
+  for (int64_t j = 0; j < n; j += LANES) _mm512_storeu_ps(row + j, _mm512_mul_ps(_mm512_loadu_ps(row + j), by));
+}
+
+// Turns the scores of head g for a chunk of n_panels blocks into weights; what was summed before shrinks to the new
+// highest score. Only the run's first n_own queries: what stands behind them is never read.
+inline void weigh_chunk(Run& run, const Lengths& l, int64_t g, int64_t n_own, const int64_t* seen, int64_t n_panels,
+                        float scale) {
+  float *sums = run.sums.data() + g * WIDTH, *highest = run.highest.data() + g * WIDTH;
+  for (int64_t i = 0; i < n_own; i++) {
+    float* row = run.scores.data() + i * CHUNK;
+    const float before = highest[i], now = std::max(before, masked_scores(row, seen + i, n_panels, scale));
+    highest[i] = now;
+    // A query that has seen no key yet: all its weights are 0.
+    const float sum = weigh(row, std::isinf(now) ? 0.0f : now, n_panels * WIDTH, run.weights.data() + i * CHUNK);
+    if (now > before) {
+      const float kept = std::exp(before - now);
+      shrink(run.mixed.data() + (g * WIDTH + i) * l.width, kept, l.width);
+      sums[i] *= kept;
+    }
+    sums[i] += sum;
+  }
+}
+
+// Adds weights @ values of a chunk to head g's result; values is (reserved / 2, width, 2), starts[p] even.
+inline void mix_chunk(Run& run, const Lengths& l, int64_t g, const uint16_t* values, const int64_t* starts,
+                      int64_t n_panels) {
+  float* result = run.mixed.data() + g * WIDTH * l.width;
+  for (int64_t p = 0; p < n_panels; p++) {
+    const BFloat16* own = (const BFloat16*)(values + starts[p] * l.width);
+    const BFloat16* weights = run.weights.data() + p * WIDTH;
+    at::native::cpublas::brgemm(WIDTH, l.width, WIDTH, CHUNK, l.width, l.width, true, weights, own, result, true);
+  }
+}
+
+// Writes a run's results: (rows, n_heads, width) from row `top` on.
+inline void end_run(const Run& run, const Lengths& l, int64_t h, int64_t top, int64_t n_own, BFloat16* out) {
+  for (int64_t g = 0; g < l.group; g++) {
+    for (int64_t i = 0; i < n_own; i++) {
+      const __m512 share = _mm512_set1_ps(1.0f / run.sums[g * WIDTH + i]);
+      const float* from = run.mixed.data() + (g * WIDTH + i) * l.width;
+      BFloat16* row = out + ((top + i) * l.n_heads + h * l.group + g) * l.width;
+      for (int64_t j = 0; j < l.width; j += LANES) narrow(row + j, _mm512_mul_ps(_mm512_loadu_ps(from + j), share));
+    }
+  }
+}
+
+// Softmax attention of a packed step.
+//
+// query (heads, n, depth), key (kv_heads, keys, depth), value (kv_heads, keys, width); any strides but the last.
+// first (n / WIDTH rounded up + 1,): where the blocks of each WIDTH queries begin; starts: the first key of each block of
+// WIDTH, even and less than `keys`; seen (blocks, WIDTH): one bit a key for each of the queries. -> (rows, heads, width),
+// zeros from row n on.
+Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& first, const Tensor& starts,
+                 const Tensor& seen, int64_t rows, double scale) {
+  const Lengths l = lengths_of(query, key, value);
+  TORCH_CHECK_VALUE(rows >= l.n && first.numel() == l.n_runs + 1, "blocks of another step");
+  const std::vector<int32_t> keys = transposed_keys(key, l);
+  const std::vector<uint16_t> values = paired_values(value, l);
+  const int64_t *begins = first.const_data_ptr<int64_t>(), *low = starts.const_data_ptr<int64_t>();
+  const int64_t* bits = seen.const_data_ptr<int64_t>();
+  Tensor out = at::zeros({rows, l.n_heads, l.width}, query.options());
+  BFloat16* to = out.mutable_data_ptr<BFloat16>();
+  in_parallel(l.n_runs * l.kv_heads, [&](int64_t begin, int64_t end) {
+    Run run(l);
+    for (int64_t task = begin; task < end; task++) {
+      const int64_t h = task / l.n_runs, block = task % l.n_runs, top = block * WIDTH;
+      const int64_t n_own = std::min(WIDTH, l.n - top);
+      begin_run(run, l, query, h, top, n_own);
+      for (int64_t at = begins[block]; at < begins[block + 1]; at += CHUNK / WIDTH) {
+        const int64_t n_panels = std::min(CHUNK / WIDTH, begins[block + 1] - at);
+        gather_panels(run, l, keys.data() + h * l.depth / 2 * l.reserved, low + at, n_panels);
+        for (int64_t g = 0; g < l.group; g++) {
+          for (int64_t p = 0; p < n_panels; p++) {
+            const BFloat16* own = (const BFloat16*)(run.panels.data() + p * WIDTH * l.depth / 2);
+            const BFloat16* queries = run.queries.data() + g * WIDTH * l.depth;
+            product(l.depth, l.depth, CHUNK, queries, own, run.scores.data() + p * WIDTH);
+          }
+          weigh_chunk(run, l, g, n_own, bits + at * WIDTH, n_panels, (float)scale);
+          mix_chunk(run, l, g, values.data() + h * l.reserved * l.width, low + at, n_panels);
+        }
+      }
+      end_run(run, l, h, top, n_own, to);
+    }
+  });
+  return out;
+}
+
+}  // namespace drsow

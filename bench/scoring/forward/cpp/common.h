@@ -1,0 +1,82 @@
+// What all kernels share: products of bfloat16 whose sums stay float32, the exponential, checks of arguments.
+//
+// The products are oneDNN's brgemm, the one way in torch to sums of bfloat16 products in float32. It wants the second
+// factor in panels: WIDTH columns, the two numbers of a pair of rows side by side.
+
+#pragma once
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <ATen/native/CPUBlas.h>
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <vector>
+
+namespace drsow {
+
+using at::BFloat16;
+using at::Tensor;
+
+constexpr int64_t WIDTH = 64;  // columns of a panel, rows of a product: one shape of oneDNN's code a depth
+constexpr int64_t LANES = 16;  // float32 numbers of a vector
+
+// Gives a thread's tiles back when its share of a kernel ends.
+//
+// On a processor with AMX a product loads the thread's tile configuration, and torch notes for the thread which one is
+// there. Whatever comes next on the thread may load another one (oneDNN's own products) or none (they release it): with
+// the note still set, the next product of the same shape would run on tiles of another shape, or die of tiles that are
+// not configured. So every thread of a parallel region releases them, not the one that began the region alone.
+struct Tiles {
+  Tiles() = default;
+  Tiles(const Tiles&) = delete;
+  Tiles& operator=(const Tiles&) = delete;
+  ~Tiles() { at::native::cpublas::brgemm_release(); }
+};
+
+// Runs task(begin, end) on shares of 0..n; each thread gives its tiles back.
+template <typename Task>
+void in_parallel(int64_t n, const Task& task) {
+  at::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
+    const Tiles tiles;
+    task(begin, end);
+  });
+}
+
+// c (WIDTH, WIDTH), rows of ld_c numbers, = a (WIDTH, depth), rows of ld_a numbers, @ a panel (depth / 2, WIDTH, 2).
+inline void product(int64_t depth, int64_t ld_a, int64_t ld_c, const BFloat16* a, const BFloat16* panel, float* c) {
+  at::native::cpublas::brgemm(WIDTH, WIDTH, depth, ld_a, WIDTH, ld_c, false, a, panel, c, true);
+}
+
+// exp(x), a relative 2e-7 off at most: its power series around the nearest power of 2. 0 for -inf, inf over 88.8.
+inline __m512 exp_of(__m512 x) {
+  // In this order what is no number stays so.
+  x = _mm512_min_ps(_mm512_set1_ps(200.0f), _mm512_max_ps(_mm512_set1_ps(-200.0f), x));
+  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
+  // log 2 in two parts, so that n times the first is exact.
+  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693145752f), x);
+  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(1.42860677e-6f), r);
+  __m512 p = _mm512_set1_ps(1.0f / 720);
+  for (const float term : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) {
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(term));
+  }
+  return _mm512_scalef_ps(p, n);
+}
+
+// Writes LANES numbers, rounded to bfloat16.
+inline void narrow(BFloat16* to, __m512 x) { _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(x)); }
+
+inline void check_rows(const Tensor& x, int64_t depth) {
+  TORCH_CHECK_VALUE(x.scalar_type() == at::kBFloat16 && x.dim() == 2 && x.is_contiguous(), "not bfloat16 rows");
+  TORCH_CHECK_VALUE(x.size(0) % WIDTH == 0 && x.size(1) == depth, "rows of another shape");
+}
+
+inline void check_panels(const Tensor& panels) {
+  TORCH_CHECK_VALUE(panels.scalar_type() == at::kBFloat16 && panels.dim() == 4 && panels.is_contiguous(), "no panels");
+  TORCH_CHECK_VALUE(panels.size(2) == WIDTH && panels.size(3) == 2, "panels of another shape");
+}
+
+}  // namespace drsow

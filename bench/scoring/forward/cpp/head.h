@@ -1,0 +1,60 @@
+// The head's sums of exponentials, without a row of logits.
+
+#pragma once
+
+#include "common.h"
+
+namespace drsow {
+
+// A panel of rows low..low + WIDTH of a weight (n, pairs) of pairs of numbers; zeros for rows from n on.
+inline void fill_panel(const int32_t* weight, int64_t low, int64_t n, int64_t pairs, int32_t* panel) {
+  for (int64_t at = 0; at < pairs; at += LANES) {
+    const int64_t stop = std::min(at + LANES, pairs);
+    for (int64_t row = 0; row < WIDTH; row++) {
+      const int32_t* from = weight + (low + row) * pairs;
+      for (int64_t i = at; i < stop; i++) panel[i * WIDTH + row] = low + row < n ? from[i] : 0;
+    }
+  }
+}
+
+// Adds to each of WIDTH totals the exponentials of the first `columns` logits of its row; c is (WIDTH, WIDTH).
+inline void add_exponentials(const float* c, int64_t columns, double* totals) {
+  for (int64_t i = 0; i < WIDTH; i++) {
+    __m512 sum = _mm512_setzero_ps();
+    for (int64_t j = 0; j < columns; j += LANES) {
+      const __mmask16 there = columns - j >= LANES ? 0xffff : (1 << (columns - j)) - 1;
+      sum = _mm512_mask_add_ps(sum, there, sum, exp_of(_mm512_load_ps(c + i * WIDTH + j)));
+    }
+    totals[i] += _mm512_reduce_add_ps(sum);
+  }
+}
+
+// hidden (m, k), weight (n, k) -> sum_j exp(hidden @ weight_j), (m,), float64; inf where it does not fit float32.
+Tensor exp_totals(const Tensor& hidden, const Tensor& weight) {
+  const int64_t m = hidden.size(0), k = hidden.size(1), n = weight.size(0);
+  check_rows(hidden, k);
+  TORCH_CHECK_VALUE(weight.scalar_type() == at::kBFloat16 && weight.is_contiguous() && weight.size(1) == k && k % 2 == 0,
+                    "a weight of another shape");
+  const int64_t n_panels = (n + WIDTH - 1) / WIDTH, threads = at::get_num_threads();
+  // Each thread adds up its own stretch of the vocabulary, and they are added in order: the same bits every time.
+  Tensor sums = at::zeros({threads, m}, hidden.options().dtype(at::kDouble));
+  const BFloat16* from = hidden.const_data_ptr<BFloat16>();
+  const int32_t* pairs = (const int32_t*)weight.const_data_ptr<BFloat16>();
+  double* totals = sums.mutable_data_ptr<double>();
+  in_parallel(threads, [&](int64_t first, int64_t last) {
+    alignas(64) float c[WIDTH * WIDTH];
+    std::vector<int32_t> panel(WIDTH * k / 2);
+    for (int64_t share = first; share < last; share++) {
+      for (int64_t p = n_panels * share / threads; p < n_panels * (share + 1) / threads; p++) {
+        fill_panel(pairs, p * WIDTH, n, k / 2, panel.data());
+        for (int64_t row = 0; row < m; row += WIDTH) {
+          product(k, k, WIDTH, from + row * k, (const BFloat16*)panel.data(), c);
+          add_exponentials(c, std::min(WIDTH, n - p * WIDTH), totals + share * m + row);
+        }
+      }
+    }
+  });
+  return sums.sum(0);
+}
+
+}  // namespace drsow

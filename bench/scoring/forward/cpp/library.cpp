@@ -1,0 +1,18 @@
+// Kernels for bfloat16 on a processor with AVX512_BF16, as operations of torch. Compiled by kernels.py, as one unit:
+// torch's headers take most of the compiler's time.
+
+#include <torch/library.h>
+
+#include "attention.h"
+#include "head.h"
+#include "products.h"
+
+TORCH_LIBRARY(drsow, m) {
+  m.def("panel_product(Tensor x, Tensor panels, Tensor? bias) -> Tensor", drsow::panel_product);
+  m.def("gated_panel_product(Tensor x, Tensor gate, Tensor up, bool gelu) -> Tensor", drsow::gated_panel_product);
+  m.def("exp_totals(Tensor hidden, Tensor weight) -> Tensor", drsow::exp_totals);
+  m.def(
+      "attention(Tensor query, Tensor key, Tensor value, Tensor first, Tensor starts, Tensor seen, int rows, "
+      "float scale) -> Tensor",
+      drsow::attention);
+}

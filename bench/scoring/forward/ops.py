@@ -1,0 +1,164 @@
+"""Which arithmetic computes a forward pass: chosen once, from device, dtype, processor and compiled kernels.
+
+Layers, attention and head call what the record names. Two records of one name give the same numbers up to the last bits
+of float32; in bfloat16 other products round elsewhere and move a response by 0.3 to 0.5 nats, so that a name says which
+instructions multiply it.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bench.scoring.forward import attention, flex, head, kernels, layers, onednn, products, tiles
+
+
+class Ops(NamedTuple):
+    """The operations of a forward pass. Each of the first three is asked once a layer, by `engine.prepare`."""
+
+    name: str
+    """Device, who multiplies, and in bfloat16 by which instructions: part of a score's key."""
+    linear: Callable[[nn.Linear], layers.Forward | None]
+    """A linear layer -> its forward pass, None for its own."""
+    gated: Callable[[layers.Gated], layers.Forward | None]
+    """A gated feed-forward layer -> its forward pass, None for its own."""
+    log_totals: Callable[[nn.Linear, head.Rescale], head.LogTotals]
+    """An output head, and what the model does to its logits -> their log-sum-exp from hidden states."""
+    attend: Callable[..., Tensor]
+    """A step's context, queries, keys, values, `window` and `scale` -> attention of one layer."""
+    n_rows: int
+    """Targets whose logits are computed at once."""
+    without: Mapping[str, Callable[[], "Ops"]] = {}
+    """Part that may not compile -> the record that does without it."""
+
+
+class Processor(NamedTuple):
+    """What is known of a processor before anything is computed on it."""
+
+    isa: str
+    """Instructions that multiply bfloat16: "amx", "avx512bf16", or the widest ones of float32, which then do."""
+    onednn_leads: bool
+    """oneDNN's products of float32 are faster than MKL's."""
+    fuses_bf16: bool
+    """oneDNN has products of bfloat16 with an activation at their end."""
+    has_kernels: bool
+    """The compiled kernels are for it, and they are here."""
+
+
+def choose(device: torch.device, dtype: torch.dtype) -> Ops:
+    """The operations for models of a dtype on a device; may compile the kernels, once a machine."""
+    if device.type == "cuda":
+        return on_gpu(dtype, torch.cuda.get_device_capability(device))
+    return on_cpu(dtype, processor(dtype))
+
+
+def processor(dtype: torch.dtype) -> Processor:
+    """This machine's processor, as far as it matters for a dtype: kernels are compiled for bfloat16 alone."""
+    isa = torch.backends.cpu.get_cpu_capability().lower()
+    if torch.cpu._is_avx512_bf16_supported():
+        isa = "avx512bf16"
+    if torch.cpu._is_amx_tile_supported():
+        isa = "amx"
+    has_kernels = dtype == torch.bfloat16 and kernels.ready()
+    return Processor(isa, onednn.onednn_leads(), onednn.onednn_fuses_bf16(), has_kernels)
+
+
+def on_cpu(dtype: torch.dtype, cpu: Processor) -> Ops:
+    """The operations on a processor."""
+    if dtype == torch.bfloat16:
+        return _bf16_on_cpu(cpu)
+    leads = cpu.onednn_leads and dtype == torch.float32
+    return Ops(
+        name="cpu-onednn" if leads else "cpu-torch",
+        linear=layers.onednn_linear if leads else layers.keep,
+        gated=functools.partial(layers.onednn_gated, dtype=dtype) if leads else layers.keep,
+        log_totals=functools.partial(head.unshifted, float32=_float32(leads)),
+        attend=_tiles(leads),
+        n_rows=head.CPU_ROWS,
+    )
+
+
+def _bf16_on_cpu(cpu: Processor) -> Ops:
+    who = "drsow" if cpu.has_kernels else "onednn" if cpu.fuses_bf16 else "torch"
+    gated = {
+        "drsow": layers.panel_or_onednn_gated,
+        "onednn": functools.partial(layers.onednn_gated, dtype=torch.bfloat16),
+    }
+    totals = head.kernels_or_unshifted if who == "drsow" else head.unshifted
+    attend = _tiles(cpu.onednn_leads)
+    return Ops(
+        # Where oneDNN leads, attention's weights are not rounded between its two products.
+        name="-".join(["cpu", who, cpu.isa, *(["products"] if cpu.onednn_leads else [])]),
+        linear=layers.panel_linear if who == "drsow" else layers.keep,
+        gated=gated.get(who, layers.keep),
+        log_totals=functools.partial(totals, float32=_float32(cpu.onednn_leads)),
+        attend=functools.partial(attention.kernels_or, attend) if who == "drsow" else attend,
+        n_rows=head.CPU_ROWS,
+    )
+
+
+def _float32(leads: bool) -> Callable[..., Tensor]:
+    return onednn.onednn_float32 if leads else onednn.mkl_float32
+
+
+def _tiles(leads: bool) -> Callable[..., Tensor]:
+    return functools.partial(tiles.tile_attention, least=products.LEAST if leads else math.inf)
+
+
+def on_gpu(dtype: torch.dtype, capability: tuple[int, int]) -> Ops:
+    """The operations on a GPU of a compute capability.
+
+    FlexAttention is for bfloat16, which older GPUs do not multiply: they, and float32, get tiles. In float32, which the
+    precision check alone takes there, its blocks do not fit every GPU's shared memory.
+    """
+    low = dtype == torch.bfloat16
+    arch = f"sm{capability[0]}{capability[1]}" if low else ""
+    return gpu_ops("flex" if low and capability >= (8, 0) else "tiles", "compiled", arch)
+
+
+def gpu_ops(attend: str, totals: str, arch: str) -> Ops:
+    """The operations on a GPU.
+
+    Args:
+        attend: "flex" or "tiles", which begins a kernel for every tile and is slow.
+        totals: How the head sums: "compiled", or "eager", which holds its logits more than once.
+        arch: Name of the instructions, "" where they do not matter.
+    """
+    by_tiles = functools.partial(tiles.by_tiles, least=math.inf)
+    attends = {"flex": functools.partial(attention.flex_or, by_tiles), "tiles": by_tiles}
+    sums = {
+        "compiled": functools.partial(head.shifted, logsumexp=_compiled_logsumexp, n_words=head.GPU_WORDS),
+        "eager": functools.partial(head.shifted, logsumexp=torch.logsumexp, n_words=head.EAGER_WORDS),
+    }
+    without = {}
+    if attend == "flex":
+        without[flex.NAME] = functools.partial(gpu_ops, "tiles", totals, arch)
+    if totals == "compiled":
+        without[head.NAME] = functools.partial(gpu_ops, attend, "eager", arch)
+    return Ops(
+        name="-".join(["cuda", attend, *(["eager"] if totals == "eager" else []), *([arch] if arch else [])]),
+        linear=layers.keep,
+        gated=layers.keep,
+        log_totals=sums[totals],
+        attend=attends[attend],
+        n_rows=head.GPU_ROWS,
+        without=without,
+    )
+
+
+def _compiled_logsumexp(logits: Tensor, dim: int) -> Tensor:
+    # Not before it is called: what is never used on this machine need not compile.
+    return head.compiled_logsumexp()(logits, dim)
+
+
+def multiplier(dtype: torch.dtype, side: int) -> Callable[[], Tensor]:
+    """A product of square matrices as the engine multiplies them on this processor, to measure its rate by."""
+    a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
+    layer = nn.Linear(side, side, bias=False).requires_grad_(False).to(dtype)
+    forward = choose(torch.device("cpu"), dtype).linear(layer)
+    if forward is None:
+        return functools.partial(torch.mm, a, b, out=torch.empty(side, side, dtype=dtype))
+    return functools.partial(forward, a)
