@@ -1,1 +1,1 @@
-"""From the best pair to preferences: which domain a prompt is of, and what both models are told of it."""
+"""Turns rewards into preferences: routes prompts to domains, adds domain text, annotates, samples and tunes."""

@@ -1,9 +1,9 @@
-"""Candidates and their rewards -> preferences: the best response of each prompt over its worst, and why not.
+"""Turns the rewards of each prompt's candidates into a preference: the best candidate over the worst.
 
-The paper's annotation (arXiv 2411.02481): of a prompt's candidates the one with the highest reward is chosen and the
-one with the lowest rejected; a prompt whose candidates tie, or are one text, teaches nothing and is skipped.
-Two of the filters are R.I.P.'s (arXiv 2501.18578): a prompt whose rejected response is poor, or far below the chosen
-one, is a poor prompt. Every prompt that is left out is counted with its reason.
+This is the paper's annotation (arXiv 2411.02481): the candidate with the highest reward is chosen, and the one with the
+lowest reward is rejected. A prompt whose candidates tie, or have the same text, teaches nothing and is skipped.
+Two filters come from R.I.P. (arXiv 2501.18578): a prompt is poor if its rejected response has a low reward, or a
+reward far below that of the chosen response. The result lists every skipped prompt with its reason.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,36 +16,36 @@ from bench.schema import OK, Example
 
 UNSCORED, EQUAL, TIE = "unscored", "equal", "tie"
 MARGIN, LENGTH, POOR, FAR = "margin", "length_ratio", "rejected_quality", "reward_gap"
-"""Why a prompt is skipped, in the order in which it is asked: fewer than two candidates were scored; all scored ones
-are one text; best and worst reward are equal; the margin is too small; the chosen text is too long beside the rejected
-one; the rejected reward is among the lowest; the margin is among the highest."""
+"""Reasons for skipping a prompt, in the order in which they are checked: fewer than two candidates were scored; all
+scored candidates have the same text; the best and the worst reward are equal; the margin is too small; the chosen text
+is too long compared with the rejected one; the rejected reward is among the lowest; the margin is among the largest."""
 
 PREFERENCES = (
     "example_id", "chosen_id", "rejected_id", "margin", "chosen_reward", "rejected_reward",
     "chosen_bytes", "rejected_bytes", "n_candidates",
 )  # fmt: skip
-"""One row a prompt that is kept. Rewards are in the unit of the reward: nats, nats a token or nats a byte; the margin
-is chosen - rejected; `n_candidates` counts the scored ones."""
+"""One row per kept prompt. Rewards are in nats, nats per token or nats per byte, as the reward variant says. The margin
+is the chosen reward minus the rejected one. `n_candidates` counts the scored candidates."""
 
 SKIPPED = ("example_id", "reason")
 
 
 class Filters(NamedTuple):
-    """What a preference must be; nothing is asked where a limit is None."""
+    """Conditions that a preference must meet; a limit of None is no condition."""
 
     rejected: str = "worst"
-    """Who is rejected: "worst", or "random" among all but the best."""
+    """Which candidate is rejected: "worst", or "random" for any except the best."""
     min_margin: float | None = None
     max_length_ratio: float | None = None
-    """Bytes of the chosen text over bytes of the rejected one."""
+    """Upper limit of the bytes of the chosen text divided by the bytes of the rejected text."""
     poorest_share: float | None = None
-    """The share of prompts, 0 to 1, with the lowest rejected reward that goes (R.I.P.)."""
+    """Fraction of prompts, 0 to 1, that are skipped because their rejected reward is among the lowest (R.I.P.)."""
     widest_share: float | None = None
-    """The share of prompts with the largest margin that goes (R.I.P.)."""
+    """Fraction of prompts, 0 to 1, that are skipped because their margin is among the largest (R.I.P.)."""
 
 
 class Annotated(NamedTuple):
-    """What candidates became."""
+    """The result of `annotate`."""
 
     preferences: pd.DataFrame
     """PREFERENCES, in the order of the prompts."""
@@ -56,13 +56,13 @@ class Annotated(NamedTuple):
 def annotate(
     examples: Sequence[Example], rewards: pd.DataFrame, filters: Filters, *, rng: np.random.Generator
 ) -> Annotated:
-    """Choose and reject among each prompt's candidates.
+    """Choose one candidate of each prompt and reject another.
 
     Args:
         examples: Prompts with their candidates.
         rewards: example_id, response_id, reward, status, as `study.reward.rewards` gives them.
-        filters: What a preference must be. Shares are of the prompts that all earlier filters kept.
-        rng: Draws the rejected one where it is random.
+        filters: Conditions for a preference. A fraction counts the prompts that all earlier filters kept.
+        rng: Draws the rejected candidate if `filters.rejected` is "random".
     """
     scored = rewards[rewards["status"] == OK]
     values = {
@@ -85,13 +85,13 @@ def annotate(
 
 
 def _preference(example: Example, rewards: dict[str, float], filters: Filters, rng: np.random.Generator) -> tuple | str:
-    """A row of PREFERENCES, or the reason for none."""
+    """A row of PREFERENCES, or the reason why the prompt is skipped."""
     texts = {name: text for name, text in example.responses if name in rewards}
     if len(texts) < 2:
         return UNSCORED
     if len(set(texts.values())) == 1:
         return EQUAL
-    # Of equal rewards the first candidate: neither a dictionary's order nor a sort decides.
+    # Among equal rewards, max and min take the first candidate, so the result does not depend on a sort.
     best = max(texts, key=lambda name: rewards[name])
     others = [name for name in texts if texts[name] != texts[best]]
     worst = min(others, key=lambda name: rewards[name])
@@ -105,7 +105,7 @@ def _preference(example: Example, rewards: dict[str, float], filters: Filters, r
 
 
 def _rules(filters: Filters) -> Iterator[tuple[str, Callable[[pd.DataFrame], pd.Series]]]:
-    """Each filter's reason, and which rows of PREFERENCES it takes away."""
+    """For each active filter, its reason and a function that marks the rows of PREFERENCES to remove."""
     if filters.min_margin is not None:
         yield MARGIN, lambda frame: frame["margin"] < filters.min_margin
     if filters.max_length_ratio is not None:
@@ -117,5 +117,5 @@ def _rules(filters: Filters) -> Iterator[tuple[str, Callable[[pd.DataFrame], pd.
 
 
 def _lowest(values: pd.Series, share: float) -> pd.Series:
-    """Which values are the lowest, a share of all rounded down; of equals the first."""
+    """Marks the lowest `share` of the values. The number is rounded down; among equal values the first ones count."""
     return values.rank(method="first") <= int(share * len(values))

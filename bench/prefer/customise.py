@@ -1,7 +1,8 @@
-"""A domain's block before the query, the same for both models of a pair (arXiv 2411.02481, customised reward).
+"""Adds a domain's text to each prompt, the same text for both models of a pair (arXiv 2411.02481, customised reward).
 
-A block is the domain's instruction, one exemplar drawn for the prompt, or both. It stands in the system turn or at
-the head of the first user turn, as the domain says; a template without a system role puts a system turn there too.
+The added text, called a block, is the domain's instruction, one exemplar drawn for the prompt, or both. The domain's
+entry says where the block goes: into the system turn or to the start of the first user turn. If a chat template has no
+system role, a block in the system turn also ends up at the start of the first user turn.
 """
 
 import hashlib
@@ -16,29 +17,29 @@ from bench.schema import Dataset, Message
 
 INSTRUCTION, EXEMPLARS, BOTH = "instruction", "exemplars", "both"
 VARIANTS = (INSTRUCTION, EXEMPLARS, BOTH)
-"""What a block can hold."""
+"""The possible contents of a block."""
 
 Domains = Mapping[str, Domain]
 
 
 def pool(domains: Domains, domain_id: str) -> list[Exemplar]:
-    """The exemplars that a domain draws from: its own, then those of its parts."""
+    """The exemplars that a domain draws from: those of the domain, then those of its subdomains."""
     parts = [domain for domain in domains.values() if domain.parent == domain_id]
     return [exemplar for domain in (domains[domain_id], *parts) for exemplar in domain.exemplars]
 
 
 def drawn(blocks: Sequence[str], example_id: str, *, seed: int) -> str:
-    """The block of one prompt: it hangs on the row's id and the seed alone, so all its responses share it."""
+    """The block of one prompt. It depends only on the row's id and the seed, so all responses to a prompt share it."""
     return blocks[row_number(example_id, seed=seed) % len(blocks)]
 
 
 def row_number(example_id: str, *, seed: int) -> int:
-    """A number of 64 bits that looks random, from a row's id and a seed."""
+    """A pseudo-random 64-bit number that depends only on a row's id and a seed."""
     return int.from_bytes(hashlib.sha256(f"{seed} {example_id}".encode()).digest()[:8], "big")
 
 
 def written(exemplar: Exemplar) -> str:
-    """An exemplar as the models read it."""
+    """The text of an exemplar in a block."""
     return (
         f"{exemplar.principle} For example,\n\nUser: {exemplar.user}\n\nGood Assistant: {exemplar.good}\n\n"
         f"Bad Assistant: {exemplar.bad}\n\nExplanation: {exemplar.explanation}"
@@ -46,11 +47,11 @@ def written(exemplar: Exemplar) -> str:
 
 
 def blocks(domains: Domains, domain_id: str, *, variant: str) -> list[str]:
-    """Every block that a domain can have; one is drawn for each prompt.
+    """All blocks of a domain; `drawn` takes one of them for each prompt.
 
     Args:
-        domains: The registry's, by id.
-        domain_id: The domain.
+        domains: The registry's domains, by id.
+        domain_id: Id of the domain.
         variant: One of VARIANTS.
     """
     instruction = domains[domain_id].instruction
@@ -61,7 +62,7 @@ def blocks(domains: Domains, domain_id: str, *, variant: str) -> list[str]:
 
 
 def under(messages: tuple[Message, ...], text: str, *, turn: str) -> tuple[Message, ...]:
-    """A conversation with a block at the head of its first system turn, or of its first user turn."""
+    """A conversation with `text` at the start of its first turn of the role `turn`."""
     at = next((i for i, message in enumerate(messages) if message.role == turn), None)
     if at is None:
         return (Message(turn, text), *messages)
@@ -70,24 +71,24 @@ def under(messages: tuple[Message, ...], text: str, *, turn: str) -> tuple[Messa
 
 
 def row_id(example_id: str, domain_id: str) -> str:
-    """The example_id of a row under a domain: one row may be scored under several."""
+    """The example_id of a row under a domain; one row may be scored under several domains."""
     return f"{example_id}@{domain_id}"
 
 
 def customised(
     dataset: Dataset, domains: Domains, wanted: Iterable[tuple[str, str]], *, variant: str, seed: int
 ) -> Dataset:
-    """Rows of a data set under the blocks of their domains.
+    """Adds the blocks of their domains to the prompts of a data set.
 
     Args:
-        dataset: The plain rows.
-        domains: The registry's, by id.
-        wanted: (example_id, domain_id), in any order; each is one row of the result.
+        dataset: Rows without blocks.
+        domains: The registry's domains, by id.
+        wanted: (example_id, domain_id), in any order; each becomes one row of the result.
         variant: One of VARIANTS.
-        seed: Chooses the exemplars.
+        seed: Decides which exemplar each prompt gets.
 
     Returns:
-        Rows named by `row_id`, in the order of the data set; `domain` and `domain_digest` say what was done to them.
+        Rows with ids from `row_id`, in the order of the data set. `domain` and `domain_digest` identify the change.
     """
     chosen: dict[str, list[str]] = {}
     for example_id, domain_id in sorted(set(wanted)):
@@ -108,11 +109,14 @@ def customised(
 
 
 def of_routes(scores: pd.DataFrame, domains: pd.Series) -> pd.DataFrame:
-    """The SCORES of customised rows that stand under one router's domains, by the plain rows' ids.
+    """Selects the SCORES of each row under the domain that one router chose for it.
 
     Args:
-        scores: SCORES by `row_id`.
-        domains: domain_id by example_id.
+        scores: SCORES of customised rows, whose example_id comes from `row_id`.
+        domains: The router's domain_id, by the example_id of the row without a block.
+
+    Returns:
+        SCORES with the example_ids of the rows without blocks.
     """
     names = {row_id(example_id, domain): example_id for example_id, domain in domains.items()}
     kept = scores[scores["example_id"].isin(names)]

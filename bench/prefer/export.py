@@ -1,4 +1,4 @@
-"""Annotated preferences -> the files that a trainer reads: parquet, jsonl, a data card, what was skipped."""
+"""Writes annotated preferences for a trainer: parquet, jsonl, a data card and the list of skipped prompts."""
 
 import io
 import json
@@ -13,12 +13,13 @@ from bench.files import write_csv, write_whole
 from bench.prefer.annotate import SKIPPED, Annotated
 from bench.schema import OK, Example
 
-FEATURES = (
-    "prompt", "chosen", "rejected", "example_id", "domain", "margin", "chosen_reward", "rejected_reward",
-    "chosen_id", "rejected_id", "n_candidates", "rewards",
-)  # fmt: skip
-"""One row a preference. `prompt`, `chosen` and `rejected` are lists of {"role", "content"} messages, TRL's
-conversational preference format; `rewards` are those of all candidates, in their order, missing where not scored."""
+_COPIED = ("margin", "chosen_reward", "rejected_reward", "chosen_id", "rejected_id", "n_candidates")
+"""Columns that PREFERENCES and FEATURES share."""
+
+FEATURES = ("prompt", "chosen", "rejected", "example_id", "domain", *_COPIED, "rewards")
+"""One row per preference. `prompt`, `chosen` and `rejected` are lists of {"role", "content"} messages, TRL's
+conversational preference format. `rewards` lists the rewards of all candidates in their order; a candidate that was not
+scored has none."""
 
 
 def records(
@@ -28,7 +29,7 @@ def records(
 
     Args:
         examples: Prompts with their candidates.
-        annotated: What `annotate` gave for them.
+        annotated: The result of `annotate` for these examples.
         rewards: example_id, response_id, reward, status.
         domains: domain_id by example_id.
     """
@@ -43,7 +44,7 @@ def records(
             **{side: _answer(known[row.example_id], getattr(row, f"{side}_id")) for side in ("chosen", "rejected")},
             "example_id": row.example_id,
             "domain": domains[row.example_id],
-            **{name: getattr(row, name) for name in FEATURES[5:11]},
+            **{name: getattr(row, name) for name in _COPIED},
             "rewards": [_number(values[row.example_id].get(name)) for name, _ in known[row.example_id].responses],
         }
         for row in annotated.preferences.itertuples()
@@ -59,12 +60,12 @@ def _number(value: float | None) -> float | None:
 
 
 def length_bias(examples: Sequence[Example], annotated: Annotated, rewards: pd.DataFrame) -> dict[str, float]:
-    """How much of the reward is length.
+    """Measures how strongly the reward depends on the length of a response.
 
     Returns:
-        `chosen_is_longer`, the share of preferences whose chosen text has more bytes (equal ones count half);
-        `chosen_bytes` and `rejected_bytes`, means; `rho_length`, the mean over prompts of Spearman's rho between
-        reward and bytes of the candidates, NaN where no prompt has one.
+        `chosen_is_longer`, the fraction of preferences whose chosen text has more bytes (equal lengths count half);
+        `chosen_bytes` and `rejected_bytes`, mean lengths in bytes; `rho_length`, the mean over prompts of Spearman's
+        rho between the reward and the bytes of the candidates, NaN if rho is undefined for every prompt.
     """
     frame = annotated.preferences
     longer = (frame["chosen_bytes"] > frame["rejected_bytes"]) + 0.5 * (
@@ -87,7 +88,7 @@ def length_bias(examples: Sequence[Example], annotated: Annotated, rewards: pd.D
 
 
 def write_preferences(folder: Path, rows: list[dict], skipped: pd.DataFrame, card: str) -> None:
-    """Write preferences.parquet, preferences.jsonl, skipped.csv and README.md, each whole or not at all."""
+    """Write preferences.parquet, preferences.jsonl, skipped.csv and README.md. Each file is written whole or not."""
     buffer = io.BytesIO()
     pd.DataFrame(rows, columns=list(FEATURES)).to_parquet(buffer, index=False)
     write_whole(folder / "preferences.parquet", buffer.getvalue())
@@ -98,12 +99,12 @@ def write_preferences(folder: Path, rows: list[dict], skipped: pd.DataFrame, car
 
 
 def data_card(annotated: Annotated, bias: Mapping[str, float], facts: Mapping[str, object]) -> str:
-    """The data set's README: how it was made, what was left out, how much of the reward is length.
+    """The data set's README: how the preferences were made, how many prompts were skipped, and the length bias.
 
     Args:
-        annotated: What `annotate` gave.
-        bias: `length_bias`.
-        facts: What else to say, a line each: the pair, revisions, template, dtype, filters.
+        annotated: The result of `annotate`.
+        bias: The result of `length_bias`.
+        facts: Further facts, one line each: the pair, revisions, template, dtype, filters.
     """
     n_kept, counts = len(annotated.preferences), annotated.skipped["reason"].value_counts()
     margins = annotated.preferences["margin"]

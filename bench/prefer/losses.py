@@ -1,14 +1,14 @@
-"""Preference losses of sequences' log-probabilities: SimPO, which the paper tunes with, and DPO, which REAL does."""
+"""Computes preference losses from log-probabilities: SimPO, which the paper uses, and DPO, which REAL uses."""
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 IGNORED = -100
-"""Label of a token that is not the response's."""
+"""Label of a token outside the response."""
 
 
 def response_logps(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed log-probability and number of each sequence's labelled tokens.
+    """Summed log-probability and number of the labelled tokens of each sequence.
 
     Args:
         logits: (batch, length, vocab), any float dtype; position t predicts the token at t + 1.
@@ -28,10 +28,10 @@ def simpo(chosen: Tensor, rejected: Tensor, *, beta: float, gamma_ratio: float) 
     """SimPO's loss of each preference (arXiv 2405.14734, eq. 6): -log sigmoid(beta (chosen - rejected) - gamma).
 
     Args:
-        chosen: Mean log-probability a token of the chosen response, (batch,), nats.
-        rejected: Of the rejected one.
+        chosen: Mean log-probability per token of the chosen response, (batch,), nats.
+        rejected: The same for the rejected response.
         beta: Scale of the implicit reward.
-        gamma_ratio: Target margin over beta: gamma = gamma_ratio x beta.
+        gamma_ratio: Target margin divided by beta: gamma = gamma_ratio x beta.
 
     Returns:
         (batch,).
@@ -44,10 +44,10 @@ def dpo(chosen: Tensor, rejected: Tensor, chosen_start: Tensor, rejected_start: 
 
     Args:
         chosen: Summed log-probability of the chosen response under the policy, (batch,), nats.
-        rejected: Of the rejected one.
-        chosen_start: Of the chosen one under the model that the tuning started from.
-        rejected_start: Of the rejected one.
-        beta: How strongly the policy is held to its start.
+        rejected: The same for the rejected response.
+        chosen_start: Summed log-probability of the chosen response under the policy before tuning, (batch,), nats.
+        rejected_start: The same for the rejected response.
+        beta: Strength of the pull towards the policy before tuning.
 
     Returns:
         (batch,).

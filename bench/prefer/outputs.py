@@ -1,4 +1,4 @@
-"""Responses -> the files that AlpacaEval 2 and Arena-Hard judge."""
+"""Writes a model's responses in the formats that AlpacaEval 2 and Arena-Hard judge."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ def alpaca_eval(examples: Sequence[Example], texts: Mapping[str, str], *, genera
     """AlpacaEval's model_outputs.json: a list of instruction, output, generator and dataset.
 
     Args:
-        examples: The prompts, one user turn each.
-        texts: The response by example_id.
-        generator: What the board calls the model.
+        examples: Prompts of one user turn each.
+        texts: Responses by example_id.
+        generator: The model's name on the leaderboard.
 
     Raises:
         UsageError: a prompt has several turns.
@@ -29,9 +29,9 @@ def alpaca_eval(examples: Sequence[Example], texts: Mapping[str, str], *, genera
 def arena_hard(examples: Sequence[Example], texts: Mapping[str, str], *, generator: str) -> bytes:
     """Arena-Hard-Auto's answers, one a line: uid, ans_id, model, messages.
 
-    The uid is the id that the prompt has in its own file, without its subset. What its judge reads is model and
-    messages; the lengths that its style control wants are added by its own add_markdown_info.py. Arguments and errors
-    of `alpaca_eval`.
+    The uid is the prompt's id in its source file, without the subset. Arena-Hard's judge reads only model and
+    messages. Its script add_markdown_info.py adds the lengths that its style control needs. Arguments and errors are
+    those of `alpaca_eval`.
     """
     lines = []
     for example in examples:

@@ -1,8 +1,9 @@
-"""Prompts -> the domain of each: three routers that give the same table, and how often they are right.
+"""Assigns a domain to each prompt with one of three routers, and measures how often the routers are right.
 
-`by_section` knows: it reads which subsets a domain names. `by_classifier` has learnt the domains' own labelled
-queries. `by_model` asks a causal language model, by the likelihood of each class name as its answer: nothing is
-generated, and the query is computed once with the names as leaves under it.
+All routers return the same table, ROUTES. `by_section` reads the known domain from the prompt's subset.
+`by_classifier` is a classifier trained on the domains' labelled queries. `by_model` scores every domain name as the
+answer of a causal language model and takes the most likely one. The model generates nothing, and it reads the query
+only once for all names.
 """
 
 from collections.abc import Sequence
@@ -19,23 +20,24 @@ from bench.registry import pairs_folder
 from bench.schema import OK, ROUTES, Dataset, Example, Message, UsageError
 
 FALLBACK = "chat"
-"""The domain of what no router knows, or is not sure of."""
+"""Domain of a prompt whose domain is unknown or uncertain."""
 
 MIN_CONFIDENCE = 0.3
-"""Below this probability a prompt is FALLBACK."""
+"""A prompt whose most likely domain has a lower probability gets FALLBACK."""
 
 _NEUTRAL = Example("neutral", "", (Message("user", "N/A"),), ())
-"""A query of no domain: what a model prefers even here is its bias for a name, and is taken off (Zhao et al. 2021)."""
+"""A query that belongs to no domain. The model's log-probabilities of the names here are its bias for each name, which
+`by_model` subtracts (Zhao et al. 2021)."""
 
 _FREE_ID = "/neutral"
-"""Its example_id where a row is called "neutral" itself: `data.example_id` gives this one to no row."""
+"""example_id of the neutral query if a row is called "neutral"; `data.rows.example_id` never gives this id to a row."""
 
 
 def by_section(dataset: Dataset, domains: Domains) -> pd.DataFrame:
-    """ROUTES from the subsets that the domains name; a subset that none names is FALLBACK with confidence 0.
+    """ROUTES from the subsets that the domains list. A subset that no domain lists gets FALLBACK with confidence 0.
 
     Raises:
-        UsageError: no domain names any of the data set's subsets.
+        UsageError: No domain lists any of the data set's subsets.
     """
     known = subset_domains(domains)
     if not any(example.subset in known for example in dataset.examples):
@@ -48,7 +50,7 @@ def by_section(dataset: Dataset, domains: Domains) -> pd.DataFrame:
 
 
 def by_classifier(dataset: Dataset, domains: Domains) -> pd.DataFrame:
-    """ROUTES from character n-grams and a logistic regression, fitted on the domains' queries and exemplars alone."""
+    """ROUTES from a logistic regression on character n-grams, fitted only on the domains' queries and exemplars."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -62,12 +64,12 @@ def by_classifier(dataset: Dataset, domains: Domains) -> pd.DataFrame:
 
 
 def labelled_queries(domain: Domain) -> list[str]:
-    """What the classifier learns a domain from."""
+    """The classifier's training texts for a domain."""
     return [*domain.queries, *(exemplar.user for exemplar in domain.exemplars)]
 
 
 def questions(dataset: Dataset, domains: Domains) -> Dataset:
-    """What `by_model` asks a model: each query with every domain_id as a response to it, and a query of no domain."""
+    """The prompts that `by_model` needs scores of: each query, and the neutral one, with every domain_id as response."""
     frame = edited_text(pairs_folder() / "route.txt").strip()
     names = "\n".join(f"- {name}: {domain.description}" for name, domain in domains.items())
     answers = tuple((name, name) for name in domains)
@@ -86,11 +88,12 @@ def questions(dataset: Dataset, domains: Domains) -> Dataset:
 
 
 def by_model(scores: pd.DataFrame, domains: Domains) -> pd.DataFrame:
-    """ROUTES from a model's log-probabilities of the names, less those under a query of no domain.
+    """ROUTES from a model's log-probabilities of the domain names, minus those under the neutral query.
 
     Args:
-        scores: SCORES of `questions`; a prompt longer than the model's context gets equal shares, so FALLBACK.
-        domains: As given to `questions`.
+        scores: SCORES of `questions`. A prompt longer than the model's context has no scores: all domains are equally
+            likely for it, so it gets FALLBACK if there are four domains or more.
+        domains: The domains that `questions` got.
     """
     names = list(domains)
     total = (scores["logp_sum_nats"] + scores["logp_end_nats"]).where(scores["status"] == OK)
@@ -110,21 +113,21 @@ def _routes(ids: Sequence[str], shares: np.ndarray, names: Sequence[str]) -> pd.
 
 
 def subset_domains(domains: Domains) -> dict[str, str]:
-    """Subset -> domain_id, for the subsets that the domains name."""
+    """domain_id by subset, for the subsets that the domains list."""
     return {subset: name for name, domain in domains.items() for subset in domain.subsets}
 
 
 def query_text(example: Example) -> str:
-    """What a router reads of a prompt: its last turn."""
+    """The text that a router reads: the last turn of the prompt."""
     return example.messages[-1].content
 
 
 def confusion(routes: pd.DataFrame, dataset: Dataset, domains: Domains) -> pd.DataFrame:
-    """Where prompts of each known domain were sent, parts counted as their parent.
+    """Counts how a router assigned the prompts of each known domain; a subdomain counts as its parent.
 
     Returns:
-        `known`, one column of counts a domain, and `recall`, the share of the row that stands on the diagonal; the
-        last row, "macro", has the mean recall. No rows where no prompt's domain is known.
+        `known`, one column of counts per domain, and `recall`, the fraction of the row's prompts that got their known
+        domain. The last row, "macro", has the mean recall. The table is empty if no prompt's domain is known.
     """
     top = {name: domain.parent or name for name, domain in domains.items()}
     known = subset_domains(domains)

@@ -1,4 +1,4 @@
-"""On-policy candidates: several responses of one model to each prompt, the same ones in every run."""
+"""Samples several responses of one model to each prompt; every run with the same seed samples the same responses."""
 
 import contextlib
 import itertools
@@ -21,30 +21,30 @@ from bench.store.folder import write_json, write_whole
 
 
 class Sampling(NamedTuple):
-    """How responses are drawn."""
+    """Settings of the sampling."""
 
     n: int = 32
-    """Responses a prompt."""
+    """Number of responses per prompt."""
     temperature: float = 0.7
     top_p: float = 1.0
     max_new_tokens: int = 512
     seed: int = 0
     keep_empty: bool = False
-    """Whether empty responses stay, and with them every prompt."""
+    """Whether to keep empty responses, and so every prompt."""
 
 
 def sample_prompt(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, example: Example, wish: Sampling
 ) -> list[str]:
-    """Responses to one prompt under the model's own chat template, in one batch.
+    """Samples responses to one prompt in one batch, under the model's own chat template.
 
-    They are drawn from the model's own distribution: of its generation_config.json the end tokens alone are used, no
-    penalty, no filter and no forced token. They depend on the prompt's id and the seed alone, not on what else is
-    sampled, nor in what order. The prompt is read as `render` has it.
+    The responses come from the model's unchanged distribution: only the end tokens of its generation_config.json are
+    used, but no penalty, filter or forced token. The random draws depend only on the prompt's id and the seed, not on
+    the other prompts or their order. `render` gives the tokens of the prompt.
 
     Raises:
-        UsageError: the prompt leaves no room in the model's context, or the template refuses it.
-        DrsowError: the model has no embedding for a token of the prompt.
+        UsageError: The prompt fills the model's context, or the template rejects it.
+        DrsowError: The model has no embedding for a token of the prompt.
     """
     template, config = Template(tokenizer), model.config.get_text_config()
     ids = prompt_ids(example, tokenizer, template)
@@ -62,7 +62,7 @@ def sample_prompt(
         num_return_sequences=wish.n,
         max_new_tokens=min(wish.max_new_tokens, limit - width),
         eos_token_id=ends,
-        # Read behind an end alone, where it changes nothing; a tokenizer's own one may have no embedding.
+        # The tokenizer's own padding token may have no embedding. Padding only follows an end token, so any token does.
         pad_token_id=ends[0],
     )
     devices = [model.device] if model.device.type == "cuda" else []
@@ -74,7 +74,7 @@ def sample_prompt(
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int]:
-    """The tokens that end a response: the end that is scored, and those that the model's files name."""
+    """The tokens that end a response: the end-of-turn token that is scored, and those that the model's files name."""
     named = model.generation_config.eos_token_id
     named = named if isinstance(named, list) else [named]
     found = dict.fromkeys([end_id(tokenizer, template), *named, tokenizer.eos_token_id])
@@ -89,7 +89,7 @@ def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, templat
 
 @contextlib.contextmanager
 def _own_distribution(model: PreTrainedModel) -> Iterator[None]:
-    """Put the model's generation settings aside: `generate` would take from them whatever it is not told."""
+    """Hides the model's generation settings, because `generate` takes every setting that it is not given from them."""
     kept, model.generation_config = model.generation_config, GenerationConfig()
     try:
         yield
@@ -106,25 +106,26 @@ def sample_all(
     out: Path,
     facts: dict[str, object],
 ) -> int:
-    """Sample every prompt into a candidates file; a run that was stopped goes on after its last whole line.
+    """Samples responses to every prompt into a candidates file; a stopped run continues after its last whole line.
 
-    Until it is complete the file's name ends in ".partial". Unless `wish` keeps them, empty responses are left out, and
-    prompts with fewer than two others.
+    The file's name ends in ".partial" until the file is complete. Unless `wish.keep_empty` is set, the file contains
+    neither empty responses nor prompts with fewer than two other responses.
 
     Args:
-        load: Gives the policy; not called where every prompt is sampled.
-        tokenizer: Its tokenizer, with a chat template.
+        load: Returns the policy; it is not called if every prompt is sampled already.
+        tokenizer: The policy's tokenizer, with a chat template.
         examples: The prompts.
-        wish: How responses are drawn.
+        wish: Settings of the sampling.
         out: The .jsonl file.
-        facts: What the samples hang on beside `wish`, written beside them and compared on going on.
+        facts: What the samples depend on besides `wish`. It is stored beside the file; a run that continues compares
+            it.
 
     Returns:
-        How many prompts were left out.
+        The number of prompts that were left out.
 
     Raises:
-        UsageError: there is no chat template, it refuses a prompt, or the file was begun with other settings or is of
-            somebody else.
+        UsageError: There is no chat template, the template rejects a prompt, the file was begun with other settings,
+            or another program wrote it.
     """
     settings = facts | wish._asdict() | {"n_system_merged": _checked_prompts(examples, tokenizer)}
     partial, note = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.settings.json")
@@ -138,7 +139,7 @@ def sample_all(
 
 
 def _checked_prompts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> int:
-    """Refuse what the template refuses, before the model is loaded; returns how many system turns are merged."""
+    """Checks every prompt against the template before the model is loaded; returns the number of merged system turns."""
     template = own_template(tokenizer, "answer prompts")
     n_merged = sum(template.merges(example.messages) for example in examples)
     for example in examples:
@@ -150,7 +151,7 @@ def _checked_prompts(examples: Sequence[Example], tokenizer: PreTrainedTokenizer
 
 
 def _check_ours(out: Path, note: Path, settings: dict) -> None:
-    """Refuse a file that was begun with other settings, or that no run wrote."""
+    """Rejects a file that was begun with other settings, or that no run wrote."""
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
         raise UsageError(f"{out}: was begun with other settings, see {note.name}; name another file or remove both")
     if out.exists() and not note.exists():
@@ -164,8 +165,8 @@ def _sample_into(
     examples: Sequence[Example],
     wish: Sampling,
 ) -> list[dict]:
-    """Add a line for every prompt that has none; returns all lines."""
-    # What a stop cut off in the middle of a line goes before anything is added behind it.
+    """Adds a line for every prompt that has none; returns all lines."""
+    # A stopped run may have left half a line: remove it before adding lines.
     lines = list(_whole_lines(partial))
     write_whole(partial, _encoded(lines))
     done = {sampled_id(line) for line in lines}
@@ -190,18 +191,18 @@ def _sample_into(
 
 
 def sampled_id(line: dict) -> str:
-    """The example_id of a line that sampling wrote."""
+    """The example_id of a line of the candidates file."""
     return example_id(line.get("subset", ""), line["id"])
 
 
 def _comparable(lines: Sequence[dict]) -> list[dict]:
-    """The lines without empty responses, where two are left."""
+    """The lines without their empty responses; a line that keeps fewer than two responses is dropped."""
     told = [line | {"candidates": [text for text in line["candidates"] if text]} for line in lines]
     return [line for line in told if len(line["candidates"]) > 1]
 
 
 def _whole_lines(path: Path) -> Iterator[dict]:
-    """The lines of a file that may have been cut off in the middle of one."""
+    """The complete lines of a file; a stop may have cut its last line off."""
     if path.exists():
         for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
             yield json.loads(line)

@@ -1,8 +1,9 @@
-"""REAL (arXiv 2409.17169): which two responses of a prompt, and which prompts, are worth a label.
+"""Selects which two responses of each prompt, and which prompts, to label (REAL, arXiv 2409.17169).
 
-Responses are embedded alone. With several candidates a prompt's pair is the least similar one, the most similar one,
-the two nearest to the centres of k-means with k = 2, or a random one; then a share of the prompts is kept by the
-same rule. The claim: labels of dissimilar pairs are less often wrong. Similarity is the cosine.
+Each response is embedded without its prompt; similarity is the cosine of two embeddings. From a prompt's candidates the
+selection takes the two least similar ones, the two most similar ones, the two nearest to the centres of k-means with
+k = 2, or two at random. The same rule then decides which fraction of the prompts to keep. REAL claims that labels of
+dissimilar responses are less often wrong.
 """
 
 import warnings
@@ -15,37 +16,40 @@ from joblib import Parallel, delayed
 STRATEGIES = ("dissimilar", "similar", "centroid", "random")
 
 _CHUNK = 2_000
-"""Prompts that one worker takes at once."""
+"""Number of prompts in one task of a worker process."""
 
 
 class Picked(NamedTuple):
-    """One prompt's pair."""
+    """The two selected candidates of a prompt."""
 
     first: int
-    """Number of a candidate, lower than `second`."""
+    """Number of a candidate, from 0; lower than `second`."""
     second: int
     similarity: float
     """Cosine, -1 to 1."""
 
 
 def cosines(embeddings: np.ndarray) -> np.ndarray:
-    """Cosine of every two embeddings of one prompt, (n, n), float64, from (n, hidden)."""
+    """Cosine of every two rows: (n, hidden) embeddings give (n, n), float64."""
     rows = np.asarray(embeddings, dtype=np.float64)
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return rows @ rows.T
 
 
 def pick(embeddings: np.ndarray, strategy: str, *, rng: np.random.Generator) -> Picked | None:
-    """The pair of one prompt's candidates, two of different embeddings; None where all have the same one.
+    """Selects two of one prompt's candidates.
 
     Args:
-        embeddings: (candidates, hidden), two or more, none of them 0.
+        embeddings: (candidates, hidden), two or more candidates, no row of zeros.
         strategy: One of STRATEGIES.
-        rng: Draws the random pair, and where k-means starts.
+        rng: Draws the random candidates, and the start of k-means.
+
+    Returns:
+        Two candidates with different embeddings, or None if all embeddings are equal.
     """
     table = cosines(embeddings)
     left, right = np.triu_indices(len(table), 1)
-    # Two of one embedding are one text, or as good as one: a label of them would say nothing.
+    # Candidates with equal embeddings have the same text, or nearly so: a label of them would say nothing.
     different = (embeddings[left] != embeddings[right]).any(axis=1)
     if not different.any():
         return None
@@ -61,18 +65,18 @@ def pick(embeddings: np.ndarray, strategy: str, *, rng: np.random.Generator) -> 
 
 
 def _nearest_to_centres(embeddings: np.ndarray, table: np.ndarray, rng: np.random.Generator) -> Picked | None:
-    """The candidates nearest to the centres of two clusters; None where k-means sees one point."""
+    """The candidates nearest to the centres of two clusters; None if k-means finds only one distinct point."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     seed = int(rng.integers(2**31))
     with warnings.catch_warnings():
-        # Candidates that differ in their last bits alone may be one point to k-means.
+        # k-means may treat candidates that differ only in their last bits as one point, and warns.
         warnings.simplefilter("ignore", ConvergenceWarning)
         found = KMeans(2, n_init=10, random_state=seed).fit(embeddings)
     if len(set(found.labels_)) < 2:
         return None
-    # Each from its own cluster: a candidate of one can be nearer to the other's centre than all that are in it.
+    # Search each cluster's members only: a candidate of one cluster can be the nearest of all to the other's centre.
     distances = np.linalg.norm(embeddings[None] - found.cluster_centers_[:, None], axis=2)
     own = np.where(found.labels_[None] == [[0], [1]], distances, np.inf)
     first, second = sorted(int(place) for place in own.argmin(axis=1))
@@ -82,16 +86,16 @@ def _nearest_to_centres(embeddings: np.ndarray, table: np.ndarray, rng: np.rando
 def pick_all(
     embeddings: np.ndarray, sizes: Sequence[int], strategy: str, *, seed: int, n_jobs: int = 1
 ) -> list[Picked | None]:
-    """The pair of every prompt, as `pick` has it.
+    """Applies `pick` to every prompt.
 
-    Only responses of one prompt are ever compared, so memory grows with the responses.
+    It compares only responses of the same prompt, so memory grows linearly with the number of responses.
 
     Args:
-        embeddings: (responses, hidden), those of one prompt beside each other.
-        sizes: How many responses each prompt has.
+        embeddings: (responses, hidden); the responses of a prompt are neighbouring rows.
+        sizes: Number of responses of each prompt.
         strategy: One of STRATEGIES.
-        seed: Source of what is random; the result does not hang on `n_jobs`.
-        n_jobs: Processes.
+        seed: Seed of the random choices; the result does not depend on `n_jobs`.
+        n_jobs: Number of worker processes.
     """
     ends = np.cumsum(sizes)
     starts = range(0, len(sizes), _CHUNK)
@@ -114,16 +118,17 @@ def _pick_some(embeddings: np.ndarray, sizes: list[int], strategy: str, seed: li
 
 
 def keep(picked: Sequence[Picked], strategy: str, *, fraction: float, seed: int) -> np.ndarray:
-    """Which prompts are worth a label, in their order.
+    """Selects the prompts to label.
 
     Args:
-        picked: Each prompt's pair.
-        strategy: "dissimilar" keeps the lowest similarities, "similar" the highest, the others a random share.
-        fraction: The share that is kept, rounded to the nearest number of prompts, at least one.
-        seed: Draws the random share.
+        picked: The two selected candidates of each prompt.
+        strategy: "dissimilar" keeps the lowest similarities, "similar" the highest; other strategies keep prompts at
+            random.
+        fraction: Fraction of the prompts to keep. The number is rounded to the nearest and is at least one.
+        seed: Seed of the random choice.
 
     Returns:
-        Numbers of the prompts, ascending.
+        Numbers of the kept prompts, from 0, ascending.
     """
     n_kept = max(1, round(fraction * len(picked)))
     values = np.array([each.similarity for each in picked])

@@ -1,4 +1,4 @@
-"""Preferences -> a tuned policy: SimPO (arXiv 2405.14734) or DPO on transformers' Trainer, all weights or LoRA."""
+"""Tunes a policy on preferences with SimPO (arXiv 2405.14734) or DPO, all weights or LoRA, with transformers' Trainer."""
 
 import json
 import warnings
@@ -17,63 +17,62 @@ from bench.scoring.render import Rendered, Sequence
 
 SIMPO, DPO = "simpo", "dpo"
 
-CURVE = (
-    "step", "epoch", "loss", "chosen_reward", "rejected_reward", "accuracy", "chosen_logp", "rejected_logp",
-    "learning_rate", "grad_norm",
-)  # fmt: skip
-"""One row a step, means over its preferences. A reward is the loss's own: SimPO's beta x mean log-probability a token,
-DPO's beta x (log-probability - that of the start); `accuracy` the share whose chosen reward is the higher one; `_logp`
-the mean log-probability a token, nats."""
+_TOLD = ("chosen_reward", "rejected_reward", "accuracy", "chosen_logp", "rejected_logp")
+"""Means that `compute_loss` collects for Trainer's log, in this order."""
 
-_TOLD = CURVE[3:8]
+CURVE = ("step", "epoch", "loss", *_TOLD, "learning_rate", "grad_norm")
+"""One row per step of the optimiser, means over the preferences of the step. A reward is that of the loss: for SimPO
+beta x mean log-probability per token, for DPO beta x (log-probability - log-probability before tuning). `accuracy` is
+the fraction of preferences whose chosen response has the higher reward. `chosen_logp` and `rejected_logp` are mean
+log-probabilities per token, in nats."""
 
 WARMUP = 0.1
-"""Share of the steps in which the learning rate rises; then it falls as a cosine."""
+"""Fraction of the steps during which the learning rate rises; after that, it falls along a cosine."""
 
 
 class Tuning(NamedTuple):
-    """How a policy is tuned."""
+    """Settings of the tuning."""
 
     loss: str = SIMPO
     """SIMPO or DPO."""
     beta: float = 10.0
     gamma_ratio: float = 0.3
-    """SimPO's target margin over beta."""
+    """SimPO's target margin divided by beta."""
     lr: float = 1e-6
     n_epochs: float = 1.0
     batch: int = 32
-    """Preferences a step of the optimiser, on all devices together."""
+    """Preferences per step of the optimiser, on all devices together."""
     at_once: int = 4
-    """Preferences in memory at once, a device."""
+    """Preferences that each device processes at once; it bounds the memory."""
     lora_rank: int = 0
     """0 tunes all weights."""
     seed: int = 0
     save_every: int = 50
-    """Steps between checkpoints."""
+    """Number of steps between two checkpoints."""
 
 
 class Row(NamedTuple):
-    """One preference as the policy reads it."""
+    """One preference as token sequences."""
 
     chosen: Sequence
     rejected: Sequence
     start: tuple[float, float] = (0.0, 0.0)
-    """Summed log-probability of both under the policy as it began, nats; DPO's."""
+    """Summed log-probability of chosen and rejected response under the policy before tuning, nats. Only DPO uses it."""
 
 
 def rows_of(examples: Seq[Example], rendered: Rendered, *, limit: int) -> list[Row]:
-    """Preferences as the policy reads them, from their renderings; those of over `limit` tokens are left out."""
+    """Preferences as token sequences; a preference with a sequence of more than `limit` tokens is left out."""
     both = {(s.example_id, s.response_id == CHOSEN): s for s in rendered.sequences}
     rows = [Row(both[e.example_id, True], both[e.example_id, False]) for e in examples]
     return [row for row in rows if max(len(row.chosen.ids), len(row.rejected.ids)) <= limit]
 
 
 def collate(rows: Seq[Row]) -> dict:
-    """A batch: chosen sequences first, then the rejected ones, padded on the right.
+    """Builds a batch: first the chosen sequences, then the rejected ones, padded on the right.
 
     Returns:
         `input_ids` and `attention_mask`, (2 x rows, length); `labels`, (2 x rows, kept), IGNORED outside the response;
-        `logits_to_keep`, the number of last positions whose logits are needed; `start`, (2 x rows,), nats.
+        `logits_to_keep`, the number of last positions that need logits; `start`, (2 x rows,), nats.
     """
     sequences = [row.chosen for row in rows] + [row.rejected for row in rows]
     width, kept = max(len(s.ids) for s in sequences), min(s.start for s in sequences) - 1
@@ -89,21 +88,21 @@ def collate(rows: Seq[Row]) -> dict:
 
 
 def batch_logps(model: torch.nn.Module, batch: dict) -> tuple[Tensor, Tensor]:
-    """Summed log-probability, nats, and tokens of each response of a batch, (2 x rows,)."""
+    """Summed log-probability in nats, and number of tokens, of each response of a batch, (2 x rows,) each."""
     told = {name: batch[name] for name in ("input_ids", "attention_mask", "logits_to_keep")}
     return response_logps(model(**told, use_cache=False).logits, batch["labels"])
 
 
 class PreferenceTrainer(Trainer):
-    """Trainer with a preference loss; its log holds CURVE."""
+    """transformers' Trainer with a preference loss; its log contains the columns of CURVE."""
 
     def __init__(self, tuning: Tuning, **words) -> None:
-        """As Trainer's; `tuning` says which loss."""
+        """Takes Trainer's arguments, and in `tuning` the loss."""
         super().__init__(data_collator=collate, **words)
         self.tuning = tuning
-        # stdout is data.
+        # This callback prints to stdout, which is reserved for results.
         self.remove_callback(PrinterCallback)
-        # The loss is a mean over the batch: Trainer has to divide by the batches that make up a step.
+        # The loss is a mean over the batch, so Trainer must divide it by the number of batches in a step.
         self.model_accepts_loss_kwargs = False
         self._told: list[Tensor] = []
         self.meter: Meter | None = None
@@ -123,7 +122,7 @@ class PreferenceTrainer(Trainer):
         return loss
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
-        """Add the means since the last log, over all devices."""
+        """Adds the means over all devices since the last log."""
         if self._told and "loss" in logs:
             values = self.accelerator.gather(torch.stack(self._told)).mean(dim=0)
             logs |= dict(zip(_TOLD, values.tolist(), strict=True))
@@ -134,13 +133,13 @@ class PreferenceTrainer(Trainer):
 def preference_losses(
     sums: Tensor, counts: Tensor, start: Tensor, tuning: Tuning
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Loss of each preference, and the reward of its chosen and its rejected response, (rows,) each.
+    """Loss of each preference, and the rewards of its chosen and its rejected response, (rows,) each.
 
     Args:
-        sums: Nats of chosen, then rejected responses, (2 x rows,).
-        counts: Their tokens.
-        start: `sums` under the policy as it began.
-        tuning: Which loss.
+        sums: Summed log-probabilities of the chosen responses, then of the rejected ones, (2 x rows,), nats.
+        counts: Numbers of tokens of these responses, (2 x rows,).
+        start: `sums` under the policy before tuning.
+        tuning: Says which loss, and its parameters.
     """
     if tuning.loss == DPO:
         rewards = (tuning.beta * (sums - start)).chunk(2)
@@ -150,10 +149,10 @@ def preference_losses(
 
 
 def arguments(tuning: Tuning, n_rows: int, *, out: Path, dtype: torch.dtype, device: str) -> TrainingArguments:
-    """What Trainer is told.
+    """Trainer's arguments.
 
     Raises:
-        UsageError: a step is no whole number of what all devices hold at once.
+        UsageError: `batch` is not a multiple of what all devices process at once.
     """
     at_once = min(tuning.at_once, tuning.batch)
     words = {"output_dir": str(out), "seed": tuning.seed, "use_cpu": device == "cpu", "bf16": dtype == torch.bfloat16}
@@ -170,19 +169,19 @@ def arguments(tuning: Tuning, n_rows: int, *, out: Path, dtype: torch.dtype, dev
 
 
 def with_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
-    """The model with a LoRA adapter on every linear layer but the head (arXiv 2106.09685); alone these are tuned."""
+    """Adds a LoRA adapter to every linear layer except the head (arXiv 2106.09685); only the adapters are tuned."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     with warnings.catch_warnings():
-        # peft asks transformers by names that are on their way out.
+        # peft uses names of transformers that are deprecated.
         warnings.simplefilter("ignore", FutureWarning)
         return get_peft_model(model, config)
 
 
 @torch.no_grad()
 def with_start(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int) -> list[Row]:
-    """The rows with what the policy, as it is now, gives them: what DPO holds it to."""
+    """The rows with the log-probabilities of the current policy, which DPO compares the tuned policy with."""
     model = trainer.model.eval()
     found: list[Row] = []
     for first in range(0, len(rows), at_once):
@@ -196,7 +195,7 @@ def with_start(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int) -> l
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; its last file is trainer_state.json."""
+    """The newest complete checkpoint; Trainer writes trainer_state.json last, so a readable one marks completeness."""
     names = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
     for path in sorted(names, key=lambda p: int(p.name.rpartition("-")[2]), reverse=True):
         try:
@@ -208,25 +207,25 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 class Policy(NamedTuple):
-    """A model that is to be tuned."""
+    """The model to tune."""
 
     model: PreTrainedModel
-    """As `models.load_policy` gives it; in float32 where all of its weights are tuned."""
+    """The model from `models.load_policy`; its weights are float32 if all of them are tuned."""
     tokenizer: PreTrainedTokenizerFast
     dtype: torch.dtype
-    """What it computes in."""
+    """Precision of the computation."""
     device: str
     """"cpu" or "cuda"."""
 
 
 def tune(policy: Policy, rows: Seq[Row], tuning: Tuning, *, out: Path) -> PreferenceTrainer:
-    """Tune a policy; goes on from the last whole checkpoint below `out`.
+    """Tunes a policy; continues from the last complete checkpoint in `out`.
 
     Returns:
-        The trainer: its model is the tuned one, its state's log_history holds CURVE.
+        The trainer. Its model is the tuned model, and its state's log_history contains CURVE.
 
     Raises:
-        DrsowError: the loss is no longer finite.
+        DrsowError: The loss is not finite.
     """
     torch.manual_seed(tuning.seed)
     told = arguments(tuning, len(rows), out=out, dtype=policy.dtype, device=policy.device)
