@@ -1,1 +1,1 @@
-"""Reads preferences, candidates and prompts from files and from the hub into checked examples."""
+"""Reads preferences, candidates and prompts from files and from the hub, and checks every row."""

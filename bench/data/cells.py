@@ -1,4 +1,7 @@
-"""What a text in a table says, where the table has no lists: messages, candidates, the turns of a transcript."""
+"""Parses text cells that contain a structure: a list of messages, a list of candidates, or a transcript.
+
+CSV files and some parquet files have no column type for lists, so their cells spell lists as text.
+"""
 
 import ast
 import io
@@ -9,18 +12,16 @@ import tokenize
 import warnings
 
 SPEAKERS = ("system", "user", "assistant", "developer", "tool", "function", "human", "gpt")
-"""Roles by which a message is known, whether they are read or not."""
+"""Role names that identify a message. `rows.ROLES` are the supported ones."""
 
-_REMEDY = (
-    'write it as JSON, [{"role": "user", "content": "…"}]; a text that is meant so stands as the content of one message'
-)
+_REMEDY = 'write it as JSON, [{"role": "user", "content": "…"}]; if it is an ordinary text, make it the content of one message'
 
 _QUOTE = r"""\\?["']+"""
 _RECORDS = re.compile(rf"""\s*"?(?:[\w.]{{0,20}}[\[(]\s*)*\{{\s*{_QUOTE}""")
-"""How a list of records begins, as JSON writes it or pandas and numpy print it: `[{"`, `array([{'`, `[{\\"`."""
+"""Start of a list of records, as JSON writes it or as pandas and numpy print it: `[{"`, `array([{'`, `[{\\"`."""
 
 _SPEAKER = re.compile(rf"{_QUOTE}(?:role|from){_QUOTE}\s*:\s*{_QUOTE}(?:{'|'.join(SPEAKERS)}){_QUOTE}")
-"""What a list of messages holds and another list of records does not."""
+"""A role field. A list of messages has one; other lists of records do not."""
 
 _PIECES = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[\[\](){}]""", re.DOTALL)
 """Quoted texts and brackets."""
@@ -30,12 +31,12 @@ _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
 def messages_in(text: str) -> list | None:
-    """The list of messages that a text spells, its items unchecked; None for any other text.
+    """Parses a text that spells a list of messages, without checking its items; None for any other text.
 
-    Words that only begin with such a list are a text.
+    A text in which words follow the list is an ordinary text.
 
     Raises:
-        ValueError: The text looks like a list of messages and is none, or is cut off.
+        ValueError: The text looks like a list of messages but cannot be parsed, for example because it is cut off.
     """
     if not _RECORDS.match(text):
         return None
@@ -46,18 +47,18 @@ def messages_in(text: str) -> list | None:
         raise ValueError(f"is one message, not a list of them: {_REMEDY}")
     if isinstance(value, dict) or not _SPEAKER.search(text) or _ends_early(text):
         return None
-    raise ValueError(f"looks like a list of messages, but is neither JSON nor what Python prints for one: {_REMEDY}")
+    raise ValueError(f"looks like a list of messages, but is neither valid JSON nor a printed Python list: {_REMEDY}")
 
 
 def spelled(text: str) -> object:
-    """The value that a text spells as JSON, or exactly as Python prints it; None where it is neither."""
+    """Parses a text as JSON, or as a value exactly as Python prints it; None for any other text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
     try:
         with warnings.catch_warnings():
-            # An escape that Python does not know is a warning, and nothing that Python printed.
+            # Python warns about an unknown escape sequence; Python never prints one, so the text is no printed value.
             warnings.simplefilter("error")
             value = ast.literal_eval(text.strip())
         return value if _is_printed(text.strip()) else None
@@ -66,7 +67,7 @@ def spelled(text: str) -> object:
 
 
 def is_empty(value: object) -> bool:
-    """Whether leaving a value out loses nothing: it is missing, blank, or holds such values alone."""
+    """Whether a value has no content: it is missing or blank, or it contains only such values."""
     values = [value]
     while values:
         value = values.pop()
@@ -78,13 +79,13 @@ def is_empty(value: object) -> bool:
 
 
 def transcript_turns(text: str) -> tuple[list[tuple[str, str]], bool]:
-    """The turns of "Human: …\\n\\nAssistant: …", whose last is the person's.
+    """Splits a transcript "Human: …\\n\\nAssistant: …" into turns.
 
     Returns:
-        (role, text) of each turn, and whether the header "Assistant:" of the next one ends the text.
+        (role, text) of each turn, and whether the text ends with the header "Assistant:" of the next turn.
 
     Raises:
-        ValueError: The text is no transcript, a turn is empty, or the last one is not the person's.
+        ValueError: The text is no transcript, a turn is empty, or the last turn is not the person's.
     """
     before, *turns = _TURN.split(text)
     roles = ["user" if speaker == "Human" else "assistant" for speaker in turns[::2]]
@@ -92,12 +93,12 @@ def transcript_turns(text: str) -> tuple[list[tuple[str, str]], bool]:
     is_open = bool(texts) and (roles[-1], texts[-1]) == ("assistant", "")
     found = list(zip(roles, texts, strict=True))[: -1 if is_open else None]
     if before.strip() or not found or found[-1][0] != "user" or not all(text for _, text in found):
-        raise ValueError('is no transcript "Human: …\\n\\nAssistant: …" that ends on a turn of the person')
+        raise ValueError('is no transcript "Human: …\\n\\nAssistant: …" whose last turn is the person\'s')
     return found, is_open
 
 
 def _speaks(value: object) -> bool:
-    """Whether a value is a message, well formed or not, or a list, or a list of lists, that holds one."""
+    """Whether a value is a message, or contains one in a list or a list of lists. The message may be malformed."""
     values = [value] if isinstance(value, dict) else value
     inner = [turn for item in values for turn in (item if isinstance(item, list | tuple) else [item])]
     return any(
@@ -108,7 +109,7 @@ def _speaks(value: object) -> bool:
 
 
 def _ends_early(text: str) -> bool:
-    """Whether words follow behind the bracket that closes the first one."""
+    """Whether text follows the bracket that closes the first opening bracket."""
     depth = 0
     for piece in _PIECES.finditer(text):
         depth += {"[": 1, "(": 1, "{": 1, "]": -1, ")": -1, "}": -1}.get(piece[0], 0)
@@ -118,7 +119,10 @@ def _ends_early(text: str) -> bool:
 
 
 def _is_printed(text: str) -> bool:
-    """Whether reading lost nothing: Python drops comments, and joins "'a' 'b'", which is how numpy prints two texts."""
+    """Whether Python parsed the text without loss.
+
+    Python drops comments and joins adjacent strings. numpy prints two strings as "'a' 'b'", which would become one.
+    """
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     kinds = [token.type for token in tokens if token.type != tokenize.NL]
     return tokenize.COMMENT not in kinds and (tokenize.STRING, tokenize.STRING) not in itertools.pairwise(kinds)

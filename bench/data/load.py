@@ -1,4 +1,7 @@
-"""A data id, a file or a hub data set -> checked examples. A bad row is an error, never dropped."""
+"""Loads a data set, by its name, from a file or from the hub, into checked examples.
+
+A bad row stops the loading with an error; no row is dropped silently.
+"""
 
 import difflib
 import hashlib
@@ -15,32 +18,32 @@ from bench.files import safe_name
 from bench.schema import Dataset, Example, PreconditionError, UsageError
 
 REWARD_BENCH, SAMPLE = "reward-bench", "sample"
-"""The data ids that are no path and no hub id."""
+"""Names of the built-in data sets."""
 
 REWARD_BENCH_VARIABLE = "DRSOW_REWARDBENCH"
-"""Environment variable that names a local file to be read as the data id "reward-bench"."""
+"""Environment variable with the path of a local copy of "reward-bench"."""
 
 
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?")
 
 
 def load_data(data: str, *, limit_per_subset: int | None = None, offline: bool = False) -> Dataset:
-    """Loads preferences: rows with prompt, chosen and rejected, and with subset and id where there are any.
+    """Loads preferences: rows with prompt, chosen and rejected, and optionally subset and id.
 
     Args:
         data: "reward-bench", "sample", a path to .jsonl, .parquet or .csv, or a hub id "org/name[:split]".
-        limit_per_subset: How many rows of each subset to take, in their order; None for all.
-        offline: Whether a hub data set may come from the cache alone; no socket is opened then.
+        limit_per_subset: Number of rows to take from the start of each subset; None for all.
+        offline: Read a hub data set only from the cache, without opening a socket.
 
     Raises:
-        UsageError: An unknown name, or a bad row, with its file, line and field.
+        UsageError: The name is unknown, or a row is bad. The message names its file, line and field.
         PreconditionError: The data set is not on this machine and cannot be fetched.
     """
     return _load(data, preference, limit_per_subset, offline=offline)
 
 
 def load_candidates(path: str) -> Dataset:
-    """Loads rows with a prompt and two or more candidates (texts), and with subset and id where there are any.
+    """Loads rows with a prompt and two or more candidates (texts), and optionally subset and id.
 
     Args:
         path: A .jsonl, .parquet or .csv file.
@@ -49,34 +52,35 @@ def load_candidates(path: str) -> Dataset:
         Examples whose response ids are "0" to "n-1", in the order of the candidates.
 
     Raises:
-        UsageError: No such file, or a bad row, with its line and field.
+        UsageError: The file does not exist, or a row is bad. The message names its line and field.
     """
     examples = _examples(path, file_rows(path), candidates)
     return Dataset(path, safe_name(Path(path).stem), digest(examples), tuple(examples))
 
 
 def load_prompts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
-    """Loads prompts alone, of preferences or of rows that have nothing else; arguments and errors of `load_data`."""
+    """Loads only the prompts, from preferences or from rows without responses; arguments and errors of `load_data`."""
     return _load(data, prompt, limit_per_subset)
 
 
 def fetch_data(data: str) -> int:
-    """Brings a data set onto this machine, where it is not yet; its rows are not checked.
+    """Downloads a data set if it is not on this machine yet, without checking its rows.
 
     Returns:
-        How many rows it has.
+        Its number of rows.
 
     Raises:
-        UsageError: An unknown name.
-        PreconditionError: The hub does not give it.
+        UsageError: The name is unknown.
+        PreconditionError: The data set cannot be downloaded.
     """
     return sum(1 for _ in _source(data, offline=False)[1])
 
 
 def load_transcripts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
-    """Loads preferences whose prompts are transcripts "Human: …\\n\\nAssistant: …" (HH-RLHF), each prompt as its turns.
+    """Loads preferences whose prompts are transcripts "Human: …\\n\\nAssistant: …" (HH-RLHF), split into turns.
 
-    A transcript may end on an open "Assistant:", which the responses go on. Arguments and errors of `load_data`.
+    A transcript may end with the header "Assistant:"; the responses then continue it. Arguments and errors are those of
+    `load_data`.
     """
     found = _load(data, transcript, limit_per_subset)
     return found._replace(slug=f"{found.slug}-turns")
@@ -94,14 +98,14 @@ def _load(data: str, parse: Callable[[Row], Example], limit: int | None, *, offl
 
 
 def _source(data: str, *, offline: bool) -> tuple[str, Iterator[Row]]:
-    """(slug, rows) of what a user calls a data set."""
+    """(slug, rows) of the data set that the user names."""
     if data == REWARD_BENCH:
         return REWARD_BENCH, _reward_bench_rows(offline=offline)
     if data == SAMPLE:
         return SAMPLE, file_rows(str(_sample_path()))
     if Path(data).suffix.lower() in READERS or Path(data).is_file():
         stem = Path(data).stem
-        # A user's file of that name is not the data set of that name.
+        # A user's file "sample.jsonl" must not share a results folder with the built-in "sample".
         return f"{stem}-file" if stem in (REWARD_BENCH, SAMPLE) else safe_name(stem), file_rows(data)
     if hub_id := _HUB_ID.fullmatch(data):
         return safe_name(data), hub_rows(
@@ -126,7 +130,7 @@ def _reward_bench_rows(*, offline: bool) -> Iterator[Row]:
 
 
 def _sample_path() -> Path:
-    """In the installed package, or beside it in a checkout."""
+    """Path of the sample: inside the installed package, or beside the package in a checkout."""
     installed = Path(__file__).parents[1] / "pairs" / "sample.jsonl"
     return installed if installed.exists() else Path(__file__).parents[2] / "pairs" / "sample.jsonl"
 
@@ -157,5 +161,5 @@ def _examples(source: str, rows: Iterable[Row], parse: Callable[[Row], Example])
         places[example.example_id] = row.where.rpartition(", ")[2]
         examples.append(example)
     if not examples:
-        raise UsageError(f"{source}: has no rows")
+        raise UsageError(f"{source} has no rows")
     return examples

@@ -1,4 +1,4 @@
-"""Checks one row of a source and turns it into an example. A bad row is an error that names file, line and field."""
+"""Checks one row of a data set and turns it into an example. An error about a bad row names file, line and field."""
 
 import difflib
 import unicodedata
@@ -16,7 +16,7 @@ def transcript(row: Row) -> Example:
         turns, is_open = transcript_turns(example.messages[0].content if len(example.messages) == 1 else "")
     except ValueError as error:
         raise row.error("prompt", str(error)) from None
-    # Behind an open header the responses are turns themselves, and lose their outer whitespace as the others do.
+    # After an open header "Assistant:" each response is a turn, so it is stripped like every other turn.
     responses = tuple((name, text.strip() if is_open else text) for name, text in example.responses)
     if responses[0][1] == responses[1][1]:
         raise row.error(REJECTED, "equal to chosen")
@@ -26,12 +26,12 @@ def transcript(row: Row) -> Example:
 def preference(row: Row) -> Example:
     chosen_head, chosen = _response(row, CHOSEN)
     rejected_head, rejected = _response(row, REJECTED)
-    # Where the row has no prompt of its own, whole conversations begin with it.
+    # A row without a prompt column may have whole conversations as chosen and rejected; they start with the prompt.
     head = chosen_head or rejected_head
     prompt = head if head and is_empty(row.value("prompt")) else _messages(row, "prompt")
     for field, head in ((CHOSEN, chosen_head), (REJECTED, rejected_head)):
         if head and head != prompt:
-            raise row.error(field, "its earlier turns are not the prompt")
+            raise row.error(field, "its earlier turns differ from the prompt")
     if chosen == rejected:
         raise row.error(REJECTED, "equal to chosen")
     return _example(row, prompt, ((CHOSEN, chosen), (REJECTED, rejected)))
@@ -52,7 +52,7 @@ def candidates(row: Row) -> Example:
 
 
 def candidate_list(row: Row) -> list:
-    """What a row has as candidates, unchecked; a text that spells a list is that list."""
+    """The row's list of candidates, whose items are not checked. A text that spells a list is parsed."""
     value = _required(row, "candidates")
     value = spelled(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
     if not isinstance(value, list):
@@ -70,10 +70,10 @@ def _example(row: Row, prompt: tuple[Message, ...], responses: tuple[tuple[str, 
 
 
 def example_id(subset: str, row_id: str) -> str:
-    """`subset/id`, or the id alone where there is no subset; no two rows of different names share one.
+    """`subset/id`, or just the id if there is no subset. Different (subset, id) never give the same example_id.
 
-    A "/" in a subset is written "%2F" and a "%" "%25", so the first "/" always ends the subset. An id that has a "/"
-    itself and no subset begins with "/".
+    In the subset, "/" becomes "%2F" and "%" becomes "%25", so the first "/" always ends the subset. If an id contains
+    "/" and has no subset, the example_id starts with "/".
     """
     if not subset and "/" not in row_id:
         return row_id
@@ -81,7 +81,7 @@ def example_id(subset: str, row_id: str) -> str:
 
 
 def own_id(example: Example) -> str:
-    """The id that its source gave a row, as `example_id` took it."""
+    """The row's id in its source: the second argument that `example_id` got."""
     return example.example_id.partition("/")[2] or example.example_id
 
 
@@ -94,7 +94,7 @@ def _required(row: Row, field: str) -> object:
 
 
 def _unpacked(row: Row, field: str) -> object:
-    """What a row must have in a column; a text that spells a list of messages is that list."""
+    """The value of a required column; a text that spells a list of messages is parsed."""
     value = _required(row, field)
     try:
         found = messages_in(value) if isinstance(value, str) else None
@@ -104,7 +104,7 @@ def _unpacked(row: Row, field: str) -> object:
 
 
 def _response(row: Row, field: str) -> tuple[tuple[Message, ...], str]:
-    """(turns that stand before the response, if any; its text)."""
+    """(turns before the response, if any; text of the response)."""
     value = _unpacked(row, field)
     if not isinstance(value, list):
         return (), _text(row, field, value)
@@ -150,7 +150,7 @@ def _text(row: Row, field: str, value: object) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise row.error(field, "holds half of a surrogate pair, which is no text") from error
+        raise row.error(field, "contains half of a surrogate pair, which is not valid text") from error
     return value
 
 
@@ -159,5 +159,5 @@ def _name(row: Row, field: str, default: str | int) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise row.error(field, "missing" if value is None else f"must be text or a whole number, is {value!r:.40}")
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in str(value)):
-        raise row.error(field, "holds control characters")
+        raise row.error(field, "contains control characters")
     return str(value)

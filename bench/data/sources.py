@@ -1,4 +1,4 @@
-"""A file or a hub data set -> rows as they are, each knowing how an error names it."""
+"""Reads the rows of a file or of a hub data set, unchecked. Each row knows its place, for error messages."""
 
 import codecs
 import contextlib
@@ -22,29 +22,30 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 COLUMNS = ("prompt", "chosen", "rejected", "candidates", "subset", "id")
-"""The columns that anything here reads. Others are left alone: whatever their type, they break nothing."""
+"""The columns that drsow reads. It never converts other columns, so their types may be ones that Python cannot read."""
 
 _UNREADABLE = (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError, pa.ArrowException)
-"""What Arrow raises for a value that Python has no type for: a date after the year 9999, an unknown time zone."""
+"""Exceptions that Arrow raises for a value without a Python type, such as a date after the year 9999 or an unknown time
+zone."""
 
 
 class Row(NamedTuple):
-    """One row of a source, unchecked."""
+    """One unchecked row of a file or hub data set."""
 
     where: str
-    """"<source>, line 3" (from 1), as errors name it; "row" where the source has no lines."""
+    """Place of the row in error messages, counted from 1: "<source>, line 3", or "<source>, row 3" without lines."""
     number: int
     """From 0."""
     cells: Mapping[str, object]
-    """Values as the source has them; a source with types may leave out what is not in COLUMNS."""
+    """Unconverted values by column; parquet and hub rows have only the columns in COLUMNS."""
     names: Collection[str]
     """All columns of the source."""
 
     def value(self, field: str) -> object:
-        """What the row has in a column, None where it has nothing.
+        """The row's value in a column, None if there is none.
 
         Raises:
-            UsageError: The value is of a type that Python does not know.
+            UsageError: The value has a type that Python does not support.
         """
         cell = self.cells.get(field)
         if not isinstance(cell, pa.Scalar):
@@ -56,7 +57,7 @@ class Row(NamedTuple):
             raise self.error(field, f"a value of type {cell.type} cannot be read: {reason}") from error
 
     def error(self, field: str, problem: str) -> UsageError:
-        """What to raise for a field of this row."""
+        """The error to raise for a field of this row."""
         return UsageError(f"{self.where}, field {field}: {problem}")
 
 
@@ -64,7 +65,7 @@ def file_rows(name: str) -> Iterator[Row]:
     """The rows of a .jsonl, .parquet or .csv file.
 
     Raises:
-        UsageError: No such file, another kind of file, or one that is broken, with the line.
+        UsageError: The file does not exist, has another format, or is broken. The message names the line.
     """
     path = Path(name)
     if path.suffix.lower() not in READERS:
@@ -86,7 +87,7 @@ def _near(path: Path) -> str:
 
 def _jsonl_rows(name: str, data: bytes) -> Iterator[Row]:
     number = 0
-    # Not splitlines: a JSON text may hold U+2028 as it is.
+    # Not splitlines: it also splits at U+2028, which a JSON string may contain.
     for line, text in enumerate(data.split(b"\n"), start=1):
         if not text.strip():
             continue
@@ -106,7 +107,11 @@ def _jsonl_rows(name: str, data: bytes) -> Iterator[Row]:
 
 
 def _whole_number(digits: str) -> int | float:
-    """A number of JSON. Python refuses to read more than 4,300 digits, which only a column not read here has."""
+    """Parses a whole number of JSON.
+
+    int() rejects more than 4,300 digits. Such a number must not break a row, because it is in a column that drsow does
+    not read; float() accepts it.
+    """
     return int(digits) if len(digits) < 1000 else float(digits)
 
 
@@ -116,7 +121,7 @@ def _parquet_rows(name: str, data: bytes) -> Iterator[Row]:
         names = file.schema_arrow.names
         _check_names(name, names)
         wanted = [column for column in COLUMNS if column in names]
-        # A column "prompt.words" beside "prompt" is read with it, and left out by the selection.
+        # Reading "prompt" also reads a column "prompt.words"; the selection removes it again.
         table = file.read(columns=wanted).select(wanted)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{name}: broken parquet: {str(error).splitlines()[0]}") from error
@@ -125,14 +130,14 @@ def _parquet_rows(name: str, data: bytes) -> Iterator[Row]:
 
 
 def _cells(table: pa.Table, n_rows: int) -> Iterator[dict[str, pa.Scalar]]:
-    """The cells of each row as Arrow has them: Python's values are made when they are asked for."""
+    """The cells of each row as Arrow scalars; `Row.value` converts a cell when it is needed."""
     columns = {column: iter(table.column(column)) for column in table.column_names}
     for _ in range(n_rows):
         yield {column: next(cells) for column, cells in columns.items()}
 
 
 def _check_names(where: str, names: Collection[str]) -> None:
-    """Refuse two columns of one name, if it is a name that is read."""
+    """Rejects two columns with the same name if drsow reads that name."""
     for column in COLUMNS:
         if list(names).count(column) > 1:
             raise UsageError(f"{where}: two columns have one name, {column!r}")
@@ -157,7 +162,7 @@ def _csv_rows(name: str, data: bytes) -> Iterator[Row]:
 
 
 def _csv_cells(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
-    """(line on which the row starts, from 1; its cells), blank lines left out."""
+    """(line on which the row starts, from 1; its cells), without blank lines."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line, limit = 1, csv.field_size_limit(sys.maxsize)
     try:
@@ -175,17 +180,17 @@ READERS = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".csv": _csv_rows}
 
 
 def hub_rows(repository: str, split: str | None, *, advice: str, offline: bool = False) -> Iterator[Row]:
-    """The rows of a data set of the hub, from its cache when offline.
+    """The rows of a hub data set.
 
     Args:
         repository: "org/name".
-        split: None for the only one.
-        advice: How to get it, for the error.
-        offline: Whether the cache alone is read, as HF_HUB_OFFLINE asks for every look-up.
+        split: Name of the split; None if the data set has only one.
+        advice: How to get the data set, for the error message.
+        offline: Read only the cache of the library `datasets`. HF_HUB_OFFLINE has the same effect for every look-up.
 
     Raises:
-        UsageError: No such split, or several to choose from.
-        PreconditionError: It is not in the cache and the hub did not give it.
+        UsageError: The split does not exist, or `split` is None and there are several.
+        PreconditionError: The data set is not in the cache and cannot be downloaded.
     """
     missing = f"{repository}: not on this machine; with access to the hub, {advice}"
     if offline and not _cached(repository):
@@ -211,7 +216,7 @@ def hub_rows(repository: str, split: str | None, *, advice: str, offline: bool =
 
 def _hub_table_rows(repository: str, found: "Dataset") -> Iterator[Row]:
     names = found.column_names
-    # As Arrow has them: images and sounds in other columns are not decoded.
+    # In Arrow's format, so that images and sounds in other columns are not decoded.
     chosen = found.select_columns([column for column in COLUMNS if column in names]).with_format("arrow")
     cells = (row for table in chosen.iter(batch_size=1000) for row in _cells(table, table.num_rows))
     for number in range(len(found)):
@@ -219,7 +224,10 @@ def _hub_table_rows(repository: str, found: "Dataset") -> Iterator[Row]:
 
 
 def _cached(repository: str) -> bool:
-    """Whether the cache of the library `datasets` has anything of a repository's owner: told without importing it."""
+    """Whether the cache of the library `datasets` has any data set of the repository's owner.
+
+    It looks at folder names, because importing `datasets` is slow.
+    """
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets").expanduser()
     owner = repository.partition("/")[0]
@@ -228,9 +236,9 @@ def _cached(repository: str) -> bool:
 
 @contextlib.contextmanager
 def _cache_alone(datasets: ModuleType) -> Iterator[None]:
-    """Keep the library `datasets` from the network, and from saying so.
+    """Keeps the library `datasets` off the network, and silences its warning about that.
 
-    It reads HF_HUB_OFFLINE once, when it is imported, so its own copy of that switch is set.
+    `datasets` reads HF_HUB_OFFLINE only on import, so this sets the library's copy of the switch.
     """
     before, level = datasets.config.HF_HUB_OFFLINE, datasets.logging.get_verbosity()
     datasets.config.HF_HUB_OFFLINE = True

@@ -45,5 +45,7 @@ def arena_hard(examples: Sequence[Example], texts: Mapping[str, str], *, generat
 
 def _question(example: Example) -> str:
     if [message.role for message in example.messages] != ["user"]:
-        raise UsageError(f"{example.example_id}: these boards ask one user turn, this prompt has more")
+        raise UsageError(
+            f"{example.example_id}: AlpacaEval and Arena-Hard need prompts of one user turn, and this is not one"
+        )
     return example.messages[0].content

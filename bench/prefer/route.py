@@ -41,7 +41,7 @@ def by_section(dataset: Dataset, domains: Domains) -> pd.DataFrame:
     """
     known = subset_domains(domains)
     if not any(example.subset in known for example in dataset.examples):
-        raise UsageError(f"{dataset.data_id}: no domain names one of its subsets, so its sections are not known")
+        raise UsageError(f"{dataset.data_id}: no domain lists any of its subsets, so --router section cannot be used")
     rows = [
         (example.example_id, known.get(example.subset, FALLBACK), float(example.subset in known))
         for example in dataset.examples
@@ -69,7 +69,7 @@ def labelled_queries(domain: Domain) -> list[str]:
 
 
 def questions(dataset: Dataset, domains: Domains) -> Dataset:
-    """The prompts that `by_model` needs scores of: each query, and the neutral one, with every domain_id as response."""
+    """The prompts that `by_model` needs scores of: each query and the neutral one, with all domain_ids as responses."""
     frame = edited_text(pairs_folder() / "route.txt").strip()
     names = "\n".join(f"- {name}: {domain.description}" for name, domain in domains.items())
     answers = tuple((name, name) for name in domains)

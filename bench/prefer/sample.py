@@ -51,7 +51,9 @@ def sample_prompt(
     check_ids(ids, tokenizer, n_embedded=config.vocab_size, row=example.example_id, model="the policy")
     width, limit = len(ids), config.max_position_embeddings
     if width >= limit:
-        raise UsageError(f"{example.example_id}: {width:,} tokens, the model reads {limit:,}")
+        raise UsageError(
+            f"{example.example_id}: the prompt has {width:,} tokens, but the model reads at most {limit - 1:,}"
+        )
     ends = _end_ids(model, tokenizer, template)
     inputs = torch.tensor([ids], device=model.device)
     told = GenerationConfig(
@@ -82,7 +84,7 @@ def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, templat
     ends = [token for token in found if token is not None and token < size]
     if not ends:
         raise DrsowError(
-            "the policy has no embedding for its end-of-turn token: its tokenizer does not fit its weights"
+            "the policy has no embedding for its end-of-turn token: its tokenizer does not belong to its weights"
         )
     return ends
 
@@ -139,13 +141,13 @@ def sample_all(
 
 
 def _checked_prompts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> int:
-    """Checks every prompt against the template before the model is loaded; returns the number of merged system turns."""
+    """Checks that the template accepts every prompt, before the model is loaded; counts the merged system turns."""
     template = own_template(tokenizer, "answer prompts")
     n_merged = sum(template.merges(example.messages) for example in examples)
     for example in examples:
         prompt_ids(example, tokenizer, template)
     if n_merged:
-        words = "prompts have a system turn, which the chat template does not know: it was put into the first user turn"
+        words = "prompts have a system turn, which the chat template does not support; it goes into the first user turn"
         print(f"{n_merged} {words}", file=sys.stderr)
     return n_merged
 
@@ -153,9 +155,11 @@ def _checked_prompts(examples: Sequence[Example], tokenizer: PreTrainedTokenizer
 def _check_ours(out: Path, note: Path, settings: dict) -> None:
     """Rejects a file that was begun with other settings, or that no run wrote."""
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
-        raise UsageError(f"{out}: was begun with other settings, see {note.name}; name another file or remove both")
+        raise UsageError(f"{out} was begun with other settings, see {note.name}; name another file or remove both")
     if out.exists() and not note.exists():
-        raise UsageError(f"{out}: is there already, and no run of these settings wrote it")
+        raise UsageError(
+            f"{out} exists already, and drsow did not write it ({note.name} is missing); name another file"
+        )
 
 
 def _sample_into(
@@ -186,7 +190,7 @@ def _sample_into(
                 file.flush()
                 meter.add(rows=1, tokens=1)
     except OSError as error:
-        raise DrsowError(f"{partial}: cannot be written: {error.strerror or error}") from error
+        raise DrsowError(f"{partial} cannot be written: {error.strerror or error}") from error
     return lines
 
 

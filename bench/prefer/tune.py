@@ -1,4 +1,4 @@
-"""Tunes a policy on preferences with SimPO (arXiv 2405.14734) or DPO, all weights or LoRA, with transformers' Trainer."""
+"""Tunes a policy on preferences: SimPO (arXiv 2405.14734) or DPO, all weights or LoRA, on transformers' Trainer."""
 
 import json
 import warnings
@@ -113,7 +113,7 @@ class PreferenceTrainer(Trainer):
         losses, rewards = preference_losses(sums, counts, inputs["start"], self.tuning)
         loss = losses.mean()
         if not torch.isfinite(loss):
-            raise DrsowError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; a lower --lr may help")
+            raise DrsowError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; try a lower --lr")
         means = (sums / counts).chunk(2)
         right = (rewards[0] > rewards[1]).float()
         self._told.append(torch.stack([*rewards, right, *means]).detach().float().mean(dim=1))
@@ -163,7 +163,7 @@ def arguments(tuning: Tuning, n_rows: int, *, out: Path, dtype: torch.dtype, dev
     devices = TrainingArguments(**words).world_size
     a_step, left = divmod(tuning.batch, at_once * devices)
     if left:
-        raise UsageError(f"--batch {tuning.batch}: no multiple of --at-once {at_once} on {devices} device(s)")
+        raise UsageError(f"--batch {tuning.batch} is not a multiple of --at-once {at_once} on {devices} device(s)")
     warmup = round(WARMUP * tuning.n_epochs * n_rows / tuning.batch)
     return TrainingArguments(**words, gradient_accumulation_steps=a_step, warmup_steps=warmup)
 

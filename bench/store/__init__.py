@@ -1,1 +1,1 @@
-"""The results folder: where scores, tables and figures are, and how scores are written and read back."""
+"""The results folder: the paths of scores, tables and figures, and the writing and reading of scores."""

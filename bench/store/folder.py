@@ -1,4 +1,4 @@
-"""Every path under the results folder: where scores, tables and figures lie, and how scores are read back.
+"""Defines all paths in the results folder, and finds stored score sets by the fields of their keys.
 
 A score set is a folder `scores/<model>-<digest of its key>/` with a manifest and a fixed number of parts.
 """
@@ -33,18 +33,19 @@ class Store:
     """The results folder."""
 
     def __init__(self, root: Path) -> None:
-        """Names the folder; nothing is made before something is written."""
+        """Takes the folder's path. The first write creates the folder."""
         self.root = root
         self._told: set[str] = set()
 
     def score_set(self, key: ScoreKey) -> "ScoreSet":
-        """The score set of a key, whether it is there or not."""
+        """The score set of a key; its folder need not exist yet."""
         return ScoreSet(self.root / "scores", key)
 
     def find(self, **fields: object) -> list["ScoreSet"]:
-        """Complete score sets whose stored key has these values, by folder name.
+        """Complete score sets whose stored key has these values, sorted by folder name.
 
-        A damaged set, and all sets of an older version together, are named on stderr once.
+        It warns on stderr about each damaged set, and in one warning about all sets of another schema version. Each
+        warning appears once.
 
         Args:
             **fields: Names and values of ScoreKey.
@@ -52,7 +53,7 @@ class Store:
         return [score_set for score_set in self.begun(**fields) if score_set.complete]
 
     def begun(self, **fields: object) -> list["ScoreSet"]:
-        """The same, and those that are not complete."""
+        """Like `find`, but also returns incomplete score sets."""
         if unknown := set(fields) - set(ScoreKey._fields):
             raise ValueError(f"no field of a score key: {', '.join(sorted(unknown))}")
         found, older = [], []
@@ -67,7 +68,7 @@ class Store:
             if stored.get("schema_version") != SCHEMA_VERSION:
                 older.append(path.parent)
                 continue
-            # A copied folder: no set of ours has this place.
+            # The folder was copied or renamed: its name does not match its key.
             if set(stored) != set(ScoreKey._fields) or self.score_set(ScoreKey(**stored)).folder != path.parent:
                 self._tell(f"{path.parent}: left out: its key belongs elsewhere")
                 continue
@@ -82,18 +83,18 @@ class Store:
         return found
 
     def _tell(self, words: str) -> None:
-        """Warn, once in the same words."""
+        """Prints a warning, unless it was printed before."""
         if words not in self._told:
             self._told.add(words)
             print(f"warning: {words}", file=sys.stderr)
 
     def result_dir(self, name: str, data_slug: str, variant: str = "") -> Path:
-        """Where the tables and figures of a pair or study on a data set lie.
+        """The folder of the tables and figures of a pair or study on a data set.
 
         Args:
-            name: What the user calls the pair or study; any text.
+            name: The user's name of the pair or study; any text.
             data_slug: `Dataset.slug`.
-            variant: What sets the run apart from the plain one, "" for none.
+            variant: Name of the change to the plain run, "" for the plain run.
         """
         if name.lower() == "scores":
             raise UsageError("scores: no pair or study can have this name, its results would lie among the score sets")

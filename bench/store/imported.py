@@ -1,4 +1,8 @@
-"""Scores of another engine, row by row: what no log-probabilities of these responses can be is refused."""
+"""Checks imported scores of another engine, row by row.
+
+A row is rejected if its numbers cannot be log-probabilities and lengths of its response. The limits are wide on
+purpose, so that no correct row is rejected.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -9,39 +13,39 @@ import pandas as pd
 from bench.schema import NONFINITE, OK, SCORES, TOO_LONG, Dataset
 
 ROUNDING_NATS = 1e-5
-"""What a token's log-probability may be above 0 by rounding."""
+"""Rounding may raise a token's log-probability above 0 by at most this."""
 
 LONGEST_TOKEN = 256
-"""Bytes that a token has at most, on average over a response; the longest known ones are runs of 128 spaces."""
+"""Upper limit of the bytes per token, on average over a response. The longest known tokens are runs of 128 spaces."""
 
 ODD_TOKENS = 8
-"""Tokens of a response that may stand for no byte of it: its end of turn, and what a tokenizer puts before a text."""
+"""Upper limit of a response's tokens without bytes: the end of turn, and tokens that a tokenizer adds before a text."""
 
 BYTES_RATIO, ODD_BYTES = 100, 1000
-"""A response as rendered is at most so many times as long as its text, and so many bytes more."""
+"""A rendered response is at most BYTES_RATIO times as long as its text plus ODD_BYTES bytes."""
 
 SURE_TOKENS = 4
-"""So many tokens in a row are never certain to the last bit: a sum of exactly 0 is a sum that was not filled in."""
+"""A model is never fully certain of this many tokens, so a sum of exactly 0 over them means that no score was stored."""
 
 
 class Problem(NamedTuple):
-    """What is wrong with some rows."""
+    """One kind of fault, and the rows that have it."""
 
     field: str
     rows: np.ndarray
-    """Whether each row has it, (n,), bool."""
+    """Whether each row has the fault, (n,), bool."""
     words: str
 
 
 def check_imported(frame: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
-    """The frame with numbers as numbers, if it can be the data set's SCORES.
+    """Checks that a table can be the data set's SCORES, and converts its numbers.
 
     Args:
-        frame: As it was read, one row a response.
-        dataset: What was scored.
+        frame: The imported table as it was read, one row per response.
+        dataset: The data set that was scored.
 
     Raises:
-        ValueError: names the row by its number, its ids and its field.
+        ValueError: A row is wrong. The message names the row's number, its ids and the field.
     """
     if tuple(frame.columns) != SCORES:
         raise ValueError(f"columns are {', '.join(map(str, frame.columns))}; expected {', '.join(SCORES)}")
@@ -64,7 +68,7 @@ def _refuse(frame: pd.DataFrame, problems: Iterator[Problem]) -> None:
 
 
 def _number(column: pd.Series) -> pd.Series:
-    """The column as float64; what is no number is missing."""
+    """The column as float64, with NaN for every value that is not a number."""
     if column.dtype == bool:
         return pd.Series(np.nan, index=column.index)
     return pd.to_numeric(column, errors="coerce").astype("float64")

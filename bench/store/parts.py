@@ -1,4 +1,4 @@
-"""What a score set's folder holds, to bytes and back: parts (SCORES as parquet) and the manifest. Knows no path."""
+"""Encodes and decodes the files of a score set: the parts (SCORES as parquet) and the manifest. Knows no path."""
 
 import hashlib
 import io
@@ -26,21 +26,21 @@ _ID = ["example_id", "response_id"]
 
 
 class Damaged(Exception):
-    """Bytes that are not as they were written."""
+    """A stored file was changed or cut off after it was written."""
 
 
 class Manifest(NamedTuple):
-    """What `manifest.json` holds, beside a digest of it all."""
+    """The contents of `manifest.json`, without the digest of all of them that it also contains."""
 
     key: dict
     n_parts: int
     settings: dict
-    """What the numbers' last bits may depend on, so that a resumed run has to use it again."""
+    """Settings that may change the last bits of the numbers, so a resumed run uses them again."""
     complete: bool
     parts: list[str]
-    """File names in order, once complete."""
+    """File names of the parts in order; empty until the set is complete."""
     info: dict
-    """Provenance: versions, device, durations, what the run reported."""
+    """Provenance: versions, device, durations, and the run's report."""
 
 
 def digest(data: bytes) -> str:
@@ -49,19 +49,19 @@ def digest(data: bytes) -> str:
 
 
 def canonical(value: object) -> bytes:
-    """JSON with one spelling for equal values."""
+    """JSON bytes; equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def check_scores(frame: pd.DataFrame) -> None:
-    """Refuses a frame that may not be stored as scores.
+    """Rejects a frame that is not valid SCORES.
 
     Args:
-        frame: Columns SCORES, one row a response; sums in nats, NaN only where the status is not ok.
+        frame: Columns SCORES, one row per response; sums in nats, NaN only if the status is not ok.
 
     Raises:
-        ValueError: Other columns, an id that is missing, doubled or no text, an unknown status,
-            a count that is no whole number, or a row that says ok and has no finite log-probability.
+        ValueError: The columns differ, an id is missing, duplicated or not text, a status is unknown, a count is not a
+            whole number of 0 or more, or a row with status ok has no finite log-probability.
     """
     if tuple(frame.columns) != SCORES:
         raise ValueError(f"columns are {', '.join(map(str, frame.columns))}; expected {', '.join(SCORES)}")
@@ -85,7 +85,7 @@ def check_scores(frame: pd.DataFrame) -> None:
 
 
 def encode_part(frame: pd.DataFrame) -> bytes:
-    """A checked frame of SCORES as parquet; equal frames give equal bytes."""
+    """A valid frame of SCORES as parquet; equal frames give equal bytes."""
     columns = [pa.array(frame[name], type=_TYPES[name], from_pandas=False) for name in SCORES]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(columns, schema=_ARROW), buffer, compression="zstd")
@@ -93,7 +93,7 @@ def encode_part(frame: pd.DataFrame) -> bytes:
 
 
 def join_parts(parts: list[bytes]) -> pd.DataFrame:
-    """The parts of a set as one frame, columns SCORES, sorted by example_id and response_id.
+    """Joins the parts of a set into one frame, columns SCORES, sorted by example_id and response_id.
 
     Raises:
         ValueError: A response is in two parts.
@@ -107,15 +107,16 @@ def join_parts(parts: list[bytes]) -> pd.DataFrame:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """The manifest as JSON with a digest of itself."""
-    fields = json.loads(json.dumps(manifest._asdict()))  # As it will be read back: lists, text keys.
+    # Through JSON and back, because reading it gives lists for tuples and text keys; the digest must be that of these.
+    fields = json.loads(json.dumps(manifest._asdict()))
     return (json.dumps(fields | {"digest": digest(canonical(fields))}, indent=2) + "\n").encode()
 
 
 def decode_manifest(data: bytes) -> Manifest:
-    """The manifest that `encode_manifest` wrote.
+    """Reads a manifest that `encode_manifest` wrote.
 
     Raises:
-        Damaged: These are not its bytes.
+        Damaged: The bytes are not those that were written.
     """
     try:
         fields = json.loads(data)

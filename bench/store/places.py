@@ -1,7 +1,7 @@
-"""Which results folder holds the tables of a subject on a data set: found by the rows' digest, not by a name.
+"""Finds the results folder with the tables of a subject on a data set, by the digest of the rows, not by name.
 
-A folder's manifest says what its tables are of. Equal rows under another name find the folder; other rows under its
-name get one of their own, and are never shown for it.
+A folder's manifest says which rows and settings its tables belong to. If equal rows have another name, drsow finds the
+same folder. If other rows have the same name, they get a new folder, so their tables are never confused.
 """
 
 import hashlib
@@ -17,43 +17,43 @@ from bench.store.folder import ScoreSet, Store
 from bench.store.parts import canonical
 
 SHORT = 8
-"""Hexadecimal digits of a digest that tell two folders of one name apart."""
+"""Number of hexadecimal digits of a digest that distinguish two folders with the same name."""
 
 
 class Place(NamedTuple):
-    """What a results folder's tables are of."""
+    """What the tables of a results folder belong to."""
 
     subject: str
     """The pair_id or study_id."""
     dataset: Dataset
     variant: str = ""
-    """What sets the run apart from the plain one, "" for none."""
+    """Name of the change to the plain run, "" for the plain run."""
     told: Mapping[str, object] = {}
-    """What else decides the tables, JSON values as its manifest holds them: routers, a seed."""
+    """Other settings that decide the tables, such as routers or a seed; JSON values, as in the manifest."""
     above: str = ""
-    """Folder that it lies in, where that is not the subject's."""
+    """Name of the parent folder; "" for a folder named after the subject."""
 
     @property
     def identity(self) -> dict[str, object]:
-        """What the manifest of its folder says."""
+        """The fields of the folder's manifest that identify its tables."""
         named = {"subject": self.subject, "data_digest": self.dataset.digest, "variant": self.variant}
         return named | json.loads(json.dumps(dict(self.told)))
 
     def expected(self, store: Store) -> Path:
-        """Its folder where no other place has that name."""
+        """The folder of these tables, unless the tables of another place are already in it."""
         if self.above:
             return store.result_dir(self.above, self.dataset.slug, self.subject)
         return store.result_dir(self.subject, self.dataset.slug, self.variant)
 
 
 def found_folder(store: Store, place: Place) -> Path | None:
-    """The folder whose tables are of this place; None where there is none."""
+    """The folder with the tables of this place, or None."""
     expected = place.expected(store)
     return next((folder for folder in _folders(expected) if _is_of(folder, place, expected)), None)
 
 
 def folder_to_write(store: Store, place: Place) -> Path:
-    """The place's folder; a new one where another place's tables have its name."""
+    """The folder to write the tables of this place to; a new folder if other tables are in the expected one."""
     if folder := found_folder(store, place):
         return folder
     expected = place.expected(store)
@@ -69,16 +69,17 @@ def folder_to_write(store: Store, place: Place) -> Path:
 
 
 def folder_to_read(store: Store, place: Place, *, option: str, verb: str = "run") -> Path:
-    """The place's folder, with tables of these rows in it.
+    """The folder with the tables of this place.
 
     Args:
         store: The results folder.
-        place: What is wanted.
-        option: Words that name the subject to the command, "--pair tiny".
-        verb: Who writes the tables.
+        place: What the tables belong to.
+        option: The command-line option that names the subject, such as "--pair tiny".
+        verb: The command that writes the tables.
 
     Raises:
-        PreconditionError: There is none; says whose tables have its name, and what to run.
+        PreconditionError: There is no such folder. The message says whether other tables have its name, and what to
+            run.
     """
     if folder := found_folder(store, place):
         return folder
@@ -98,16 +99,16 @@ def folder_to_read(store: Store, place: Place, *, option: str, verb: str = "run"
 
 
 def data_option(dataset: Dataset) -> str:
-    """The words that name a data set to the command."""
+    """The command-line options that name a data set."""
     limit = f" --limit-per-subset {dataset.limit}" if dataset.limit else ""
     return f"--data {shlex.quote(dataset.data_id)}{limit}"
 
 
 def manifest(place: Place, sets: Iterable[ScoreSet]) -> dict:
-    """Provenance of a folder: what it is of, every score set's key and what its run reported."""
+    """Provenance of a folder: what its tables belong to, and the key and the report of every score set."""
     path = Path(place.dataset.data_id)
     return {
-        # Where a file lies on this machine is nobody else's business.
+        # Only the file's name: a full path would publish private folder names.
         "data": path.name if path.is_absolute() else place.dataset.data_id,
         "n_examples": len(place.dataset.examples),
         **place.identity,
@@ -127,7 +128,10 @@ def _folders(expected: Path) -> Iterator[Path]:
 
 
 def _is_of(folder: Path, place: Place, expected: Path) -> bool:
-    """Whether a folder's tables are of a place; the plain name is believed where an older manifest says less."""
+    """Whether a folder's tables belong to a place.
+
+    The manifest of an older version has fewer fields. In the expected folder, the missing ones count as equal.
+    """
     stored = _manifest(folder)
     if stored.get("data_digest") != place.dataset.digest:
         return False
@@ -139,7 +143,7 @@ _NOTHING = object()
 
 
 def _manifest(folder: Path) -> dict:
-    """What a folder's manifest says; nothing where there is none, or none that can be read."""
+    """The fields of a folder's manifest; empty if there is no manifest or it cannot be read."""
     data = read_if_there(folder / "manifest.json")
     try:
         found = {} if data is None else json.loads(data)

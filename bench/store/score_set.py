@@ -1,6 +1,7 @@
-"""One score set: the scores of one model on one data set under one key, a folder that fills part by part.
+"""Writes and reads a score set, a folder with the scores of one model on one data set under one key.
 
-A part's name carries the digest of its bytes: it proves itself, and after a kill it is there or it is missing.
+The folder fills part by part. A part's file name contains the digest of its bytes, so a damaged part is recognised.
+After a kill, each part is there whole or it is missing.
 """
 
 import contextlib
@@ -35,18 +36,18 @@ class ScoreSet:
     """The scores of one model on one data set under one key: a folder that fills part by part."""
 
     def __init__(self, scores: Path, key: ScoreKey) -> None:
-        """Names the set; touches nothing on the disk."""
+        """Computes the folder's name from the key; does not access the disk."""
         self.key = key
         self.folder = scores / f"{safe_name(key.model_id)}-{digest(canonical(key._asdict()))[:16]}"
 
     @contextlib.contextmanager
     def lock(self, share: str = "", *, wait_s: float = 0) -> Iterator[None]:
-        """Holds the set, or a named share of its parts, for this process; a process that dies lets go of it.
+        """Locks the set, or a named share of its parts, for this process. The lock ends with the process.
 
         Raises:
-            DrsowError: Another process holds it for longer than `wait_s`, or the folder cannot be written.
+            DrsowError: Another process holds the lock for longer than `wait_s`, or the folder cannot be written.
         """
-        # Beside the folder, not in it: a folder that is set aside must not take the lock along.
+        # The lock file is beside the folder, not in it, because `begin` may rename the folder.
         lock = filelock.FileLock(self.folder.with_name(f"{self.folder.name}{share}.lock"), timeout=wait_s)
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -61,19 +62,19 @@ class ScoreSet:
             lock.release()
 
     def begin(self, n_parts: int, settings: dict, info: dict | None = None, *, alone: bool = True) -> dict:
-        """Makes the set ready for its parts; call it under `lock`.
+        """Prepares the set for its parts; call it under `lock`.
 
-        A folder that holds something else (another key, another cut into parts, a damaged manifest) is
-        renamed, named on stderr, and started anew. Left-over temporary files are removed.
+        If the folder contains something else (another key, another number of parts, a damaged manifest), this method
+        renames it, warns on stderr and starts a new one. It removes temporary files of stopped runs.
 
         Args:
-            n_parts: Into how many parts the sorted list of responses is cut.
-            settings: What a resumed run has to use again, such as batch_tokens; JSON values.
-            info: What is known before the first part: what the user calls the data and the template's owner.
-            alone: Whether no other process writes parts now; else temporary files stay.
+            n_parts: Number of parts into which the sorted list of responses is divided.
+            settings: Settings that a resumed run must use again, such as batch_tokens; JSON values.
+            info: Provenance known before the first part: the user's names of the data and of the template's owner.
+            alone: Whether no other process is writing parts; otherwise temporary files stay.
 
         Returns:
-            The settings to use: those of the run that began this set, else the given ones.
+            The settings to use: those of the run that began this set, or the given ones for a new set.
         """
         for temp in self.folder.glob(".*.tmp") if alone else ():
             temp.unlink(missing_ok=True)
@@ -93,35 +94,35 @@ class ScoreSet:
         return manifest.settings
 
     def recorded_settings(self) -> dict | None:
-        """Settings of the run that began this set; None where there is none or `begin` would start anew."""
+        """Settings of the run that began this set; None if the set does not exist or `begin` would replace it."""
         manifest = self._own_manifest()
         return None if manifest is None else manifest.settings
 
     def info(self) -> dict:
-        """Provenance that was given to `begin` and to `finish`; empty before."""
+        """Provenance that `begin` and `finish` stored; empty before."""
         manifest = self._own_manifest()
         return {} if manifest is None else manifest.info
 
     @property
     def has_parts(self) -> bool:
-        """Whether anything of it is stored."""
+        """Whether any part is stored."""
         return bool(self._part_files())
 
     def missing(self) -> list[int]:
-        """Numbers of the parts, from 0, that are still to be scored; a damaged part is renamed and is missing.
+        """Numbers of the parts, from 0, that are not scored yet. A damaged part is renamed and counts as missing.
 
         Raises:
-            PreconditionError: The set was not begun.
+            PreconditionError: `begin` was not called for this set.
         """
         return [index for index, path in enumerate(self._sound_parts()) if path is None]
 
     def write_part(self, index: int, frame: pd.DataFrame, spent: dict | None = None) -> None:
-        """Stores one part whole, in place of what was there.
+        """Stores one part, and replaces an earlier file of this part.
 
         Args:
             index: Number of the part, from 0.
             frame: Columns SCORES; see `check_scores`.
-            spent: What the part cost, numbers by name; it changes between equal runs, so it lies beside the part.
+            spent: Costs of the part, numbers by name. They differ between equal runs, so they go into a separate file.
         """
         manifest = self._own_manifest()
         if manifest is None or not 0 <= index < manifest.n_parts:
@@ -129,7 +130,7 @@ class ScoreSet:
         check_scores(frame)
         data = encode_part(frame)
         if spent is not None:
-            # Before the part: one that is there has its cost beside it, whenever the process ends.
+            # Costs first: then every stored part has its costs, even if the process is killed between the two writes.
             write_whole(self._spent_path(index), json.dumps(spent).encode())
         path = self.folder / f"part-{index:04d}-{digest(data)[:16]}.parquet"
         write_whole(path, data)
@@ -138,12 +139,12 @@ class ScoreSet:
                 other.unlink(missing_ok=True)
 
     def spent(self) -> dict:
-        """What the parts cost, added up over all processes that wrote one."""
+        """Total costs of the parts, over all processes that wrote one."""
         manifest = self._own_manifest()
         total: dict = {}
         for index in range(0 if manifest is None else manifest.n_parts):
             data = read_if_there(self._spent_path(index))
-            # Damaged, it costs a count and not the scores.
+            # A damaged cost file only makes the total too small; the scores are not affected.
             with contextlib.suppress(ValueError, TypeError, AttributeError):
                 for name, value in ({} if data is None else json.loads(data)).items():
                     total[name] = total.get(name, 0) + value
@@ -156,10 +157,10 @@ class ScoreSet:
         """Marks the set complete.
 
         Args:
-            info: Provenance, JSON values: versions, device, durations, the precision check.
+            info: Provenance as JSON values: versions, device, durations, the precision check.
 
         Raises:
-            DrsowError: A part is missing, or a response is in two parts.
+            DrsowError: A part is missing, or two parts contain the same response.
         """
         parts = self._sound_parts()
         if missing := [str(index) for index, path in enumerate(parts) if path is None]:
@@ -172,7 +173,7 @@ class ScoreSet:
 
     @property
     def complete(self) -> bool:
-        """Whether the set is finished, is of this key, and every part is as it was written."""
+        """Whether the set is finished, has this key, and all its parts are undamaged."""
         manifest = self._own_manifest()
         whole = manifest is not None and manifest.complete
         return whole and all(_verified(self.folder / name) is not None for name in manifest.parts)
@@ -182,7 +183,7 @@ class ScoreSet:
 
         Raises:
             PreconditionError: The set is not complete.
-            DrsowError: A response is in two parts.
+            DrsowError: Two parts contain the same response.
         """
         manifest = self._own_manifest()
         if manifest is None or not self.complete:
@@ -194,12 +195,12 @@ class ScoreSet:
         return self.folder / "manifest.json"
 
     def _manifest(self) -> Manifest | None:
-        """The manifest as it is on the disk; None where there is none."""
+        """The manifest on the disk, or None."""
         data = read_if_there(self._manifest_path)
         return None if data is None else decode_manifest(data)
 
     def _own_manifest(self) -> Manifest | None:
-        """The manifest if it is sound and of this key."""
+        """The manifest if it is undamaged and has this key, else None."""
         with contextlib.suppress(Damaged):
             manifest = self._manifest()
             if manifest is not None and manifest.key == self.key._asdict():
@@ -207,7 +208,7 @@ class ScoreSet:
         return None
 
     def _change(self, manifest: Manifest, n_parts: int) -> str:
-        """What differs between the stored set and ours, for the user; "" if nothing does."""
+        """Describes the differences between the stored set and this one for the user; "" if there are none."""
         stored, ours = manifest.key | {"n_parts": manifest.n_parts}, self.key._asdict() | {"n_parts": n_parts}
         names = [name for name in stored | ours if stored.get(name) != ours.get(name)]
         return ", ".join(f"{name} was {stored.get(name)!r}, is {ours.get(name)!r}" for name in names)
@@ -216,7 +217,7 @@ class ScoreSet:
         return sorted(path for path in self.folder.glob("part-*") if _PART.fullmatch(path.name))
 
     def _sound_parts(self) -> list[Path | None]:
-        """Per part its file, None where there is none to trust; damaged files are renamed."""
+        """The file of each part, None for a part without a valid file. Damaged files are renamed."""
         manifest = self._own_manifest()
         if manifest is None:
             raise PreconditionError(f"{self.folder}: was not begun")
@@ -226,7 +227,7 @@ class ScoreSet:
                 rename(path, path.with_name(f"{path.name}.damaged"))
             else:
                 sound.setdefault(_part_index(path), []).append(path)
-        # Two sound files of one part contradict each other: neither is believed.
+        # Two valid files of one part contradict each other, so neither is used.
         one = {index: paths[0] for index, paths in sound.items() if len(paths) == 1}
         return [one.get(index) for index in range(manifest.n_parts)]
 
@@ -253,6 +254,6 @@ def _part_index(path: Path) -> int:
 
 
 def _verified(path: Path) -> bytes | None:
-    """A part's bytes if they are those that its name promises."""
+    """A part's bytes if their digest is the one in the file name, else None."""
     data = read_if_there(path)
     return data if data is not None and _PART.fullmatch(path.name)[2] == digest(data)[:16] else None

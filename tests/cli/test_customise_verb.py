@@ -92,4 +92,4 @@ def test_a_bad_domain_is_one_line_and_nothing_is_scored(drsow, words, registry, 
 
 def test_data_without_known_subsets_has_no_sections(drsow, tiny_registry, words, tmp_path):
     words[words.index("--registry") + 1] = tiny_registry
-    refused(drsow(*words, "--results", tmp_path / "results"), "no domain names one of its subsets")
+    refused(drsow(*words, "--results", tmp_path / "results"), "no domain lists any of its subsets")

@@ -71,7 +71,7 @@ def test_a_board_gets_each_prompts_own_id_and_its_subset_apart(tmp_path):
 @pytest.mark.parametrize("write", [alpaca_eval, arena_hard])
 def test_a_prompt_of_several_turns_is_refused(write):
     turns = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
-    with pytest.raises(UsageError, match=r"x: these boards ask one user turn"):
+    with pytest.raises(UsageError, match=r"x: AlpacaEval and Arena-Hard need prompts of one user turn"):
         write([Example("x", "", turns, ())], {"x": "y"}, generator="g")
 
 

@@ -37,7 +37,7 @@ def test_the_known_section_is_what_the_domains_name():
 
 
 def test_the_known_section_of_other_data_is_refused():
-    with pytest.raises(UsageError, match="rows: no domain names one of its subsets"):
+    with pytest.raises(UsageError, match="rows: no domain lists any of its subsets"):
         route.by_section(data(("b", "x")), DOMAINS)
 
 

@@ -167,7 +167,7 @@ def test_a_line_has_the_prompts_own_id_and_subset_and_gives_its_example_id_back(
 def test_other_settings_are_refused_and_the_file_stays(policy, tmp_path):
     sampled(policy, tmp_path / "a.jsonl")
     before = (tmp_path / "a.jsonl").read_bytes()
-    with pytest.raises(UsageError, match=r"a\.jsonl: was begun with other settings, see a\.jsonl\.settings\.json"):
+    with pytest.raises(UsageError, match=r"a\.jsonl was begun with other settings, see a\.jsonl\.settings\.json"):
         sampled(policy, tmp_path / "a.jsonl", wish=WISH._replace(temperature=1.0))
     assert (tmp_path / "a.jsonl").read_bytes() == before
 
@@ -181,14 +181,14 @@ def test_a_policy_without_a_chat_template_is_refused_and_nothing_is_written(poli
 
 def test_a_prompt_without_room_is_named(policy):
     long = Example("long", "", (Message("user", "x" * 3000),), ())
-    with pytest.raises(UsageError, match=r"long: .* tokens, the model reads 2,048"):
+    with pytest.raises(UsageError, match=r"long: the prompt has .* tokens, but the model reads at most 2,047"):
         sample_prompt(*policy, long, WISH)
 
 
 def test_a_file_of_somebody_else_is_refused_and_stays(policy, tmp_path):
     out = tmp_path / "mine.jsonl"
     out.write_text("mine")
-    with pytest.raises(UsageError, match=r"mine\.jsonl: is there already"):
+    with pytest.raises(UsageError, match=r"mine\.jsonl exists already"):
         sampled(policy, out)
     assert out.read_text() == "mine"
 

@@ -184,7 +184,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny_registry, rows, tmp_path):
     broken = policy(tiny_registry)
     with torch.no_grad():
         next(broken.model.parameters()).fill_(float("nan"))
-    with pytest.raises(DrsowError, match=r"step 1: the loss is nan; a lower --lr may help"):
+    with pytest.raises(DrsowError, match=r"step 1: the loss is nan; try a lower --lr"):
         tune(broken, rows, SIMPO, out=tmp_path)
 
 
@@ -197,7 +197,7 @@ def test_what_the_context_does_not_hold_is_left_out(start):
 
 def test_a_step_is_as_many_preferences_as_was_said_or_refused(tmp_path):
     words = {"out": tmp_path, "dtype": torch.float32, "device": "cpu"}
-    with pytest.raises(UsageError, match=r"--batch 6: no multiple of --at-once 4 on 1 device"):
+    with pytest.raises(UsageError, match=r"--batch 6 is not a multiple of --at-once 4 on 1 device"):
         arguments(SIMPO._replace(batch=6, at_once=4), 8, **words)
     told = arguments(SIMPO._replace(batch=3, at_once=4), 8, **words)
     assert told.per_device_train_batch_size * told.gradient_accumulation_steps == 3
