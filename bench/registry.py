@@ -1,6 +1,6 @@
-"""The registry: `pairs/*.toml` -> models, families, studies, named pairs, domains; look-up by name.
+"""Loads the registry of models, families, studies, named pairs and domains from `pairs/*.toml`, and looks up names.
 
-A user's own folder adds entries, it never replaces one.
+A user's folder can add entries but cannot replace one.
 """
 
 import difflib
@@ -31,11 +31,11 @@ from bench.files import edited_text
 from bench.schema import UsageError
 
 PERFORMANCE, SECOND_PERFORMANCE = "alpaca_eval_2_lc", "arena_hard"
-"""What a gap is measured in where no study says otherwise."""
+"""The performances that gaps are measured in if no study names others."""
 
 
 class Pair(NamedTuple):
-    """Two models whose log-probabilities are subtracted."""
+    """A strong and a weak model; the reward is the difference of their log-probabilities."""
 
     pair_id: str
     """A named pair's alias, or "<strong>--<weak>"."""
@@ -45,16 +45,16 @@ class Pair(NamedTuple):
     family: str
     """"" for a named pair."""
     template: str
-    """The model whose chat template both are given."""
+    """The model whose chat template both models use."""
     gap_points: float
-    """performance(strong) - performance(weak); NaN where a score is not published."""
+    """performance(strong) - performance(weak); NaN if a score is not published."""
     references: tuple[Reference, ...] = ()
     note: str = ""
 
 
 def gap_points(strong: ModelSpec, weak: ModelSpec, performance: str) -> float:
-    """Performance(strong) - performance(weak) in points, NaN where a score is not published."""
-    # Scores are decimals of a few places: rounding takes away the dust of binary subtraction.
+    """Performance(strong) - performance(weak) in points, NaN if a score is not published."""
+    # Scores have few decimals; rounding removes the error of binary subtraction.
     return round(strong.score(performance) - weak.score(performance), 9)
 
 
@@ -74,10 +74,10 @@ class Registry:
         return self.models[_known("model", name, self.models)]
 
     def policy(self, name: str) -> ModelSpec:
-        """The model of that model_id, or the one that lies in that folder, or that `drsow tune` wrote there.
+        """The model with this model_id, or the model in this folder, for example one that `drsow tune` wrote.
 
         Raises:
-            UsageError: it is neither, or a noise model, which exists as scores alone.
+            UsageError: There is no such model or folder, or it is a noise model, which can only be scored.
         """
         folders = [path for path in (Path(name), Path(name) / "model") if (path / "config.json").is_file()]
         if name not in self.models and folders:
@@ -96,17 +96,17 @@ class Registry:
         return self.studies[_known("study", name, self.studies)]
 
     def pair(self, name: str) -> Pair:
-        """The named pair of that alias, or the study pair of that pair_id (of the first study that has it)."""
+        """The named pair with this alias, or the pair with this pair_id from the first study that has it."""
         pairs = self._every_pair()
         return pairs[_known("pair", name, pairs)]
 
     def _every_pair(self) -> dict[str, Pair]:
-        """Named and study pairs by pair_id; of equal ids the named one, then the first study's."""
+        """Named and study pairs by pair_id. For equal ids, the named pair counts, then that of the first study."""
         studied = (pair for study in self.studies.values() for pair in self.study_pairs(study))
         return {pair.pair_id: pair for pair in reversed([*self.named_pairs(), *studied])}
 
     def models_of(self, name: str) -> list[str]:
-        """The model_ids that a model, pair or study needs, the chat template's owner among them."""
+        """The model_ids that a model, pair or study needs, including the owner of the chat template."""
         if name in self.models:
             return [name]
         if name in self.studies:
@@ -121,7 +121,7 @@ class Registry:
         return [self._named(entry) for entry in self.pairs.values()]
 
     def study_pairs(self, study: Study) -> list[Pair]:
-        """All unordered pairs inside each family; strong has the higher score, of equals the lower model_id."""
+        """All unordered pairs inside each family. The strong model has the higher score, or first model_id in a tie."""
         return [
             self._ordered(first, second, family, study.performance)
             for family in (self.families[name] for name in study.families)
@@ -155,19 +155,19 @@ _TABLES: dict[str, dict[str, type[Entry]]] = {
 
 
 def pairs_folder() -> Path:
-    """The folder of the shipped entries: beside this file when installed, at the root in a checkout."""
+    """The folder of drsow's own entries: beside this file if installed, at the root of a checkout otherwise."""
     here = Path(__file__).resolve().parent
     return here / "pairs" if (here / "pairs").is_dir() else here.parent / "pairs"
 
 
 def load_registry(extra: Path | None = None) -> Registry:
-    """Read the shipped entries and, on top, a user's.
+    """Reads drsow's own entries, and adds a user's entries.
 
     Args:
-        extra: A folder with its own models.toml, pairs.toml or both.
+        extra: The user's folder with a models.toml, pairs.toml or domains.toml.
 
     Raises:
-        UsageError: An entry is wrong; the message names its file, id and field.
+        UsageError: An entry is wrong. The message names its file, id and field.
     """
     if extra is not None and not any((extra / name).is_file() for name in _TABLES):
         *most, last = _TABLES
@@ -215,7 +215,7 @@ def _on_base(model: ModelSpec, registry: Registry) -> ModelSpec:
 
 
 def _complaint(error: ValidationError, kind: type[Entry]) -> str:
-    # A misspelt field is also a missing one: the spelling is what to tell.
+    # A misspelt required field gives two errors, unknown and missing; the first one helps the user more.
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     field = ".".join(str(part) for part in first["loc"] if part not in SOURCE_TAGS.values())
     if first["type"] == "extra_forbidden":
@@ -225,7 +225,7 @@ def _complaint(error: ValidationError, kind: type[Entry]) -> str:
 
 
 def _problems(registry: Registry) -> Iterator[_Problem]:
-    """What entries say wrongly of each other; only the first is sound, later ones may rest on it."""
+    """Wrong references between entries. Only the first one is reliable, because later ones may follow from it."""
     for model in registry.models.values():
         yield from _strangers("models", model.id, "performance", {"scores": model.scores}, registry.performances)
         if isinstance(model.source, NoiseSource):

@@ -1,13 +1,13 @@
-"""Numbers as a person reads them: three digits with an SI prefix, percent with one decimal, durations."""
+"""Formats numbers for people: three digits with an SI prefix, percent with one decimal, durations."""
 
 import math
 
 MISSING = "-"
-"""What stands for a value that is not known."""
+"""Text shown for an unknown value."""
 
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 _SHORT = ("", "k", "M", "B", "T")
-"""Of counts: B is a billion, as model sizes are written."""
+"""Prefixes of counts. B is a billion, as usual for model sizes."""
 
 
 def si(value: float, unit: str) -> str:
@@ -17,7 +17,7 @@ def si(value: float, unit: str) -> str:
 
 
 def count(value: float) -> str:
-    """How many: digits as they are below 100,000, then three and a letter: "2,985", "54.2 M", "16.1 B"."""
+    """A count: all digits below 100,000, then three digits and a letter: "2,985", "54.2 M", "16.1 B"."""
     if abs(value) < 1e5:
         return f"{value:,.0f}"
     number, prefix = _scaled(value, _SHORT)
@@ -25,19 +25,19 @@ def count(value: float) -> str:
 
 
 def amount(value: float) -> str:
-    """A large count to three digits, with a letter from a thousand on: "30 k", "16.1 B"."""
+    """A large count with three digits, and a letter from 1,000 on: "30 k", "16.1 B"."""
     number, prefix = _scaled(value, _SHORT)
     return f"{number} {prefix}".rstrip()
 
 
 def percent(value: float) -> str:
-    """A share, 0 to 1, in percent with one decimal, without the sign."""
+    """A fraction, 0 to 1, in percent with one decimal, without the percent sign."""
     return f"{100 * value:.1f}"
 
 
 def points(value: float) -> str:
-    """A difference of shares in percentage points with its sign."""
-    # Adding 0 takes the sign off a rounded -0.0.
+    """A difference of fractions in percentage points, with its sign."""
+    # Adding 0 turns -0.0 into 0.0.
     return f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
@@ -70,7 +70,7 @@ def p_value(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes, hours or days, whichever keeps the number small: "3.2 h"."""
+    """A duration in seconds, minutes, hours or days, so that the number is small: "3.2 h"."""
     for size, unit in ((86_400 * 3, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / (86_400 if unit == 'd' else size):.1f} {unit}"
@@ -78,7 +78,7 @@ def duration(seconds: float) -> str:
 
 
 def _scaled(value: float, prefixes: tuple[str, ...]) -> tuple[str, str]:
-    """Three significant digits, without needless zeros, and the prefix of the thousand."""
+    """The number with three significant digits and no trailing zeros, and its prefix."""
     step = 0
     while step < len(prefixes) - 1 and abs(float(f"{value:.3g}")) >= 1000:
         value, step = value / 1000, step + 1

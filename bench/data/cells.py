@@ -14,7 +14,9 @@ import warnings
 SPEAKERS = ("system", "user", "assistant", "developer", "tool", "function", "human", "gpt")
 """Role names that identify a message. `rows.ROLES` are the supported ones."""
 
-_REMEDY = 'write it as JSON, [{"role": "user", "content": "…"}]; if it is an ordinary text, make it the content of one message'
+_REMEDY = (
+    'write it as JSON, [{"role": "user", "content": "…"}]; an ordinary text can be the content of one such message'
+)
 
 _QUOTE = r"""\\?["']+"""
 _RECORDS = re.compile(rf"""\s*"?(?:[\w.]{{0,20}}[\[(]\s*)*\{{\s*{_QUOTE}""")

@@ -1,4 +1,4 @@
-"""A chat format: what a conversation looks like as text, and what stands around a response in it."""
+"""Renders conversations as text with a chat template, and determines the text before and after a response."""
 
 import re
 from collections.abc import Sequence as Seq
@@ -16,13 +16,13 @@ _PROBE = "drsow probe"
 
 @dataclass(frozen=True)
 class Template:
-    """A chat format: its owner's jinja template, or plain "User: … Assistant: …" where nothing names one."""
+    """A chat template: the jinja template of its owner, or the plain format "User: … Assistant: …"."""
 
     owner: PreTrainedTokenizerFast | None
-    """The tokenizer whose template renders; None for plain."""
+    """The tokenizer that has the template; None for the plain format."""
 
     name: str = ""
-    """What errors call it: the model_id of its owner."""
+    """The owner's model_id, for error messages."""
 
     @cached_property
     def source(self) -> str:
@@ -30,7 +30,7 @@ class Template:
         return "" if self.owner is None else templates.choose(self.owner.chat_template).text
 
     def text(self, messages: Seq[Message], *, generation: bool) -> str:
-        """Render a conversation without its BOS; `generation` appends the assistant's header."""
+        """Renders a conversation without a BOS; `generation` appends the assistant's header."""
         if not self.source:
             turns = "".join(f"{m.role.capitalize()}: {m.content}\n\n" for m in messages)
             return turns + "Assistant:" if generation else turns.removesuffix("\n\n")
@@ -45,15 +45,15 @@ class Template:
 
     @cached_property
     def _bos(self) -> str:
-        """A BOS that the template writes would be doubled by a tokenizer that adds its own."""
+        """The BOS to remove from the template's output, because the tokenizer adds a BOS itself; "" if it does not."""
         return self.owner.bos_token if adds_bos(self.owner) else ""
 
     def merges(self, messages: Seq[Message]) -> bool:
-        """Whether a conversation has a system turn that the template does not know."""
+        """Whether a conversation has a system turn that the template does not support."""
         return messages[0].role == "system" and not self.knows_system
 
     def _merged(self, messages: Seq[Message]) -> Seq[Message]:
-        """Put a system turn into the first user turn where the template knows no system role."""
+        """Moves a system turn into the first user turn if the template supports no system role."""
         if not self.merges(messages):
             return messages
         joined = messages[:2] if [m.role for m in messages[1:2]] == ["user"] else messages[:1]
@@ -62,7 +62,7 @@ class Template:
 
     @cached_property
     def knows_system(self) -> bool:
-        """Whether a system turn reaches the text, with and without a response behind it."""
+        """Whether the rendered text contains a system turn, both with and without a response after it."""
         if not self.source:
             return True
         turns = [Message("system", _PROBE), Message("user", "x"), Message("assistant", "y")]
@@ -74,7 +74,7 @@ class Template:
 
     @cached_property
     def around(self) -> tuple[str, str]:
-        """What the template writes before and after a response: whitespace, and the end of turn."""
+        """The template's text before a response (whitespace) and after it (the end of turn)."""
         prompt = [Message("user", "x")]
         try:
             head = self.text(prompt, generation=True)
@@ -91,7 +91,7 @@ class Template:
 
     @cached_property
     def end_token(self) -> str:
-        """The special token that ends the assistant's turn, "" where the template writes none."""
+        """The special token that ends the assistant's turn, "" if the template writes none."""
         after = self.around[1].lstrip()
         if not self.source or not after:
             return ""
@@ -100,22 +100,22 @@ class Template:
 
     @cached_property
     def _ends(self) -> re.Pattern:
-        """End-of-turn text behind a response, one or several, with whitespace behind each."""
+        """Matches one or more end-of-turn texts at the end of a response, each with the whitespace after it."""
         after = self.around[1].strip()
-        # What stands behind a response may be ordinary text, as "###": only what looks like a token is one.
+        # The text after a response may be ordinary text such as "###", so only text that looks like a token counts.
         marks = [after] if re.fullmatch(r"[<\[].*[>\]]", after, re.DOTALL) else []
         marks += [self.end_token, self.owner.eos_token] if self.source else []
         marks = sorted({re.escape(mark) for mark in marks if mark and mark.strip()}, key=len, reverse=True)
         return re.compile(f"(?:(?:{'|'.join(marks) or '(?!)'})\\s*)+\\Z")
 
     def without_end(self, response: str) -> str:
-        """A response without the end-of-turn text that it ends in; the end is scored as a token of its own."""
+        """A response without end-of-turn text at its end, because drsow scores the end of turn as a separate token."""
         found = self._ends.search(response)
         return response[: found.start()] if found else response
 
     @property
     def words(self) -> str:
-        """What errors call it."""
+        """The template's name in error messages."""
         return f"the chat template of {self.name}" if self.name else "the chat template"
 
 
@@ -123,11 +123,11 @@ def own_template(tokenizer: PreTrainedTokenizerFast, purpose: str) -> Template:
     """The chat template of a policy's own tokenizer.
 
     Args:
-        tokenizer: The policy's.
-        purpose: What it is needed for, for the error.
+        tokenizer: The policy's tokenizer.
+        purpose: What the template is needed for, for the error message.
 
     Raises:
-        UsageError: it has none, or several and no default.
+        UsageError: The tokenizer has no template, or several and no default.
     """
     template = Template(tokenizer)
     if not template.source:
@@ -143,5 +143,5 @@ def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
 
 
 def first_line(error: TemplateError) -> str:
-    """What a template said when it refused."""
+    """The first line of a template's error message."""
     return (str(error).splitlines() or [type(error).__name__])[0]

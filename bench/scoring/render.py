@@ -1,10 +1,10 @@
-"""Messages and responses -> token ids, with the response's span found by check, never assumed.
+"""Turns messages and responses into token ids, and determines which tokens belong to the response.
 
-The rule (`scoring.SPAN`): the prompt's ids are the rendered prompt with its generation header, encoded alone, as a
-model is prompted; the response's ids are what encoding prompt and response together adds to them; where
-the prompt's ids are no prefix of that, the response is encoded alone and counted. One end-of-turn token
-follows as an id, so that no text can merge with it; a response that ends in the text of one loses that text, and is
-counted. Which text that is, the template's owner says alone, so that both models of a pair read the same text.
+The rule (`scoring.SPAN`): The rendered prompt, with its generation header, is encoded alone, as for generation. Then
+prompt and response are encoded together. If the result starts with the prompt's ids, the remaining ids are the
+response's. Otherwise the response is encoded alone, and `Rendered` counts it. One end-of-turn token follows as an id,
+so that no text can merge with it. If a response ends in end-of-turn text, that text is removed, and the response is
+counted. Only the template's owner decides which text that is, so that both models of a pair read the same text.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from bench.scoring.chat import Template, adds_bos, first_line
 
 
 class Sequence(NamedTuple):
-    """One response under one prompt, as one model reads it."""
+    """The token ids of one prompt with one response, for one model."""
 
     example_id: str
     response_id: str
@@ -31,35 +31,35 @@ class Sequence(NamedTuple):
     start: int
     """Index in `ids` of the response's first token, at least 1."""
     n_bytes: int
-    """UTF-8 bytes of the response as the template renders it."""
+    """Number of UTF-8 bytes of `text`."""
     text: str
     """The response as the template renders it."""
 
 
 class Rendered(NamedTuple):
-    """Sequences in the order of the examples, and how many needed a rule of their own."""
+    """Sequences in the order of the examples, and numbers of special cases."""
 
     sequences: list[Sequence]
     n_start_fallback: int
-    """Responses encoded alone, because the joint encoding straddles the start."""
+    """Responses encoded alone, because a token of the joint encoding crosses the boundary of prompt and response."""
     n_trimmed: int
-    """Responses whose outer whitespace the template cut."""
+    """Responses whose outer whitespace the template removed."""
     n_system_merged: int
-    """Examples whose system turn was put into the first user turn, because the template knows no system role."""
+    """Examples whose system turn went into the first user turn, because the template supports no system role."""
     n_end_cut: int
-    """Responses that ended in end-of-turn text of the template or its owner, which was cut."""
+    """Responses that ended in end-of-turn text of the template or its owner, which was removed."""
     n_end_kept: int
-    """Responses that end in the text of another end token of this model: it reads two ends."""
+    """Responses that end in the text of another end token of this model, so the model reads two ends."""
     n_special_text: int
-    """Examples whose prompt or responses hold the text of a special token of the model or of the template's owner; a
-    model reads such text as that token."""
+    """Examples whose prompt or responses contain the text of a special token of the model or of the template's owner.
+    A model reads such text as that token."""
 
     def counts(self) -> dict[str, int]:
-        """Everything but the sequences, by name."""
+        """All fields except the sequences, by name."""
         return {name: value for name, value in self._asdict().items() if name != "sequences"}
 
     def lines(self) -> list[str]:
-        """What the user has to know of the counts, a sentence each."""
+        """One sentence about each special case that the user should know."""
         said = {
             "n_system_merged": "examples have a system turn, which the chat template does not know: it was put into "
             "the first user turn",
@@ -72,7 +72,7 @@ class Rendered(NamedTuple):
 
 
 def end_id(tokenizer: PreTrainedTokenizerFast, template: Template) -> int:
-    """The template's end-of-turn token if it is one special token of this tokenizer, else its EOS."""
+    """The template's end-of-turn token if this tokenizer has it as one special token, else the tokenizer's EOS."""
     ids = tokenizer.get_added_vocab()
     if template.end_token in ids:
         return ids[template.end_token]
@@ -82,11 +82,11 @@ def end_id(tokenizer: PreTrainedTokenizerFast, template: Template) -> int:
 
 
 def render(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, template: Template) -> Rendered:
-    """Turn every response of every example into the ids that one model reads.
+    """Turns every response of every example into token ids for one model.
 
     Raises:
-        UsageError: a rendered prompt is no prefix of its rendered conversation, a template rewrites a
-            response, a response renders to no token, or two BOS stand in a row; names the example.
+        UsageError: A rendered conversation does not start with its rendered prompt, the template changes a response, a
+            response has no token, or the prompt starts with two BOS. The message names the example.
     """
     texts = [_texts(example, template) for example in examples]
     prompt_ids = _encode(tokenizer, [prompt for prompt, _ in texts])
@@ -113,10 +113,10 @@ def render(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, template:
 
 
 def prompt_ids(example: Example, tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int]:
-    """A prompt as `render` gives it to a model, for the model to answer.
+    """Token ids of a prompt, the same as in `render`, for a model that generates the response.
 
     Raises:
-        UsageError: the template refuses the prompt, or two BOS stand in a row; names the example.
+        UsageError: The template rejects the prompt, or the prompt starts with two BOS. The message names the example.
     """
     with _refusing(example, template):
         (head,) = _encode(tokenizer, [template.text(example.messages, generation=True)])
@@ -126,17 +126,17 @@ def prompt_ids(example: Example, tokenizer: PreTrainedTokenizerFast, template: T
 
 
 def check_ids(ids: Seq[int], tokenizer: PreTrainedTokenizerFast, *, n_embedded: int, row: str, model: str) -> None:
-    """Refuse token ids that the model has no embedding for, which a tokenizer of other weights gives.
+    """Rejects token ids without an embedding. They occur if the tokenizer does not belong to the model's weights.
 
     Args:
-        ids: Of one row.
-        tokenizer: Where they come from.
-        n_embedded: Tokens that the model's embedding holds.
-        row: What the error calls the row.
-        model: What it calls the model.
+        ids: Token ids of one row.
+        tokenizer: The tokenizer that gave the ids.
+        n_embedded: Number of tokens in the model's embedding.
+        row: Name of the row in the error message.
+        model: Name of the model in the error message.
 
     Raises:
-        DrsowError: names the row and the token.
+        DrsowError: A token has no embedding. The message names the row and the token.
     """
     found = np.asarray(ids)
     if len(beyond := found[found >= n_embedded]):
@@ -180,7 +180,7 @@ def _refusing(example: Example, template: Template) -> Iterator[None]:
 
 
 def _texts(example: Example, template: Template) -> tuple[str, list[str]]:
-    """The rendered prompt and each response as rendered, without its end of turn."""
+    """The rendered prompt, and each rendered response without its end of turn."""
     after = template.around[1]
     given = dict(example.responses)
     cut = {response_id: template.without_end(text) for response_id, text in given.items()}
@@ -206,7 +206,7 @@ def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[i
 
 
 def encode_alone(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Encode a text that stands in the middle of a conversation: without the dummy space of SentencePiece."""
+    """Encodes a text from the middle of a conversation, without the space that SentencePiece adds before a text."""
     anchor = "\n"
     head, whole = _encode(tokenizer, [anchor, anchor + text])
     if tokenizer.convert_ids_to_tokens(head)[0].startswith("▁") and whole[: len(head)] == head:

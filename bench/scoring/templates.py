@@ -1,8 +1,8 @@
-"""Which chat template a tokenizer has, and the one function that runs it.
+"""Chooses a tokenizer's chat template and runs it.
 
-The function is ours and not `apply_chat_template`, because that one tells a template today's date: the scores of two
-days would differ under one key. Here a template that asks for the date gets DATE, and one that draws at random is
-refused. What a template writes is otherwise what transformers' own function writes.
+drsow does not use `apply_chat_template`, because that function gives a template today's date: scores of two days would
+differ under the same key. Here a template that asks for the date gets DATE, and a template that draws at random is
+rejected. Otherwise the output is the same as that of transformers' function.
 """
 
 import datetime
@@ -21,33 +21,33 @@ from jinja2.exceptions import SecurityError, TemplateError
 from bench.schema import DrsowError, Message
 
 DATE = datetime.datetime(2024, 7, 26)
-"""What `strftime_now` tells every chat template: the date that Llama 3's own templates fall back on. It is part of
-`scoring.SPAN`: raise that one when you change it."""
+"""The date that `strftime_now` gives to every chat template: the default date in Llama 3's templates. `scoring.SPAN`
+covers it: increase SPAN when you change this date."""
 
 DEFAULT = "default"
-"""The name that transformers takes of several templates."""
+"""Name of the template that transformers uses if there are several."""
 
 MORE = "additional_chat_templates"
-"""Folder beside a tokenizer for templates in files of their own."""
+"""Folder beside a tokenizer with further templates, one per file."""
 
 
 class ChatTemplate(NamedTuple):
-    """The template that is used of those that a tokenizer has."""
+    """The chosen template of a tokenizer."""
 
     text: str
-    """Its source, "" where there is none to use."""
+    """The template's jinja source, "" if no template can be used."""
     note: str
-    """What the user has to know about the choice, said of the tokenizer ("has no …"); "" where there is one text."""
+    """A remark about the choice for the user, whose subject is the tokenizer ("has no …"); "" if none is needed."""
 
 
 def choose(found: object) -> ChatTemplate:
-    """Choose from a tokenizer's `chat_template`: a text, several by name (a dict or a list of entries), or None.
+    """Chooses from a tokenizer's `chat_template`: a text, several by name (a dict or a list of entries), or None.
 
-    Of several, "default" is used; without a default the only one is, and the note says so. Of several others none is
-    more right than the next, so none is used, and the note says that too.
+    If there are several, the one named "default" is used. Without a default, a single other template is used. If
+    there are several others, none is used, because there is no reason to prefer one. The note tells the user about it.
 
     Raises:
-        DrsowError: it is something else.
+        DrsowError: `found` has another form.
     """
     if not found or isinstance(found, str):
         return ChatTemplate(found or "", "")
@@ -67,10 +67,10 @@ def choose(found: object) -> ChatTemplate:
 
 
 def read(folder: Path) -> ChatTemplate:
-    """The template of a tokenizer's folder; files of their own come before tokenizer_config.json, as in transformers.
+    """Reads the template in a tokenizer's folder. As in transformers, .jinja files precede tokenizer_config.json.
 
     Raises:
-        DrsowError: a file cannot be read, or holds no template.
+        DrsowError: A file cannot be read, or contains no template.
     """
     config = folder / "tokenizer_config.json"
     try:
@@ -88,28 +88,28 @@ def read(folder: Path) -> ChatTemplate:
 
 
 def write(text: str, messages: Sequence[Message], *, generation: bool, special: Mapping[str, object]) -> str:
-    """What a chat template writes for a conversation.
+    """Renders a conversation with a chat template.
 
     Args:
         text: The template.
         messages: The conversation.
-        generation: Whether the assistant's header follows it.
+        generation: Whether to append the assistant's header.
         special: Names and texts of the tokenizer's special tokens, which the template may use.
 
     Raises:
-        TemplateError: the template refuses the conversation, or is broken.
+        TemplateError: The template rejects the conversation, or is broken.
     """
     words = {"messages": [m._asdict() for m in messages], "tools": None, "documents": None}
     try:
         return _compiled(text).render(**{**special, **words, "add_generation_prompt": generation})
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        # What a template does to a conversation that it was not made for.
+        # A template may fail in these ways on a conversation that it was not written for.
         raise TemplateError(f"{type(error).__name__}: {error}") from error
 
 
 @functools.lru_cache(maxsize=64)
 def _compiled(text: str) -> jinja2.Template:
-    """A template in the environment that transformers gives it, but for the clock and what is random."""
+    """Compiles a template in the same environment as transformers, except for the clock and random functions."""
     room = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
@@ -120,7 +120,7 @@ def _compiled(text: str) -> jinja2.Template:
 
 
 def _strftime(form: str) -> str:
-    # %s, the seconds since 1970, is the one code that also depends on the machine's time zone.
+    # %s, the seconds since 1970, is the only code that depends on the machine's time zone.
     seconds = str(int(DATE.replace(tzinfo=datetime.UTC).timestamp()))
     return DATE.strftime(re.sub("%([%s])", lambda code: seconds if code[1] == "s" else code[0], form))
 
@@ -149,10 +149,10 @@ class _Dict:
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """jinja's namespace without names that Python keeps to itself."""
+    """jinja's namespace without names that start with "_", which Python reserves."""
 
     def __init__(*words: object, **more: object) -> None:
-        # As jinja's own has it: a template may name an attribute "self".
+        # `self` is in *words, as in jinja's class, because a template may use "self" as an attribute name.
         self, *pairs = words
         jinja2.utils.Namespace.__init__(self)
         for name, value in dict(*pairs, **more).items():
@@ -165,7 +165,7 @@ class _Namespace(jinja2.utils.Namespace):
 
 
 class _Generation(jinja2.ext.Extension):
-    """{% generation %} … {% endgeneration %}: marks what the assistant says, and writes what stands inside."""
+    """{% generation %} … {% endgeneration %}: marks the assistant's text, and renders the text inside."""
 
     tags = frozenset({"generation"})
 

@@ -1,4 +1,4 @@
-"""One example's tokens with their place in the response's bytes, as the chat template renders the response."""
+"""Gives the log-probability of each token of a response, with the bytes of the rendered response that it spans."""
 
 import itertools
 import unicodedata
@@ -14,12 +14,12 @@ from bench.scoring.scorer import Scorer
 
 
 def tokens(scorer: Scorer, example: Example) -> pd.DataFrame:
-    """TOKENS of an example under one model; the end of turn is a row of no bytes at the end.
+    """TOKENS of an example under one model. The end of turn is the last row of a response and spans no bytes.
 
-    The bytes are those of `rendered_texts`. A token inside a character of several bytes spans that whole character.
+    Byte positions refer to `rendered_texts`. A token inside a character of several bytes spans that whole character.
 
     Raises:
-        DrsowError: the tokens' places do not fit the rendered text; names the response.
+        DrsowError: The tokens do not match the rendered text. The message names the response.
     """
     sequences = scorer.rendered([example]).sequences
     rows = []
@@ -32,23 +32,23 @@ def tokens(scorer: Scorer, example: Example) -> pd.DataFrame:
 
 
 def rendered_texts(scorer: Scorer, example: Example) -> dict[str, str]:
-    """response_id -> the response as the template renders it: what TOKENS' bytes are of."""
+    """The rendered responses by response_id; TOKENS' byte positions refer to them."""
     return {sequence.response_id: sequence.text for sequence in scorer.rendered([example]).sequences}
 
 
 def byte_spans(
     sequence: Sequence, tokenizer: PreTrainedTokenizerFast, prompt: str, *, model: str
 ) -> list[tuple[int, int]]:
-    """Bytes of the rendered response that each of its tokens spans, the end of turn left out.
+    """Bytes of the rendered response that each of its tokens spans, without the end of turn.
 
     Args:
-        sequence: The response, with the ids that the tokenizer gave it.
-        tokenizer: Of the model that reads it.
+        sequence: The response with its token ids.
+        tokenizer: The tokenizer that gave the ids.
         prompt: The rendered prompt.
-        model: What the error calls the model.
+        model: Name of the model in the error message.
 
     Raises:
-        DrsowError: the tokens' places do not fit the text.
+        DrsowError: The tokens do not match the text.
     """
     ids = sequence.ids[sequence.start : -1].tolist()
     spans = _spelled(tokenizer, ids, sequence.text) or _told(tokenizer, ids, sequence.text, prompt)
@@ -61,7 +61,7 @@ def byte_spans(
 
 
 def _spelled(tokenizer: PreTrainedTokenizerFast, ids: Seq[int], text: str) -> list[tuple[int, int]] | None:
-    """The bytes that each token spells, None where the tokens of all do not spell the text to the byte."""
+    """The bytes that each token spells, or None if all tokens together do not spell exactly the text."""
     names = tokenizer.convert_ids_to_tokens(ids)
     added = tokenizer.get_added_vocab()
     for spell in (_byte_level, _sentence_piece):
@@ -69,7 +69,7 @@ def _spelled(tokenizer: PreTrainedTokenizerFast, ids: Seq[int], text: str) -> li
         if None in pieces:
             continue
         whole = b"".join(pieces)
-        # SentencePiece may put a space of its own in front of a text.
+        # SentencePiece may add a space before a text.
         extra = 1 if whole == b" " + text.encode() else 0
         if whole[extra:] == text.encode():
             ends = [max(end - extra, 0) for end in itertools.accumulate(map(len, pieces))]
@@ -78,13 +78,13 @@ def _spelled(tokenizer: PreTrainedTokenizerFast, ids: Seq[int], text: str) -> li
 
 
 def _byte_level(name: str) -> bytes | None:
-    """What a token of byte-level BPE spells: a character a byte, printable Latin-1 as itself, others from U+0100 on."""
+    """The bytes of a byte-level BPE token: one character per byte, printable Latin-1 unchanged, others from U+0100."""
     found = [_BYTE_OF.get(character) for character in name]
     return None if None in found else bytes(found)
 
 
 def _sentence_piece(name: str) -> bytes:
-    """What a token of SentencePiece spells: "▁" is a space, <0x0A> a byte."""
+    """The bytes of a SentencePiece token: "▁" is a space, <0x0A> is a byte."""
     if len(name) == 6 and name.startswith("<0x") and name.endswith(">"):
         return bytes.fromhex(name[3:5])
     return name.replace("▁", " ").encode()
@@ -94,7 +94,7 @@ _PLAIN_BYTES = (*range(33, 127), *range(161, 173), *range(174, 256))
 _BYTE_OF = {chr(byte): byte for byte in _PLAIN_BYTES} | {
     chr(256 + place): byte for place, byte in enumerate(b for b in range(256) if b not in _PLAIN_BYTES)
 }
-"""How byte-level BPE shows a byte (GPT-2's table) -> the byte."""
+"""The byte of each character of byte-level BPE (GPT-2's table)."""
 
 
 def _told(tokenizer: PreTrainedTokenizerFast, ids: Seq[int], text: str, prompt: str) -> list[tuple[int, int]] | None:

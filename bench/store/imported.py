@@ -25,7 +25,7 @@ BYTES_RATIO, ODD_BYTES = 100, 1000
 """A rendered response is at most BYTES_RATIO times as long as its text plus ODD_BYTES bytes."""
 
 SURE_TOKENS = 4
-"""A model is never fully certain of this many tokens, so a sum of exactly 0 over them means that no score was stored."""
+"""A model is never fully certain of this many tokens, so a sum of exactly 0 over them was not computed."""
 
 
 class Problem(NamedTuple):
