@@ -1,4 +1,4 @@
-"""How well a model predicts a text, in bits per byte: the performance that orders the `noise` study."""
+"""Measures how well a model predicts a text, in bits per byte. This performance orders the `noise` study."""
 
 import math
 import re
@@ -16,14 +16,14 @@ from bench.scoring.render import Template, check_ids, render
 
 
 def bits_per_byte(spec: ModelSpec, examples: tuple[Example, ...]) -> float:
-    """-log2 p of the examples' responses in float32 on the CPU, over the number of their UTF-8 bytes.
+    """-log2 p of the examples' responses in float32 on the CPU, divided by the number of their UTF-8 bytes.
 
-    Every response is read behind its own prompt in the plain format, "User: <prompt>\\n\\nAssistant: <response>",
-    whatever chat template the model has. The sum runs over each response token once, and over nothing else: no token of
-    a prompt, no end of turn. The bytes are those that the tokens spell, so each response counts the space before it.
+    Every response follows its prompt in the plain format, "User: <prompt>\\n\\nAssistant: <response>", even if the model
+    has a chat template. The sum includes each response token once, but no token of a prompt and no end of turn. The
+    bytes are those that the tokens spell, so they include the space before each response.
 
     Raises:
-        UsageError: a response and its prompt are longer than the model's context.
+        UsageError: A prompt with its response is longer than the model's context.
     """
     folder, _, trusted = fetch.fetch(spec)
     tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)
@@ -44,10 +44,10 @@ def bits_per_byte(spec: ModelSpec, examples: tuple[Example, ...]) -> float:
 
 
 def sections(text: str) -> tuple[Example, ...]:
-    """The sections of a text: each begins with a line "== Title", which is the prompt; what follows is the response.
+    """Splits a text into sections. Each starts with a line "== Title": the title is the prompt, the rest the response.
 
     Raises:
-        UsageError: the text has no such line, or stands in front of the first.
+        UsageError: The text has no such line, or there is text before the first one.
     """
     before, *rest = re.split(r"^== (.+)\n", text, flags=re.MULTILINE)
     if before.strip() or not rest:

@@ -1,11 +1,11 @@
-"""Where drsow keeps files on this machine that it can make again."""
+"""Says where drsow keeps files that it can create again."""
 
 import os
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where converted package files lie: DRSOW_CACHE, or drsow/ in the user's cache."""
+    """Folder of converted package files: DRSOW_CACHE, or drsow/ in the user's cache."""
     if "DRSOW_CACHE" in os.environ:
         return Path(os.environ["DRSOW_CACHE"])
     return user_cache()

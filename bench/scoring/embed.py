@@ -1,4 +1,4 @@
-"""Texts -> embeddings: the mean over a text's tokens of a causal model's last hidden states (arXiv 2409.17169)."""
+"""Embeds texts as the mean of a causal model's last hidden states over a text's tokens (arXiv 2409.17169)."""
 
 from collections.abc import Sequence as Seq
 
@@ -17,7 +17,7 @@ from bench.scoring.render import Sequence, check_ids
 
 
 def embed_with(spec: ModelSpec, examples: Seq[Example], options: Options) -> np.ndarray:
-    """Embed every response with a model of the registry, fetched where it is missing; see `embed`."""
+    """Embeds every response with a model of the registry, which is fetched if it is missing; see `embed`."""
     folder, _, trusted = fetch.fetch(spec)
     dtype = models.TORCH_DTYPES[options.dtype]
     model = models.load_model(folder, dtype=dtype, device=options.device, trust_remote_code=trusted)
@@ -36,14 +36,14 @@ def embed(
     limit: int,
     names: Seq[str] | None = None,
 ) -> np.ndarray:
-    """Embed texts, each alone, without a template.
+    """Embeds each text separately, without a template.
 
     Args:
-        model: Prepared by `engine.prepare`.
-        tokenizer: The model's own; it adds a BOS where it does so to plain text.
-        texts: Not empty.
+        model: A model after `engine.prepare`.
+        tokenizer: The model's tokenizer. It adds a BOS if it adds one to plain text.
+        texts: Texts that are not empty.
         limit: The model's context in tokens.
-        names: What errors call the texts.
+        names: Names of the texts in error messages.
 
     Returns:
         (texts, hidden), float32.
@@ -52,7 +52,7 @@ def embed(
         UsageError: a text is longer than the context; names it.
         DrsowError: the model has no embedding for a token of a text; names both.
     """
-    # What texts share is computed once, so equal ones cost nothing; the last id is never an input.
+    # The trie never feeds the last id to the model, so a 0 is appended. Equal texts are computed only once.
     ids = [np.array([*row, 0], dtype=np.int32) for row in tokenizer(list(texts), verbose=False).input_ids]
     n_embedded = model.model.config.get_text_config().vocab_size
     for number, row in enumerate(ids):
@@ -63,7 +63,7 @@ def embed(
     budget = BATCH_TOKENS["cuda" if model.model.device.type == "cuda" else "cpu"]
     size = model.model.config.get_text_config().hidden_size
     out = np.empty((len(ids), size), dtype=np.float32)
-    # A row a text, all of it a head, so that texts that begin alike lie in one part.
+    # Each text is one row and counts as a prompt, so that texts with the same beginning are in the same part.
     rows = [[Sequence(str(number), "", row, len(row) - 1, 0, "")] for number, row in enumerate(ids)]
     for chosen in cut_parts(rows, part_tokens=PART_BUDGETS * budget):
         out[chosen] = _means(model, [ids[i] for i in chosen], budget, size)
@@ -72,7 +72,7 @@ def embed(
 
 @torch.inference_mode()
 def _means(model: Prepared, ids: list[np.ndarray], budget: int, size: int) -> np.ndarray:
-    """Mean of the hidden states of all tokens but the last, (n, hidden): each is what predicts the next one."""
+    """Mean of the hidden states of all tokens except the last, (n, hidden)."""
     plan = trie.pack(ids, [1] * len(ids), budget=budget)
     owner = np.repeat(np.arange(len(ids)), np.diff(plan.offsets))
     sums = None

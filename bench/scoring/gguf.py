@@ -1,4 +1,4 @@
-"""Turns a GGUF file into a folder of safetensors."""
+"""Converts a GGUF file into a folder of safetensors."""
 
 import contextlib
 import functools
@@ -14,15 +14,15 @@ from bench.scoring.models import check_whole, loading
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write a GGUF file's model, dequantised to float32, and its tokenizer as a folder of safetensors."""
-    # The dequantiser's bar heeds no setting.
+    """Writes a GGUF file's model, dequantised to float32, and its tokenizer as a folder of safetensors."""
+    # No setting turns the dequantiser's progress bar off, so stderr is redirected.
     with loading(gguf.name), contextlib.redirect_stderr(io.StringIO()), _parsed_once():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model, found = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, outputloading_info=True
         )
         check_whole(gguf.name, found)
-        # The weights are plain float32 now; while these two stay, transformers refuses to write them.
+        # The weights are float32 now, but transformers does not save them while it finds these two settings.
         model.hf_quantizer = None
         del model.config.quantization_config
         model.save_pretrained(folder)
@@ -31,7 +31,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _parsed_once() -> Iterator[None]:
-    """Let transformers, which parses a GGUF file three times (20 s each at 262k tokens), share one parse."""
+    """Makes transformers parse a GGUF file once instead of three times (20 s each for 262k tokens)."""
     whole = gguf_library.GGUFReader
     gguf_library.GGUFReader = functools.cache(whole)
     try:

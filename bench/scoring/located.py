@@ -1,4 +1,4 @@
-"""Where model files are on this machine, and the digests that identify them."""
+"""Records where a model's files are on this machine, and computes the digests that identify them."""
 
 import functools
 import hashlib
@@ -11,7 +11,7 @@ from bench.scoring import templates
 from bench.scoring.cache import cache_folder
 
 CARD = "drsow.json"
-"""Written last into a converted folder: without it the folder does not count."""
+"""File that is written last into a converted folder; a folder without it is incomplete and is not used."""
 
 
 class Located(NamedTuple):
@@ -19,13 +19,13 @@ class Located(NamedTuple):
 
     folder: Path
     revision: str
-    """Commit on the hub, or "sha256:…" over the files; a noise model's says which noise as well."""
+    """Commit on the hub, or "sha256:…" of the files. For a noise model, it also describes the noise."""
     trust_remote_code: bool = False
-    """Whether code that comes with the files may run: the registry's entry says so. Every loader is told it."""
+    """Whether code that comes with the files may run, as the registry's entry says. Every loader gets this value."""
 
 
 def promised_digest(path: Path) -> str | None:
-    """sha256 by which the hub's cache names a large file, which was compared when it came; None for other files."""
+    """sha256 in the name of a large file in the hub's cache, which was checked on download; None for other files."""
     name = path.resolve().name
     return name if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", name) else None
 

@@ -1,4 +1,4 @@
-"""Break a model on purpose: seeded Gaussian noise on its weight matrices. A control, not a way to a better pair."""
+"""Makes a model worse on purpose with seeded Gaussian noise on its weight matrices, as a control for studies."""
 
 import numpy as np
 import torch
@@ -7,22 +7,22 @@ from bench.entries import ModelSpec, NoiseSource
 
 
 def noise_of(spec: ModelSpec) -> NoiseSource | None:
-    """What breaks a model's weights, None where nothing does."""
+    """The noise of a noise model; None for any other model."""
     return spec.source if isinstance(spec.source, NoiseSource) else None
 
 
 @torch.no_grad()
 def add_noise(model: torch.nn.Module, *, noise: float, seed: int) -> None:
-    """Add noise x std(W) x N(0, 1) to every entry of every weight matrix W, in place.
+    """Adds noise x std(W) x N(0, 1) to every entry of every weight matrix W, in place.
 
-    A matrix is a parameter of two dimensions, embeddings among them; one that two layers share is changed once.
-    Each draws from a stream of its own, made of the seed and its name, and NumPy draws and sums in one thread: the
-    result depends neither on the order of the matrices nor on the number of threads, nor on a later device.
+    A matrix is a parameter of two dimensions, including embeddings. A matrix that two layers share is changed once.
+    Each matrix has its own random stream, seeded with the seed and the matrix's name, and NumPy draws and sums in one
+    thread. So the result does not depend on the order of the matrices, the number of threads or a later device.
 
     Args:
-        model: On the CPU, in float32.
-        noise: Standard deviation of the noise in standard deviations of the matrix (over all its entries).
-        seed: Not negative.
+        model: A model on the CPU, in float32.
+        noise: Standard deviation of the noise, in standard deviations of the matrix (over all its entries).
+        seed: Seed, 0 or more.
     """
     for name, parameter in model.named_parameters():
         if parameter.ndim == 2:

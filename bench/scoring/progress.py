@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: a bar on a terminal, one line every 30 s elsewhere."""
+"""Shows the progress of a run on stderr: a bar on a terminal, otherwise one line every 30 s."""
 
 import functools
 import sys
@@ -13,14 +13,14 @@ EVERY_S = 30.0
 
 
 class Meter:
-    """Counts rows and tokens of one model's pass, between whose parts the steps of a part show that it goes on."""
+    """Counts the rows and tokens of one pass. Inside a part, it shows progress after each step."""
 
     def __init__(self, name: str, *, n_rows: int, n_tokens: int, unit: str = "rows") -> None:
-        """Name the pass and say how much there is to do; a pass that counts no tokens gives its rows as such."""
+        """Takes the name and the size of the pass. If the caller counts no tokens, `n_tokens` is `n_rows`."""
         self.name, self.n_rows, self.n_tokens, self.unit = name, n_rows, n_tokens, unit
         self.rows = self.tokens = 0
         self.ahead = (0.0, 0.0)
-        """Rows and tokens of the part that is being scored."""
+        """Rows and tokens that are done of the current part."""
         self.began = self.said = time.monotonic()
         self.rows_said = 0.0
         self.bar = None
@@ -35,26 +35,26 @@ class Meter:
             self.task = self.bar.add_task(name, total=n_tokens, rate="loading" if n_tokens != n_rows else "")
 
     def __enter__(self) -> "Meter":
-        """Show the bar."""
+        """Shows the bar."""
         if self.bar:
             self.bar.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Take the bar away, or say the last line."""
+        """Removes the bar, or prints the last line."""
         if self.bar:
             self.bar.stop()
         elif self.rows > self.rows_said:
             self._say()
 
     def restart(self) -> None:
-        """Begin to count time here: the model is loaded."""
+        """Starts the clock again, after the model is loaded."""
         self.began = self.said = time.monotonic()
         if self.bar:
             self.bar.reset(self.task, rate="")
 
     def part(self, *, rows: int, tokens: int) -> Callable[[float], None]:
-        """What to call with the share of a part that is done, 0 to 1; `add` counts the whole part."""
+        """A function to call with the fraction of the part that is done, 0 to 1. `add` counts the whole part."""
         return functools.partial(self._ahead, rows, tokens)
 
     def _ahead(self, rows: int, tokens: int, share: float) -> None:
@@ -62,7 +62,7 @@ class Meter:
         self._show()
 
     def add(self, *, rows: int, tokens: int) -> None:
-        """Count work that was done."""
+        """Counts finished work."""
         self.rows += rows
         self.tokens += tokens
         self.ahead = (0.0, 0.0)

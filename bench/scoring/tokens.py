@@ -112,14 +112,14 @@ def _told(tokenizer: PreTrainedTokenizerFast, ids: Seq[int], text: str, prompt: 
 
 
 def _with_marks(text: str, end: int) -> int:
-    """The end of a token, moved behind the accents and invisible characters that follow it, which may be part of it."""
+    """The end of a token, moved past the accents and invisible characters after it, which may belong to the token."""
     while 0 < end < len(text) and unicodedata.category(text[end]) in ("Mn", "Mc", "Me", "Cf", "Cc") and text[end] > " ":
         end += 1
     return end
 
 
 def _fit(spans: Seq[tuple[int, int]], text: bytes) -> bool:
-    """Whether spans run forward and leave nothing but whitespace out."""
+    """Whether spans are in order and leave out only whitespace."""
     at = 0
     for low, high in spans:
         if high < low or text[at:low].strip():
@@ -129,7 +129,7 @@ def _fit(spans: Seq[tuple[int, int]], text: bytes) -> bool:
 
 
 def _tiled(spans: Seq[tuple[int, int]], text: str) -> list[tuple[int, int]]:
-    """Spans widened to whole characters; the last one takes the whitespace behind it."""
+    """Spans widened to whole characters; the last span includes the whitespace after it."""
     starts = np.array([0, *itertools.accumulate(len(c.encode()) for c in text)])
     low, high = np.array(spans).T
     high[-1] = starts[-1]

@@ -1,4 +1,4 @@
-"""Stored or imported scores beside a plain loop: each response alone, one forward pass of transformers, float32."""
+"""Compares stored or imported scores with a simple loop: transformers scores each response alone in float32."""
 
 import hashlib
 
@@ -18,17 +18,17 @@ VERIFIED = ("example_id", "response_id", "status", "n_tokens", "n_tokens_plain",
 where a response begins was scored."""
 
 _CHUNK = 256
-"""Positions whose logits over the vocabulary stand at once in float64."""
+"""Number of positions whose logits over the vocabulary are converted to float64 at once; it bounds the memory."""
 
 
 def verify(score_set: ScoreSet, ready: Ready, options: Options, *, n_rows: int) -> pd.DataFrame:
-    """Score a sample again and compare.
+    """Scores a sample of the examples again and compares the results.
 
     Args:
-        score_set: What is stored, from whichever engine.
-        ready: The same model, template and data here.
-        options: The device.
-        n_rows: Examples of the sample; the same ones in every run.
+        score_set: The stored scores, of any engine.
+        ready: The same model, template and data, on this machine.
+        options: Options of the run; the device counts, the dtype is float32.
+        n_rows: Number of examples in the sample; every run takes the same ones.
 
     Returns:
         VERIFIED.
@@ -53,7 +53,7 @@ def verify(score_set: ScoreSet, ready: Ready, options: Options, *, n_rows: int) 
 
 @torch.inference_mode()
 def _plain_sum(model: PreTrainedModel, ids: np.ndarray, start: int) -> float:
-    """Nats of ids[start:], each given all before it; the logits are normalised in float64."""
+    """Summed log-probability of ids[start:], each token given all tokens before it, in nats, normalised in float64."""
     row = torch.from_numpy(ids.astype(np.int64))[None].to(model.device)
     logits = model(input_ids=row, use_cache=False, logits_to_keep=len(ids) - start + 1).logits[0, :-1]
     pairs = zip(logits.split(_CHUNK), row[0, start:, None].split(_CHUNK), strict=True)
