@@ -22,7 +22,7 @@ PIPELINE ?= results/pipeline
 RUN = $(PIPELINE)/run
 SHARDS ?= 20
 
-.PHONY: help bench leaderboard figures tables report pipeline slurm test promises test-slow perf check audit clean
+.PHONY: help bench leaderboard figures tables report pipeline slurm test promises test-slow perf check docs audit clean
 
 help: ## list these verbs
 	@awk -F':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,19 +57,23 @@ pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model
 test: $(VENV)/.tested ## run the tests (under 10 minutes)
 	@$(BIN)/python -m pytest $(ARGS)
 
-promises: $(VENV)/.tested ## run every test that docs/promises.md names
-	@KILLS=$${KILLS:-10} $(BIN)/python -m pytest -m "" $$(grep -o 'tests/[a-z_/]*\.py::[A-Za-z0-9_]*' docs/promises.md | sort -u) $(ARGS)
+promises: $(VENV)/.tested ## run every test that docs/reference/promises.md names
+	@KILLS=$${KILLS:-10} $(BIN)/python -m pytest -m "" $$(grep -o 'tests/[a-z_/]*\.py::[A-Za-z0-9_]*' docs/reference/promises.md | sort -u) $(ARGS)
 
-test-slow: $(VENV)/.tested ## run the tests that take longer
+test-slow: $(VENV)/.tested $(VENV)/.docs ## run the tests that take longer
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 perf: $(VENV)/.perf ## measure speed, memory and precision against the peers (two hours; needs DRSOW_REWARDBENCH)
 	@PYTHONPATH=tests $(BIN)/python -m perf $(ARGS)
 
-check: $(VENV)/.tested ## style, layers
+check: $(VENV)/.tested ## style, layers, spelling
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/codespell
+
+docs: $(VENV)/.docs ## build the documentation into site/; a broken link or a missing docstring fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet $(ARGS)
 
 audit: $(VENV)/.installed ## ask the package index whether a pinned version has a known vulnerability (needs a network)
 	@$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt 'pip-audit>=2.9,<3'
@@ -91,6 +95,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.tested: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev,ray]'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps rewardbench==0.1.4 alpaca-eval==0.6.6
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[docs]'
 	@touch $@
 
 $(VENV)/.perf: $(VENV)/.tested

@@ -30,8 +30,9 @@ ROOT = Path(__file__).parents[1]
 
 PAGES = [
     ROOT / "README.md",
-    ROOT / "docs" / "customise.md",
-    ROOT / "docs" / "method.md",
+    ROOT / "docs" / "guides" / "customise.md",
+    ROOT / "docs" / "explanation" / "method.md",
+    ROOT / "docs" / "explanation" / "statistics.md",
     # make perf writes that one whole, from a template
     *(page for page in sorted((ROOT / "results").glob("**/README.md")) if page.parent.name != "perf"),
 ]

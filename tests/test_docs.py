@@ -1,5 +1,6 @@
 """What the documentation tells a user to type: every command is one that the program takes, every page is there."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -9,9 +10,14 @@ import typer
 
 from bench.cli import app
 from bench.registry import load_registry
+from bench.schema import ABLATION, ACCURACY, CORRELATION, LEADERBOARD, MARGINS, SCORES, ScoreKey
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "results").glob("**/README.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "results").glob("**/README.md")),
+]
 COMMANDS = typer.main.get_command(app).commands
 
 
@@ -57,3 +63,31 @@ def test_a_make_verb_is_there_with_what_it_names(page, line):
 def test_every_link_leads_to_a_file(page):
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def constants() -> str:
+    """Every piece of text that the program can say, a line each."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "bench").rglob("*.py"))]
+    texts = [n.value for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Constant) and type(n.value) is str]
+    return "\n".join([*(" ".join(text.split()) for text in texts), (ROOT / "Makefile").read_text(encoding="utf-8")])
+
+
+def messages() -> list[str]:
+    """The messages that the troubleshooting page explains."""
+    page = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    return re.findall(r"^\| `([^`]+)`", page, flags=re.M)
+
+
+def test_the_messages_of_the_troubleshooting_page_are_the_programs():
+    said = constants()
+    assert len(messages()) >= 25
+    # Words in capital letters stand for what differs; one word alone may be anything.
+    pieces = {m: [p.strip(" :;,.()…'") for p in re.split(r"\b[A-Z]+\b|…|\b\d+\b", m)] for m in messages()}
+    strange = {m: [p for p in found if " " in p and p not in said] for m, found in pieces.items()}
+    assert {m: found for m, found in strange.items() if found} == {}
+
+
+@pytest.mark.parametrize("columns", [SCORES, MARGINS, ACCURACY, LEADERBOARD, CORRELATION, ABLATION, ScoreKey._fields])
+def test_every_column_is_explained(columns):
+    page = (ROOT / "docs/reference/files.md").read_text(encoding="utf-8")
+    assert [name for name in columns if not re.search(rf"\b{name}\b", page)] == []

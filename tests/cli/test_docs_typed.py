@@ -102,7 +102,7 @@ def commands(page: str) -> list[str]:
 
 
 def test_the_study_step_by_step(typed, desk):
-    lines = commands("docs/reproduce.md")
+    lines = commands("docs/guides/gpu.md")
     assert len(lines) > 10
     for line in lines:
         typed(line)
@@ -118,26 +118,26 @@ def test_the_readme(typed):
 
 
 def test_scale(typed):
-    for line in commands("docs/scale.md"):
+    for line in commands("docs/guides/machines.md"):
         typed(line)
 
 
 def test_a_judge_of_ones_own(typed, desk):
-    for line in commands("docs/reproduce.md"):
+    for line in commands("docs/guides/gpu.md"):
         typed(line)
     (desk / "OUT").symlink_to(desk / "tuned")
-    lines = commands("docs/tune.md")
+    lines = commands("docs/guides/tune.md")
     assert len(lines) == 3
     for line in lines:
         typed(line)
 
 
 def test_a_registry_of_ones_own(typed, desk):
-    page = (ROOT / "docs/adding.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/guides/add.md").read_text(encoding="utf-8")
     (desk / "DIR").mkdir()
     for name, text in re.findall(r"```toml\n# DIR/(\S+)\n(.*?)```", page, flags=re.S):
         (desk / "DIR" / name).write_text(text)
     typed("drsow run --registry DIR --pair mine --data sample")
-    domain = re.search(r"```toml\n(\[\[domains\]\].*?)```", (ROOT / "docs/customise.md").read_text(), flags=re.S)
+    domain = re.search(r"```toml\n(\[\[domains\]\].*?)```", (ROOT / "docs/guides/customise.md").read_text(), flags=re.S)
     (desk / "DIR/domains.toml").write_text(domain[1])
     typed("drsow route --data reward-bench --out routes.csv --registry DIR")
