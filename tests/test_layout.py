@@ -84,7 +84,9 @@ def test_the_measurement_of_speed_can_be_begun():
 
 
 def test_every_test_that_a_promise_names_is_there():
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "reference" / "promises.md").read_text(encoding="utf-8"))
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "reference" / "promises.md").read_text(encoding="utf-8")
+    )
     assert len(named) > 30
     missing = [f"{path}::{name}" for path, name in named if f"def {name}(" not in (ROOT / path).read_text()]
     assert missing == []

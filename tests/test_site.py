@@ -16,7 +16,17 @@ pytestmark = pytest.mark.slow  # a build takes half a minute
 def build(config: Path, site: Path) -> subprocess.CompletedProcess:
     """What `make docs` runs."""
     pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--config-file", str(config), "--site-dir", str(site)]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--quiet",
+        "--config-file",
+        str(config),
+        "--site-dir",
+        str(site),
+    ]
     return subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, check=False
     )
@@ -31,7 +41,9 @@ def test_the_site_is_built_without_a_warning_and_needs_no_network(tmp_path):
     assert 'id="bench.reward"' in python
     for page in (tmp_path / "site").rglob("*.html"):
         if "results" not in page.relative_to(tmp_path / "site").parts:
-            loaded = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?:[^"]+)"', page.read_text(encoding="utf-8"))
+            loaded = re.findall(
+                r'<(?:script|link|img)[^>]+(?:src|href)="(https?:[^"]+)"', page.read_text(encoding="utf-8")
+            )
             assert [url for url in loaded if "canonical" not in url] == [], page
 
 
