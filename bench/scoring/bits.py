@@ -19,8 +19,8 @@ def bits_per_byte(spec: ModelSpec, examples: tuple[Example, ...]) -> float:
     """-log2 p of the examples' responses in float32 on the CPU, divided by the number of their UTF-8 bytes.
 
     Every response follows its prompt in the plain format, "User: <prompt>\\n\\nAssistant: <response>", even if the
-    model has a chat template. The sum includes each response token once, but no token of a prompt and no end of turn. The
-    bytes are those that the tokens spell, so they include the space before each response.
+    model has a chat template. The sum includes each response token once, but no token of a prompt and no end of turn.
+    The bytes are those that the tokens spell, so they include the space before each response.
 
     Raises:
         UsageError: A prompt with its response is longer than the model's context.
