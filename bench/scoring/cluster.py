@@ -1,4 +1,4 @@
-"""A run's passes as tasks on a Ray cluster: a worker that dies is made up for by another, what it had stored stays."""
+"""Runs passes as tasks on a Ray cluster. Another worker replaces one that dies; the parts that it stored remain."""
 
 import sys
 import time
@@ -13,7 +13,7 @@ from bench.scoring import passes, run
 from bench.store.folder import Store
 
 RETRIES = 5
-"""How often a task is begun again whose worker or node died, or hangs."""
+"""How often a task restarts after its worker or node died or hung."""
 
 SAID_EVERY_S = 30.0
 
@@ -22,11 +22,11 @@ Failure = tuple[str, int]
 
 
 class Stretch(NamedTuple):
-    """What one task does."""
+    """The work of one task."""
 
     todo: list[tuple[passes.Work, passes.Share]]
     n_hung: int = 0
-    """How often it was begun again because nothing came of it."""
+    """How often the task restarted because it stored no part."""
 
 
 def score_on_ray(works: Seq[passes.Work], root: Path, options: passes.Options, spread: run.Spread) -> list[Failure]:

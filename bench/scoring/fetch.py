@@ -1,4 +1,4 @@
-"""Where a model's files are, at which revision; and getting them there. Loads no model."""
+"""Finds a model's files and their revision, and fetches them if they are missing. Loads no model."""
 
 import contextlib
 import json
@@ -18,10 +18,10 @@ from bench.scoring import templates
 from bench.scoring.located import CARD, Located, converted_folder, file_digest, folder_digest, promised_digest
 
 PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
-"""Configuration and tokenizer files; weights come as safetensors alone, no pickle is ever fetched."""
+"""Configuration and tokenizer files. Weights come only as safetensors; drsow never fetches a pickle."""
 
 CODE = "*.py"
-"""What a repository's own code is in; it is fetched only where the registry trusts it."""
+"""Files of a repository's own code, which are fetched only if the registry trusts it."""
 
 
 READ_AHEAD_BYTES = 2**24
@@ -51,11 +51,11 @@ def locate(spec: ModelSpec, *, weights: bool = True) -> Located | None:
 
 
 def read_ahead(folder: Path) -> threading.Thread:
-    """Read a model's weights while another one computes, so that they come from memory when it is loaded."""
+    """Reads a model's weights while another model computes, so that the system later loads them from memory."""
 
     def read() -> None:
         block = bytearray(READ_AHEAD_BYTES)
-        # What cannot be read shows when it is loaded.
+        # A file that cannot be read gives an error when the model is loaded.
         with contextlib.suppress(OSError):
             for path in sorted(folder.glob("*.safetensors")):
                 with path.open("rb", buffering=0) as weights:
@@ -68,7 +68,7 @@ def read_ahead(folder: Path) -> threading.Thread:
 
 
 def fetch(spec: ModelSpec, *, weights: bool = True) -> Located:
-    """The model's files, fetched where they are missing.
+    """The model's files, which are fetched if they are missing.
 
     Raises:
         PreconditionError: downloads are forbidden or impossible, or the repository is missing or gated; names
@@ -134,7 +134,7 @@ def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool)
 
 
 def _check_weights(spec: ModelSpec, folder: Path) -> None:
-    """Compare weights that just came with the sha256 that the hub promised."""
+    """Compares downloaded weights with the sha256 that the hub gives."""
     for path in folder.glob("*.safetensors"):
         promised = promised_digest(path)
         if promised and (got := file_digest(path)) != promised:

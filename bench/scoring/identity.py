@@ -1,4 +1,4 @@
-"""What decides a number beside model and text, for the keys of score sets: the chat template, the arithmetic."""
+"""Identifies the chat template and the arithmetic, which also decide a number, for the keys of score sets."""
 
 import contextlib
 import hashlib
@@ -58,7 +58,7 @@ def _contributed(folder: Path, text: str) -> list:
 
 
 def _content(token: object) -> str | None:
-    """The text of a token, which files spell in two ways."""
+    """The text of a token, which files store in one of two forms."""
     found = token.get("content") if isinstance(token, dict) else token
     return found if isinstance(found, str) else None
 
@@ -74,7 +74,7 @@ def ops_name(device: str, dtype: str) -> str:
         device: "cpu" or "cuda".
         dtype: "bfloat16" or "float32".
     """
-    # Imported here: what only reads the store needs no torch.
+    # Imported here, because code that only reads the store does not need torch.
     import torch
 
     from bench.scoring.forward.ops import choose

@@ -1,4 +1,4 @@
-"""Load a tokenizer or a model from a folder of safetensors."""
+"""Loads a tokenizer or a model from a folder of safetensors."""
 
 import contextlib
 import logging
@@ -20,7 +20,7 @@ from bench.scoring.forward.layers import fill
 from bench.scoring.noise import add_noise
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-"""Full name of a dtype -> torch's."""
+"""torch's dtypes by full name."""
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
@@ -44,7 +44,7 @@ def context_tokens(folder: Path, *, trust_remote_code: bool = False) -> int:
 
 
 def n_embedded(folder: Path, *, trust_remote_code: bool = False) -> int:
-    """How many token ids the model's embedding holds; a tokenizer may know more."""
+    """Number of token ids in the model's embedding; a tokenizer may have more."""
     with loading(f"{folder}: its configuration"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code).get_text_config()
         return int(config.vocab_size)
@@ -58,7 +58,7 @@ def load_model(
     trust_remote_code: bool = False,
     noise: NoiseSource | None = None,
 ) -> Prepared:
-    """A causal language model, ready for the engine; what one GPU cannot hold is spread over all of them.
+    """Loads a causal language model for the engine; a model too large for one GPU is spread over all GPUs.
 
     Args:
         folder: Its configuration and safetensors.
@@ -97,7 +97,7 @@ def _fits_one_gpu(folder: Path, dtype: torch.dtype) -> bool:
 
 
 def load_policy(folder: Path, *, dtype: torch.dtype, device: str, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal language model as transformers has it, to sample from; errors as in `load_model`."""
+    """Loads an unchanged causal language model of transformers, to sample from; errors as in `load_model`."""
     model = _read(folder, dtype=dtype, device_map=None, trust_remote_code=trust_remote_code)
     return model.to(device).eval()
 
@@ -118,14 +118,14 @@ def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_rem
 
 
 def check_whole(name: str, found: dict) -> None:
-    # transformers makes up what a file lacks, at random, and says so in a log alone.
+    # transformers fills missing weights with random values, and only logs this.
     if missing := sorted(found["missing_keys"]):
         raise DrsowError(f"{name}: {missing[0]} is not in its files ({len(missing)} weights are missing)")
 
 
 @contextlib.contextmanager
 def loading(name: str) -> Iterator[None]:
-    """Load something quietly; what cannot be read is one clear error."""
+    """Silences transformers while it loads something, and turns its exceptions into one clear error."""
     unreadable = (AttributeError, ImportError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
     with quiet():
         try:
@@ -139,7 +139,7 @@ def loading(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' own bars and notes off stderr, where our progress stands."""
+    """Keeps transformers' progress bars and notes off stderr, where drsow shows its own progress."""
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""One pass: what it reads, the key of what it writes, how its rows are cut into parts, and the frame of a part."""
+"""Prepares one pass: finds its files, names its score set, divides its rows into parts, builds the table of a part."""
 
 import importlib.metadata
 import math
@@ -33,7 +33,7 @@ BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 
 
 PART_BUDGETS = 16
-"""Batch budgets a part holds: what a kill can cost."""
+"""Size of a part in token budgets; a kill loses at most one part."""
 
 
 PRECISION_RESPONSES = 32
@@ -41,7 +41,7 @@ PRECISION_RESPONSES = 32
 
 
 class Options(NamedTuple):
-    """How a pass is computed. `resolved` makes it from what a user asks for."""
+    """Settings of a pass. `resolved` makes them from the user's options."""
 
     dtype: str
     """"bfloat16" or "float32"."""
@@ -74,12 +74,12 @@ class Work(NamedTuple):
 
     spec: ModelSpec
     owner: ModelSpec
-    """Whose chat template renders the text."""
+    """The owner of the chat template."""
     dataset: Dataset
 
 
 class Ready(NamedTuple):
-    """A pass whose files are here: what it reads, and the key of what it writes."""
+    """A pass whose files are on this machine, with the key of its score set."""
 
     work: Work
     model: located.Located
@@ -95,7 +95,7 @@ class Ready(NamedTuple):
 
 
 def make_ready(work: Work, options: Options, *, ops: str | None = None) -> Ready:
-    """Find or fetch the files of a pass and name its score set; loads no model.
+    """Finds or fetches the files of a pass and names its score set; loads no model.
 
     Args:
         work: The pass.
@@ -131,7 +131,7 @@ class Share(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether it is all of them."""
+        """Whether the share is the whole pass."""
         return (self.first, self.last) == (0, 1)
 
     def parts(self, n_parts: int) -> range:
@@ -194,7 +194,7 @@ def scores_frame(sequences: Seq, logps: Seq[np.ndarray | None]) -> pd.DataFrame:
 
 
 def provenance(ready: Ready, *, device: str) -> dict:
-    """What changes between two equal runs, for the manifest."""
+    """Facts that may differ between two equal runs, for the manifest."""
     source = ready.work.spec.source
     return {
         "finished_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -207,12 +207,12 @@ def provenance(ready: Ready, *, device: str) -> dict:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that can change a number."""
+    """Versions of the packages that can change a number."""
     return {name: importlib.metadata.version(name) for name in ("drsow", "torch", "transformers", "tokenizers")}
 
 
 def group(sequences: Seq) -> list[list]:
-    """Neighbouring sequences of one example together."""
+    """Groups neighbouring sequences of the same example."""
     groups: list[list] = []
     for sequence in sequences:
         if groups and groups[-1][0].example_id == sequence.example_id:

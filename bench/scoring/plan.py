@@ -1,4 +1,4 @@
-"""What a pass will cost, before a model is loaded: tokens, operations, seconds."""
+"""Estimates the cost of a pass without loading a model: tokens, operations, seconds."""
 
 import itertools
 import time
@@ -11,13 +11,13 @@ from bench.scoring.forward import trie
 from bench.scoring.passes import PART_BUDGETS, Options, Ready, cut_parts
 
 GPUS = {"h200": 989e12, "h100": 989e12, "a100": 312e12, "l40s": 362e12, "rtx-4090": 165e12}
-"""bf16 operations a second, dense, as their makers state them."""
+"""Dense bf16 operations per second, as the manufacturers state them."""
 
 GPU_SHARE = 0.4
-"""Of a GPU's stated rate: an assumption, no GPU was measured."""
+"""Assumed fraction of a GPU's stated rate; no GPU was measured."""
 
 CPU_SHARE = {"bfloat16": 0.81, "float32": 0.71}
-"""Of a processor's measured matmul rate, as results/perf/ has it (plain rows, no AMX)."""
+"""Fraction of a processor's measured matmul rate, from results/perf/ (plain rows, no AMX)."""
 
 TOKENS_A_ROW = 16
 """What a chat template adds to a row, headers and ends of turn, where its tokenizer is not here."""
@@ -36,7 +36,7 @@ def unique_bytes(examples: Seq[Example]) -> int:
 
 
 def _fresh(texts: Seq[bytes]) -> int:
-    """Bytes of sorted texts, what each shares with the one before it counted once."""
+    """Bytes of sorted texts; a beginning that a text shares with the one before is counted once."""
     rows = [np.frombuffer(text, dtype=np.uint8) for text in (b"", *texts)]
     return sum(len(row) - trie.common_prefix(before, row) for before, row in itertools.pairwise(rows))
 
@@ -47,7 +47,7 @@ def tokens_by_bytes(n_bytes: int, n_rows: int, tokens_per_byte: float) -> int:
 
 
 def exact_tokens(ready: Ready, options: Options) -> int:
-    """Tokens that the pass computes, from its tokenizer and template; the weights are not touched."""
+    """Tokens that the pass computes, from its tokenizer and template, without the weights."""
     from bench.scoring.render import render
     from bench.scoring.scorer import Scorer, group
 

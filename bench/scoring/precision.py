@@ -1,4 +1,4 @@
-"""How far a run's dtype moves its numbers: a small sample is scored in that dtype and again in float32."""
+"""Measures how much the run's dtype changes scores: a small sample is scored in that dtype and in float32."""
 
 import hashlib
 import sys

@@ -1,4 +1,4 @@
-"""What is missing in the store -> scored, part by part. One pass a model, whatever the number of its pairs."""
+"""Scores what is missing in the store, part by part. A model needs one pass, however many pairs it belongs to."""
 
 import sys
 from fractions import Fraction
@@ -13,11 +13,11 @@ from bench.scoring.passes import WHOLE, Options, Ready, Share
 from bench.store.folder import ScoreSet, Store
 
 SHARE_WAIT_S = 60.0
-"""How long a share waits for another process that holds it."""
+"""How long to wait for another process that holds the same share."""
 
 
 class Spread(NamedTuple):
-    """Over which processes a run's work is spread."""
+    """How a run's work is divided among processes."""
 
     shard: int = 1
     """Number of this process, from 1."""
@@ -58,10 +58,10 @@ def score_missing(
         return score_set
     lock = score_set.lock()
     if not share.whole:
-        # One whose worker died may be begun again before the dead one has let go.
+        # A task whose worker died may start again before the dead worker's lock is released.
         lock = score_set.lock(f".{float(share.first):.6f}-{float(share.last):.6f}", wait_s=SHARE_WAIT_S)
     with lock:
-        # Another process may have finished it while this one came to the lock.
+        # Another process may have finished the set while this one waited for the lock.
         if not score_set.complete:
             from bench.scoring.scorer import OtherOps, Scorer
 

@@ -1,4 +1,4 @@
-"""One model's pass: render, cut into parts, score what is missing, report its precision."""
+"""Runs one pass: renders, divides into parts, scores the missing parts and reports the precision."""
 
 import contextlib
 import functools
@@ -36,10 +36,10 @@ from bench.scoring.render import Rendered, Sequence, Template, check_ids, render
 from bench.store.folder import ScoreSet
 
 OnShare = Callable[[float], None]
-"""Is called with the share of some work that is done, 0 to 1."""
+"""A function that gets the fraction of the work that is done, 0 to 1."""
 
 OTHERS_WAIT_S = 600.0
-"""How long a shard waits for another one that begins or finishes the same set."""
+"""How long a shard waits for another shard that begins or finishes the same set."""
 
 
 class OtherOps(Exception):
@@ -54,7 +54,7 @@ class Scorer:
     """A model with its tokenizer, loaded when first needed."""
 
     def __init__(self, ready: Ready, options: Options) -> None:
-        """Load the tokenizer; the weights wait."""
+        """Loads the tokenizer, but not the weights."""
         self.ready, self.options = ready, options
         self.device = options.device
         files, trusted = ready.model.folder, ready.model.trust_remote_code
@@ -100,7 +100,7 @@ class Scorer:
         by_example = group(rendered.sequences)
         self._say(rendered.lines())
         with self._with_others(score_set, share):
-            # The one that begins says for all others how the rows are cut.
+            # The process that begins the set decides for all others how the rows are divided.
             settings = score_set.recorded_settings() or {
                 "batch_tokens": self.options.batch_tokens,
                 "n_threads": torch.get_num_threads(),
@@ -145,7 +145,7 @@ class Scorer:
                 cost = counts | {"duration_ms": round(1000 * (began - before))}
                 score_set.write_part(index, scores_frame(sequences, logps), cost)
                 if following:
-                    # Not before this model is loaded: both would wait for the disk.
+                    # Only after this model is loaded: otherwise both would compete for the disk.
                     read_ahead(following)
                     following = None
                 meter.add(rows=rows[index], tokens=tokens[index])
@@ -216,7 +216,7 @@ class Scorer:
         return [found.get(id(s)) for s in sequences]
 
     def _let_go(self) -> None:
-        """Give a GPU's unused memory back."""
+        """Releases unused GPU memory."""
         if self.device == "cuda":
             torch.cuda.empty_cache()
 
