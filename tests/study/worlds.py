@@ -237,7 +237,10 @@ def dataset(sizes: dict[str, int] = SIZES) -> Dataset:
 
 
 def scores(models: Models, margins: np.ndarray, data: Dataset, *, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
-    """SCORES of every model: half of each margin on either response, over what the family's models share."""
+    """SCORES of every model: half of each margin on either response, over what the family's models share.
+
+    What they share cancels in every reward; it keeps the sums below 0, as log-probabilities are.
+    """
     n_tokens = rng.integers(20, 400, size=2 * len(data.examples))
     keys = [(e.example_id, response_id) for e in data.examples for response_id, _ in e.responses]
     frame = pd.DataFrame(keys, columns=["example_id", "response_id"]).assign(
@@ -245,7 +248,7 @@ def scores(models: Models, margins: np.ndarray, data: Dataset, *, rng: np.random
     )
     halves = np.stack([margins, -margins], axis=2).reshape(len(margins), -1) / 2
     shared = {
-        name: -n_tokens + np.round(64 * SCALE_NATS * rng.standard_normal(len(keys))) / 64
+        name: -200 - n_tokens + np.round(64 * SCALE_NATS * rng.standard_normal(len(keys))) / 64
         for name in np.unique(models.family)
     }
     return {
