@@ -99,6 +99,13 @@ def frontier(board: pd.DataFrame) -> pd.DataFrame:
     return known[known["score"] > best_so_far].reset_index(drop=True)
 
 
+def by_strength(pairs: pd.DataFrame) -> list[str]:
+    """Models, strongest first: in its family, a model is the strong one of as many pairs as there are weaker models."""
+    models = pd.unique(pd.concat([pairs["strong"], pairs["weak"]]))
+    n_weaker = pairs["strong"].value_counts().reindex(models, fill_value=0)
+    return sorted(models, key=lambda model: (-n_weaker[model], model))
+
+
 def _scores(accuracy: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """Score, sections and counts of each pair, in the order of `pairs`."""
     overall = accuracy[accuracy["level"] == "overall"].rename(

@@ -116,6 +116,13 @@ def is_rewardbench(subsets: pd.Series) -> bool:
     return set(pd.unique(subsets)).issubset(SUBSET_WEIGHTS)
 
 
+def in_sections(names: pd.Series) -> list[str]:
+    """Distinct subsets in the order of the sections; subsets of no section come last, in the order of the data."""
+    distinct = list(pd.unique(names))
+    known = [subset for subsets in SECTIONS.values() for subset in subsets if subset in distinct]
+    return known + [name for name in distinct if name not in known]
+
+
 def _by_subset(margins: pd.DataFrame) -> pd.DataFrame:
     """Counts and rates of each subset, in the order of the data."""
     margin = margins["margin_nats"]

@@ -103,7 +103,7 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
     cells = cells.assign(Gap=_numbers(numbers["gap_points"], 1), **scores)
     cells = cells.assign(Prompts=_counts(numbers["n_examples"]))
     cells = cells.assign(**{"Left out": _counts(numbers["n_excluded"])})
-    cells = cells.assign(**{"TFLOP a row": _numbers(numbers["cost_flop"] / 1e12, 2)})
+    cells = cells.assign(**{"TFLOP per row": _numbers(numbers["cost_flop"] / 1e12, 2)})
     note = (
         "Scores are in percent, gaps in their board's unit. The 95% intervals are over prompts; prompts of one problem "
         "are treated as one. A pair with rows left out is not ranked. Held out: the expected score, on other prompts, "

@@ -236,7 +236,7 @@ def test_two_performances_in_one_figure_are_an_error():
 def test_a_study_without_published_gaps_is_drawn_empty_and_says_so():
     figure = figures.gap_accuracy(board().assign(gap_points=NAN), correlation(()))
     assert n_points(figure) == 0
-    assert "not drawn without a gap or a score: 12 pairs" in texts(figure)
+    assert "12 pairs are not drawn, without a gap or a score" in texts(figure)
 
 
 def test_data_without_sections_have_one_gap_panel():
@@ -265,7 +265,7 @@ def test_pairs_without_a_gap_are_counted_not_drawn():
     frame.loc[:2, "gap_points"] = NAN
     figure = figures.gap_accuracy(frame, correlation())
     assert n_points(figure) == 5 * 9
-    assert "not drawn without a gap or a score: 3 pairs" in texts(figure)
+    assert "3 pairs are not drawn, without a gap or a score" in texts(figure)
 
 
 def test_pairs_of_no_family_are_drawn_and_said_to_be():
@@ -284,7 +284,7 @@ def test_cost_is_drawn_a_point_a_pair_and_names_the_frontier():
     written = texts(figure)
     for row in best.itertuples():
         assert f"{row.score:.1%}  {row.strong}" in written
-    assert "not drawn without a cost or a score: 1 pairs" in written
+    assert "1 pair is not drawn, without a cost or a score" in written
 
 
 def n_numbered_cells(figure: Figure) -> int:
@@ -380,7 +380,7 @@ def test_a_correlation_without_a_value_or_an_interval_says_so():
             board(sections=False), known.assign(estimate=NAN, low=NAN, high=NAN, p_value=NAN, p_holm=NAN)
         )
     )
-    assert "ρ has no value: too few pairs, or all alike" in shown and "nan" not in shown
+    assert "ρ has no value: too few pairs, or all pairs are equal" in shown and "nan" not in shown
 
 
 def test_pairs_without_a_score_leave_their_figures_empty_and_said_to_be():

@@ -108,7 +108,7 @@ def test_the_leaderboard_has_intervals_and_a_dash_for_what_is_not_ranked():
     assert cells["Score"].tolist() == ["75.1 [70.0, 80.0]", "60.0 [50.0, 70.0]"]
     assert cells["Gap"].tolist() == ["3.2", "–"]
     assert cells["Left out"].tolist() == ["0", "1"]
-    assert cells["TFLOP a row"].tolist() == ["2.50", "–"]
+    assert cells["TFLOP per row"].tolist() == ["2.50", "–"]
 
 
 def correlation() -> pd.DataFrame:

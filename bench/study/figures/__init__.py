@@ -1,7 +1,7 @@
-"""Frames -> figures: the only place with matplotlib and seaborn.
+"""Draws figures from frames. Only this package uses matplotlib and seaborn.
 
-A figure is a function from a frame to a Figure. It computes no statistic, saves nothing and takes no colours;
-`encode` turns the Figure into the bytes of a file.
+A figure is a function from a frame to a Figure. It computes no statistic, saves no file and takes no colours. `encode`
+turns the Figure into the bytes of a file.
 """
 
 from bench.study.figures.heatmaps import strong_weak_heatmap, strong_weak_overview, subset_pair_heatmap

@@ -1,7 +1,9 @@
-"""Figures of many pairs, one cell a pair.
+"""Heat maps of many pairs, one cell per pair.
 
-The colour scale rises evenly in brightness, so that it reads the same in grey.
+The brightness of the colour scale rises evenly, so the figures are readable in grey.
 """
+
+from collections.abc import Iterable
 
 import matplotlib
 import numpy as np
@@ -12,9 +14,12 @@ from matplotlib.figure import Figure
 
 from bench.schema import SECTIONS
 from bench.study.figures.style import CHANCE, INK, STYLE, counts, head, n_models, named_families, percent
+from bench.study.leaderboard import by_strength
+from bench.study.metrics import in_sections
 
 _SCALE = "viridis"
 _CELL = 0.34
+"""Inches."""
 _SMALL_CELL = 0.22
 _LABEL = 1.9
 _MAX_NAMED_PAIRS = 40
@@ -22,7 +27,7 @@ _MAX_NAMED_PAIRS = 40
 
 @matplotlib.rc_context(STYLE)
 def strong_weak_heatmap(leaderboard: pd.DataFrame) -> Figure:
-    """Score of every pair, strong model by weak model, a panel a family.
+    """Score of every pair, strong model by weak model, one panel per family.
 
     Args:
         leaderboard: LEADERBOARD.
@@ -30,11 +35,11 @@ def strong_weak_heatmap(leaderboard: pd.DataFrame) -> Figure:
     families = list(named_families(leaderboard).groupby("family", sort=True))
     n_columns = min(2, len(families))
     n_rows = -(-len(families) // n_columns)
-    side = _CELL * max(len(_by_strength(rows)) for _, rows in families) + _LABEL
+    side = _CELL * max(len(by_strength(rows)) for _, rows in families) + _LABEL
     figure = Figure(figsize=(n_columns * side + 0.8, n_rows * side + 0.8), layout="constrained")
     panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes, (family, rows) in zip(panels, families, strict=False):
-        order = _by_strength(rows)
+        order = by_strength(rows)
         _pair_cells(axes, rows, order, _limits(leaderboard["score"]), "{:.1f}")
         axes.set_title(f"{family}: {len(order)} models, {len(rows)} pairs")
     for axes in panels[len(families) :]:
@@ -46,13 +51,13 @@ def strong_weak_heatmap(leaderboard: pd.DataFrame) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def strong_weak_overview(leaderboard: pd.DataFrame) -> Figure:
-    """Score of every pair of a study in one square, families side by side.
+    """Score of every pair of a study in one square, with the families side by side.
 
     Args:
         leaderboard: LEADERBOARD.
     """
     families = list(named_families(leaderboard).groupby("family", sort=True))
-    orders = [_by_strength(rows) for _, rows in families]
+    orders = [by_strength(rows) for _, rows in families]
     order = [model for models in orders for model in models]
     side = _SMALL_CELL * len(order) + _LABEL
     figure = Figure(figsize=(side + 0.8, side + 0.6), layout="constrained")
@@ -68,16 +73,16 @@ def strong_weak_overview(leaderboard: pd.DataFrame) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def subset_pair_heatmap(accuracy: pd.DataFrame, leaderboard: pd.DataFrame) -> Figure:
-    """Accuracy of every pair on every subset, pairs by family and gap, the gap above.
+    """Accuracy of every pair on every subset. Pairs are sorted by family and gap; bars above show the gap.
 
     Args:
-        accuracy: ACCURACY of the same pairs and reward.
+        accuracy: ACCURACY of these pairs under one reward.
         leaderboard: LEADERBOARD, for families and gaps.
     """
     pairs = named_families(leaderboard).sort_values(["family", "gap_points", "pair_id"])
     subsets = accuracy[accuracy["level"] == "subset"]
     cells = subsets.pivot(index="name", columns="pair_id", values="accuracy")
-    names = _in_sections(subsets["name"])
+    names = in_sections(subsets["name"])
     named = len(pairs) <= _MAX_NAMED_PAIRS
     figure = Figure(figsize=(max(6.5, min(14, 2.6 + 0.25 * len(pairs))), 2 + 0.24 * len(names) + 2.4 * named))
     figure.set_layout_engine("constrained")
@@ -100,30 +105,24 @@ def subset_pair_heatmap(accuracy: pd.DataFrame, leaderboard: pd.DataFrame) -> Fi
     return figure
 
 
-def _by_strength(pairs: pd.DataFrame) -> list[str]:
-    """Models, strongest first: in a family, a model is the strong one of as many pairs as there are weaker models."""
-    models = pd.unique(pd.concat([pairs["strong"], pairs["weak"]]))
-    n_weaker = pairs["strong"].value_counts().reindex(models, fill_value=0)
-    return sorted(models, key=lambda model: (-n_weaker[model], model))
-
-
 def _limits(scores: pd.Series | pd.DataFrame) -> tuple[float, float]:
-    """Both ends of the colour scale, chance among them."""
+    """Both ends of the colour scale. The scale always includes chance."""
     values = scores.to_numpy().ravel()
     shown = [CHANCE, *values[np.isfinite(values)]]
     return min(shown), max(shown)
 
 
 def _pair_cells(axes: Axes, pairs: pd.DataFrame, order: list[str], limits: tuple[float, float], number: str) -> None:
-    """One square of strong models by weak models."""
+    """Draw one square of strong models by weak models."""
     cells = pairs.pivot(index="strong", columns="weak", values="score").reindex(index=order, columns=order)
+    low, high = limits
     numbers = cells.map(lambda share: "" if pd.isna(share) else number.format(100 * share))
     seaborn.heatmap(
         cells,
         ax=axes,
         cmap=_SCALE,
-        vmin=limits[0],
-        vmax=limits[1],
+        vmin=low,
+        vmax=high,
         square=True,
         cbar=False,
         annot=numbers,
@@ -140,9 +139,11 @@ def _pair_cells(axes: Axes, pairs: pd.DataFrame, order: list[str], limits: tuple
     axes.set(xlabel="weak", ylabel="strong")
 
 
-def _colour_bar(figure: Figure, panels: list[Axes]) -> None:
-    """The scale of the cells, chance marked."""
-    bar = figure.colorbar(panels[0].collections[0], ax=list(panels), shrink=0.5, aspect=30, pad=0.01)
+def _colour_bar(figure: Figure, panels: Iterable[Axes]) -> None:
+    """Draw the scale of the cells, with chance marked."""
+    shown = list(panels)
+    (cells, *_) = shown[0].collections
+    bar = figure.colorbar(cells, ax=shown, shrink=0.5, aspect=30, pad=0.01)
     bar.ax.axhline(CHANCE, color="white", linewidth=2)
     bar.ax.axhline(CHANCE, color=INK, linewidth=1, linestyle=":")
     percent(bar.ax.yaxis)
@@ -150,20 +151,13 @@ def _colour_bar(figure: Figure, panels: list[Axes]) -> None:
 
 
 def _strong_weak_head(figure: Figure, leaderboard: pd.DataFrame, title: str) -> None:
-    """What both squares say over them."""
+    """Write the head of both squares."""
     note = counts(n_models(leaderboard), len(leaderboard), leaderboard["n_examples"].max())
     head(figure, f"{title}; reward: {leaderboard['reward'].iloc[0]}", note)
 
 
-def _in_sections(names: pd.Series) -> list[str]:
-    """Distinct subsets in the sections' order; those of no section last, in the data's."""
-    distinct = list(pd.unique(names))
-    known = [subset for subsets in SECTIONS.values() for subset in subsets if subset in distinct]
-    return known + [name for name in distinct if name not in known]
-
-
 def _lines_between_sections(axes: Axes, names: list[str]) -> None:
-    """A line under the last subset of each section."""
+    """Draw a line below the last subset of each section."""
     section_of = {subset: section for section, subsets in SECTIONS.items() for subset in subsets}
     for position in range(1, len(names)):
         if section_of.get(names[position - 1]) != section_of.get(names[position]):
@@ -171,7 +165,7 @@ def _lines_between_sections(axes: Axes, names: list[str]) -> None:
 
 
 def _family_marks(axes: Axes, pairs: pd.DataFrame, *, named: bool) -> None:
-    """A line between families; their names where the pairs' own do not fit."""
+    """Draw lines between families, and name the families where the names of the pairs do not fit."""
     sizes = pairs.groupby("family", sort=True).size()
     edges = np.concatenate([[0], np.cumsum(sizes)])
     for edge in edges[1:-1]:

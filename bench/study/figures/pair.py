@@ -1,4 +1,6 @@
-"""Figures of one pair."""
+"""Draws the accuracy of one pair."""
+
+from typing import NamedTuple
 
 import matplotlib
 import pandas as pd
@@ -14,18 +16,18 @@ def pair_accuracy(accuracy: pd.DataFrame, pair: pd.Series) -> Figure:
     """Accuracy of a pair overall, by section and by subset, with 95% intervals.
 
     Args:
-        accuracy: ACCURACY of one pair and reward with the columns `low` and `high` of `metrics.intervals`.
+        accuracy: ACCURACY of one pair and reward.
         pair: The pair's strong, weak and gap_points.
     """
     rows = _in_sections(accuracy)
     figure = Figure(figsize=(7.0, 1.5 + 0.2 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
     axes.axvline(CHANCE, color=INK, linestyle=":", linewidth=1)
-    for kind, style in _KINDS.items():
-        _points(axes, rows[rows["level"] == kind], **style)
+    for level, mark in _MARKS.items():
+        _points(axes, rows[rows["level"] == level], mark)
     axes.set_yticks(rows["place"], rows["name"])
-    for label, kind in zip(axes.get_yticklabels(), rows["level"], strict=True):
-        label.set_fontweight("normal" if kind == "subset" else "bold")
+    for label, level in zip(axes.get_yticklabels(), rows["level"], strict=True):
+        label.set_fontweight("normal" if level == "subset" else "bold")
     axes.set_ylim(rows["place"].max() + 0.7, rows["place"].min() - 0.7)
     axes.set_xlim(-0.02, 1.02)
     axes.grid(False, axis="y")
@@ -43,7 +45,7 @@ def pair_accuracy(accuracy: pd.DataFrame, pair: pd.Series) -> Figure:
 
 
 def _margin_notes(axes: Axes, rows: pd.DataFrame) -> None:
-    """Writes each row's numbers to the right of it."""
+    """Write the numbers of each row to the right of it."""
     axes.text(CHANCE, 1, "chance", transform=axes.get_xaxis_transform(), ha="center", va="bottom", color=FAINT)
     axes.text(1.02, 1, "accuracy, prompts (ties, left out)", transform=axes.transAxes, va="bottom", color=FAINT)
     for row in rows.itertuples():
@@ -53,15 +55,25 @@ def _margin_notes(axes: Axes, rows: pd.DataFrame) -> None:
         axes.text(1.02, row.place, note, transform=axes.get_yaxis_transform(), va="center")
 
 
-_KINDS = {
-    "overall": {"marker": "D", "size": 7, "colour": COLOURS[1], "fill": COLOURS[1]},
-    "section": {"marker": "s", "size": 6, "colour": COLOURS[0], "fill": COLOURS[0]},
-    "subset": {"marker": "o", "size": 4.5, "colour": INK, "fill": "white"},
+class _Mark(NamedTuple):
+    """How the accuracies of one level look."""
+
+    marker: str
+    size: float
+    colour: str
+    fill: str
+
+
+_BLUE, _ORANGE, *_ = COLOURS
+_MARKS = {
+    "overall": _Mark("D", 7, _ORANGE, _ORANGE),
+    "section": _Mark("s", 6, _BLUE, _BLUE),
+    "subset": _Mark("o", 4.5, INK, "white"),
 }
 
 
 def _in_sections(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """The rows from top to bottom: the score, then each section with its subsets; `place` leaves gaps between."""
+    """The rows from top to bottom: the score, then each section with its subsets. `place` leaves gaps between them."""
     groups = [accuracy[accuracy["level"] == "overall"]]
     for section, subsets in SECTIONS.items():
         group = accuracy[(accuracy["name"] == section) & (accuracy["level"] == "section")]
@@ -74,17 +86,17 @@ def _in_sections(accuracy: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(place=rows.index + 0.8 * rows["block"])
 
 
-def _points(axes: Axes, rows: pd.DataFrame, *, marker: str, size: float, colour: str, fill: str) -> None:
-    """Accuracies of one kind with their intervals."""
+def _points(axes: Axes, rows: pd.DataFrame, mark: _Mark) -> None:
+    """Draw the accuracies of one level with their intervals."""
     axes.errorbar(
         rows["accuracy"],
         rows["place"],
         xerr=[rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]],
         linestyle="none",
-        marker=marker,
-        markersize=size,
-        color=colour,
-        markerfacecolor=fill,
+        marker=mark.marker,
+        markersize=mark.size,
+        color=mark.colour,
+        markerfacecolor=mark.fill,
         elinewidth=1,
         capsize=2,
     )

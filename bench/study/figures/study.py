@@ -1,4 +1,4 @@
-"""Figures of many pairs, one point a pair."""
+"""Draws many pairs, one point per pair: accuracy against gap, and score against compute."""
 
 import matplotlib
 import numpy as np
@@ -7,12 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, NullFormatter
+from matplotlib.typing import HashableList
 
 from bench.study.correlate import ALL, HEADLINE, TOO_FEW, lacks_models
 from bench.study.figures.style import (
     CHANCE,
     INK,
     STYLE,
+    Look,
     counts,
     head,
     looks,
@@ -35,19 +37,21 @@ _PANELS = {
 def gap_accuracy(
     leaderboard: pd.DataFrame, correlation: pd.DataFrame, *, performance: str = "published performance"
 ) -> Figure:
-    """Accuracy against the gap, one point a pair (Figure 1 of arXiv 2411.02481), overall and by section.
+    """Accuracy against the gap, one point per pair (Figure 1 of arXiv 2411.02481), overall and by section.
 
     Args:
-        leaderboard: LEADERBOARD; pairs without a gap or a score are counted, not drawn.
-        correlation: CORRELATION for the same reward and one performance; of it, the estimators HEADLINE and `slope`
-            (points of accuracy per point of gap), both inside families, over all of them.
-        performance: What the gap is measured in, as a reader calls it.
+        leaderboard: LEADERBOARD. Pairs without a gap or a score are counted, but not drawn.
+        correlation: CORRELATION for the same reward and one performance. The figure uses the estimators HEADLINE and
+            `slope` (points of accuracy per point of gap) over all families, both computed inside families.
+        performance: Name of the performance that the gap is measured in.
     """
     if correlation["performance"].nunique() > 1 or correlation["reward"].nunique() > 1:
         raise ValueError("a figure shows the correlation for one performance and one reward")
     drawn = named_families(leaderboard).dropna(subset=["gap_points", "score"])
     columns = [column for column in _PANELS if drawn[column].notna().any()]
-    rows = [["score", "chat", "chat_hard"], ["score", "safety", "reasoning"]] if len(columns) > 1 else [["score"]]
+    rows: list[HashableList[str]] = [["score"]]
+    if len(columns) > 1:
+        rows = [["score", "chat", "chat_hard"], ["score", "safety", "reasoning"]]
     figure = Figure(figsize=(10.5, 5.6) if len(columns) > 1 else (6.5, 5.4), layout="constrained")
     panels = figure.subplot_mosaic(rows, width_ratios=[1.7, 1, 1] if len(columns) > 1 else [1])
     styles = looks(sorted(pd.unique(drawn["family"])))
@@ -60,13 +64,13 @@ def gap_accuracy(
     panels["score"].set_xlabel(f"Gap, strong minus weak: {performance}")
     panels["score"].set_ylabel("Accuracy: chosen above rejected")
     figure.legend(*panels["score"].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    title = f"Gap against accuracy, a point a pair; reward: {leaderboard['reward'].iloc[0]}"
+    title = f"Gap against accuracy, one point per pair; reward: {leaderboard['reward'].iloc[0]}"
     notes = [f"{_counted(drawn, leaderboard, 'a gap')}; dotted: chance"]
     if correlation["estimator"].eq(HEADLINE).any():
         notes += [
-            "ρ: Spearman's inside families (their mean, weighted by pairs) with its 95% interval; lines: the families' "
-            "common slope",
-            "p: QAP, labels exchangeable inside families; adjusted by Holm but for the declared test (score, sum)",
+            "ρ: Spearman's inside families (mean weighted by pairs) with its 95% interval; lines: common slope inside "
+            "families",
+            "p: QAP, labels exchangeable inside families; adjusted by Holm except for the declared test (score, sum)",
         ]
     head(figure, title, *notes)
     return figure
@@ -77,8 +81,8 @@ def accuracy_cost(leaderboard: pd.DataFrame, frontier: pd.DataFrame) -> Figure:
     """Score against compute: what a better pair costs.
 
     Args:
-        leaderboard: LEADERBOARD; pairs without a score or a known cost are counted, not drawn.
-        frontier: Of it, the pairs that `leaderboard.frontier` keeps: ringed, numbered and named.
+        leaderboard: LEADERBOARD. Pairs without a score or a known cost are counted, but not drawn.
+        frontier: The pairs that `leaderboard.frontier` keeps. They are circled and named.
     """
     drawn = named_families(leaderboard).dropna(subset=["cost_flop", "score"])
     figure = Figure(figsize=(9.5, max(5, 1.8 + 0.36 * len(frontier))), layout="constrained")
@@ -90,7 +94,7 @@ def accuracy_cost(leaderboard: pd.DataFrame, frontier: pd.DataFrame) -> Figure:
     rings = axes.scatter(
         frontier["cost_flop"], frontier["score"], s=90, facecolor="none", edgecolor=INK, linewidth=1.1, zorder=4
     )
-    rings.set_label("worth its compute: none is cheaper and better")
+    rings.set_label("on the frontier: no pair is cheaper and better")
     if len(drawn) and drawn["cost_flop"].max() > 5 * drawn["cost_flop"].min():
         axes.set_xscale("log")
     axes.axhline(CHANCE, color=INK, linestyle=":", linewidth=0.8, zorder=0, label="chance")
@@ -99,15 +103,15 @@ def accuracy_cost(leaderboard: pd.DataFrame, frontier: pd.DataFrame) -> Figure:
     percent(axes.yaxis)
     if drawn.empty:
         say(axes, "No pair has both a cost and a score: there is nothing to show.")
-    axes.set(xlabel="Compute a row, both models", ylabel="Score (95% interval over prompts)")
+    axes.set(xlabel="Compute per row, both models", ylabel="Score (95% interval over prompts)")
     _name_frontier(figure, axes, frontier)
-    title = f"Score against compute, a point a pair; reward: {leaderboard['reward'].iloc[0]}"
+    title = f"Score against compute, one point per pair; reward: {leaderboard['reward'].iloc[0]}"
     head(figure, title, _counted(drawn, leaderboard, "a cost"))
     return figure
 
 
-def _intervals(axes: Axes, rows: pd.DataFrame, style: dict) -> None:
-    """Scores of one family with their intervals behind them."""
+def _intervals(axes: Axes, rows: pd.DataFrame, style: Look) -> None:
+    """Draw the scores of one family, with their intervals behind them."""
     axes.vlines(
         rows["cost_flop"], rows["score_low"], rows["score_high"], color=style["colour"], alpha=0.25, linewidth=1
     )
@@ -125,7 +129,7 @@ def _intervals(axes: Axes, rows: pd.DataFrame, style: dict) -> None:
 
 
 def _name_frontier(figure: Figure, axes: Axes, frontier: pd.DataFrame) -> None:
-    """Legend at the right, and under it the frontier's pairs by rank."""
+    """Draw the legend on the right, and below it the names of the frontier's pairs."""
     handles, labels = axes.get_legend_handles_labels()
     for row in frontier.itertuples():
         handles.append(Line2D([], [], linestyle="none"))
@@ -133,8 +137,8 @@ def _name_frontier(figure: Figure, axes: Axes, frontier: pd.DataFrame) -> None:
     figure.legend(handles, labels, loc="outside right upper", handlelength=1.2)
 
 
-def _scatter(axes: Axes, drawn: pd.DataFrame, column: str, styles: dict[str, dict]) -> None:
-    """The pairs of one panel, families by colour and marker."""
+def _scatter(axes: Axes, drawn: pd.DataFrame, column: str, styles: dict[str, Look]) -> None:
+    """Draw the pairs of one panel. Colour and marker show the family."""
     big = column == "score"
     for family, rows in drawn.groupby("family"):
         style = styles[family]
@@ -153,13 +157,13 @@ def _scatter(axes: Axes, drawn: pd.DataFrame, column: str, styles: dict[str, dic
     percent(axes.yaxis)
 
 
-def _trend(axes: Axes, drawn: pd.DataFrame, column: str, correlation: pd.DataFrame, styles: dict[str, dict]) -> None:
-    """A line a family, all of the slope inside families, through the family's means; and rho with its interval."""
+def _trend(axes: Axes, drawn: pd.DataFrame, column: str, correlation: pd.DataFrame, styles: dict[str, Look]) -> None:
+    """Draw one line per family, with the common slope through the family's means, and write rho with its interval."""
     name = column.replace("_", "-")
     rows = correlation[(correlation["name"] == name) & (correlation["family"] == ALL)]
     effects = rows.set_index("estimator")
     if "slope" in effects.index:
-        # pairs of gap 0 take no part in the estimates
+        # the estimates leave out pairs with a gap of 0
         used = drawn[drawn["gap_points"] > 0].dropna(subset=[column])
         slope = effects.loc["slope", "estimate"] / 100
         for family, rows in used.groupby("family"):
@@ -171,9 +175,9 @@ def _trend(axes: Axes, drawn: pd.DataFrame, column: str, correlation: pd.DataFra
 
 
 def _rho(row: pd.Series) -> str:
-    """An estimate with its interval and adjusted p."""
+    """Text of an estimate with its interval and adjusted p."""
     if pd.isna(row["estimate"]):
-        return "ρ has no value: too few pairs, or all alike"
+        return "ρ has no value: too few pairs, or all pairs are equal"
     interval = f"[{row['low']:.2f}, {row['high']:.2f}]" if pd.notna(row["low"]) else "(no interval)"
     if lacks_models(row):
         interval = f"({TOO_FEW})"
@@ -182,7 +186,8 @@ def _rho(row: pd.Series) -> str:
 
 
 def _counted(drawn: pd.DataFrame, leaderboard: pd.DataFrame, needed: str) -> str:
-    """What a study figure says of its data."""
+    """The counts that a study's figure shows."""
     missing = len(leaderboard) - len(drawn)
     note = counts(n_models(drawn), len(drawn), leaderboard["n_examples"].max())
-    return f"{note}; not drawn without {needed} or a score: {missing} pairs" if missing else note
+    left_out = "1 pair is" if missing == 1 else f"{missing} pairs are"
+    return f"{note}; {left_out} not drawn, without {needed} or a score" if missing else note

@@ -1,11 +1,12 @@
-"""How every figure looks, and how it becomes the same bytes each time.
+"""Defines the look of all figures, and encodes a figure as the same bytes every time.
 
-Colours are Okabe and Ito's (2008), told apart by the colour-blind; each goes with a marker and a line of its own,
-so that grey prints read the same. Fractions become percent here and nowhere before.
+Colours are Okabe and Ito's (2008), which colour-blind readers can distinguish. Each colour has its own marker and line,
+so that figures are readable in grey. Proportions become percent only here.
 """
 
 import io
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import matplotlib
 import numpy as np
@@ -14,15 +15,20 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.typing import LineStyleType
+
+if TYPE_CHECKING:
+    # matplotlib 3.9, the oldest that drsow allows, does not have it yet
+    from matplotlib.typing import RcKeyType
 
 CHANCE = 0.5
 
 INK, FAINT, GRID = "#1a1a1a", "#767676", "#e3e3e3"
 
-STYLE = {
+STYLE: "dict[RcKeyType, str | float | bool]" = {
     "font.family": "DejaVu Sans",
     "font.size": 8.0,
-    # names of models and subsets are text, also when they hold a dollar sign
+    # names of models and subsets are plain text, even if they contain a dollar sign
     "text.parse_math": False,
     "axes.titlesize": 8.5,
     "axes.titlelocation": "left",
@@ -45,24 +51,33 @@ STYLE = {
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 2)), (0, (3, 5)))
+LINES: tuple[LineStyleType, ...] = (
+    "-",
+    "--",
+    "-.",
+    ":",
+    (0, (5, 1, 1, 1, 1, 1)),
+    (0, (1, 3)),
+    (0, (8, 2)),
+    (0, (3, 5)),
+)
 
 FORMATS = ("pdf", "png", "svg")
-SAVE_OPTIONS = {
+SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "pdf": {"metadata": {"Creator": None, "Producer": None, "CreationDate": None}},
     "png": {"dpi": 200, "metadata": {"Software": None}},
     "svg": {"metadata": {"Creator": None, "Date": None}},
 }
-"""What `Figure.savefig` is told for each format: neither a date nor a version goes into the file."""
+"""Options of `Figure.savefig` for each format. They keep dates and versions out of the file."""
 
-_SAVE_STYLE = {"svg.hashsalt": "drsow", "svg.fonttype": "path", "pdf.fonttype": 42}
+_SAVE_STYLE: "dict[RcKeyType, str | int]" = {"svg.hashsalt": "drsow", "svg.fonttype": "path", "pdf.fonttype": 42}
 
 
 def encode(figure: Figure, file_format: str) -> bytes:
-    """The file that shows a figure; the same figure gives the same bytes.
+    """Encode a figure as a file. The same figure gives the same bytes.
 
     Args:
-        figure: What one of the figure functions gave.
+        figure: Result of one of the figure functions.
         file_format: One of `FORMATS`.
     """
     _settle(figure)
@@ -73,11 +88,11 @@ def encode(figure: Figure, file_format: str) -> bytes:
 
 
 def _settle(figure: Figure) -> None:
-    """Ends a figure's layout on rounded positions: the solver gives the same ones only up to the last bit."""
+    """Round the positions of a figure's panels: the layout solver reproduces them only up to the last bit."""
     layout = figure.get_layout_engine()
     if not isinstance(layout, ConstrainedLayoutEngine):
         return
-    # the second pass lays out the ticks that the first one chose
+    # the second execution lays out the ticks that the first one chose
     for _ in range(2):
         layout.execute(figure)
     figure.set_layout_engine("none")
@@ -85,10 +100,22 @@ def _settle(figure: Figure) -> None:
         axes.set_position(np.round(axes.get_position().bounds, 6))
 
 
-def looks(names: Iterable[str]) -> dict[str, dict]:
-    """Colour, marker, its face and edge, and line of each of some distinct names, given in this order.
+class Look(TypedDict):
+    """How the marks of one name are drawn."""
 
-    Every second marker is open: in grey, shape and filling tell more than the colours.
+    colour: str
+    marker: str
+    face: str
+    """Colour of the marker's filling."""
+    edge: str
+    """Colour of the marker's outline."""
+    line: LineStyleType
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """Give each name a look, in the given order.
+
+    Every second marker is open: in grey, shape and filling distinguish more than the colours.
     """
     return {
         name: {
@@ -103,33 +130,33 @@ def looks(names: Iterable[str]) -> dict[str, dict]:
 
 
 def head(figure: Figure, title: str, *notes: str) -> None:
-    """Puts a title over the figure, and what was counted, in grey, under the title."""
+    """Write a title above the figure, and the notes in lines below the title."""
     figure.suptitle("\n".join([title, *notes]), x=0.01, ha="left", color=INK)
 
 
 def say(axes: Axes, words: str) -> None:
-    """Writes into a panel what it cannot show, and why."""
+    """Write into a panel why it cannot show its data."""
     axes.text(0.5, 0.7, words, transform=axes.transAxes, ha="center", va="center", color=FAINT, wrap=True)
     axes.grid(False)
 
 
 def counts(n_models: int, n_pairs: int, n_prompts: int) -> str:
-    """What every figure says of its data."""
+    """The counts that every figure shows."""
     parts = [(n_models, "model"), (n_pairs, "pair"), (n_prompts, "prompt")]
     return ", ".join(f"{n:,} {word}{'' if n == 1 else 's'}" for n, word in parts)
 
 
 def n_models(pairs: pd.DataFrame) -> int:
-    """Models in the columns `strong` and `weak`."""
+    """Number of models in the columns `strong` and `weak`."""
     return pd.concat([pairs["strong"], pairs["weak"]]).nunique()
 
 
 def named_families(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The pairs, those of no family under a name that can stand in a legend."""
+    """The pairs, with a name for the missing family that a legend can show."""
     return pairs.assign(family=pairs["family"].astype(object).fillna("no family").replace("", "no family"))
 
 
 def percent(axis: Axis) -> None:
-    """Shows the fractions on an axis as percent, with as many decimals as its ticks need."""
-    # rounding takes away the dust of binary fractions
+    """Show the proportions on an axis as percent, with as many decimals as its ticks need."""
+    # rounding removes the error of binary fractions
     axis.set_major_formatter(lambda fraction, _: f"{round(100 * fraction, 6):g}%")

@@ -1,4 +1,4 @@
-"""Figures of runs that differ in one thing: the customisation of the prompt, the step of tuning."""
+"""Draws runs that differ in one thing: the customisation of the prompt, or the training step of tuning."""
 
 import matplotlib
 import numpy as np
@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.study.figures.style import CHANCE, GRID, INK, STYLE, counts, head, looks, percent
+from bench.study.figures.style import CHANCE, GRID, INK, STYLE, Look, counts, head, looks, percent
 
-_MEASURES = {"loss": "Loss", "reward": "Mean reward, the loss's own", "win_rate": "Win rate against the start"}
+_MEASURES = {"loss": "Loss", "reward": "Mean reward as the loss defines it", "win_rate": "Win rate against the start"}
 
 
 @matplotlib.rc_context(STYLE)
@@ -17,8 +17,8 @@ def ablation(variants: pd.DataFrame, pair_id: str) -> Figure:
 
     Args:
         variants: variant, router ("" or missing for none), section ("score" for the whole), accuracy, low, high,
-            difference, difference_low, difference_high, n_examples; one row a variant, router and section, in the
-            order to be drawn. The difference is missing for the plain run.
+            difference, difference_low, difference_high, n_examples; one row per variant, router and section, in drawing
+            order. The difference is missing for the plain run.
         pair_id: The pair that was run.
     """
     routers = variants["router"].fillna("").astype(str)
@@ -26,9 +26,7 @@ def ablation(variants: pd.DataFrame, pair_id: str) -> Figure:
     sections = list(pd.unique(rows["section"]))
     by_variant = looks(pd.unique(rows["variant"]))
     labels = dict(zip(rows["label"], zip(rows["variant"], routers, strict=True), strict=True))
-    styles = {
-        label: by_variant[variant] | _face(by_variant[variant], router) for label, (variant, router) in labels.items()
-    }
+    styles = {label: _filled(by_variant[variant], router) for label, (variant, router) in labels.items()}
     figure = Figure(figsize=(9, 1.6 + 0.2 * len(sections) * (len(styles) + 1)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for position, (label, style) in enumerate(styles.items()):
@@ -48,20 +46,21 @@ def ablation(variants: pd.DataFrame, pair_id: str) -> Figure:
     left.set_xlabel("Accuracy (95% interval; dotted: chance)")
     right.set_xlabel("Paired difference to plain, points (95% interval)")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=4)
-    head(figure, f"What each part of the customisation brings to {pair_id}", counts(2, 1, variants["n_examples"].max()))
+    note = counts(2, 1, variants["n_examples"].max())
+    head(figure, f"What each component of the customisation changes for {pair_id}", note)
     return figure
 
 
 @matplotlib.rc_context(STYLE)
 def tuning(curves: pd.DataFrame, *, n_models: int, n_pairs: int, n_prompts: int) -> Figure:
-    """Loss, reward and win rate over the steps of tuning, a panel a measure.
+    """Loss, reward and win rate over the training steps, one panel per measure.
 
     Args:
         curves: step, measure (loss, reward, win_rate or another), series, value, low, high; the limits are missing
             where there is no interval.
-        n_models: Models that took part.
-        n_pairs: Pairs that judged.
-        n_prompts: Prompts that were tuned and judged on.
+        n_models: Number of models that took part.
+        n_pairs: Number of pairs that judged.
+        n_prompts: Number of prompts for tuning and judging.
     """
     measures = list(pd.unique(curves["measure"]))
     figure = Figure(figsize=(0.8 + 3.4 * len(measures), 4), layout="constrained")
@@ -83,25 +82,24 @@ def tuning(curves: pd.DataFrame, *, n_models: int, n_pairs: int, n_prompts: int)
                 linewidth=1.2,
                 label=series,
             )
-        axes.set(title=_MEASURES.get(measure, measure), xlabel="Step")
+        axes.set(title=_MEASURES.get(measure, measure), xlabel="Training step")
         if measure == "win_rate":
             axes.axhline(CHANCE, color=INK, linestyle=":", linewidth=1)
             percent(axes.yaxis)
-    labelled = {}
-    for axes in panels:
-        labelled |= {line.get_label(): line for line in axes.get_lines() if line.get_label() in styles}
-    figure.legend(labelled.values(), labelled.keys(), loc="outside lower left", ncols=4)
+    labelled = {str(line.get_label()): line for axes in panels for line in axes.get_lines()}
+    shown = {label: line for label, line in labelled.items() if label in styles}
+    figure.legend(list(shown.values()), list(shown), loc="outside lower left", ncols=4)
     head(figure, "Tuning; bands: 95% intervals", counts(n_models, n_pairs, n_prompts))
     return figure
 
 
-def _face(style: dict, router: str) -> dict:
-    """The filling of a marker: colour and shape tell the variant, the filling who chose the domains."""
-    return {"face": {"classifier": "white", "model": GRID}.get(router, style["colour"])}
+def _filled(style: Look, router: str) -> Look:
+    """The look of a variant with the filling of its router. Colour and shape show the variant."""
+    return {**style, "face": {"classifier": "white", "model": GRID}.get(router, style["colour"])}
 
 
-def _marks(axes: Axes, values: pd.DataFrame, places: np.ndarray, style: dict, label: str) -> None:
-    """One variant's values, whose columns are estimate, low and high, with their intervals."""
+def _marks(axes: Axes, values: pd.DataFrame, places: np.ndarray, style: Look, label: str) -> None:
+    """Draw the values of one variant with their intervals. The columns of `values` are estimate, low and high."""
     estimate, low, high = values.to_numpy(dtype=float).T
     axes.errorbar(
         estimate,

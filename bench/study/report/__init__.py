@@ -1,9 +1,10 @@
-"""A results folder -> one page that a browser opens without a network.
+"""Makes one HTML page from a results folder, which a browser opens without a network.
 
-gather   a results folder, and the stored scores where there are any -> Report
-cases    the rows that the best pairs get wrong by the largest margin
-plots    frames -> figures with hover
-page     Report -> HTML
+gather   reads a results folder, and the stored scores if they exist -> Report
+cases    finds the rows that the best pairs get wrong by the largest margin
+plots    draws interactive figures from frames
+views    prepares the rows that the template prints
+page     renders a Report as HTML
 """
 
 from bench.study.report.gather import STORED_STRETCHES, Report, gather, store_stretches, stretched_rows

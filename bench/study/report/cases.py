@@ -1,4 +1,4 @@
-"""The rows that a pair gets wrong by the largest margin, and their text in shaded runs."""
+"""Finds the rows that a pair gets wrong by the largest margin, and shades their text by log-ratio."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -11,32 +11,33 @@ from bench.study.reward import rewards
 from bench.study.stretches import pieces
 
 N_PAIRS, N_ROWS = 10, 20
-"""How many of the best pairs are shown, and how many rows of each."""
+"""Number of best pairs in the report, and number of rows for each."""
 
 PROMPT_BYTES, RESPONSE_BYTES = 2000, 6000
-"""What a turn or a response may take of the page, marks of shades among it: 400 responses and the rest of a full study
-stay under 8 MB. What is not shown is counted."""
+"""Most bytes of a turn and of a response in the page, including the marks of its shades. They keep the page of a full
+study, with 400 responses, under 8 MB. The page says how many characters it does not show."""
 
 MARK_BYTES = 15
-"""What the marks around a shaded run take."""
+"""Bytes of the marks around a shaded run."""
 
 SHADES = ((2.0, "F"), (0.5, "f"), (-0.5, ""), (-2.0, "a"), (-np.inf, "A"))
-"""Least log-ratio in nats of a stretch -> its class in the page: for the response or against it, capital: strongly."""
+"""Smallest log-ratio of a stretch, in nats -> its class in the page: f for the response, a against it, a capital letter
+for strongly."""
 
 
 class Run(NamedTuple):
-    """A stretch of text in one shade."""
+    """A run of text in one shade."""
 
     shade: str
     text: str
 
 
 class Text(NamedTuple):
-    """What is shown of a text."""
+    """The beginning of a text that the page shows."""
 
     runs: tuple[Run, ...]
     n_hidden: int
-    """Characters that are not shown."""
+    """Number of characters that are not shown."""
 
 
 class Answer(NamedTuple):
@@ -44,7 +45,7 @@ class Answer(NamedTuple):
 
     response_id: str
     reward: float
-    """In the report's unit: nats, nats a token or nats a byte."""
+    """In the report's unit: nats, nats per token or nats per byte."""
     text: Text
     shaded: bool
 
@@ -62,20 +63,20 @@ class Case(NamedTuple):
 
 
 def worst_rows(strong: pd.DataFrame, weak: pd.DataFrame, *, reward: str, n_rows: int = N_ROWS) -> pd.DataFrame:
-    """The preferences with the largest margin for the rejected response, worst first.
+    """The preferences for which the rejected response leads by the largest margin, worst first.
 
     Args:
         strong: SCORES of the strong model.
         weak: SCORES of the weak model.
         reward: One of `schema.REWARDS`.
-        n_rows: At most so many.
+        n_rows: Largest number of rows.
 
     Returns:
         Index example_id; `chosen` and `rejected`, the rewards, and `margin`, below 0.
     """
     table = rewards(strong, weak, reward=reward).pivot(index="example_id", columns="response_id", values="reward")
     table = table.assign(margin=table[CHOSEN] - table[REJECTED])
-    # Equal margins in the order of their ids: a report is the same each time.
+    # Rows with equal margins are sorted by id, so that a report is always the same.
     return table[table["margin"] < 0].sort_index().sort_values("margin", kind="stable").head(n_rows)
 
 
@@ -83,14 +84,15 @@ def cases(pair_id: str, worst: pd.DataFrame, examples: dict[str, Example], stret
     """The worst rows with their texts.
 
     Args:
-        pair_id: Whose rows they are.
-        worst: What `worst_rows` gave.
+        pair_id: The pair that gets the rows wrong.
+        worst: Result of `worst_rows`.
         examples: The data set by example_id.
-        stretches: example_id, response_id and STRETCHES of the pair's rows, of those that are known.
+        stretches: example_id, response_id and STRETCHES of the pair's rows, where known.
     """
     grouped = dict(iter(stretches.groupby(["example_id", "response_id"], sort=False)))
     found = []
-    for example_id, row in worst.to_dict("index").items():
+    for key, row in worst.to_dict("index").items():
+        example_id = str(key)
         example = examples[example_id]
         answers = [
             _answer(response_id, row[response_id], text, grouped.get((example_id, response_id)))
@@ -101,11 +103,11 @@ def cases(pair_id: str, worst: pd.DataFrame, examples: dict[str, Example], stret
 
 
 def shown(parts: Iterable[tuple[str, float]], *, limit: int) -> Text:
-    """Pieces of text with their log-ratio -> runs of one shade; what goes over the limit is counted.
+    """Join stretches of text of one shade into runs, and count what exceeds the limit.
 
     Args:
         parts: (text, log-ratio in nats); NaN where there is none.
-        limit: Bytes at most, MARK_BYTES a run among them.
+        limit: Most bytes, including MARK_BYTES for each run.
     """
     runs: list[Run] = []
     hidden = 0
@@ -113,10 +115,10 @@ def shown(parts: Iterable[tuple[str, float]], *, limit: int) -> Text:
         shade = _shade(ratio)
         joins = bool(runs) and runs[-1].shade == shade
         limit -= 0 if joins or not text else MARK_BYTES
-        # A character that is cut in two is hidden.
+        # A character that the limit cuts in two is hidden.
         kept = text.encode()[: max(limit, 0)].decode(errors="ignore")
         hidden += len(text) - len(kept)
-        # After the first cut nothing is shown, or a short piece would follow a gap.
+        # Nothing is shown after the first cut, because a short stretch could otherwise follow a gap.
         limit = 0 if len(kept) < len(text) else limit - len(text.encode())
         if joins:
             runs[-1] = Run(shade, runs[-1].text + kept)
@@ -126,6 +128,7 @@ def shown(parts: Iterable[tuple[str, float]], *, limit: int) -> Text:
 
 
 def _answer(response_id: str, reward: float, text: str, rows: pd.DataFrame | None) -> Answer:
+    """One response; its text is not shaded if no stretches are known."""
     if rows is None:
         return Answer(response_id, reward, shown([(text, np.nan)], limit=RESPONSE_BYTES), shaded=False)
     return Answer(response_id, reward, shown(pieces(rows), limit=RESPONSE_BYTES), shaded=True)

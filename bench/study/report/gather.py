@@ -1,9 +1,9 @@
-"""A results folder's tables, and the stored scores behind them where they are at hand -> what a report shows."""
+"""Reads what a report shows: the tables of a results folder, and the stored scores behind them if they exist."""
 
 import io
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -19,36 +19,36 @@ from bench.subject import Lookup, Sets, Subject, result_folder, stored_sets
 STORED_STRETCHES = (
     "pair_id", "example_id", "response_id", *STRETCHES, "strong_revision", "weak_revision", "data_digest",
 )  # fmt: skip
-"""Columns of stretches.parquet: whose numbers they are stands beside them."""
+"""Columns of stretches.parquet. The revisions and the digest say which models and data the numbers belong to."""
 
 
 class Report(NamedTuple):
-    """What a report shows."""
+    """The contents of a report."""
 
     subject: str
     note: str
-    """What the registry says of the subject."""
+    """The registry's note on the subject."""
     dataset: Dataset
     performance: str
-    """What gaps are measured in, in words; "" where a subject names none."""
+    """Name of the performance that the gaps are measured in; "" if the subject has none."""
     axis: str
-    """Its performance_id."""
+    """performance_id of that performance."""
     board: pd.DataFrame
     """LEADERBOARD."""
     accuracy: pd.DataFrame
     """ACCURACY under the leaderboard's reward, with `low` and `high`."""
     correlation: pd.DataFrame
     """CORRELATION; empty where there is none."""
-    manifest: dict
+    manifest: dict[str, Any]
     cases: tuple[Case, ...]
     missing: str
-    """Why there are no cases; "" where there are."""
+    """Why there are no cases; "" if there are some."""
 
 
 def gather(
     store: Store, registry: Registry, subject: Subject, dataset: Dataset, *, reward: str, lookup: Lookup
 ) -> Report:
-    """Read what a report shows.
+    """Read the contents of a report.
 
     Raises:
         PreconditionError: The results folder has no tables of these rows.
@@ -60,7 +60,8 @@ def gather(
     stored = read_if_there(folder / "manifest.json")
     correlation = folder / "correlation.csv"
     axis = subject.axes[0] if subject.axes else ""
-    found, missing = (), ""
+    found: tuple[Case, ...] = ()
+    missing = ""
     try:
         sets = stored_sets(store, subject, dataset, lookup)
         found = _cases(folder, subject, dataset, sets, board)
@@ -91,14 +92,14 @@ def stretched_rows(
 
 
 def store_stretches(store: Store, subject: Subject, dataset: Dataset, frame: pd.DataFrame, *, reward: str) -> Path:
-    """Keep the stretches of the rows that a report shows, for reports without models.
+    """Store the stretches of the rows that a report shows, so that later reports need no models.
 
     Args:
-        store: The results folder.
-        subject: Whose report.
-        dataset: On which data.
+        store: The store of the results.
+        subject: The subject of the report.
+        dataset: The data set of the report.
         frame: STORED_STRETCHES without the data's digest.
-        reward: The report's.
+        reward: The reward of the report.
     """
     path = result_folder(store, subject, dataset, reward=reward) / "stretches.parquet"
     table = frame.assign(data_digest=dataset.digest)[list(STORED_STRETCHES)]
@@ -114,11 +115,13 @@ def _best(subject: Subject, board: pd.DataFrame) -> list[Pair]:
 
 
 def _worst(subject: Subject, pair: Pair, sets: Sets, reward: str) -> pd.DataFrame:
+    """The rows that a pair gets wrong by the largest margin."""
     strong, weak = subject.sides(pair)
     return worst_rows(sets[strong].read(), sets[weak].read(), reward=reward)
 
 
 def _cases(folder: Path, subject: Subject, dataset: Dataset, sets: Sets, board: pd.DataFrame) -> tuple[Case, ...]:
+    """The cases of the best pairs."""
     examples = {example.example_id: example for example in dataset.examples}
     reward = board["reward"].iloc[0]
     stretches = _stretches(folder, dataset, board)
@@ -130,14 +133,17 @@ def _cases(folder: Path, subject: Subject, dataset: Dataset, sets: Sets, board: 
 
 
 def _stretches(folder: Path, dataset: Dataset, board: pd.DataFrame) -> pd.DataFrame:
-    """The stored stretches that are of these models and these data."""
+    """The stored stretches that belong to these models and these data."""
     data = read_if_there(folder / "stretches.parquet")
     if data is None:
         return pd.DataFrame(columns=list(STORED_STRETCHES))
     try:
         frame = pd.read_parquet(io.BytesIO(data), columns=list(STORED_STRETCHES))
     except (OSError, ValueError) as error:
-        raise DrsowError(f"{folder / 'stretches.parquet'}: is no table; delete it: {error}") from error
+        raise DrsowError(
+            f"{folder / 'stretches.parquet'}: cannot read this table ({error}). Delete it; `drsow report --tokens` "
+            "writes a new one"
+        ) from error
     keys = ["pair_id", "strong_revision", "weak_revision"]
     current = frame.merge(board[keys], on=keys, how="inner", validate="many_to_one")
     return current[current["data_digest"] == dataset.digest]

@@ -1,7 +1,7 @@
-"""Report -> HTML: one file with its libraries inside, which asks no network for anything.
+"""Renders a Report as one HTML file that contains its libraries and makes no network request.
 
-The libraries come from their installed Python packages. A policy in the page lets only its own scripts run, by their
-digests: text of models and data is escaped, and would not run if it were not.
+The libraries come from their installed Python packages. A content security policy allows only the page's own scripts,
+by their digests. Text of models and data is escaped; the policy would stop it from running even if it were not.
 """
 
 import base64
@@ -23,7 +23,7 @@ _HERE = "bench.study.report"
 
 
 def html(report: Report) -> str:
-    """The page."""
+    """The page as HTML."""
     templates = jinja2.Environment(
         loader=jinja2.PackageLoader(_HERE),
         autoescape=True,
@@ -58,6 +58,7 @@ def html(report: Report) -> str:
 
 
 def _by_pair(cases: Iterable[Case]) -> dict[str, list[Case]]:
+    """Cases by pair_id."""
     grouped: dict[str, list[Case]] = {}
     for case in cases:
         grouped.setdefault(case.pair_id, []).append(case)
@@ -65,7 +66,8 @@ def _by_pair(cases: Iterable[Case]) -> dict[str, list[Case]]:
 
 
 def _policy(scripts: Iterable[str]) -> str:
-    """What the page may do: run the given scripts, and what these make of the text in it; nothing from outside."""
+    """The content security policy: it allows the given scripts and the code that they create, and nothing from
+    outside."""
     digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return (
@@ -75,23 +77,26 @@ def _policy(scripts: Iterable[str]) -> str:
 
 
 def _script(text: str) -> Markup:
-    """A script as it may stand between its tags."""
-    # A browser reads CR LF as LF, and digests what it read.
+    """A script in a form that can be placed between script tags."""
+    # A browser reads CR LF as LF, and computes the digest of what it read.
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    # Only strings of the libraries hold it: the same string, without a start of a comment.
+    # Only strings of the libraries contain this; the escape keeps the string and starts no HTML comment.
     text = text.replace("<!--", "\\x3c!--")
     if "</script" in text.lower():
-        raise ValueError("a library's script holds the tag that would end it")
+        raise ValueError("a library's script contains the text </script, which would end the script tag early")
     return Markup(text)
 
 
 def _bokeh() -> str:
+    """The BokehJS script."""
     return "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
 
 
 def _itables(name: str) -> str:
+    """A file of the package itables."""
     return importlib.resources.files("itables").joinpath("html", name).read_text(encoding="utf-8")
 
 
 def _own(name: str) -> str:
+    """A file of our own templates."""
     return importlib.resources.files(_HERE).joinpath("templates", name).read_text(encoding="utf-8")

@@ -1,31 +1,37 @@
-"""Frames -> figures with hover for the page: the same looks as the printed ones.
+"""Draws the report's interactive figures from frames, in the same look as the printed figures.
 
-A figure computes no statistic. Colours are Okabe and Ito's, each with a marker of its own; the scale of the heat maps
-rises evenly in brightness. Both read the same in grey.
+A figure computes no statistic. Colours are Okabe and Ito's, each with its own marker, and the brightness of the heat
+maps' scale rises evenly, so the figures are readable in grey.
 """
 
 import json
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from bokeh.core.properties import value
 from bokeh.embed import json_item
 from bokeh.layouts import column, gridplot
+from bokeh.model import Model
 from bokeh.models import (
     BasicTicker,
-    ColorBar,
     ColumnDataSource,
+    FactorRange,
     HoverTool,
     LayoutDOM,
     LinearColorMapper,
     NumeralTickFormatter,
-    Span,
+    Range1d,
 )
+from bokeh.models.annotations import ColorBar, Span
 from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 from bokeh.themes import Theme
+from bokeh.transform import transform
 
-from bench.schema import SECTIONS
+from bench.study.leaderboard import by_strength
+from bench.study.metrics import in_sections
 
 CHANCE = 0.5
 
@@ -63,24 +69,32 @@ _THEME = Theme(
 )
 
 _WIDTH = 1230
-"""Pixels that a figure may take before the reader has to scroll sideways."""
+"""Largest width of a figure, in pixels, before the reader has to scroll sideways."""
 
 _PERCENT = "0%"
 _ACCURACY_TIP = ("accuracy", "@accuracy{0.0%} [@low{0.0%}, @high{0.0%}], n = @n_examples{0,0}")
 
 
+class _Scale(NamedTuple):
+    """The colour scale of a heat map, and the accuracies at its ends."""
+
+    mapper: LinearColorMapper
+    low: float
+    high: float
+
+
 def embedded(plot: LayoutDOM) -> str:
-    """The figure as JSON that BokehJS draws; without a `<`, so that it can stand inside an HTML element."""
+    """The figure as JSON for BokehJS. It contains no `<`, so it can be placed inside an HTML element."""
     return json.dumps(json_item(plot, theme=_THEME), separators=(",", ":")).replace("<", "\\u003c")
 
 
 def gap_scatter(pairs: pd.DataFrame, slope: float, *, performance: str) -> LayoutDOM:
-    """Accuracy against gap, one point a pair, families by colour and marker.
+    """Accuracy against gap, one point per pair, with families by colour and marker.
 
     Args:
-        pairs: pair_id, family, gap_points, accuracy, low, high, n_examples; a row a pair.
-        slope: Accuracy per point of gap of the lines through the families' means; NaN for none.
-        performance: What the gap is measured in.
+        pairs: pair_id, family, gap_points, accuracy, low, high, n_examples; one row per pair.
+        slope: Accuracy per point of gap of the lines through the families' means; NaN for no lines.
+        performance: Name of the performance that the gap is measured in.
     """
     plot = figure(width=860, height=460, x_axis_label=f"Gap: {performance}", y_axis_label="Accuracy")
     plot.add_layout(Span(location=CHANCE, dimension="width", line_color=INK, line_dash="dotted", line_width=1))
@@ -93,7 +107,7 @@ def gap_scatter(pairs: pd.DataFrame, slope: float, *, performance: str) -> Layou
             size=9,
             marker=MARKERS[position % len(MARKERS)],
             line_color=colour,
-            # every second marker is open: in grey, shape and filling tell more than the colours
+            # every second marker is open: in grey, shape and filling distinguish more than the colours
             fill_color="white" if position % 2 else colour,
             line_width=1.3,
             fill_alpha=0.9,
@@ -113,24 +127,27 @@ def gap_scatter(pairs: pd.DataFrame, slope: float, *, performance: str) -> Layou
 
 
 def strong_weak(pairs: pd.DataFrame) -> LayoutDOM:
-    """Accuracy of every pair, strong model by weak model, a square a family, strongest model first.
+    """Accuracy of every pair, strong model by weak model, one square per family, strongest model first.
 
     Args:
         pairs: pair_id, strong, weak, family, gap_points, accuracy, low, high, n_examples.
     """
-    mapper = _scale(pairs["accuracy"])
+    scale = _scale(pairs["accuracy"])
     names = pd.concat([pairs["strong"], pairs["weak"]])
     families = list(pairs.groupby("family", sort=True))
-    n_most = max(len(_by_strength(rows)) for _, rows in families)
-    # Squares of one size with one margin: in a grid, plots of several sizes are cut off.
+    n_most = max(len(by_strength(rows)) for _, rows in families)
+    # All squares have one size and one margin, because a grid cuts off plots of different sizes.
     side, margin = max(34 * n_most, 220), 40 + 6 * int(names.str.len().max())
-    plots = [_square(family, rows, mapper, side=side, margin=margin) for family, rows in families]
+    plots: list[LayoutDOM | None] = [
+        _square(str(family), rows, scale, side=side, margin=margin) for family, rows in families
+    ]
     n_beside = max(1, _WIDTH // (side + margin))
-    return column(gridplot(plots, ncols=min(2, n_beside), toolbar_location=None, merge_tools=False), _scale_bar(mapper))
+    grid = gridplot(plots, ncols=min(2, n_beside), toolbar_location=None, merge_tools=False)
+    return column(grid, _scale_bar(scale))
 
 
 def subset_pair(rows: pd.DataFrame, pairs: pd.DataFrame) -> LayoutDOM:
-    """Accuracy of every pair on every subset; pairs by family and gap.
+    """Accuracy of every pair on every subset. Pairs are sorted by family and gap.
 
     Args:
         rows: pair_id, name (the subset), accuracy, low, high, n_examples.
@@ -143,12 +160,12 @@ def subset_pair(rows: pd.DataFrame, pairs: pd.DataFrame) -> LayoutDOM:
     plot = figure(
         width=1000,
         height=90 + 20 * len(names),
-        x_range=(0, len(order)),
-        y_range=list(reversed(names)),
+        x_range=Range1d(start=0, end=len(order)),
+        y_range=FactorRange(factors=list(reversed(names))),
         x_axis_label="Pairs by family, smallest gap first",
     )
-    mapper = _scale(cells["accuracy"])
-    colour = {"field": "accuracy", "transform": mapper}
+    scale = _scale(cells["accuracy"])
+    colour = transform("accuracy", scale.mapper)
     drawn = plot.rect("place", "name", 1, 1, source=_source(cells), fill_color=colour, line_color=colour)
     tips = [("pair", "@pair_id"), ("subset", "@name"), ("gap", "@gap_points{0.0}"), _ACCURACY_TIP]
     plot.add_tools(_hover(tips, [drawn]))
@@ -160,17 +177,23 @@ def subset_pair(rows: pd.DataFrame, pairs: pd.DataFrame) -> LayoutDOM:
     families = [family or "no family" for family in sorted(order["family"].unique())]
     plot.xaxis.major_label_overrides = dict(zip(middles, families, strict=True))
     plot.grid.visible = False
-    return column(plot, _scale_bar(mapper))
+    return column(plot, _scale_bar(scale))
 
 
 def intervals_by_name(rows: pd.DataFrame) -> LayoutDOM:
-    """Accuracy with its interval, a line a subset, section or score.
+    """Accuracy with its interval, one line per subset, section or score.
 
     Args:
         rows: name, level, accuracy, low, high, n_examples; top to bottom.
     """
     names = rows["name"].tolist()[::-1]
-    plot = figure(width=860, height=70 + 24 * len(rows), y_range=names, x_range=(-0.02, 1.02), x_axis_label="Accuracy")
+    plot = figure(
+        width=860,
+        height=70 + 24 * len(rows),
+        y_range=FactorRange(factors=names),
+        x_range=Range1d(start=-0.02, end=1.02),
+        x_axis_label="Accuracy",
+    )
     plot.add_layout(Span(location=CHANCE, dimension="height", line_color=INK, line_dash="dotted", line_width=1))
     source = _source(rows.assign(face=np.where(rows["level"] == "subset", "white", COLOURS[0])))
     plot.segment("low", "name", "high", "name", source=source, line_color=COLOURS[0], line_width=2)
@@ -183,42 +206,28 @@ def intervals_by_name(rows: pd.DataFrame) -> LayoutDOM:
     return plot
 
 
-def in_sections(names: pd.Series) -> list[str]:
-    """Distinct subsets in the sections' order; those of no section last, in the data's."""
-    distinct = list(pd.unique(names))
-    known = [subset for subsets in SECTIONS.values() for subset in subsets if subset in distinct]
-    return known + [name for name in distinct if name not in known]
-
-
-def _by_strength(pairs: pd.DataFrame) -> list[str]:
-    """Models of a family, strongest first: one is the strong model of as many pairs as there are weaker models."""
-    models = pd.unique(pd.concat([pairs["strong"], pairs["weak"]]))
-    n_weaker = pairs["strong"].value_counts().reindex(models, fill_value=0)
-    return sorted(models, key=lambda model: (-n_weaker[model], model))
-
-
-def _square(family: str, rows: pd.DataFrame, mapper: LinearColorMapper, *, side: int, margin: int) -> LayoutDOM:
-    """One family's heat map; side and margin in pixels."""
-    order = _by_strength(rows)
+def _square(family: str, rows: pd.DataFrame, scale: _Scale, *, side: int, margin: int) -> LayoutDOM:
+    """The heat map of one family; side and margin in pixels."""
+    order = by_strength(rows)
     plot = figure(
         frame_width=side,
         frame_height=side,
         min_border_left=margin,
         min_border_bottom=margin,
-        x_range=order,
-        y_range=list(reversed(order)),
+        x_range=FactorRange(factors=order),
+        y_range=FactorRange(factors=list(reversed(order))),
         title=f"{family or 'no family'}: {len(order)} models, {len(rows)} pairs",
         x_axis_label="weak",
         y_axis_label="strong",
     )
-    bright = (rows["accuracy"] - mapper.low) / (mapper.high - mapper.low) > 0.55
+    bright = (rows["accuracy"] - scale.low) / (scale.high - scale.low) > 0.55
     source = _source(
         rows.assign(
             number=[f"{100 * share:.1f}" if share == share else "" for share in rows["accuracy"]],
             ink=np.where(bright, "black", "white"),
         )
     )
-    colour = {"field": "accuracy", "transform": mapper}
+    colour = transform("accuracy", scale.mapper)
     drawn = plot.rect("weak", "strong", 1, 1, source=source, fill_color=colour, line_color="white")
     plot.text(
         "weak",
@@ -239,11 +248,13 @@ def _square(family: str, rows: pd.DataFrame, mapper: LinearColorMapper, *, side:
 
 
 def _source(rows: pd.DataFrame) -> ColumnDataSource:
-    return ColumnDataSource({name: rows[name].to_numpy() for name in rows})
+    """The rows as Bokeh reads them."""
+    return ColumnDataSource({str(name): rows[name].to_numpy() for name in rows})
 
 
-def _hover(tips: list[tuple[str, str]], drawn: list) -> HoverTool:
-    # In the page's ink: the library's own labels are too pale to read. The library escapes what it fills in.
+def _hover(tips: list[tuple[str, str]], drawn: Iterable[Model]) -> HoverTool:
+    """A tool that shows the given values of the mark under the pointer."""
+    # The library's own labels are too pale to read, so these use the page's text colour. The library escapes values.
     lines = "".join(f"<div>{label}: <span>{words}</span></div>" for label, words in tips)
     return HoverTool(
         tooltips=f'<div style="color: {INK}; font: 13px {_FONT}">{lines}</div>',
@@ -252,18 +263,26 @@ def _hover(tips: list[tuple[str, str]], drawn: list) -> HoverTool:
     )
 
 
-def _scale(values: pd.Series) -> LinearColorMapper:
-    """The colours of accuracies, chance among them."""
+def _scale(values: pd.Series) -> _Scale:
+    """The colour scale of accuracies. It always includes chance."""
     known = [CHANCE, *values[np.isfinite(values)]]
-    return LinearColorMapper(palette=Viridis256, low=min(known), high=max(known), nan_color="white")
+    low, high = min(known), max(known)
+    return _Scale(LinearColorMapper(palette=Viridis256, low=low, high=high, nan_color="white"), low, high)
 
 
-def _scale_bar(mapper: LinearColorMapper) -> LayoutDOM:
-    """What the colours mean, under a heat map."""
-    plot = figure(width=420, height=70, x_range=(0, 1), y_range=(0, 1), min_border=0, outline_line_color=None)
+def _scale_bar(scale: _Scale) -> LayoutDOM:
+    """The colour scale, drawn under a heat map."""
+    plot = figure(
+        width=420,
+        height=70,
+        x_range=Range1d(start=0, end=1),
+        y_range=Range1d(start=0, end=1),
+        min_border=0,
+        outline_line_color=None,
+    )
     plot.axis.visible = plot.grid.visible = False
     bar = ColorBar(
-        color_mapper=mapper,
+        color_mapper=scale.mapper,
         orientation="horizontal",
         formatter=NumeralTickFormatter(format=_PERCENT),
         ticker=BasicTicker(desired_num_ticks=6),

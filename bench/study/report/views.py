@@ -1,6 +1,7 @@
-"""What a report shows, as the rows that its template prints: text for the reader beside the number to sort by."""
+"""Prepares the rows that the report's template prints: text for the reader, and numbers to sort by."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pandas as pd
 from bench.schema import SECTIONS
 from bench.study.correlate import ALL, HEADLINE, TOO_FEW, lacks_models
 from bench.study.correlate import TITLES as ESTIMATORS
+from bench.study.metrics import in_sections
 from bench.study.report import plots
 from bench.study.report.gather import Report
 
@@ -15,7 +17,7 @@ TITLES = {"score": "Overall", "chat": "Chat", "chat-hard": "Chat Hard", "safety"
 
 DASH = "–"
 
-UNITS = {"sum": "nats", "mean": "nats a token", "per-byte": "nats a byte"}
+UNITS = {"sum": "nats", "mean": "nats per token", "per-byte": "nats per byte"}
 
 
 class Cell(NamedTuple):
@@ -23,22 +25,22 @@ class Cell(NamedTuple):
 
     text: str
     note: str
-    """In smaller type under it, such as an interval."""
+    """Smaller text below the number, such as an interval."""
     order: float
-    """What to sort by, -1 where the number is missing."""
+    """The number to sort by; -1 where the number is missing."""
 
 
 class Figure(NamedTuple):
-    """One drawing."""
+    """One figure."""
 
     title: str
     words: str
-    """What it shows, for who cannot see it."""
+    """What the figure shows, for readers who cannot see it."""
     json: str
 
 
 class Tab(NamedTuple):
-    """What is shown of the score or of one section."""
+    """The figures and statistics of the score or of one section."""
 
     name: str
     title: str
@@ -47,7 +49,7 @@ class Tab(NamedTuple):
 
 
 def share(value: float, low: float = np.nan, high: float = np.nan) -> Cell:
-    """A fraction as percent with one decimal, and its interval."""
+    """A proportion as percent with one decimal, and its interval."""
     if pd.isna(value):
         return Cell(DASH, "", -1.0)
     return Cell(f"{100 * value:.1f}", "" if pd.isna(low) else f"[{100 * low:.1f}, {100 * high:.1f}]", float(value))
@@ -58,8 +60,8 @@ def number(value: float, words: str = "{:,.0f}") -> Cell:
     return Cell(DASH, "", -1.0) if pd.isna(value) else Cell(words.format(value), "", float(value))
 
 
-def board_rows(report: Report) -> list[dict]:
-    """A row a pair of the leaderboard."""
+def board_rows(report: Report) -> list[dict[str, Any]]:
+    """The rows of the leaderboard, one per pair."""
     sections = _of_level(report, "section").set_index(["pair_id", "name"])[["accuracy", "low", "high"]]
     limits = sections.to_dict("index")
     rows = []
@@ -88,7 +90,7 @@ def board_rows(report: Report) -> list[dict]:
 
 
 def section_titles(report: Report) -> list[str]:
-    """Headings of the sections' columns, none where the data have no sections."""
+    """Headings of the sections' columns; none where the data have no sections."""
     return [TITLES[name] for name in _sections(report)]
 
 
@@ -100,14 +102,14 @@ def tabs(report: Report) -> list[Tab]:
     ]
 
 
-def details(report: Report) -> dict[str, list[dict]]:
-    """Per pair its score, sections and subsets, each beside the middle of all pairs."""
+def details(report: Report) -> dict[str, list[dict[str, Any]]]:
+    """For each pair its score, sections and subsets, each beside the median of all pairs."""
     rows = report.accuracy
     middle = rows.groupby(["level", "name"])["accuracy"].median()
     rows = _in_order(report, rows)
-    # The leaderboard's interval of the score, which comes from drawing prompts again, stands here too.
+    # The score has the same interval as in the leaderboard.
     limits = report.board.set_index("pair_id")[["score_low", "score_high"]].to_dict("index")
-    found: dict[str, list[dict]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for row in rows.to_dict("records"):
         ends = (row["low"], row["high"]) if row["level"] != "overall" else limits[row["pair_id"]].values()
         line = {
@@ -124,17 +126,18 @@ def details(report: Report) -> dict[str, list[dict]]:
 
 
 def wrong_counts(report: Report) -> dict[str, int]:
-    """Per pair how many rows it gets wrong, ties not counted."""
+    """For each pair the number of rows that it gets wrong, without ties."""
     rows = _of_level(report, "subset")
     wrong = (rows["n_examples"] * (1 - rows["accuracy"] - rows["tie_rate"])).round()
     return wrong.groupby(rows["pair_id"]).sum().astype(int).to_dict()
 
 
 def _of_level(report: Report, level: str) -> pd.DataFrame:
+    """ACCURACY of one level."""
     return report.accuracy[report.accuracy["level"] == level]
 
 
-def _limits(row: dict[str, float] | None) -> tuple[float, float]:
+def _limits(row: Mapping[str, float] | None) -> tuple[float, float]:
     return (np.nan, np.nan) if row is None else (row["low"], row["high"])
 
 
@@ -143,6 +146,7 @@ def _left_out(n_excluded: int) -> str:
 
 
 def _sections(report: Report) -> list[str]:
+    """The sections that the data have."""
     there = set(_of_level(report, "section")["name"])
     return [name for name in SECTIONS if name in there]
 
@@ -154,8 +158,8 @@ def _in_order(report: Report, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _order(report: Report) -> list[str]:
-    """Score, then each section and its subsets."""
-    subsets = plots.in_sections(_of_level(report, "subset")["name"])
+    """Names: the score, then each section and its subsets."""
+    subsets = in_sections(_of_level(report, "subset")["name"])
     names = ["score"]
     for section in _sections(report):
         names += [section, *(name for name in SECTIONS[section] if name in subsets)]
@@ -163,6 +167,7 @@ def _order(report: Report) -> list[str]:
 
 
 def _figures(report: Report, name: str) -> list[Figure]:
+    """The figures of the score or of one section."""
     title = TITLES[name]
     pairs = _pairs(report, name)
     within = _of_level(report, "subset")
@@ -171,13 +176,16 @@ def _figures(report: Report, name: str) -> list[Figure]:
     if len(pairs) < 2:
         rows = report.accuracy if name == "score" else pd.concat([_rows(report, name), within])
         rows = _in_order(report, rows)
-        words = f"{title}: accuracy with its 95% interval, a line a subset; dotted: chance. Numbers: the pair's table."
+        words = (
+            f"{title}: accuracy with its 95% interval, one line per subset; dotted: chance. The pair's table has the "
+            "numbers."
+        )
         return [Figure("Accuracy by subset", words, plots.embedded(plots.intervals_by_name(rows)))]
     return [
         *_scatter(report, name, pairs),
         Figure(
             "Strong model by weak model",
-            f"{title}: accuracy of each pair, a square a family. The leaderboard has the numbers.",
+            f"{title}: accuracy of each pair, one square per family. The leaderboard has the numbers.",
             plots.embedded(plots.strong_weak(pairs)),
         ),
         Figure(
@@ -192,6 +200,7 @@ _DRAWN = ["pair_id", "accuracy", "low", "high", "n_examples"]
 
 
 def _rows(report: Report, name: str) -> pd.DataFrame:
+    """ACCURACY of the score or of one section."""
     level = "overall" if name == "score" else "section"
     return report.accuracy[(report.accuracy["level"] == level) & (report.accuracy["name"] == name)]
 
@@ -206,11 +215,13 @@ def _pairs(report: Report, name: str) -> pd.DataFrame:
 
 
 def _scatter(report: Report, name: str, pairs: pd.DataFrame) -> list[Figure]:
+    """The figure of gap and accuracy; none if no pair has both."""
     drawn = pairs.dropna(subset=["gap_points", "accuracy"])
     if drawn.empty:
         return []
     words = (
-        f"{TITLES[name]}: accuracy against the models' gap; lines: the families' common slope; dotted: chance. "
+        f"{TITLES[name]}: accuracy against the gap, one point per pair; lines: common slope inside families; dotted: "
+        "chance. "
         "The leaderboard has the numbers."
     )
     rows = _headline(report, name)
@@ -221,18 +232,19 @@ def _scatter(report: Report, name: str, pairs: pd.DataFrame) -> list[Figure]:
 
 
 def _headline(report: Report, name: str) -> pd.DataFrame:
-    """CORRELATION of the score or a section over all families, in the study's own performance and reward."""
+    """CORRELATION of the score or a section over all families, under the study's own performance and reward."""
     rows = _correlation(report, name)
     return rows[(rows["family"] == ALL) & (rows["reward"] == report.board["reward"].iloc[0])]
 
 
 def _correlation(report: Report, name: str) -> pd.DataFrame:
+    """CORRELATION of the score or of one section, on the study's own axis."""
     rows = report.correlation
     return rows[(rows["name"] == name) & (rows["performance"] == report.axis)]
 
 
 def _statistics(report: Report, name: str) -> list[dict[str, str]]:
-    """The headline rho of every family and reward, and the other effects of the headline."""
+    """All effects under the headline reward over all families, then rho of the other families and rewards."""
     rows = _correlation(report, name)
     headline = (rows["family"] == ALL) & (rows["reward"] == report.board["reward"].iloc[0])
     rows = pd.concat([rows[headline], rows[~headline & (rows["estimator"] == HEADLINE)]])
@@ -251,7 +263,7 @@ def _statistics(report: Report, name: str) -> list[dict[str, str]]:
     ]
 
 
-def _interval(row: dict) -> str:
+def _interval(row: Mapping[str, float]) -> str:
     if lacks_models(row):
         return TOO_FEW
     return DASH if pd.isna(row["low"]) else f"[{_signed(row['low'])}, {_signed(row['high'])}]"

@@ -1,4 +1,4 @@
-// The libraries make the tables and figures; this starts them.
+// The libraries draw the tables and figures; this script starts them.
 const bundle = document.getElementById("datatables").textContent;
 const source = URL.createObjectURL(new Blob([bundle], { type: "text/javascript" }));
 const { default: DataTable } = await import(source);
@@ -31,10 +31,10 @@ function show(name) {
 for (const tab of document.querySelectorAll("input[name=tab]")) {
   tab.addEventListener("change", () => show(tab.value));
 }
-// A browser that reloads a page keeps the chosen tab.
+// A browser that reloads the page keeps the chosen tab.
 show(document.querySelector("input[name=tab]:checked")?.value ?? "score");
 
-// Whoever opens a pair is taken to it, by keyboard too.
+// Opening a pair moves the keyboard focus to it.
 function visit() {
   document.querySelector("article:target")?.focus();
 }
