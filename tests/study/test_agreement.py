@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from bench.agreement import agreement_table
 
 from bench.study.agreement import AGREEMENT, agreement
+from bench.verbs.agree import agreement_table
 
 
 def halves(margins: list[float], similarity: list[float], problems: list[int] | None = None) -> pd.DataFrame:

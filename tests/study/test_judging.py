@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from bench.judging import judged_table
 
 from bench.schema import OK, TOO_LONG
 from bench.study.judging import JUDGED, judge
+from bench.verbs.judge import judged_table
 
 
 def judged(before: dict, after: dict, texts: dict | None = None, *, status: dict | None = None) -> pd.DataFrame:
