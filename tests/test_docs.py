@@ -36,7 +36,13 @@ def typed() -> list[tuple[str, str]]:
                 yield str(page.relative_to(ROOT)), part.strip().removeprefix(".venv/bin/")
 
 
-DRSOW = sorted({(page, line) for page, line in typed() if line.startswith("drsow ") and "..." not in line})
+SAID = ("drsow needs ", "drsow -")
+"""How a message begins, and a command without a verb."""
+DRSOW = sorted({
+    (page, line)
+    for page, line in typed()
+    if line.startswith("drsow ") and "..." not in line and not line.startswith(SAID)
+})  # fmt: skip
 MAKE = sorted({(page, line) for page, line in typed() if line.startswith("make ")})
 
 
