@@ -75,11 +75,11 @@ def show(
     known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
 
     from bench.verbs.session import open_session
-    from bench.verbs.texts import token_table
+    from bench.verbs.texts import scorers, token_table
 
     dataset = load(data, None)
     example = one_example(dataset, example_id)
     session = open_session(known, dtype=dtype.value, device=device.value)
-    tokens = token_table(session, subject.pairs[0], dataset, example)
+    tokens = token_table(scorers(session, subject.pairs[0]), example)
     for line in row_lines(example, *tokens, colour=coloured()):
         print(line)

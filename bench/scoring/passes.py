@@ -22,6 +22,7 @@ from bench.schema import (
     Dataset,
     PreconditionError,
     ScoreKey,
+    UsageError,
 )
 from bench.scoring import SPAN, fetch, located
 from bench.scoring.forward import ATTENTION
@@ -60,8 +61,12 @@ def resolved(dtype: str = "auto", device: str = "auto", batch_tokens: int | None
         batch_tokens: The token budget; None: the device's usual one.
 
     Raises:
+        UsageError: there is no such dtype or device.
         PreconditionError: the user asks for a GPU and there is none.
     """
+    for name, value, known in (("dtype", dtype, DTYPES), ("device", device, BATCH_TOKENS)):
+        if value not in ("auto", *known):
+            raise UsageError(f"{name} {value!r}: must be auto, {' or '.join(known)}")
     if device == "cuda" and default_device() != "cuda":
         raise PreconditionError("--device cuda: torch finds no GPU on this machine")
     device = default_device() if device == "auto" else device

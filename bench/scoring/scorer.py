@@ -59,11 +59,9 @@ class Scorer:
         self.device = options.device
         files, trusted = ready.model.folder, ready.model.trust_remote_code
         self.tokenizer = models.load_tokenizer(files, trust_remote_code=trusted)
-        owner = None
-        if not ready.plain:
-            owner = self.tokenizer
-            if ready.owner != ready.model:
-                owner = models.load_tokenizer(ready.owner.folder, trust_remote_code=ready.owner.trust_remote_code)
+        owner = None if ready.plain else self.tokenizer
+        if not ready.plain and ready.owner != ready.model:
+            owner = models.load_tokenizer(ready.owner.folder, trust_remote_code=ready.owner.trust_remote_code)
         self.template = Template(owner, ready.work.owner.model_id)
         self.limit = models.context_tokens(files, trust_remote_code=trusted)
         self.n_embedded = models.n_embedded(files, trust_remote_code=trusted)
@@ -75,8 +73,7 @@ class Scorer:
         if self._model is None:
             self._say([self.note])
         if self._model is None or self._model.model.dtype != wanted:
-            self._model = None
-            gc.collect()
+            self.close()
             try:
                 self._model = models.load_model(
                     self.ready.model.folder,
@@ -215,6 +212,12 @@ class Scorer:
         found = {id(s): values for s, values in zip(fits, logps, strict=True)}
         return [found.get(id(s)) for s in sequences]
 
+    def close(self) -> None:
+        """Let the model go, and the memory that it held."""
+        self._model = None
+        gc.collect()
+        self._let_go()
+
     def _let_go(self) -> None:
         """Releases unused GPU memory."""
         if self.device == "cuda":
@@ -248,17 +251,19 @@ class Scorer:
         model_id = self.ready.key.model_id
         return DrsowError(f"{model_id}: out of memory on {self.device} {how}") if out_of_memory(error) else error
 
-    def response_logps(self, example: Example) -> list[np.ndarray]:
-        """Nats of each response's tokens, the end of turn last.
+    def examples_logps(self, examples: Seq[Example]) -> list[list[np.ndarray]]:
+        """Nats of the tokens of each example's responses, the end of turn last, from one packed run over all.
 
         Raises:
-            UsageError: the example is longer than the model's context.
+            UsageError: an example is longer than the model's context.
         """
-        sequences = self.rendered([example]).sequences
-        logps = self.logps(sequences, self.options.batch_tokens)
-        if any(values is None for values in logps):
-            raise UsageError(f"{example.example_id}: longer than the context of {self.ready.key.model_id}")
-        return logps
+        sequences = self.rendered(examples).sequences
+        found: dict[str, list[np.ndarray]] = {example.example_id: [] for example in examples}
+        for sequence, values in zip(sequences, self.logps(sequences, self.options.batch_tokens), strict=True):
+            if values is None:
+                raise UsageError(f"{sequence.example_id}: longer than the context of {self.ready.key.model_id}")
+            found[sequence.example_id].append(values)
+        return list(found.values())
 
     def _facts(self, rendered: Rendered, by_example: list[list[Sequence]]) -> dict:
         return {

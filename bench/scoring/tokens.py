@@ -24,7 +24,7 @@ def tokens(scorer: Scorer, example: Example) -> pd.DataFrame:
     sequences = scorer.rendered([example]).sequences
     rows = []
     prompt, model = scorer.template.text(example.messages, generation=True), scorer.ready.key.model_id
-    for sequence, logps in zip(sequences, scorer.response_logps(example), strict=True):
+    for sequence, logps in zip(sequences, scorer.examples_logps([example])[0], strict=True):
         spans = byte_spans(sequence, scorer.tokenizer, prompt, model=model)
         for (low, high), logp in zip([*spans, (sequence.n_bytes, sequence.n_bytes)], logps, strict=True):
             rows.append((sequence.example_id, sequence.response_id, low, high, float(logp)))

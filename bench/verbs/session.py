@@ -40,6 +40,7 @@ def open_session(
         results: The results folder.
 
     Raises:
+        UsageError: there is no such dtype or device.
         PreconditionError: the user asks for a GPU and there is none.
     """
     return Session(registry, Store(results), resolved(dtype, device, batch_tokens))

@@ -1,34 +1,115 @@
-"""Scores texts that a caller has at hand: rewards of responses, and the log-probability of every token."""
+"""Scores texts that a caller has at hand: rewards of responses, and the log-ratio of each stretch of their text."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
 
+from bench.data.rows import ROLES
 from bench.registry import Pair
 from bench.schema import Dataset, Example, Message, UsageError
 from bench.scoring import passes
+from bench.study.report import STORED_STRETCHES
+from bench.study.stretches import stretches
 from bench.verbs.session import Session
 
+if TYPE_CHECKING:
+    from bench.scoring.scorer import Scorer
 
-def reward(session: Session, pair: Pair, messages: Sequence[Message], responses: Sequence[str]) -> list[float]:
-    """Reward of each response to one conversation: log p_strong - log p_weak, nats (arXiv 2411.02481)."""
-    example = Example("messages", "", tuple(messages), tuple((str(i), text) for i, text in enumerate(responses)))
-    if not responses or not messages or messages[-1].role == "assistant":
-        raise UsageError("a reward needs messages that end on a user turn, and at least one response")
-    dataset = Dataset("", "", "", (example,))
-    logps = [scorer.response_logps(example) for scorer in scorers(session, pair, dataset)]
-    return [float(a.sum() - b.sum()) for a, b in zip(*logps, strict=True)]
+NO_ROWS = Dataset("", "", "", ())
+"""The data set of models that score a caller's texts: nothing is stored, so no key needs rows."""
 
 
-def scorers(session: Session, pair: Pair, dataset: Dataset) -> list:
-    """Both models of a pair, ready to score texts under the pair's chat template."""
+class PairScorers(NamedTuple):
+    """Both models of a pair, which read the pair's chat template."""
+
+    strong: "Scorer"
+    weak: "Scorer"
+
+
+def scorers(session: Session, pair: Pair) -> PairScorers:
+    """Both models of a pair. Each loads its weights when it scores its first text.
+
+    Raises:
+        PreconditionError: a model is not on this machine and cannot be fetched.
+    """
     from bench.scoring.scorer import Scorer
 
     registry, options = session.registry, session.options
     owner = registry.model(pair.template)
-    works = [passes.Work(registry.model(model_id), owner, dataset) for model_id in (pair.strong, pair.weak)]
-    return [Scorer(passes.make_ready(work, options), options) for work in works]
+    works = [passes.Work(registry.model(model_id), owner, NO_ROWS) for model_id in (pair.strong, pair.weak)]
+    # Both are found or fetched before the first one reads its files.
+    ready = [passes.make_ready(work, options) for work in works]
+    return PairScorers(*(Scorer(each, options) for each in ready))
+
+
+def loaded_scorers(session: Session, pair: Pair) -> PairScorers:
+    """Both models of a pair with their weights in memory."""
+    models = scorers(session, pair)
+    for model in models:
+        model.model()
+    return models
+
+
+def example_of(name: str, messages: str | Sequence[Mapping[str, str]], responses: Sequence[str]) -> Example:
+    """A prompt and its responses, "0" to "n-1", checked.
+
+    Args:
+        name: What an error calls the prompt.
+        messages: One user turn, or {"role", "content"} messages.
+        responses: Texts of the assistant's turn.
+
+    Raises:
+        UsageError: the messages do not end on a user turn, there is no response, or something is no text.
+    """
+    turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+    conversation = tuple(_message(f"{name}: messages[{i}]", turn) for i, turn in enumerate(turns))
+    if not conversation or conversation[-1].role == "assistant":
+        raise UsageError(f"{name}: the messages must end on a user turn")
+    if isinstance(responses, str):
+        raise UsageError(f"{name}: responses must be a list of texts, not one text")
+    if not responses:
+        raise UsageError(f"{name}: there is no response to score; give at least one")
+    texts = tuple((str(i), _text(f"{name}: responses[{i}]", text)) for i, text in enumerate(responses))
+    return Example(name, "", conversation, texts)
+
+
+def _message(name: str, turn: object) -> Message:
+    if not isinstance(turn, Mapping) or set(turn) != {"role", "content"}:
+        raise UsageError(f"{name}: must be a mapping with the keys role and content")
+    if turn["role"] not in ROLES:
+        raise UsageError(f"{name}: unknown role {turn['role']!r:.40} (known: {', '.join(ROLES)})")
+    return Message(turn["role"], _text(f"{name}: content", turn["content"]))
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{name}: must be text, is {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{name}: holds half of a surrogate pair, which is no text") from error
+    return value
+
+
+def rewards(models: PairScorers, examples: Sequence[Example]) -> list[list[float]]:
+    """Reward of every response of every example: log p_strong - log p_weak in nats (arXiv 2411.02481).
+
+    Each model scores all examples in one packed run.
+
+    Raises:
+        UsageError: a prompt with its response is longer than a model's context.
+    """
+    if not examples:
+        return []
+    strong, weak = (_sums(model, examples) for model in models)
+    return [[float(x) for x in a - b] for a, b in zip(strong, weak, strict=True)]
+
+
+def _sums(model: "Scorer", examples: Sequence[Example]) -> list[np.ndarray]:
+    """log p of each example's responses in nats, (responses,) each, the end of turn included."""
+    return [np.array([values.sum() for values in row]) for row in model.examples_logps(examples)]
 
 
 class TokenTable(NamedTuple):
@@ -41,9 +122,41 @@ class TokenTable(NamedTuple):
     """response_id -> the response as both models' chat template renders it."""
 
 
-def token_table(session: Session, pair: Pair, dataset: Dataset, example: Example) -> TokenTable:
+def token_table(models: PairScorers, example: Example) -> TokenTable:
     """The tokens of one example under a pair's strong and weak model."""
     from bench.scoring.tokens import rendered_texts, tokens
 
-    both = scorers(session, pair, dataset)
-    return TokenTable(*(tokens(scorer, example) for scorer in both), rendered_texts(both[0], example))
+    return TokenTable(*(tokens(model, example) for model in models), rendered_texts(models.strong, example))
+
+
+def response_stretches(models: PairScorers, example: Example) -> dict[str, pd.DataFrame]:
+    """response_id -> STRETCHES of that response under a pair."""
+    table = token_table(models, example)
+    strong, weak = (dict(iter(side.groupby("response_id"))) for side in (table.strong, table.weak))
+    return {name: stretches(strong[name], weak[name], text) for name, text in table.texts.items()}
+
+
+def stretched_pairs(session: Session, rows: Sequence[tuple[Pair, Sequence[str]]], dataset: Dataset) -> pd.DataFrame:
+    """STORED_STRETCHES, without the data's digest, of some rows under each pair; each pair is loaded once.
+
+    Args:
+        session: The registry, device and dtype.
+        rows: Each pair with the example_ids of its rows.
+        dataset: Where the rows are.
+    """
+    examples = {example.example_id: example for example in dataset.examples}
+    frames = []
+    for pair, ids in rows:
+        models = scorers(session, pair) if ids else None
+        for example_id in ids if models else ():
+            frames += [
+                frame.assign(
+                    pair_id=pair.pair_id,
+                    example_id=example_id,
+                    response_id=response_id,
+                    strong_revision=models.strong.ready.key.revision,
+                    weak_revision=models.weak.ready.key.revision,
+                )
+                for response_id, frame in response_stretches(models, examples[example_id]).items()
+            ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(STORED_STRETCHES))

@@ -134,7 +134,7 @@ def test_a_pass_scores_the_broken_weights(known):
         ready = passes.make_ready(
             passes.Work(spec, known.model("tiny"), Dataset("d", "d", "", (EXAMPLE,))), passes.resolved("fp32")
         )
-        return np.concatenate(Scorer(ready, passes.resolved("fp32")).response_logps(EXAMPLE))
+        return np.concatenate(Scorer(ready, passes.resolved("fp32")).examples_logps([EXAMPLE])[0])
 
     base, level_0, one, two = (logps(name) for name in ("tiny", "tiny-0-1", "tiny-0.3-1", "tiny-0.3-2"))
     assert np.array_equal(base, level_0)

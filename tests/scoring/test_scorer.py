@@ -16,6 +16,7 @@ from tiny_models import CONTEXT, entry, pair_entry, save_tiny
 from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM
 
+import bench
 from bench.cli.show import row_lines
 from bench.registry import Registry, load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
@@ -110,9 +111,9 @@ def test_a_row_of_exactly_the_context_is_scored(tiny_registry, tmp_path):
 
 
 def test_rewards_of_a_text_longer_than_the_context_are_an_error_with_the_model_named(tiny_registry):
-    known = load_registry(tiny_registry)
-    with pytest.raises(UsageError, match="longer than the context of tiny-strong"):
-        texts.reward(session(known), known.pair("tiny"), LONG.messages, ["yes"])
+    prompt = LONG.messages[0].content
+    with pytest.raises(UsageError, match="the prompt: longer than the context of tiny-strong"):
+        bench.reward("tiny", prompt, ["yes"], dtype="fp32", registry=tiny_registry)
 
 
 def test_what_is_not_finite_has_that_status_and_no_number(tiny_registry, tmp_path):
@@ -371,7 +372,7 @@ def test_what_rows_needed_a_rule_of_their_own_is_said_and_in_the_manifest(tmp_pa
 def test_a_row_is_shown_as_its_template_renders_it(tmp_path):
     made = a_registry(tmp_path / "r", strong=CHATML.replace("turn['content']", "' ' + turn['content'] | trim"))
     known, (subject,), dataset = of_both(made, [example(1, "so?", "\u00e9\u00e9 yes\n", "no\n\n")])
-    table = texts.token_table(session(known), subject.pairs[0], dataset, dataset.examples[0])
+    table = texts.token_table(texts.scorers(session(known), subject.pairs[0]), dataset.examples[0])
     assert table.texts == {"chosen": " \u00e9\u00e9 yes", "rejected": " no"}
     *_, chosen, _, _, rejected = row_lines(dataset.examples[0], *table, colour=False)
     assert re.sub(r"\[[^]]*\]", "", chosen) == " \u00e9\u00e9 yes<end>"

@@ -1,0 +1,115 @@
+"""The Python interface: rewards and stretches of a pair whose models are loaded once."""
+
+import gc
+import shutil
+import subprocess
+import sys
+
+import pytest
+from transformers import LlamaForCausalLM
+
+import bench
+
+PROMPT = "Is 7 prime?"
+RESPONSES = ["yes, it is", "no", "é 🎉 no"]
+
+
+@pytest.fixture(scope="module")
+def annotator(tiny_registry):
+    with bench.Annotator("tiny", dtype="fp32", device="cpu", registry=tiny_registry) as opened:
+        yield opened
+
+
+def n_models() -> int:
+    gc.collect()
+    return sum(isinstance(each, LlamaForCausalLM) for each in gc.get_objects())
+
+
+def test_an_annotators_rewards_are_those_of_one_call(annotator, tiny_registry):
+    once = bench.reward("tiny", PROMPT, RESPONSES, dtype="fp32", device="cpu", registry=str(tiny_registry))
+    assert annotator.reward(PROMPT, RESPONSES) == pytest.approx(once, abs=1e-6)
+    assert annotator.reward([{"role": "user", "content": PROMPT}], RESPONSES) == pytest.approx(once, abs=1e-6)
+    assert len({round(each, 3) for each in once}) == len(once)
+
+
+def test_a_batch_has_the_rewards_of_each_prompt_alone_in_its_order(annotator):
+    batch = [(PROMPT, RESPONSES), ("Is 7 prime, or two?", ["yes"]), (PROMPT, RESPONSES[::-1])]
+    found = annotator.rewards(batch)
+    assert [len(row) for row in found] == [3, 1, 3]
+    for row, each in zip(found, batch, strict=True):
+        assert row == pytest.approx(annotator.reward(*each), abs=1e-3)
+    assert found[2] == pytest.approx(found[0][::-1], abs=1e-3)
+    assert annotator.rewards([]) == []
+
+
+def test_stretches_are_the_response_and_sum_to_its_reward(annotator):
+    for response in RESPONSES:
+        frame = annotator.tokens(PROMPT, response)
+        assert list(frame.columns) == ["byte_start", "byte_end", "text", "ratio_nats"]
+        assert "".join(frame["text"]) == response
+        assert frame["byte_end"].iloc[-1] == frame["byte_start"].iloc[-1] == len(response.encode())
+        assert frame["ratio_nats"].sum() == pytest.approx(annotator.reward(PROMPT, [response])[0], abs=1e-3)
+
+
+def test_the_models_are_loaded_once_for_all_calls(tiny_registry, tmp_path):
+    folder = shutil.copytree(tiny_registry, tmp_path / "registry")
+    opened = bench.Annotator("tiny", dtype="fp32", device="cpu", registry=folder)
+    shutil.rmtree(folder)
+    # No file is left to load a model from.
+    assert opened.reward(PROMPT, RESPONSES) == opened.reward(PROMPT, RESPONSES)
+    assert len(opened.rewards([(PROMPT, RESPONSES)])[0]) == 3
+    assert opened.tokens(PROMPT, "no")["text"].iloc[-1] == ""
+
+
+def test_a_closed_annotator_holds_no_model_and_says_so(tiny_registry):
+    before = n_models()
+    with bench.Annotator("tiny", dtype="fp32", device="cpu", registry=tiny_registry) as opened:
+        assert n_models() == before + 2
+    opened.close()
+    assert n_models() == before
+    for method, words in ((opened.reward, (PROMPT, ["no"])), (opened.rewards, ([],)), (opened.tokens, (PROMPT, "no"))):
+        with pytest.raises(bench.UsageError, match="this annotator is closed"):
+            method(*words)
+
+
+@pytest.mark.parametrize(
+    ("messages", "responses", "said"),
+    [
+        (PROMPT, "yes", "the prompt: responses must be a list of texts, not one text"),
+        (PROMPT, [], "the prompt: there is no response to score"),
+        (PROMPT, ["yes", 7], r"the prompt: responses\[1\]: must be text, is int"),
+        (PROMPT, ["yes", " "], "the prompt: response 1 is empty"),
+        (PROMPT, ["\ud83d"], r"the prompt: responses\[0\]: holds half of a surrogate pair"),
+        ([], ["yes"], "the prompt: the messages must end on a user turn"),
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], ["yes"], "must end on a user turn"),
+        ([{"role": "user"}], ["yes"], r"messages\[0\]: must be a mapping with the keys role and content"),
+        ([{"role": "judge", "content": "a"}], ["yes"], r"messages\[0\]: unknown role 'judge' \(known: system, user"),
+    ],
+)
+def test_a_wrong_text_is_refused_with_its_place(annotator, messages, responses, said):
+    with pytest.raises(bench.UsageError, match=said):
+        annotator.reward(messages, responses)
+
+
+def test_a_batch_names_the_prompt_that_is_wrong(annotator):
+    with pytest.raises(bench.UsageError, match=r"^batch\[1\]: response 0 is empty"):
+        annotator.rewards([(PROMPT, ["yes"]), (PROMPT, [""])])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"dtype": "fp16"}, "dtype 'fp16': must be auto, bf16 or fp32"),
+        ({"device": "tpu"}, "device 'tpu': must be auto, cpu or cuda"),
+        ({"pair": "tinny"}, "unknown pair 'tinny', did you mean 'tiny'"),
+    ],
+)
+def test_an_unknown_name_is_refused_before_a_model_is_loaded(tiny_registry, options, said):
+    with pytest.raises(bench.UsageError, match=said):
+        bench.Annotator(**{"pair": "tiny", "registry": tiny_registry} | options)
+
+
+def test_importing_the_interface_imports_neither_pandas_nor_torch():
+    code = "import sys, bench; print(bench.Annotator and sorted({'numpy', 'pandas', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
