@@ -74,6 +74,7 @@ check: $(VENV)/.tested ## style, layers, spelling
 
 docs: $(VENV)/.docs ## build the documentation into site/; a broken link or a missing docstring fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet $(ARGS)
+	@echo "site/index.html; with search: $(BIN)/python -m http.server --directory site"
 
 audit: $(VENV)/.installed ## ask the package index whether a pinned version has a known vulnerability (needs a network)
 	@$(BIN)/python -m pip install --quiet $(PIP_ARGS) -c constraints.txt 'pip-audit>=2.9,<3'

@@ -112,6 +112,7 @@ def _command(name: str, verb: typer.core.TyperCommand) -> Iterator[str]:
         yield f"| {panel or 'Options'} | |\n|---|---|"
         for each in verb.params:
             if each.rich_help_panel == panel:
-                option, words = (text.replace("|", "\\|") for text in each.get_help_record(context))
-                yield f"| `{option}` | {words} |"
+                option, words = each.get_help_record(context)
+                # Between backticks a table's cell may hold bars.
+                yield f"| `{option}` | {words.replace('|', '&#124;')} |"
         yield ""
