@@ -34,7 +34,7 @@ CHOICE = (
 rule takes on all rows, and `score` is its accuracy on them. `held_out`, with its 95% interval, belongs to the rule and
 place, not to that pair: it is the expected score, on other prompts, of the pair that the rule puts in this place.
 `optimism` is `score` minus `held_out`. `over_gap` and `over_random` are `held_out` minus that of the other two rules.
-`best_share` is the proportion of rankings, each on four fifths of the rows, in which this pair came first.
+`best_share` is the proportion of rankings, each on nine tenths of the rows, in which this pair came first.
 `p_not_worse` is its p in the model confidence set, which contains the `n_not_worse` pairs with a p above 0.05. `n_rows`
 and `n_candidates` count the rows and the ranked pairs."""
 
@@ -186,7 +186,7 @@ def _best(weighed: _Weighed, top: int, gap: int | None) -> pd.DataFrame:
     return best.assign(
         why=[
             f"{_ordinal(row.place)} {row.name_} of {_pairs(len(candidates))}{said}; this pair came first in "
-            f"{row.best_share:.0%} of the rankings on four fifths of the rows"
+            f"{row.best_share:.0%} of the rankings on nine tenths of the rows"
             for row in best.rename(columns={"name": "name_"}).itertuples()
         ]
     )

@@ -1,12 +1,12 @@
 """Estimates by cross-fitting how well a pair that was chosen for its score does on prompts that did not choose it.
 
 The best of many pairs on some rows owes part of its score to those rows. So each problem is assigned at random to one
-of five folds, many times, with the same assignment for every pair. Each fold in turn is put aside: the pairs are ranked
-on the other four folds, ties broken at random, and the pair in first place (second, …) is scored on the fold. Over the
-five folds, each row is judged once by a pair that the row did not help to choose. The held-out estimate of a place is
-the mean over all assignments. It belongs to the place: another pair may take that place in another fold. Four fifths of
-the rows choose nearly as well as all rows. Half of the rows choose worse: they would lower the estimate by about a
-point at 184 rows.
+of ten folds, many times, with the same assignment for every pair. Each fold in turn is put aside: the pairs are ranked
+on the other nine folds, ties broken at random, and the pair in first place (second, …) is scored on the fold. Over the
+ten folds, each row is judged once by a pair that the row did not help to choose. The held-out estimate of a place is
+the mean over all assignments. It belongs to the place: another pair may take that place in another fold. Nine tenths
+of the rows choose nearly as well as all rows. Fewer choose worse: at 184 rows, half of the rows would lower the
+estimate by about a point, and four fifths by up to 0.4 points.
 
 The variance of a cross-fitted estimate is not the variance over its rows, because the folds share rows (Bates, Hastie
 and Tibshirani 2023). So it is measured: the whole estimate is repeated on both halves of many random splits. The
@@ -21,7 +21,7 @@ from bench.schema import PreconditionError
 from bench.study.design import Rows, accuracy
 from bench.study.interval import Limits, Sample, difference_limits, effective_rows, wilson
 
-N_FOLDS, N_DEALS, N_SPLITS = 5, 40, 40
+N_FOLDS, N_DEALS, N_SPLITS = 10, 20, 25
 MIN_PROBLEMS = 4
 """Fewest problems of a subset. Each half of a split needs enough problems to rank on some and score on others."""
 

@@ -41,9 +41,9 @@ FEW = (1, 2, 5, 8, 20)
 class Size(NamedTuple):
     """How many worlds of each kind."""
 
-    n_choices: int = 400
+    n_choices: int = 600
     """On 184 rows."""
-    n_full_choices: int = 50
+    n_full_choices: int = 100
     """On all rows."""
     n_intervals: int = 2000
 

@@ -132,8 +132,8 @@ def test_one_pair_is_all_three_rules():
     assert table["held_out"].tolist() == pytest.approx([0.7] * 3)
     assert table.loc[0, ["over_gap", "over_gap_low", "over_gap_high", "over_random"]].tolist() == [0, 0, 0, 0]
     assert table["why"].tolist() == [
-        "best score of 1 pair with n_params up to 1.59e+10; this pair came first in 100% of the rankings on four "
-        "fifths of the rows",
+        "best score of 1 pair with n_params up to 1.59e+10; this pair came first in 100% of the rankings on nine "
+        "tenths of the rows",
         "largest gap, 9 points, of 1 pair with n_params up to 1.59e+10; the rule does not look at the rows",
         "mean of 1 pair with n_params up to 1.59e+10: the expected score of a pair drawn at random",
     ]
@@ -264,12 +264,14 @@ def test_few_rows_with_many_ties_do_not_lift_the_estimate():
     # 20 rows, 30 pairs, each right on 13 of 20 in the mean: halves tie all the time
     found = []
     for sample in range(300):
-        rng = np.random.default_rng([2, sample])
+        rng = np.random.default_rng([77, sample])
         correct = (rng.random((30, 20)) < 0.65).astype(float)
-        found.append(held_out_scores(correct, sample_of(plain_rows(20)), rng=rng)[0])
+        # less the luck of all pairs together
+        found.append(held_out_scores(correct, sample_of(plain_rows(20)), rng=rng)[0] - correct.mean())
     error = np.std(found) / np.sqrt(len(found))
-    assert error < 0.01
-    assert abs(np.mean(found) - 0.65) < 3 * error
+    assert error < 0.011
+    # broken in the order of the whole sample, ties would lift it by five points
+    assert abs(np.mean(found)) < 3 * error
 
 
 def test_the_pairs_that_are_not_worse_are_named_and_counted():
