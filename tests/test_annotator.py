@@ -22,7 +22,8 @@ def annotator(tiny_registry):
 
 def n_models() -> int:
     gc.collect()
-    return sum(isinstance(each, LlamaForCausalLM) for each in gc.get_objects())
+    # By type: some objects of torch warn when they are asked for their class.
+    return sum(issubclass(type(each), LlamaForCausalLM) for each in gc.get_objects())
 
 
 def test_an_annotators_rewards_are_those_of_one_call(annotator, tiny_registry):

@@ -42,8 +42,8 @@ DATA = {
 SAYS = {
     ("all too long", "annotate"): "no prompt is left to learn from (unscored 2)",
     ("all too long", "show"): "0: longer than the context of two",
-    ("all too long", "judge"): "the model reads 1,200",
-    ("one subset too long", "judge"): "the model reads 1,200",
+    ("all too long", "judge"): "the model reads at most 1,199",
+    ("one subset too long", "judge"): "the model reads at most 1,199",
     ("one subset of RewardBench", "compare"): "holds some of RewardBench's subsets but no whole section to compare on",
 }
 """What ends in one line, and in which; all else ends well."""
