@@ -9,9 +9,8 @@ from concurrent.futures import CancelledError
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
-from bench.scoring.forward import ATTENTION, NotSupportedError, flex, kernels
+from bench.scoring.forward import NotSupportedError, flex, kernels
 from bench.scoring.forward.context import StepContext
 
 NOT_SOFTMAX = ("softcap", "s_aux", "position_bias")
@@ -98,6 +97,3 @@ def _behind_trunk(step: StepContext, layer: int, key: Tensor, value: Tensor) -> 
         # Not a view: that would keep the whole of a projection that gives queries, keys and values at once.
         step.kept[layer] = (key.contiguous(), value.contiguous())
     return key, value
-
-
-AttentionInterface.register(ATTENTION, trie_attention)

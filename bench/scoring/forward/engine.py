@@ -12,10 +12,11 @@ from threading import Event
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
 from bench.schema import DrsowError
 from bench.scoring.forward import ATTENTION, NotSupportedError, layers
+from bench.scoring.forward.attention import trie_attention
 from bench.scoring.forward.compiling import NotCompiledError
 from bench.scoring.forward.context import StepContext, context
 from bench.scoring.forward.device import moved
@@ -283,3 +284,7 @@ def _own_logps(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
     row = torch.from_numpy(ids).to(model.device)[None]
     logps = model(input_ids=row, use_cache=False).logits[0, :-1].float().log_softmax(-1)
     return logps.gather(1, row[0, 1:, None].to(logps.device))[:, 0].double().cpu().numpy()
+
+
+# Here and not in attention: choosing operations needs no transformers.
+AttentionInterface.register(ATTENTION, trie_attention)

@@ -2,15 +2,17 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from bench.scoring.forward import NotSupportedError, kernels
 from bench.scoring.forward.compiling import compiled
 from bench.scoring.forward.onednn import exact_bf16, padded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "The head's sum"
 """What an error calls it where it does not compile."""
@@ -39,7 +41,7 @@ class Head(NamedTuple):
     """Targets that are computed at once."""
 
 
-def head_of(model: PreTrainedModel, log_totals: Callable[[nn.Linear, Rescale], LogTotals], n_rows: int) -> Head:
+def head_of(model: "PreTrainedModel", log_totals: Callable[[nn.Linear, Rescale], LogTotals], n_rows: int) -> Head:
     """A model's head; `log_totals` is `Ops.log_totals`, which decides once who sums for this layer.
 
     Raises:
@@ -51,7 +53,7 @@ def head_of(model: PreTrainedModel, log_totals: Callable[[nn.Linear, Rescale], L
     return Head(layer, rescale, log_totals(layer, rescale), n_rows)
 
 
-def rescaling(model: PreTrainedModel) -> Rescale:
+def rescaling(model: "PreTrainedModel") -> Rescale:
     """What the model's own forward pass does to its head's output; `as_is` where that is nothing."""
     config = model.config.get_text_config().to_dict()
     settings = {name: config[name] for name in RESCALED_BY if config.get(name)}
