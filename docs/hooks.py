@@ -73,11 +73,12 @@ def on_pre_build(config: MkDocsConfig) -> None:
 
 
 def undocumented(package: griffe.Object | griffe.Alias) -> Iterator[str]:
-    """Paths of the public names of a package, and of their public members, that have no docstring."""
+    """Paths of the public names of a package, and of their public methods, that have no docstring."""
     for name in bench.__all__:
         public = package[name]
         inner = public.members.values() if public.is_class else ()
-        shown = (each for each in inner if each.is_public and (each.is_function or each.is_attribute))
+        # An attribute without a docstring is not shown.
+        shown = (each for each in inner if each.is_public and each.is_function)
         yield from (each.path for each in (public, *shown) if each.docstring is None)
 
 

@@ -23,7 +23,7 @@ from tiny_tokenizers import byte_level
 from bench.registry import load_registry
 from bench.schema import SECTIONS
 
-pytestmark = pytest.mark.slow  # every command of five pages: minutes
+pytestmark = pytest.mark.slow  # every command of seven pages: minutes
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONTEXT = 16384
@@ -113,6 +113,22 @@ def test_the_study_step_by_step(typed, desk):
 def test_the_readme(typed):
     lines = commands("README.md")
     assert "drsow run --pair mistral-7b --data reward-bench" in lines
+    for line in lines:
+        typed(line)
+
+
+def test_the_walk_through(typed, desk):
+    page = (ROOT / "docs/start.md").read_text(encoding="utf-8")
+    (desk / "mine.jsonl").write_text(re.search(r"```json\n(.*?)```", page, flags=re.S)[1])
+    lines = [*commands("docs/start.md"), *commands("docs/guides/label.md")]
+    assert lines[0] == "drsow run --pair embedded --data sample --limit-per-subset 2"
+    for line in lines:
+        typed(line)
+
+
+def test_choosing_a_pair(typed):
+    lines = commands("docs/guides/choose.md")
+    assert len(lines) > 8
     for line in lines:
         typed(line)
 
