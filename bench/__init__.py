@@ -39,8 +39,9 @@ class Annotator:
     The reward of a response y to a prompt x is log p_strong(y | x) - log p_weak(y | x) in nats, summed over the
     response's tokens and its end of turn (Dr. SoW, arXiv 2411.02481). Both models read the pair's chat template.
 
-    >>> with bench.Annotator("embedded") as annotator:  # doctest: +SKIP
-    ...     annotator.reward("Name a prime number.", ["7 is one.", "8 is one."])
+    Examples:
+        >>> with bench.Annotator("embedded") as annotator:  # doctest: +SKIP
+        ...     annotator.reward("Name a prime number.", ["7 is one.", "8 is one."])
     """
 
     def __init__(
@@ -95,8 +96,8 @@ class Annotator:
             batch: (messages, responses) of each prompt, as `reward` takes them.
 
         Returns:
-            Rewards in nats, a list for each prompt. They equal those of `reward` except for rounding: a batch is
-            summed in another order.
+            Rewards in nats, a list for each prompt. They equal those of `reward` except for rounding, because a batch
+            is summed in another order.
 
         Raises:
             UsageError: as `reward`; an error names the prompt by its index in the batch.
@@ -115,12 +116,13 @@ class Annotator:
             response: Text of the assistant's turn.
 
         Returns:
-            A row a stretch, in the order of the text:
-                byte_start: First UTF-8 byte in the response as the chat template renders it.
-                byte_end: The byte after its last one.
-                text: The text between them.
-                ratio_nats: log p_strong - log p_weak of the stretch given all text before it. These sum to the reward.
-            The last row is the end of turn: its text is empty, and byte_start equals byte_end.
+            One row per stretch, in the order of the text. The last row is the end of turn, which has no text and
+            whose byte_start equals its byte_end. The columns are
+
+            - byte_start: First UTF-8 byte in the response as the chat template renders it.
+            - byte_end: The byte after its last one.
+            - text: The text between them.
+            - ratio_nats: log p_strong - log p_weak of the stretch given all text before it. These sum to the reward.
 
         Raises:
             UsageError: as `reward`.

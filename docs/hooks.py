@@ -62,7 +62,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if COMMANDS_HERE in markdown:
         markdown = markdown.replace(COMMANDS_HERE, "\n".join(_commands()))
     if MEMBERS_HERE in markdown:
-        markdown = markdown.replace(MEMBERS_HERE, "\n\n".join(f"::: bench.{name}" for name in bench.__all__))
+        markdown = markdown.replace(MEMBERS_HERE, "\n\n".join(f"::: bench.{name}" for name in _public()))
     return markdown
 
 
@@ -91,6 +91,12 @@ def _in_repository(page: str) -> str:
 def _in_site(path: str) -> str:
     """The page of a file, from the site's root; a file that is no page keeps its path, and the build fails."""
     return PAGES.get(path) or path.removeprefix("docs/")
+
+
+def _public() -> list[str]:
+    """The public names: what computes, then types and errors."""
+    computing = [n for n in bench.__all__ if inspect.isroutine(vars(bench)[n]) or vars(bench)[n].__module__ == "bench"]
+    return sorted(bench.__all__, key=lambda name: name not in computing)
 
 
 def _commands() -> Iterator[str]:
