@@ -73,7 +73,7 @@ check: $(VENV)/.tested ## style, layers, spelling
 	@$(BIN)/codespell
 
 docs: $(VENV)/.docs ## build the documentation into site/; a broken link or a missing docstring fails
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build $(ARGS)  # with --quiet warnings do not fail it
 	@echo "site/index.html; with search: $(BIN)/python -m http.server --directory site"
 
 audit: $(VENV)/.installed ## ask the package index whether a pinned version has a known vulnerability (needs a network)

@@ -1,5 +1,6 @@
 """The documentation as a site: `make docs` builds it, and what is missing in it fails."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -7,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import bench
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,17 +19,7 @@ pytestmark = pytest.mark.slow  # a build takes half a minute
 def build(config: Path, site: Path) -> subprocess.CompletedProcess:
     """What `make docs` runs."""
     pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
-    command = [
-        sys.executable,
-        "-m",
-        "mkdocs",
-        "build",
-        "--quiet",
-        "--config-file",
-        str(config),
-        "--site-dir",
-        str(site),
-    ]
+    command = [sys.executable, "-m", "mkdocs", "build", "--config-file", str(config), "--site-dir", str(site)]
     return subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, check=False
     )
@@ -58,3 +51,14 @@ def test_a_broken_link_fails_the_build(tmp_path):
     done = build(tmp_path / "mkdocs.yml", tmp_path / "site")
     assert done.returncode != 0
     assert "nowhere.md" in done.stdout + done.stderr
+
+
+def test_a_public_name_without_a_docstring_is_told():
+    griffe = pytest.importorskip("griffe", reason="the extra `docs` is not installed")
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    code = "\n".join(f"def {name}(): pass" for name in bench.__all__)
+    assert list(hooks.undocumented(griffe.visit("bench", Path("bench.py"), code))) == [
+        f"bench.{name}" for name in bench.__all__
+    ]
