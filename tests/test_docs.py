@@ -23,8 +23,8 @@ COMMANDS = typer.main.get_command(app).commands
 
 def blocks(page: Path) -> list[str]:
     """Lines of the fenced blocks that are no code of another language."""
-    found = re.findall(r"^```(?:sh|bash)?\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S)
-    return [line.strip() for block in found for line in block.splitlines()]
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    return [line.strip() for kind, block in found if kind in {"", "sh", "bash"} for line in block.splitlines()]
 
 
 def typed() -> list[tuple[str, str]]:

@@ -17,7 +17,8 @@ def test_the_notebook_runs_to_its_end(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    done = client.NotebookClient(notebook, timeout=1200, kernel_name="python3", cwd=str(tmp_path)).execute()
+    place = {"metadata": {"path": str(tmp_path)}}
+    done = client.NotebookClient(notebook, timeout=1200, kernel_name="python3", resources=place).execute()
     texts = [output.get("text", "") for cell in done.cells for output in cell.get("outputs", ())]
     assert any("held out" in text for text in texts)
     assert not any("drsow: " in text for text in texts)
