@@ -1,4 +1,4 @@
-"""What a results folder is about, and which stored score sets it is made of."""
+"""The pair or study that a results folder is about, and the stored score sets that its tables are made of."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -11,17 +11,17 @@ from bench.store.folder import ScoreSet, Store
 from bench.store.places import Place, data_option, folder_to_read
 
 Side = tuple[str, str]
-"""(model_id, owner of the chat template) of a pass."""
+"""A pass on some data: (model_id, owner of the chat template)."""
 
 Sets = Mapping[Side, ScoreSet]
 """The complete score set of each pass."""
 
 NAMED = 3
-"""Of many things of a kind a message names so many."""
+"""The most items of a list that a message names."""
 
 
 class Subject(NamedTuple):
-    """What a results folder is about."""
+    """The pair or study that a results folder is about."""
 
     name: str
     """The pair_id or study_id."""
@@ -29,12 +29,11 @@ class Subject(NamedTuple):
     native: bool = False
     """Whether each model reads its own chat template."""
     axes: tuple[str, ...] = ()
-    """performance_ids that a study's gaps are measured in, its own first; none for a pair."""
+    """The performance_ids that a study's gaps are measured in, the study's main one first; empty for a pair."""
 
     def passes(self) -> list[Side]:
-        """(model_id, owner of the chat template) of every pass that it needs, each once."""
-        both = [(model, model if self.native else pair.template) for pair in self.pairs for model in pair[1:3]]
-        return list(dict.fromkeys(both))
+        """(model_id, owner of the chat template) of every pass that the subject needs, each once."""
+        return list(dict.fromkeys(side for pair in self.pairs for side in self.sides(pair)))
 
     def sides(self, pair: Pair) -> tuple[Side, Side]:
         """The passes of a pair's strong and weak model."""
@@ -43,21 +42,21 @@ class Subject(NamedTuple):
 
     @property
     def option(self) -> str:
-        """The words that name it to the command."""
+        """The command-line option that names the subject."""
         return f"--{'study' if self.axes else 'pair'} {self.name}" + (" --template native" if self.native else "")
 
 
 def place_of(subject: Subject, dataset: Dataset, *, reward: str = "sum") -> Place:
-    """Where a subject's tables on a data set belong; a variant other than the plain one is part of it."""
+    """Where a subject's tables on a data set are stored; native templates and other rewards have their own folders."""
     parts = (["native"] if subject.native else []) + ([reward] if reward != "sum" else [])
     return Place(subject.name, dataset, "-".join(parts))
 
 
 def result_folder(store: Store, subject: Subject, dataset: Dataset, *, reward: str = "sum") -> Path:
-    """The folder of a subject's tables on these rows, to be read.
+    """The folder with a subject's tables on these rows.
 
     Raises:
-        PreconditionError: there are no tables of these rows; says what to run.
+        PreconditionError: there are no tables of these rows; the message says which command writes them.
     """
     option = subject.option + (f" --reward {reward}" if reward != "sum" else "")
     return folder_to_read(store, place_of(subject, dataset, reward=reward), option=option)
@@ -67,36 +66,36 @@ def by_model(sets: Sets) -> dict[str, ScoreSet]:
     """The score set of each model.
 
     Raises:
-        UsageError: a model has two, under two chat templates: its numbers are of two texts.
+        UsageError: a model has two score sets, under two chat templates, so its numbers are of two different texts.
     """
     found: dict[str, ScoreSet] = {}
     for (model_id, _), score_set in sets.items():
         if found.setdefault(model_id, score_set).key != score_set.key:
             names = [owner for model, owner in sets if model == model_id]
             raise UsageError(
-                f"{model_id} stands under the chat templates of {' and of '.join(names)}: its scores are of two "
-                "texts and belong in two tables; give each template a study or run of its own, or use "
+                f"{model_id} is scored under the chat templates of {' and of '.join(names)}: these scores are of "
+                "different texts and cannot share a table; make one study or run for each template, or use "
                 "--template native"
             )
     return found
 
 
 def _unknown(_owner: str) -> None:
-    """No template is here to be looked at."""
+    """A `Lookup.template_of` that knows no template."""
 
 
 class Lookup(NamedTuple):
-    """Which of the stored score sets a user means."""
+    """Which stored score sets a user asks for."""
 
     dtype: str | None = None
-    """The full name, None for any."""
+    """The dtype's full name; None accepts any."""
     ops: str | None = None
-    """`ScoreKey.ops`, None for any."""
+    """`ScoreKey.ops`; None accepts any."""
     template_of: Callable[[str], str | None] = _unknown
-    """model_id of a template's owner -> the digest of what it contributes; None where its files are not here."""
+    """model_id of a template's owner -> the template's digest; None if the owner's files are not on this machine."""
 
     def find(self, store: Store, model_id: str, dataset: Dataset, owner: str | None = None) -> list[ScoreSet]:
-        """The complete sets of a model on these rows, under an owner's template where one is given."""
+        """The complete score sets of a model on these rows; with `owner`, only those under that owner's template."""
         sets = store.find(model_id=model_id, data_digest=dataset.digest, domain="")
         return [s for s in sets if self._meant(s) and (owner is None or self._under(s, owner))]
 
@@ -105,10 +104,10 @@ class Lookup(NamedTuple):
         return all(want in (None, have) for want, have in wanted)
 
     def _under(self, score_set: ScoreSet, owner: str) -> bool:
-        """Whether a set is of the text that an owner's template makes."""
+        """Whether a score set is of the text that an owner's template makes."""
         wanted, named = self.template_of(owner), score_set.info().get("template")
         if score_set.key.ops == IMPORTED:
-            # Of an import the owner's name alone is known.
+            # An imported set records the owner's name, but not the template's text.
             return named == owner or (wanted is not None and named is not None and self.template_of(named) == wanted)
         return named == owner if wanted is None else score_set.key.template_digest == wanted
 
@@ -116,11 +115,12 @@ class Lookup(NamedTuple):
 def stored_sets(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup = Lookup()) -> dict[Side, ScoreSet]:  # noqa: B008
     """The complete score sets that a subject needs, found by model, template and rows.
 
-    One dtype and arithmetic for all passes is preferred, an import may stand beside any; a mix is named on stderr.
+    Sets that agree in dtype and arithmetic are preferred; imported sets may fill what they lack. If only a mix covers
+    the subject, a warning on stderr names it.
 
     Raises:
-        PreconditionError: one is missing; says what there is and what to run.
-        UsageError: several fit; says which options choose.
+        PreconditionError: a pass is not scored; the message says which sets exist and what to run.
+        UsageError: several sets fit; the message says which options choose one.
     """
     fitting = {side: lookup.find(store, side[0], dataset, side[1]) for side in subject.passes()}
     for side, sets in fitting.items():
@@ -129,7 +129,7 @@ def stored_sets(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup
     covering = _covering(fitting)
     if len(covering) > 1:
         every = [sets for found in covering for sets in found.values()]
-        raise _several(f"{subject.name}: it is scored in full more than once", every)
+        raise _several(f"{subject.name}: all of its models are scored in more than one way", every)
     chosen = covering[0] if covering else fitting
     for (model_id, _), sets in chosen.items():
         if len(sets) > 1:
@@ -148,7 +148,7 @@ def _kind(score_set: ScoreSet) -> Kind:
 
 
 def _covering(fitting: Mapping[Side, Sequence[ScoreSet]]) -> list[dict[Side, list[ScoreSet]]]:
-    """For each kind that all passes have, their sets of it; where no kind is, imports stand in for what lacks."""
+    """The sets of each kind that covers all passes. If none does, imported sets fill the passes that a kind lacks."""
     kinds = list(dict.fromkeys(_kind(s) for sets in fitting.values() for s in sets))
     for stand_ins in (False, True):
         found = []
@@ -164,7 +164,7 @@ def _covering(fitting: Mapping[Side, Sequence[ScoreSet]]) -> list[dict[Side, lis
 
 
 def _several(words: str, groups: Sequence[Sequence[ScoreSet]]) -> UsageError:
-    """What to say where several sets fit: the options that tell them apart, or the folders."""
+    """The error if several sets fit. It names the options that choose one, or the folders if no option can."""
     sets = list({s.folder: s for group in groups for s in group}.values())
     kinds = list(dict.fromkeys(_kind(s) for s in sets))
     if len(kinds) > 1:
@@ -172,13 +172,15 @@ def _several(words: str, groups: Sequence[Sequence[ScoreSet]]) -> UsageError:
         by_dtype = len({dtype for dtype, _ in kinds}) == len(kinds)
         options = [f"--dtype {short[dtype]}" + ("" if by_dtype else f" --ops {ops}") for dtype, ops in kinds]
         named = "; ".join(f"{option} ({dtype} by {ops})" for option, (dtype, ops) in zip(options, kinds, strict=True))
-        return UsageError(f"{words}; choose with {named}, or delete what is not wanted below {sets[0].folder.parent}")
+        return UsageError(
+            f"{words}; choose with {named}, or delete the sets you do not want in {sets[0].folder.parent}"
+        )
     named = ", ".join(f"{s.folder} (revision {s.key.revision[:20]})" for s in sets[:NAMED])
     return UsageError(f"{words}, all in {kinds[0][0]} by {kinds[0][1]}; delete all but one: {named}")
 
 
 def _tell_mix(subject: Subject, sets: Sets) -> None:
-    """Name on stderr the kinds of scores that are mixed; an import may stand beside any."""
+    """Warn on stderr if the sets mix dtypes or arithmetics. Imported sets do not count."""
     models: dict[Kind, list[str]] = {}
     for (model_id, _), score_set in sets.items():
         if score_set.key.ops != IMPORTED:
@@ -186,14 +188,14 @@ def _tell_mix(subject: Subject, sets: Sets) -> None:
     if len(models) > 1:
         mix = "; ".join(f"{dtype} by {ops}: {_some(names)}" for (dtype, ops), names in models.items())
         print(
-            f"warning: {subject.name}: its models were not scored alike ({mix}), and rounding enters the rewards; "
-            f"`drsow run {subject.option}` scores all in one way",
+            f"warning: {subject.name}: its models were scored in different ways ({mix}), so rounding differences "
+            f"are part of the rewards; `drsow run {subject.option}` scores all models in the same way",
             file=sys.stderr,
         )
 
 
 def missing(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup, side: Side) -> str:
-    """What to say of a pass that is not scored: which sets of the model there are, and the command that mends it."""
+    """The message if a pass is not scored: which sets of the model exist, and which command stores the missing one."""
     model_id, owner = side
     there = store.find(model_id=model_id, domain="")
     here = [s for s in there if s.key.data_digest == dataset.digest]
@@ -212,7 +214,7 @@ def missing(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup, si
 
 
 def described(score_set: ScoreSet, *, rows: bool = False) -> str:
-    """A score set in words."""
+    """A score set as a message names it; with `rows`, a set of other rows than asked for."""
     key, info = score_set.key, score_set.info()
     where = f" on other rows ({info.get('data')})" if rows else ""
     return f"one under {info.get('template')} in {key.dtype} by {key.ops}{where}"
@@ -223,11 +225,11 @@ def _some(names: Sequence[str]) -> str:
 
 
 def one_set(store: Store, dataset: Dataset, lookup: Lookup, model_id: str, owner: str | None) -> ScoreSet:
-    """The one complete score set of a model on these rows, under an owner's template where one is given.
+    """The only complete score set of a model on these rows; with `owner`, under that owner's template.
 
     Raises:
         PreconditionError: there is none.
-        UsageError: several fit; says which options choose.
+        UsageError: several sets fit; the message says which options choose one.
     """
     sets = lookup.find(store, model_id, dataset, owner)
     if not sets:

@@ -160,6 +160,6 @@ def test_one_models_set_is_chosen_by_template(store):
 
 def test_a_model_under_two_templates_is_refused(store):
     sets = {("m", owner): stored(store, "m", template=owner) for owner in ("a", "b")}
-    with pytest.raises(UsageError, match="m stands under the chat templates of a and of b"):
+    with pytest.raises(UsageError, match="m is scored under the chat templates of a and of b"):
         by_model(sets)
     assert list(by_model({("m", "a"): sets["m", "a"], ("m", "a's twin"): sets["m", "a"]})) == ["m"]

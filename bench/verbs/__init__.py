@@ -1,1 +1,1 @@
-"""What each verb of the command does, one module a verb."""
+"""The work behind each verb of the command, one module for each verb."""

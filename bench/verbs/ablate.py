@@ -1,4 +1,7 @@
-"""Measures what telling both models by domain what a good answer is brings to a pair."""
+"""The verb `ablate`: measures how domain instructions and exemplars change a pair's accuracy.
+
+The pair scores the same rows plainly and with every variant of the instructions, under every router.
+"""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -21,26 +24,29 @@ from bench.verbs.score import checked_scores
 from bench.verbs.session import Session
 
 RELEASED = "released"
-"""The variant that the paper's authors released: chat stays plain, every other domain gets an exemplar."""
+"""The variant in the code that the paper's authors released: chat prompts stay plain, all others get an exemplar."""
 
 
 class Ablation(NamedTuple):
-    """What `ablate_pair` is told beside the pair."""
+    """What `ablate_pair` varies."""
 
     routers: Sequence[str]
-    """Names of ROUTERS."""
+    """Names of routers: KNOWN of `study.ablation`, CLASSIFIER or MODEL of `verbs.route`."""
     seed: int
-    """Chooses the exemplars."""
+    """Seed of the choice of exemplars."""
     reward: str
 
 
 def ablate_pair(session: Session, subject: Subject, dataset: Dataset, wish: Ablation) -> Path:
     """Score a pair plainly and with every variant under every router; write ablation.csv and confusion.csv.
 
-    A row is scored once under each domain that some router gives it, however many do.
+    Each row is scored once for each domain that any router gives it, even if several routers agree.
+
+    Returns:
+        The folder of the tables.
 
     Raises:
-        UsageError: a block leaves no room for a prompt in a model's context.
+        UsageError: a domain's text fills a model's whole context and leaves no room for a prompt.
         DrsowError: a model of the pair cannot be scored.
     """
     registry, strong = session.registry, subject.pairs[0].strong
@@ -58,7 +64,7 @@ def ablate_pair(session: Session, subject: Subject, dataset: Dataset, wish: Abla
     rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
     place = ablation_place(subject, dataset, wish)
     folder = folder_to_write(session.store, place)
-    # First: it says whose the folder is, so that an ablation of other rows or routers never comes into it.
+    # The manifest is written first. It names the rows and routers, so another ablation never writes into this folder.
     write_json(folder / "manifest.json", manifest(place, chain(*sets.values())))
     write_csv(folder / "ablation.csv", ablation(runs, dataset, reward=wish.reward, rng=rng), ABLATION)
     counts = [confusion_counts(name, table.reset_index(), dataset, registry) for name, table in routed.items()]
@@ -67,7 +73,7 @@ def ablate_pair(session: Session, subject: Subject, dataset: Dataset, wish: Abla
 
 
 def ablation_place(subject: Subject, dataset: Dataset, wish: Ablation) -> Place:
-    """Where a pair's ablation belongs: other rows, reward, seed or routers are another one."""
+    """Where a pair's ablation is stored. Other rows, another reward, seed or list of routers has its own folder."""
     told = {"routers": list(wish.routers), "seed": wish.seed, "reward": wish.reward}
     named = [] if wish.reward == "sum" else [wish.reward]
     named += [] if wish.seed == 0 else [f"seed-{wish.seed}"]
@@ -75,7 +81,7 @@ def ablation_place(subject: Subject, dataset: Dataset, wish: Ablation) -> Place:
 
 
 def _runs(scores: Mapping[str, Sequence[pd.DataFrame]], routed: Mapping[str, pd.DataFrame]) -> dict[Run, tuple]:
-    """SCORES of both models by variant -> by variant and router, every run over the plain rows."""
+    """SCORES of both models for each variant -> for each variant and router, with the example_ids of the plain rows."""
     runs = {Run(PLAIN): tuple(scores[PLAIN])}
     for name in customise.VARIANTS:
         for router, table in routed.items():
@@ -87,17 +93,17 @@ def _runs(scores: Mapping[str, Sequence[pd.DataFrame]], routed: Mapping[str, pd.
 
 
 def _released(plain: pd.DataFrame, told: pd.DataFrame, domains: pd.Series) -> pd.DataFrame:
-    """The plain SCORES of what was sent to chat, the customised ones of the rest."""
+    """The plain SCORES of rows that the router sent to chat, and the customised SCORES of all others."""
     chat = domains.index[domains == route.FALLBACK]
     parts = plain[plain["example_id"].isin(chat)], told[~told["example_id"].isin(chat)]
     return pd.concat(parts, ignore_index=True)
 
 
 def check_room(session: Session, subject: Subject, dataset: Dataset, domains: set[str], *, variant: str) -> None:
-    """Refuse domains whose longest block leaves no room for a prompt in a model's context.
+    """Check that each domain's longest text leaves room for a prompt in both models' contexts.
 
     Raises:
-        UsageError: names the domain and the model.
+        UsageError: a domain's text is too long; names the domain and the model.
     """
     from bench.scoring.scorer import Scorer
 
@@ -109,5 +115,5 @@ def check_room(session: Session, subject: Subject, dataset: Dataset, domains: se
         for name, blocks in texts.items():
             n_tokens = max(map(len, scorer.tokenizer(blocks, verbose=False).input_ids))
             if n_tokens >= scorer.limit:
-                room = f"the context of {model_id} {scorer.limit:,}"
-                raise UsageError(f"domain {name}: its longest block has {n_tokens:,} tokens, {room}")
+                room = f"the context of {model_id} holds {scorer.limit:,}"
+                raise UsageError(f"domain {name}: its longest block has {n_tokens:,} tokens, {room}; shorten its text")

@@ -1,4 +1,4 @@
-"""The verb `agree`: preferences that people labelled -> a pair's labels -> their agreement by similarity."""
+"""The verb `agree`: measures how often a pair prefers the response that people chose, by the responses' similarity."""
 
 import zlib
 from pathlib import Path
@@ -25,7 +25,7 @@ def agree(session: Session, subject: Subject, dataset: Dataset, *, embedder: str
         session: The registry, where scores and tables are, device and dtype.
         subject: The pair.
         dataset: Preferences whose labels are people's.
-        embedder: The model_id whose mean last hidden states tell similarity.
+        embedder: The model_id whose mean last hidden states measure similarity.
 
     Returns:
         The folder, below results/real/.
@@ -48,7 +48,7 @@ def agree(session: Session, subject: Subject, dataset: Dataset, *, embedder: str
     found = pd.concat(rows, ignore_index=True)
     place = Place(subject.name, dataset, "agreement", {"embedder": embedder}, above="real")
     folder = folder_to_write(session.store, place)
-    # First: it says whose the folder is, so that other rows or another embedder never come into it.
+    # The manifest is written first. It names the rows and the embedder, so no other run writes into this folder.
     write_json(folder / "manifest.json", manifest(place, sets))
     write_csv(folder / "agreement.csv", found, AGREEMENT)
     write_whole(folder / "agreement.md", agreement_table(found).encode())
@@ -56,7 +56,7 @@ def agree(session: Session, subject: Subject, dataset: Dataset, *, embedder: str
 
 
 def agreement_table(found: pd.DataFrame) -> str:
-    """AGREEMENT for a reader, percent."""
+    """AGREEMENT as a Markdown table, in percent."""
     lines = ["| pair | reward | half | agreement % [95% interval] | difference to the similar half, points | rows |"]
     lines.append("|---|---|---|---|---|---|")
     for row in found.itertuples():
@@ -67,7 +67,7 @@ def agreement_table(found: pd.DataFrame) -> str:
 
 
 def _with_limits(form: str, value: float, low: float, high: float) -> str:
-    """A share with its interval, percent; "" where there is no share, and none where rows are too few for it."""
+    """A share and its interval in percent. A missing share gives ""; a missing interval is left out."""
     if value != value:
         return ""
     text = form.format(100 * value)

@@ -1,4 +1,4 @@
-"""The verb `annotate`: candidates -> rewards under a pair -> preferences that a trainer reads."""
+"""The verb `annotate`: labels candidates with a pair's rewards and writes preferences that a trainer reads."""
 
 import zlib
 from pathlib import Path
@@ -22,27 +22,27 @@ from bench.verbs.session import Session
 
 
 class Annotation(NamedTuple):
-    """What `annotate_candidates` is told beside the pair."""
+    """How `annotate_candidates` labels."""
 
     filters: Filters
     variant: str
     """"plain" or one of `customise.VARIANTS`."""
     router: str
     seed: int
-    """Chooses exemplars, and random rejected responses."""
+    """Seed of the choice of exemplars and of random rejected responses."""
     reward: str
 
 
 def annotate_candidates(
     session: Session, subject: Subject, dataset: Dataset, wish: Annotation, *, out: Path
 ) -> pd.Series:
-    """Score candidates under a pair, choose and reject, and write the preference set into a folder.
+    """Score candidates under a pair, choose and reject one of each prompt, and write the preferences into a folder.
 
     Returns:
-        How many prompts were kept, and skipped for each reason.
+        The number of prompts kept, and the number skipped for each reason.
 
     Raises:
-        UsageError: no prompt is left.
+        UsageError: every prompt was skipped; names the reasons.
     """
     strong = subject.pairs[0].strong
     routed = routes(session, dataset, wish.router, model_id=strong)
@@ -70,7 +70,7 @@ def annotate_candidates(
 
 
 def _facts(subject: Subject, sets, dataset: Dataset, wish: Annotation) -> dict[str, object]:
-    """What the data card and the manifest say of how the rewards came to be."""
+    """How the rewards were computed, for the data card and the manifest."""
     pair, (strong, weak) = subject.pairs[0], sets
     asked = {name: value for name, value in wish.filters._asdict().items() if value is not None}
     return {

@@ -1,4 +1,4 @@
-"""Scores out of the store as one file, and in from another engine."""
+"""Exports stored scores to a file, imports scores that another engine computed, and verifies stored ones."""
 
 import hashlib
 import io
@@ -25,16 +25,16 @@ def export_scores(
     """Write one model's complete score set to a .csv or .parquet file.
 
     Args:
-        store: Where from.
-        model_id: Whose.
-        owner: model_id of the chat template's owner, None for any.
-        dataset: On which rows.
-        out: The file.
-        lookup: Dtype and arithmetic.
+        store: The results folder that holds the scores.
+        model_id: The model that was scored.
+        owner: model_id of the chat template's owner; None accepts any.
+        dataset: The rows that were scored.
+        out: The file to write.
+        lookup: Dtype and arithmetic of the scores.
 
     Raises:
-        PreconditionError: there is none.
-        UsageError: several fit, or the file's ending is another one.
+        PreconditionError: there is no such score set.
+        UsageError: several score sets fit, or the file name ends in neither .csv nor .parquet.
     """
     if out.suffix not in FORMATS:
         raise UsageError(f"{out}: the file must end in {' or '.join(FORMATS)}")
@@ -48,25 +48,28 @@ def export_scores(
 
 
 def verify_scores(session: Session, work: passes.Work, *, lookup: Lookup, n_rows: int) -> pd.DataFrame:
-    """How far one model's stored scores are from transformers' own, on a sample: `scoring.verify.VERIFIED`.
+    """Compare a sample of one model's stored scores with transformers' own: a frame of `scoring.verify.VERIFIED`.
 
     Raises:
-        PreconditionError: there is no complete set of the model under this template, or its files are not here.
-        UsageError: several fit, or its weights are noisy.
+        PreconditionError: there is no complete score set of the model under this template, or the model's files are
+            not on this machine.
+        UsageError: several score sets fit, or it is a noise model.
     """
     model_id = work.spec.model_id
     if isinstance(work.spec.source, NoiseSource):
-        raise UsageError(f"{model_id}: a noise model's weights are in no file to be read plainly")
+        raise UsageError(
+            f"{model_id}: noise is added to its weights in memory, so transformers cannot load them; verify its base"
+        )
     score_set = one_set(session.store, work.dataset, lookup, model_id, work.owner.model_id)
     from bench.scoring.verify import verify
 
-    # Asks for no arithmetic: transformers' own is what it compares with.
+    # "none": the comparison computes with transformers' own arithmetic, so this machine's kernels need not compile.
     options = session.options._replace(dtype="float32")
     return verify(score_set, passes.make_ready(work, options, ops="none"), options, n_rows=n_rows)
 
 
 class Given(NamedTuple):
-    """A checked file of scores."""
+    """A file of scores that passed all checks."""
 
     file: Path
     model_id: str
@@ -77,15 +80,18 @@ class Given(NamedTuple):
 
 
 def import_scores(store: Store, file: Path, model_id: str, owner: str, dataset: Dataset, *, dtype: str) -> Path:
-    """Store scores that another engine computed; returns the set's folder.
+    """Store scores that another engine computed.
 
     Args:
-        store: Where to.
+        store: The results folder that gets the scores.
         file: .csv or .parquet with the columns of SCORES, a row for every response of the data set.
-        model_id: Whose they are.
+        model_id: The model that was scored.
         owner: model_id whose chat template rendered the text.
-        dataset: What was scored.
+        dataset: The rows that were scored.
         dtype: "bf16" or "fp32".
+
+    Returns:
+        The score set's folder.
 
     Raises:
         UsageError: a row is missing, unknown or wrong; names the file, the row and the field.
@@ -96,18 +102,21 @@ def import_scores(store: Store, file: Path, model_id: str, owner: str, dataset: 
 def import_folder(
     store: Store, folder: Path, subject: Subject, registry: Registry, dataset: Dataset, *, dtype: str
 ) -> list[Path]:
-    """Store a study's scores from a folder, a file a model; nothing is stored before every file is checked.
+    """Store a study's scores from a folder with one file for each model. All files are checked before one is stored.
 
     Args:
-        store: Where to.
+        store: The results folder that gets the scores.
         folder: Holds MODEL.csv or MODEL.parquet, where MODEL is a model_id, or its repository as owner__name.
-        subject: Says which models, and under whose chat template each was scored.
+        subject: The study: which models were scored, each under which chat template.
         registry: Knows the models.
-        dataset: What was scored.
+        dataset: The rows that were scored.
         dtype: "bf16" or "fp32".
 
+    Returns:
+        The score sets' folders.
+
     Raises:
-        UsageError: files and models do not fit together, or a row is wrong.
+        UsageError: the files do not match the study's models, or a row is wrong.
     """
     files = sorted(path for path in folder.iterdir() if path.suffix in FORMATS and not path.name.startswith("."))
     sides = dict(subject.passes())
@@ -120,13 +129,13 @@ def import_folder(
     ]
     if any(names for _, names in problems):
         words = "; ".join(f"{what}: {', '.join(names)}" for what, names in problems if names)
-        raise UsageError(f"{folder}: does not fit {subject.name}, nothing is stored: {words}")
+        raise UsageError(f"{folder}: its files do not match {subject.name}, so nothing is stored: {words}")
     given = [_checked(found[0], model_id, sides[model_id], dataset) for model_id, found in fitting.items()]
     return [_stored(store, each, dataset, dtype) for each in given]
 
 
 def _stems(registry: Registry, model_id: str) -> set[str]:
-    """What a model's file may be called, without its ending."""
+    """The names that a model's file may have, without the ending."""
     source = registry.model(model_id).source
     names = [model_id, *([source.repo] if isinstance(source, HubSource) else [])]
     return {form for name in names for form in (name, safe_name(name), name.replace("/", "__"))}
@@ -158,7 +167,7 @@ def _stored(store: Store, given: Given, dataset: Dataset, dtype: str) -> Path:
 
 
 def _imported_key(given: Given, dataset: Dataset, dtype: str) -> ScoreKey:
-    """The key of numbers of which nothing is known but their file's sha256."""
+    """The key of imported scores. Only the sha256 of their file identifies how they were computed."""
     return ScoreKey(
         model_id=given.model_id,
         revision=f"{IMPORTED}:{given.digest}",

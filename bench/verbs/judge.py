@@ -1,4 +1,4 @@
-"""The verb `judge`: a policy before and after tuning -> its responses to held-out prompts -> rewards -> a table."""
+"""The verb `judge`: compares a policy before and after tuning by the rewards of its responses to held-out prompts."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,21 +29,22 @@ Texts = Mapping[str, Mapping[str, list[str]]]
 
 
 class Judging(NamedTuple):
-    """What `judge_policies` is told."""
+    """What `judge_policies` compares, and how."""
 
     before: str
-    """A model_id or folder."""
+    """The policy before tuning: a model_id or a folder."""
     after: str
+    """The policy after tuning: a model_id or a folder."""
     annotator: Subject | None
-    """The pair that labelled what was tuned on."""
+    """The pair that labelled the preferences that the policy was tuned on."""
     others: Sequence[Subject]
-    """Pairs that took no part."""
+    """Pairs that labelled none of them."""
     sampling: "Sampling"
     reward: str
 
 
 def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Path) -> pd.DataFrame:
-    """Sample both policies, score what they say under each pair, and write judge.csv, judge.md and a figure.
+    """Sample responses of both policies, score them under each pair, and write judge.csv, judge.md and a figure.
 
     Returns:
         JUDGED.
@@ -64,11 +65,11 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
         sets[pair_id] = checked_scores(session, subject, dataset)
         frames = [each.read() for each in sets[pair_id]]
         mine = "yes" if subject is wish.annotator else "no"
-        # A sum grows with the length of what is rewarded: a byte's reward stands beside it.
+        # A sum grows with the length of the response, so the table has the reward of one byte too.
         for reward in dict.fromkeys((wish.reward, PER_BYTE)):
             table = rewards(*frames, reward=reward).rename(columns={"example_id": "prompt_id"})
             table["side"] = table["response_id"].str.partition("-")[0]
-            # A length is the same whoever judges.
+            # The lengths are the same for every pair, so only the first one's are kept.
             rows += [[pair_id, mine, reward, *r] for r in judge(table, texts) if not rows or r[0] != "bytes"]
     found = pd.DataFrame(rows, columns=list(JUDGED))
     _write(out, found, wish, dataset, sets)
@@ -76,7 +77,7 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
 
 
 def _responses(prompts: Dataset, texts: Texts, *, slug: str) -> Dataset:
-    """The responses of both sides that are not empty, "before-0" and so on, by prompt."""
+    """Each prompt with the responses of both sides, "before-0" to "after-n"; empty responses are left out."""
     examples = []
     for example in prompts.examples:
         named = [
@@ -88,7 +89,7 @@ def _responses(prompts: Dataset, texts: Texts, *, slug: str) -> Dataset:
         if named:
             examples.append(example._replace(responses=tuple(named)))
     if not examples:
-        raise UsageError(f"{prompts.data_id}: every response is empty, there is nothing to judge")
+        raise UsageError(f"{prompts.data_id}: both policies gave only empty responses, so there is nothing to compare")
     return Dataset(prompts.data_id, slug, digest(examples), tuple(examples))
 
 
@@ -104,7 +105,7 @@ def _write(out: Path, found: pd.DataFrame, wish: Judging, dataset: Dataset, sets
 
 
 def judged_table(found: pd.DataFrame) -> str:
-    """JUDGED for a reader: a line a pair and measure."""
+    """JUDGED as a Markdown table, one line for each pair and measure."""
     lines = ["| pair | labelled the data | reward | measure | before | after | difference [95% interval] | prompts |"]
     lines.append("|---|---|---|---|---|---|---|---|")
     for row in found.itertuples():
@@ -115,12 +116,12 @@ def judged_table(found: pd.DataFrame) -> str:
         )
     first = found.iloc[0]
     lines += ["", f"Responses: {first.n_before} before ({first.n_empty_before} empty), {first.n_after} after "]
-    lines[-1] += f"({first.n_empty_after} empty). A sum is in nats; a win rate's difference is to 0.5."
+    lines[-1] += f"({first.n_empty_after} empty). A sum is in nats; the difference of a win rate is to 0.5."
     return "\n".join(lines) + "\n"
 
 
 def _draw(out: Path, curve: pd.DataFrame, found: pd.DataFrame) -> None:
-    """The tuning's curve with the win rates at its end."""
+    """Draw the tuning's curve with the win rates at its last step."""
     from bench.study import figures
 
     last = curve["step"].max()

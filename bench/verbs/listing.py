@@ -1,4 +1,4 @@
-"""The registry as tables, for people and for other programs."""
+"""The verbs `models` and `pairs`: the registry as tables."""
 
 from collections.abc import Iterable
 
@@ -7,16 +7,17 @@ import pandas as pd
 from bench.registry import PERFORMANCE, SECOND_PERFORMANCE, Pair, Registry, gap_points
 
 PAIRS = ("pair_id", "strong", "weak", "family", "gap_points", "gap_arena_hard_points", "template")
-"""One row a pair. `gap_points` is performance(strong) - performance(weak) in the study's performance (AlpacaEval 2
-length-controlled win rate for a named pair), `gap_arena_hard_points` the same in Arena-Hard v0.1; NaN where a score is
-not published. `family` is "" for a named pair; `template` is the model whose chat template both models are given."""
+"""One row for each pair. `gap_points` is performance(strong) - performance(weak) in the study's performance
+(AlpacaEval 2 length-controlled win rate for a named pair), `gap_arena_hard_points` the same in Arena-Hard v0.1; NaN if
+a score is not published. `family` is "" for a named pair; `template` is the model whose chat template both models
+read."""
 
 MODELS = (
     "model_id", "location", "format", "n_params", "licence", "context_tokens", "alpaca_eval_2_lc", "arena_hard",
     "source",
 )  # fmt: skip
-"""One row a model. `location` is its hub repository, packages, folder or base; `n_params` counts all parameters; the
-two scores are points, 0 to 100, and `source` says where they were published. What is not known is missing."""
+"""One row for each model. `location` is its hub repository, packages, folder or base; `n_params` counts all parameters;
+the two scores are points, 0 to 100, and `source` says where they were published. Unknown values are missing."""
 
 
 def pairs_frame(registry: Registry, pairs: Iterable[Pair]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""pairs.lock: which files of which commits a study ran on, and a registry that takes no others."""
+"""Lock files: record the commits and digests of a study's model files, and refuse any other file later."""
 
 import json
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ def write_lock(registry: Registry, model_ids: Sequence[str], path: Path) -> None
 
     Args:
         registry: Knows the models.
-        model_ids: Which.
-        path: The file; entries of other models that stand in it stay.
+        model_ids: The models to lock.
+        path: The lock file. It keeps its entries of other models.
 
     Raises:
-        DrsowError: a model cannot be fetched, or the file is no lock.
+        DrsowError: a model cannot be fetched, or the file is not a lock.
     """
     known = read_lock(path) if path.exists() else {}
     for model_id in model_ids:
@@ -38,8 +38,8 @@ def read_lock(path: Path) -> dict[str, dict]:
     """The entries of a lock, by model_id.
 
     Raises:
-        PreconditionError: There is no such file.
-        UsageError: It is no lock.
+        PreconditionError: there is no such file.
+        UsageError: the file is not a lock.
     """
     if not path.is_file():
         raise PreconditionError(f"{path}: not found; `drsow fetch NAME --lock {path}` writes it")
@@ -48,22 +48,24 @@ def read_lock(path: Path) -> dict[str, dict]:
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
     if not isinstance(entries, dict) or not all(isinstance(e, dict) and set(e) == FIELDS for e in entries.values()):
-        raise UsageError(f"{path}: is no lock: each model needs {', '.join(sorted(FIELDS))}")
+        raise UsageError(
+            f"{path}: is not a lock: each model needs {', '.join(sorted(FIELDS))}; `drsow fetch NAME --lock` writes one"
+        )
     return entries
 
 
 def frozen(registry: Registry, model_ids: Sequence[str], path: Path) -> Registry:
-    """The registry with these models held to a lock; fetches nothing.
+    """A registry that accepts only the locked files of these models. It fetches nothing.
 
     Raises:
-        PreconditionError: a model is not in the lock, or not on this machine at that revision.
-        DrsowError: a file is not the one that the lock names.
+        PreconditionError: the lock lacks a model, or this machine lacks its locked revision.
+        DrsowError: a file differs from the one that the lock names.
     """
     known = read_lock(path)
     models = dict(registry.models)
     for model_id in model_ids:
         if model_id not in known:
-            raise PreconditionError(f"{path}: {model_id} is not in it; `drsow fetch {model_id} --lock {path}`")
+            raise PreconditionError(f"{path}: {model_id} is not in it; `drsow fetch {model_id} --lock {path}` adds it")
         entry, spec = known[model_id], registry.model(model_id)
         if isinstance(spec.source, HubSource):
             spec = spec.model_copy(update={"source": spec.source.model_copy(update={"revision": entry["revision"]})})
@@ -74,16 +76,16 @@ def frozen(registry: Registry, model_ids: Sequence[str], path: Path) -> Registry
             raise PreconditionError(f"{model_id}: {path} names revision {entry['revision']}, which {there}")
         for name, digest in entry["files"].items():
             if not (found.folder / name).is_file() or _digest(found.folder / name) != digest:
-                raise DrsowError(f"{model_id}: {name} is not the file that {path} names")
+                raise DrsowError(f"{model_id}: {name} is not the file that {path} names: it is missing or was changed")
     return replace(registry, models=models)
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """sha256 of every file that a model is read from, by name."""
+    """sha256 of every file that a model is loaded from, by name."""
     names = {p.name for pattern in [*fetch.PATTERNS, fetch.CODE, "*.safetensors"] for p in folder.glob(pattern)}
     return {name: _digest(folder / name) for name in sorted(names)}
 
 
 def _digest(path: Path) -> str:
-    """sha256 of a file; weights of the hub are not read again."""
+    """sha256 of a file. The hub's weights have theirs in their names, so they are not read again."""
     return located.promised_digest(path) or located.file_digest(path)

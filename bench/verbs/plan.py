@@ -1,4 +1,4 @@
-"""The verb `plan`: what a study or pair will cost, and what is in its way, before a model is loaded."""
+"""The verb `plan`: estimates what a run costs and names what it lacks, without loading a model."""
 
 import functools
 import shutil
@@ -17,33 +17,33 @@ from bench.verbs.session import Session
 PLAN = (
     "model_id", "template", "status", "tokens", "counted", "flop", "download_bytes", "weights_bytes", "cpu_s", "gpu_h",
 )  # fmt: skip
-"""One row a pass. `status`: scored, ok (its files are here), missing (to be fetched), gated (its licence has to be
-accepted first), no space. `counted` says how `tokens` were: by the tokenizer, by bytes, or unknown. `weights_bytes` is
-what the weights take in memory; `cpu_s` seconds on this machine, where it was calibrated, and `gpu_h` hours on the
-named GPU."""
+"""One row for each pass. `status`: scored, ok (its files are on this machine), missing (they must be fetched), gated
+(the user must accept the licence first), no space. `counted` says how `tokens` were counted: by the tokenizer, by
+bytes, or unknown. `weights_bytes` is the weights' size in memory; `cpu_s` seconds on this machine's processor, if it
+was measured; `gpu_h` hours on the named GPU."""
 
 SCORED, READY, MISSING, GATED, NO_SPACE = "scored", "ok", "missing", "gated", "no space"
 
 STORED_BYTES = 64
-"""A response takes on disk, once scored."""
+"""Bytes of one scored response on disk."""
 
 FILE_BYTES = 2
-"""A parameter takes in a repository's safetensors: bf16."""
+"""Bytes of one parameter in a repository's safetensors, which hold bf16."""
 
 
 class Planner:
-    """Counts what passes over one data set cost; each tokenizer and template once."""
+    """Counts the tokens of passes over one data set. It counts each pair of tokenizer and template once."""
 
     def __init__(self, session: Session, dataset: Dataset, lookup: Lookup) -> None:
-        """Note what is planned, and which stored score sets count as scored."""
+        """Keep what is planned. A pass that `lookup` finds in the store counts as scored."""
         self.session, self.dataset, self.lookup = session, dataset, lookup
         self._exact: dict[tuple[str, str, int | None], int] = {}
         self.notes: dict[str, str] = {}
-        """Owner of a chat template -> what the user has to know about the choice of it."""
+        """Owner of a chat template -> what the user has to know about which of its templates is used."""
 
     @functools.cached_property
     def n_bytes(self) -> int:
-        """Unique bytes of the data."""
+        """UTF-8 bytes of the data; text that rows share counts once."""
         return plan.unique_bytes(self.dataset.examples)
 
     def tokens(self, spec: ModelSpec, owner: ModelSpec) -> tuple[float, str]:
@@ -56,7 +56,7 @@ class Planner:
             ids, text = located.file_digest(model.folder / "tokenizer.json"), fetch.template_text(template.folder)
             key = (ids, text, spec.context_tokens)
             if key not in self._exact:
-                # A plan asks for no arithmetic: that would compile kernels.
+                # "none": asking for this machine's arithmetic would compile kernels, which a plan does not need.
                 options = self.session.options
                 ready = passes.make_ready(passes.Work(spec, owner, self.dataset), options, ops="none")
                 self._exact[key] = plan.exact_tokens(ready, options)
@@ -67,7 +67,7 @@ class Planner:
         return plan.tokens_by_bytes(self.n_bytes, n_rows, spec.tokens_per_byte), "bytes"
 
     def status(self, spec: ModelSpec, owner: str, free_bytes: int) -> str:
-        """What is in the way of a pass."""
+        """The pass's status: whether it is scored or can run, or what is missing."""
         if self.lookup.find(self.session.store, spec.model_id, self.dataset, owner):
             return SCORED
         try:
@@ -82,13 +82,13 @@ class Planner:
 
 
 def plan_passes(planner: Planner, subjects: Sequence[Subject], *, gpu: str, cpu_rate: float | None) -> pd.DataFrame:
-    """PLAN of every pass that some subjects need, each once.
+    """PLAN of every pass that the subjects need, each once.
 
     Args:
-        planner: Counts.
+        planner: Counts the tokens.
         subjects: Pairs or studies.
         gpu: A name of `plan.GPUS`.
-        cpu_rate: Operations a second of this machine, None where it was not calibrated.
+        cpu_rate: FLOP a second that this machine's processor reaches; None if it was not measured.
     """
     rows, free = [], shutil.disk_usage(_cache()).free
     registry, dtype = planner.session.registry, planner.session.options.dtype
@@ -108,7 +108,7 @@ def plan_passes(planner: Planner, subjects: Sequence[Subject], *, gpu: str, cpu_
 
 
 def summary(table: pd.DataFrame, dataset: Dataset, *, gpu: str, n_pairs: int) -> list[str]:
-    """The plan in lines: passes, tokens, operations, hours, download, disk."""
+    """The totals of a plan in lines: passes, tokens, operations, hours, download, disk."""
     todo = table[table["status"] != SCORED]
     stored = STORED_BYTES * len(todo) * sum(len(example.responses) for example in dataset.examples)
     hours = units.duration(3600 * todo["gpu_h"].sum())
@@ -116,13 +116,13 @@ def summary(table: pd.DataFrame, dataset: Dataset, *, gpu: str, n_pairs: int) ->
         f"{n_pairs} {'pair' if n_pairs == 1 else 'pairs'}, {len(table)} model passes, {len(todo)} of them to do "
         f"({', '.join(f'{n} {name}' for name, n in table['status'].value_counts().items())})",
         f"{units.amount(todo['tokens'].sum())} tokens, {units.si(todo['flop'].sum(), 'FLOP')}",
-        f"{hours} on one {gpu}, at {plan.GPU_SHARE:.0%} of its stated rate (assumed)",
+        f"{hours} on one {gpu}, if it reaches {plan.GPU_SHARE:.0%} of its stated rate",
         f"download {units.si(todo['download_bytes'].sum(), 'B')}, scores {units.si(stored, 'B')}",
     ]
     if todo["cpu_s"].notna().any():
-        lines.insert(3, f"{units.duration(todo['cpu_s'].sum())} on this processor, as measured just now")
+        lines.insert(3, f"{units.duration(todo['cpu_s'].sum())} on this processor, whose speed was measured just now")
     if len(unknown := todo[todo["counted"] == "unknown"]):
-        lines.append(f"without {', '.join(unknown['model_id'])}: the registry states no tokens a byte")
+        lines.append(f"not counted: {', '.join(unknown['model_id'])}; the registry has no tokens_per_byte for it")
     return lines
 
 
@@ -131,18 +131,18 @@ def _download(spec: ModelSpec) -> float:
 
 
 def _cache() -> Path:
-    """The folder whose disk downloads fill."""
+    """The existing folder on whose disk downloads are stored."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return next(path for path in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if path.exists())
 
 
 def planned_options(dtype: str, *, on_cpu: bool) -> passes.Options:
-    """The options of a plan, which counts tokens with a processor's budget.
+    """The options of a plan. It counts tokens with the token budget of a processor.
 
     Args:
         dtype: "auto", "bf16" or "fp32".
-        on_cpu: Whether the plan is for this machine's processor too, which then decides about "auto".
+        on_cpu: Whether the plan is for this machine's processor too. Then the processor decides what "auto" means.
     """
-    # A plan for a GPU loads no torch: "auto" is bfloat16 on every GPU.
+    # "auto" is bfloat16 on every GPU, so a plan for a GPU need not import torch.
     return passes.resolved("bf16" if dtype == "auto" and not on_cpu else dtype, "cpu")

@@ -1,4 +1,4 @@
-"""Finds the domain of each prompt: by its section, by a text classifier, or by a language model."""
+"""The verb `route`: finds the domain of each prompt by its known section, a text classifier or a language model."""
 
 import pandas as pd
 
@@ -10,31 +10,27 @@ from bench.study.ablation import KNOWN
 from bench.verbs.session import Session
 
 CLASSIFIER, MODEL = "classifier", "model"
-
-
-ROUTERS = (KNOWN, CLASSIFIER, MODEL)
-"""The known section, the small text classifier, a causal language model by likelihood."""
-
+"""Routers beside KNOWN: the small text classifier, and a causal language model that compares likelihoods."""
 
 CONFUSION = ("router", "known", "domain", "n_examples")
-"""How many prompts of a known domain a router sent where, parts counted as their parent."""
+"""`n_examples`: prompts of the domain `known` that a router sent to `domain`. Parts count as their domain."""
 
 
 def routes(session: Session, dataset: Dataset, router: str, *, model_id: str) -> pd.DataFrame:
-    """ROUTES of a data set's prompts by one of ROUTERS; `model_id` is whom MODEL asks."""
+    """ROUTES of a data set's prompts by KNOWN, CLASSIFIER or MODEL; MODEL asks the model `model_id`."""
     if router == MODEL:
         return asked_routes(session, dataset, model_id)
     return plain_routes(session.registry, dataset, router)
 
 
 def plain_routes(registry: Registry, dataset: Dataset, router: str) -> pd.DataFrame:
-    """ROUTES by KNOWN or CLASSIFIER, which load no language model."""
+    """ROUTES by KNOWN or CLASSIFIER. They load no language model, so no session has to import torch."""
     by = {KNOWN: route.by_section, CLASSIFIER: route.by_classifier}[router]
     return by(dataset, registry.domains)
 
 
 def asked_routes(session: Session, dataset: Dataset, model_id: str) -> pd.DataFrame:
-    """ROUTES by the likelihoods of a language model, whose scores are stored."""
+    """ROUTES by a language model's likelihoods. The store keeps its scores."""
     spec, domains = session.registry.model(model_id), session.registry.domains
     work = passes.Work(spec, spec, route.questions(dataset, domains))
     ready = passes.make_ready(work, session.options)
@@ -42,7 +38,7 @@ def asked_routes(session: Session, dataset: Dataset, model_id: str) -> pd.DataFr
 
 
 def confusion_counts(router: str, table: pd.DataFrame, dataset: Dataset, registry: Registry) -> pd.DataFrame:
-    """CONFUSION of one router; no rows where the data set's domains are not known."""
+    """CONFUSION of one router; empty if the data set's domains are not known."""
     counts = route.confusion(table, dataset, registry.domains).drop(columns="recall").dropna()
     long = counts.melt(id_vars="known", var_name="domain", value_name="n_examples")
     long = long.astype({"n_examples": "int64"}).assign(router=router)

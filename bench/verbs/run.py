@@ -1,4 +1,4 @@
-"""Runs pairs and studies: scores what is not scored yet, then writes tables and figures."""
+"""The verbs `run`, `leaderboard`, `compare` and `figures`: scores what is missing, and writes tables and figures."""
 
 import functools
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from bench.scoring.identity import owner_digest
 from bench.store.folder import Store
 from bench.study.board import Written, comparison, write_results
 from bench.subject import Lookup, Subject, stored_sets
-from bench.verbs.score import LOCAL, score_all
+from bench.verbs.score import score_all
 from bench.verbs.session import Session
 
 
 class Outcome(NamedTuple):
-    """What a run left behind."""
+    """What a run wrote, and what failed."""
 
     written: list[Written]
-    """Leaderboards that were made, each with its results folder."""
+    """The leaderboards, each with its results folder."""
     errors: list[str]
-    """One line a model that failed, or a folder that could not be written."""
+    """One line for each model that failed and each folder that could not be written."""
     code: int
-    """Exit code if nothing at all was done."""
+    """The exit code if no leaderboard was written."""
 
 
 def run_subjects(
@@ -35,21 +35,21 @@ def run_subjects(
     dataset: Dataset,
     *,
     reward: str,
-    spread: run.Spread = LOCAL,
-    seed: int | None = None,
+    spread: run.Spread,
+    seed: int | None,
 ) -> Outcome:
     """Score what is missing, each model once, and write every subject's tables and figures.
 
-    A model that fails stops its own pairs only: a study without it is written with the pairs that are left. Of several
-    shards the one that ends last writes; the others write nothing.
+    A model that fails stops only its own pairs: the study's tables hold the other pairs. Of several shards, the last
+    one to finish writes the tables; the others write none.
 
     Args:
         session: The registry, where scores and results are, and how passes are computed.
         subjects: Pairs and studies.
         dataset: The preferences.
         reward: The headline reward.
-        spread: Over which processes.
-        seed: Of the statistics' draws; None: derived from the data.
+        spread: The processes that share the work.
+        seed: Of the statistics' random draws; None derives it from the data.
     """
     store, registry = session.store, session.registry
     sets, errors, code = score_all(session, subjects, dataset, spread)
@@ -76,7 +76,7 @@ def redo_subjects(
     reward: str,
     seed: int | None = None,
 ) -> list[Written]:
-    """Write every subject's tables again from stored scores; loads no model.
+    """Write every subject's tables again from stored scores. It loads no model.
 
     Raises:
         PreconditionError: a model of a subject is not scored on the data.
@@ -86,7 +86,7 @@ def redo_subjects(
 
 
 def lookup_of(registry: Registry, *, dtype: str = "auto", ops: str | None = None) -> Lookup:
-    """What a user means by stored scores: a dtype ("auto" for any), an arithmetic, and templates as they are here."""
+    """The `Lookup` of a user's options: a dtype ("auto" accepts any), an arithmetic, and this machine's templates."""
 
     @functools.cache
     def template_of(owner: str) -> str | None:
@@ -101,22 +101,22 @@ def compared_pairs(
     """COMPARISON of two pairs from stored scores.
 
     Raises:
-        UsageError: they are one pair, or do not share a chat template for a model of both.
+        UsageError: both are the same pair, or a model of both is scored under two chat templates.
         PreconditionError: a model is not scored on the data.
     """
     if len(subjects) != 2:
-        raise UsageError("compare takes two different pairs")
+        raise UsageError("both names are the same pair; compare takes two different pairs")
     pairs = [subject.pairs[0] for subject in subjects]
-    # One look-up for both, so that one dtype and arithmetic is found for all of their models.
+    # One look-up for both pairs: it finds sets of one dtype and arithmetic for all of their models.
     sets = stored_sets(store, subjects[0]._replace(pairs=tuple(pairs)), dataset, lookup)
     found = comparison(pairs, sets, dataset, reward=reward, native=subjects[0].native, seed=seed)
     if found.empty:
-        raise UsageError(f"{dataset.data_id}: holds some of RewardBench's subsets but no whole section to compare on")
+        raise UsageError(f"{dataset.data_id}: no section of RewardBench is whole in it, so there is nothing to compare")
     return found
 
 
 def draw(registry: Registry, subject: Subject, folder: Path) -> list[Path]:
-    """Draw a results folder's figures and write its printable tables, from its CSVs alone."""
+    """Draw a results folder's figures and write its printable tables from its CSVs. Returns the files."""
     from bench.study.draw import write_figures, write_tables
 
     axis = subject.axes[0] if subject.axes else None

@@ -1,4 +1,4 @@
-"""The verb `sample`: prompts and a policy -> a candidates file."""
+"""The verb `sample`: samples a policy's responses to prompts into a candidates file."""
 
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ def sample_candidates(session: Session, dataset: Dataset, name: str, wish: "Samp
         out: The .jsonl file.
 
     Returns:
-        How many prompts were left out.
+        The number of prompts that were left out.
     """
     from bench.prefer.sample import sample_all
     from bench.scoring import models
@@ -62,7 +62,7 @@ def first_responses(path: str) -> tuple[Dataset, dict[str, str]]:
     """The prompts of a file that `sample` wrote, and the first response to each, which may be empty.
 
     Raises:
-        UsageError: No such file, or a bad row, with its line and field.
+        UsageError: there is no such file, or a row is wrong; names its line and field.
     """
     dataset = load_prompts(path)
     texts = {}

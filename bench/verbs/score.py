@@ -1,4 +1,7 @@
-"""Scores what is missing of a set of passes, each pass once."""
+"""Scores the passes that subjects need and the store lacks, each pass once.
+
+A model that cannot be fetched or scored becomes one line in a list of errors, so that all other models are scored.
+"""
 
 from collections.abc import Sequence
 
@@ -10,16 +13,17 @@ from bench.subject import Subject
 from bench.verbs.session import Session
 
 LOCAL = run.Spread()
-"""All work in this process."""
+"""This process does all of the work."""
 
 
 def score_all(
     session: Session, subjects: Sequence[Subject], dataset: Dataset, spread: run.Spread = LOCAL
 ) -> tuple[dict[tuple[str, str], ScoreSet], list[str], int]:
-    """Score what is missing of every pass, each once; a shard its share of them.
+    """Score what the store lacks of every pass, each once. A shard scores its share.
 
     Returns:
-        The complete sets by (model_id, owner of the chat template), one line a failure, the last failure's exit code.
+        The complete score sets by (model_id, owner of the chat template); one line for each failure; the last failure's
+        exit code.
     """
     registry, store = session.registry, session.store
     sides = list(dict.fromkeys(side for subject in subjects for side in subject.passes()))
@@ -30,7 +34,7 @@ def score_all(
     jobs = {side: job for side, job in ready.items() if side in whole}
     done, failures = _score_jobs(session, jobs, sides, spread)
     code = failures[-1][1] if failures else code
-    # Asked at the end, so that of several shards the last one sees what the others did meanwhile.
+    # The store is asked after scoring, so that the last of several shards sees what the others scored meanwhile.
     found = {side: done.get(job.key) or store.score_set(job.key) for side, job in jobs.items()}
     errors += [line for line, _ in failures]
     if spread.n_tasks:
@@ -39,7 +43,7 @@ def score_all(
 
 
 def _by_workers(store: Store, score_set: ScoreSet) -> ScoreSet:
-    """The set that the machines of a cluster made, which may compute in another way than this one."""
+    """The set that a cluster's machines scored. Its key names their arithmetic, which may not be this machine's."""
     fields = score_set.key._asdict()
     del fields["ops"]
     return next(iter(store.find(**fields)), score_set)
@@ -48,13 +52,13 @@ def _by_workers(store: Store, score_set: ScoreSet) -> ScoreSet:
 def _score_jobs(
     session: Session, jobs: dict[tuple[str, str], passes.Ready], sides: Sequence[tuple], spread: run.Spread
 ) -> tuple[dict[ScoreKey, ScoreSet], list[tuple[str, int]]]:
-    """Score what is missing of some passes.
+    """Score what the store lacks of these passes.
 
     Returns:
-        Their sets by the key that was asked for; a line and an exit code for each failure.
+        The score sets by the key that was asked for; a line and an exit code for each failure.
     """
     store, options = session.store, session.options
-    # Owners of one template text make one pass: the first of them stands for all, in every shard alike.
+    # Owners with the same template text share one pass. Every shard takes the first of them.
     first = {job.key: side for side, job in reversed(jobs.items())}
     jobs = {side: job for side, job in jobs.items() if first[job.key] == side}
     if spread.n_tasks:
@@ -62,7 +66,7 @@ def _score_jobs(
 
         works = [job.work for job in jobs.values() if not store.score_set(job.key).complete]
         return {}, score_on_ray(works, store.root, options, spread) if works else []
-    # Cut over all passes, whichever of them are ready here: every shard cuts alike.
+    # All passes are shared out, not only those whose files are here: every shard must cut them in the same way.
     shares = dict(zip(sides, run.shares(len(sides), shard=spread.shard, n_shards=spread.n_shards), strict=True))
     todo = {side: job for side, job in jobs.items() if shares[side] and not store.score_set(job.key).complete}
     after = [job.model.folder for job in todo.values()][1:]
@@ -72,7 +76,7 @@ def _score_jobs(
         try:
             done[job.key] = run.score_missing(job, store, options, shares[side], following)
         except Exception as error:
-            # Whatever is wrong with one model, the others' pairs are not to pay for it.
+            # Any error of one model is recorded, so that the pairs of the others are still scored.
             known = explained(error)
             failures.append((f"{side[0]}: {known}", known.code))
     return done, failures
@@ -81,10 +85,10 @@ def _score_jobs(
 def _all_ready(
     works: dict[tuple[str, str], passes.Work], pairs: Sequence[tuple], options: passes.Options
 ) -> tuple[dict[tuple[str, str], passes.Ready], list[str], int]:
-    """Find or fetch every model before the first one is scored: a missing one shows at once, asked for once."""
+    """Find or fetch every model before the first one is scored, so that a missing one shows at once."""
     ready, failed, errors, code = {}, set(), [], 1
     for side, work in works.items():
-        # A model whose every pair lacks the other one is not fetched, nor scored, for nothing.
+        # If the other model of each of its pairs has failed, the model is neither fetched nor scored.
         if all(failed & set(sides) for sides in pairs if side in sides):
             continue
         try:
@@ -98,10 +102,10 @@ def _all_ready(
 
 
 def checked_scores(session: Session, subject: Subject, dataset: Dataset) -> tuple[ScoreSet, ScoreSet]:
-    """Complete score sets of the pair's strong and weak model.
+    """The complete score sets of a pair's strong and weak model, scored if the store lacks them.
 
     Raises:
-        DrsowError: one of them cannot be scored.
+        DrsowError: a model cannot be scored.
     """
     sets, errors, code = score_all(session, [subject], dataset)
     if errors:

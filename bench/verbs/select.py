@@ -1,4 +1,4 @@
-"""The verb `select`: responses -> embeddings -> the pairs worth a label (REAL, arXiv 2409.17169)."""
+"""The verb `select`: chooses by similarity which pairs of responses to label (REAL, arXiv 2409.17169)."""
 
 import json
 import sys
@@ -15,19 +15,19 @@ from bench.verbs.session import Session
 
 
 class Selection(NamedTuple):
-    """What `select_pairs` is told."""
+    """How `select_pairs` chooses."""
 
     model_id: str
-    """Whose hidden states embed the responses."""
+    """The model whose hidden states embed the responses."""
     strategy: str
-    """One of `prefer.select.STRATEGIES`."""
+    """"dissimilar", "similar", "centroid" or "random"."""
     fraction: float
     """The share of prompts that is kept."""
     seed: int
 
 
 def select_pairs(session: Session, dataset: Dataset, wish: Selection, *, out: Path) -> pd.DataFrame:
-    """Pick each prompt's pair and keep a share of the prompts; write them as rows that other verbs read.
+    """Choose two responses of each prompt, keep a share of the prompts, and write them as rows that other verbs read.
 
     Returns:
         example_id, first, second (response_ids) and similarity of the kept prompts.
@@ -41,7 +41,7 @@ def select_pairs(session: Session, dataset: Dataset, wish: Selection, *, out: Pa
     if n_alike := len(picked) - len(pairs):
         print(f"{n_alike} prompts left out: all of their responses have the same embedding", file=sys.stderr)
     if not pairs:
-        raise UsageError(f"{dataset.data_id}: no prompt has two different responses to choose from")
+        raise UsageError(f"{dataset.data_id}: no prompt has two responses with different embeddings")
     kept = keep([pair for _, pair in pairs], wish.strategy, fraction=wish.fraction, seed=wish.seed)
     rows = [_row(*pairs[i]) for i in kept]
     write_whole(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
@@ -55,8 +55,8 @@ def _named(example: Example, picked: Picked) -> tuple:
 
 
 def _row(example: Example, picked: Picked) -> dict:
-    """A line of the file: preferences stay chosen and rejected, candidates become two."""
-    (first, one), (_, other) = (example.responses[place] for place in picked[:2])
+    """A line of the file. Preferences keep chosen and rejected; of candidates the two chosen ones stay."""
+    (first, one), (_, other) = example.responses[picked.first], example.responses[picked.second]
     texts = {"chosen": one, "rejected": other} if first == CHOSEN else {"candidates": [one, other]}
     head = {"subset": example.subset} if example.subset else {}
     prompt = [message._asdict() for message in example.messages]

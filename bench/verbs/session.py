@@ -1,4 +1,4 @@
-"""What every verb that computes works with: the registry, the results folder, and how passes are computed."""
+"""What a verb that runs a model needs: the registry, the results folder, and how passes are computed."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from bench.scoring.passes import Options, resolved
 from bench.store.folder import Store
 
 RESULTS = Path("results")
-"""The results folder where a user names none."""
+"""The results folder if the user names none."""
 
 
 class Session(NamedTuple):
@@ -16,7 +16,7 @@ class Session(NamedTuple):
 
     registry: Registry
     store: Store
-    """Scores and tables; a verb that stores none leaves it alone."""
+    """Holds scores and tables. A verb that stores neither does not touch it."""
     options: Options
 
 
@@ -28,9 +28,9 @@ def open_session(
     batch_tokens: int | None = None,
     results: Path = RESULTS,
 ) -> Session:
-    """A session, with the options resolved once: the device, the dtype and the token budget that are really used.
+    """A session whose options name the device, dtype and token budget that are used.
 
-    A verb that reads only what is stored opens no session: "auto" asks torch, which takes seconds to import.
+    A verb that only reads the store opens no session: "auto" asks torch, whose import takes seconds.
 
     Args:
         registry: Knows the models.

@@ -1,4 +1,7 @@
-"""Scores texts that a caller has at hand: rewards of responses, and the log-ratio of each stretch of their text."""
+"""Scores a caller's own texts under a pair: the reward of a response, and the log-ratio of each stretch of it.
+
+Nothing is stored. The verbs `show` and `report` and the Python interface use this module.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +13,6 @@ from bench.data.rows import ROLES
 from bench.registry import Pair
 from bench.schema import Dataset, Example, Message, UsageError
 from bench.scoring import passes
-from bench.study.report import STORED_STRETCHES
 from bench.study.stretches import stretches
 from bench.verbs.session import Session
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from bench.scoring.scorer import Scorer
 
 NO_ROWS = Dataset("", "", "", ())
-"""The data set of models that score a caller's texts: nothing is stored, so no key needs rows."""
+"""Stands for a data set in the keys of models that score a caller's texts; nothing is stored under these keys."""
 
 
 class PairScorers(NamedTuple):
@@ -29,7 +31,7 @@ class PairScorers(NamedTuple):
 
 
 def scorers(session: Session, pair: Pair) -> PairScorers:
-    """Both models of a pair. Each loads its weights when it scores its first text.
+    """Both models of a pair. A model loads its weights when it scores its first text.
 
     Raises:
         PreconditionError: a model is not on this machine and cannot be fetched.
@@ -144,6 +146,9 @@ def stretched_pairs(session: Session, rows: Sequence[tuple[Pair, Sequence[str]]]
         rows: Each pair with the example_ids of its rows.
         dataset: Where the rows are.
     """
+    # The report's libraries take seconds to import, and nothing else here needs them.
+    from bench.study.report import STORED_STRETCHES
+
     examples = {example.example_id: example for example in dataset.examples}
     frames = []
     for pair, ids in rows:

@@ -1,4 +1,4 @@
-"""The verb `tune`: a policy and a preference set -> a tuned model with its curve."""
+"""The verb `tune`: tunes a policy on preferences into a folder with the tuned model and its training curve."""
 
 import contextlib
 import json
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from bench.prefer.tune import Policy, PreferenceTrainer, Row, Tuning
 
 MODEL, ADAPTER, CHECKPOINTS = "model", "adapter", "checkpoints"
-"""What a tuning's folder holds: the tuned model whole, with LoRA its adapter too; checkpoints until it is done."""
+"""What a tuning's folder holds: the whole tuned model; with LoRA the adapter too; checkpoints until tuning ends."""
 
 
 class Tuned(NamedTuple):
-    """What a tuning left behind."""
+    """What a tuning wrote."""
 
     curve: pd.DataFrame
     """CURVE."""
     n_preferences: int
     n_too_long: int
-    """Preferences that the policy's context does not hold, left out."""
+    """Preferences that were left out because they are longer than the policy's context."""
 
 
 def preferences(name: str) -> Dataset:
@@ -43,17 +43,17 @@ def preferences(name: str) -> Dataset:
 def tune_policy(session: Session, name: str, dataset: Dataset, tuning: "Tuning", *, out: Path) -> Tuned:
     """Tune a model on preferences into a folder: model/, curve.csv, figures/, manifest.json.
 
-    A stopped run goes on from its last whole checkpoint; a finished one is not done again.
+    A stopped run continues from its last whole checkpoint; a finished one is not repeated.
 
     Args:
         session: The registry, which knows the policy; device and dtype.
-        name: Its model_id, or its folder.
+        name: The policy's model_id, or its folder.
         dataset: The preferences.
-        tuning: How.
-        out: The folder.
+        tuning: Loss, rates and sizes of the training.
+        out: The folder to write.
 
     Raises:
-        UsageError: the folder holds a run of other settings, or the policy has no chat template.
+        UsageError: the folder holds a run with other settings, or the policy has no chat template.
         DrsowError: memory or disk ran out, or the loss is no longer finite.
     """
     located = fetch.fetch(session.registry.policy(name))
@@ -71,7 +71,7 @@ def tune_policy(session: Session, name: str, dataset: Dataset, tuning: "Tuning",
 
 
 def _read(located: Located, name: str, dataset: Dataset) -> tuple[object, list["Row"], dict[str, int]]:
-    """The policy's tokenizer, the preferences that its context holds, and how many rows needed a rule of their own."""
+    """The policy's tokenizer, the preferences that fit its context, and the counts of `Rendered`."""
     from bench.prefer.tune import rows_of
     from bench.scoring import models
     from bench.scoring.chat import own_template
@@ -97,15 +97,15 @@ def _read(located: Located, name: str, dataset: Dataset) -> tuple[object, list["
 
 
 def _begin(out: Path, settings: dict) -> None:
-    """Note what the folder's run is about.
+    """Record the run's settings in its folder.
 
     Raises:
-        UsageError: it is about something else, or the folder is somebody else's.
+        UsageError: the folder holds a run with other settings, or files that no tuning wrote.
     """
     note = out / "settings.json"
     known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
     if known is None and out.is_dir() and any(out.iterdir()):
-        raise UsageError(f"{out}: holds files already, and no tuning wrote them; name another folder")
+        raise UsageError(f"{out}: the folder has files that `drsow tune` did not write; name another folder")
     if known is not None and known != settings:
         names = [field for field in settings if known.get(field) != settings[field]]
         raise UsageError(f"{out}: holds a run with another {', '.join(names)}; name another folder")
@@ -117,7 +117,7 @@ def _policy(located: Located, tokenizer: object, tuning: "Tuning", options: pass
     from bench.scoring import models
 
     dtype, device = models.TORCH_DTYPES[options.dtype], options.device
-    # Steps of 1e-6 vanish in bf16: weights that are tuned stay in float32, and are cast as they are used.
+    # bf16 rounds steps of 1e-6 away, so tuned weights stay in float32 and are cast for each use.
     loaded = dtype if tuning.lora_rank else models.TORCH_DTYPES["float32"]
     folder, _, trusted = located
     model = models.load_policy(folder, dtype=loaded, device=device, trust_remote_code=trusted)
@@ -125,7 +125,7 @@ def _policy(located: Located, tokenizer: object, tuning: "Tuning", options: pass
 
 
 def _tune_into(out: Path, policy: "Policy", rows: list["Row"], tuning: "Tuning", facts: dict) -> None:
-    """Tune, and let one process write what came out; the model comes last: with it the run is finished."""
+    """Tune; then one process writes the results. It writes the model last: a folder with a model is a finished run."""
     from bench.prefer.tune import CURVE, tune
 
     trainer = tune(policy, rows, tuning, out=out / CHECKPOINTS)
@@ -139,11 +139,11 @@ def _tune_into(out: Path, policy: "Policy", rows: list["Row"], tuning: "Tuning",
 
 
 def _save(trainer: "PreferenceTrainer", policy: "Policy", *, out: Path) -> None:
-    """Write the tuned model and its tokenizer as a folder of safetensors, whole or not at all."""
+    """Write the tuned model and its tokenizer as a folder of safetensors, which appears whole or not at all."""
     model, partial = trainer.accelerator.unwrap_model(trainer.model), out / f"{MODEL}.partial"
     if trainer.tuning.lora_rank:
         model.save_pretrained(out / ADAPTER)
-        # Merged in float32: an adapter is finer than bf16's steps.
+        # Merged in float32, because bf16 would round small changes of the adapter away.
         model = model.float().merge_and_unload()
     model.save_pretrained(partial)
     policy.tokenizer.save_pretrained(partial)
@@ -151,7 +151,7 @@ def _save(trainer: "PreferenceTrainer", policy: "Policy", *, out: Path) -> None:
 
 
 def curves(curve: pd.DataFrame) -> pd.DataFrame:
-    """CURVE as the figure takes it: step, measure, series, value; it has no intervals."""
+    """CURVE in the figure's columns: step, measure, series, value, and low and high, which are missing."""
     series = {
         "loss": ("loss", "loss"),
         "chosen_reward": ("reward", "chosen"),
@@ -174,7 +174,7 @@ def _draw(out: Path, n_preferences: int) -> None:
 
 @contextlib.contextmanager
 def _failing_clearly(out: Path) -> Iterator[None]:
-    """Turn a lack of disk or memory into one line."""
+    """Turn a full disk or a lack of memory into one clear error."""
     from safetensors import SafetensorError
 
     from bench.scoring.scorer import out_of_memory
@@ -185,8 +185,8 @@ def _failing_clearly(out: Path) -> Iterator[None]:
         raise DrsowError(f"{out}: cannot be written: {str(error).splitlines()[0]}") from error
     except RuntimeError as error:
         if out_of_memory(error):
-            raise DrsowError("out of memory; --at-once 1 or --lora need less") from error
-        # torch's own writer of checkpoints.
+            raise DrsowError("out of memory; --at-once 1 or --lora needs less memory") from error
+        # torch names its checkpoint writer in the error if the disk is full.
         if "inline_container" in str(error) or "PytorchStreamWriter" in str(error):
             raise DrsowError(f"{out}: a checkpoint cannot be written; is the disk full?") from error
         raise

@@ -44,7 +44,7 @@ SAYS = {
     ("all too long", "show"): "0: longer than the context of two",
     ("all too long", "judge"): "the model reads at most 1,199",
     ("one subset too long", "judge"): "the model reads at most 1,199",
-    ("one subset of RewardBench", "compare"): "holds some of RewardBench's subsets but no whole section to compare on",
+    ("one subset of RewardBench", "compare"): "no section of RewardBench is whole in it",
 }
 """What ends in one line, and in which; all else ends well."""
 

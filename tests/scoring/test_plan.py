@@ -102,7 +102,7 @@ def test_what_is_in_the_way_is_said_and_nothing_is_fetched(tmp_path, monkeypatch
     assert table["counted"].to_dict() == {"big": "bytes", "closed": "unknown"}
     lines = summary(table.reset_index(), load_data("sample"), gpu="h100", n_pairs=1)
     assert lines[0] == "1 pair, 2 model passes, 2 of them to do (1 no space, 1 gated)"
-    assert lines[-1] == "without closed: the registry states no tokens a byte"
+    assert lines[-1] == "not counted: closed; the registry has no tokens_per_byte for it"
 
 
 def test_operations_and_hours_by_hand(tmp_path):

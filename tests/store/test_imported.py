@@ -123,7 +123,7 @@ def test_files_and_models_that_do_not_fit_are_named_and_nothing_is_stored(study,
     with pytest.raises(UsageError) as error:
         import_folder(Store(tmp_path / "results"), folder, subject, known, DATA, dtype="fp32")
     assert str(error.value) == (
-        f"{folder}: does not fit four, nothing is stored: files that fit no model: stranger.csv; "
+        f"{folder}: its files do not match four, so nothing is stored: files that fit no model: stranger.csv; "
         "models without a file: a2; models with several files: b1"
     )
     assert not (tmp_path / "results").exists()

@@ -119,7 +119,7 @@ def test_each_pair_has_the_lengths_of_its_own_template(scored, known, tmp_path):
         import_scores(store, tmp_path / f"{name}.csv", name, "x", data, dtype="fp32")
     both = Subject("both", (known.pair("two"), known.pair("other")))
     # Under two templates w is two passes, so the pairs stand in tables of their own.
-    with pytest.raises(UsageError, match="w stands under the chat templates of s and of x"):
+    with pytest.raises(UsageError, match="w is scored under the chat templates of s and of x"):
         redo_subjects(known, [both], data, store, lookup=Lookup(), reward="sum")
     other = both.pairs[1]._replace(weak="v")
     scores(0.0).to_csv(tmp_path / "v.csv", index=False)
@@ -137,7 +137,7 @@ def test_two_pairs_that_need_one_model_under_two_templates_are_not_compared(scor
         scores(1.0).to_csv(tmp_path / f"{name}.csv", index=False)
         import_scores(store, tmp_path / f"{name}.csv", name, owner, data, dtype="fp32")
     subjects = [Subject(name, (known.pair(name),)) for name in ("two", "other")]
-    with pytest.raises(UsageError, match="w stands under the chat templates of s and of x"):
+    with pytest.raises(UsageError, match="w is scored under the chat templates of s and of x"):
         compared_pairs(subjects, data, store, lookup=Lookup(), reward="sum")
 
 
