@@ -116,7 +116,8 @@ def judged_table(found: pd.DataFrame) -> str:
         )
     first = found.iloc[0]
     lines += ["", f"Responses: {first.n_before} before ({first.n_empty_before} empty), {first.n_after} after "]
-    lines[-1] += f"({first.n_empty_after} empty). A sum is in nats; the difference of a win rate is to 0.5."
+    lines[-1] += f"({first.n_empty_after} empty). A sum is in nats. "
+    lines[-1] += "The difference of a win rate is its distance from 0.5."
     return "\n".join(lines) + "\n"
 
 

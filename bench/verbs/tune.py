@@ -105,7 +105,7 @@ def _begin(out: Path, settings: dict) -> None:
     note = out / "settings.json"
     known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
     if known is None and out.is_dir() and any(out.iterdir()):
-        raise UsageError(f"{out}: the folder has files that `drsow tune` did not write; name another folder")
+        raise UsageError(f"{out}: the folder has files that drsow tune did not write; name another folder")
     if known is not None and known != settings:
         names = [field for field in settings if known.get(field) != settings[field]]
         raise UsageError(f"{out}: holds a run with another {', '.join(names)}; name another folder")
