@@ -1,4 +1,4 @@
-"""The command `drsow`: each verb is one straight run through the stages. stdout is data, stderr is progress."""
+"""The command `drsow`. Results go to stdout; progress, warnings and errors go to stderr."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from bench.cli.terminal import forgiving_streams, printable
 from bench.faults import DEBUG_VARIABLE, explained
 from bench.schema import DrsowError, UsageError
 
-# Importing a module of verbs puts them on the app: help lists the groups, and the verbs of a group, in this order.
+# Importing a module adds its verbs to the app. `--help` lists groups and verbs in the order of these imports.
 from bench.cli import run, show, plan, report, choose, customise  # isort: skip
 from bench.cli import sampling, select, annotate, tuning, scores, lists, bits  # isort: skip
 
@@ -34,18 +34,18 @@ __all__ = [
 
 
 STOPPED = 130
-"""Exit code after Ctrl-C."""
+"""The exit code after Ctrl-C."""
 
 MISTYPED = typer.BadParameter.__base__
-"""What every mistake in the words of a command is: the UsageError of the click that typer brings along."""
+"""The base of all errors in a command line: click's UsageError, from the copy of click inside typer."""
 
 
 def main() -> None:
-    """Run the command; whatever goes wrong is one line on stderr and an exit code."""
+    """Run the command. Every error becomes one line on stderr and an exit code."""
     forgiving_streams()
     words = _without_debug(sys.argv[1:])
     try:
-        # Typer hands back the exit code of `--help`, and of Ctrl-C, about which it says nothing.
+        # typer returns the exit codes of `--help` and of Ctrl-C, and prints nothing for Ctrl-C.
         code = app(words, standalone_mode=False) or 0
     except KeyboardInterrupt:
         code = STOPPED
@@ -57,7 +57,7 @@ def main() -> None:
             error = _mistyped(error)
         code = _fail(explained(error))
     if code == STOPPED:
-        print("drsow: stopped; what is scored is stored, run again to go on", file=sys.stderr)
+        print("drsow: stopped; scores so far are stored, run the command again to continue", file=sys.stderr)
     if code:
         sys.exit(code)
 
@@ -68,13 +68,13 @@ def _fail(error: DrsowError) -> int:
 
 
 def _mistyped(error: typer.BadParameter) -> UsageError:
-    """A wrong verb, option or value, with the command that lists the right ones."""
+    """The error for a wrong verb, option or value; it names the command that lists the right ones."""
     path = error.ctx.command_path if error.ctx else "drsow"
     return UsageError(f"{error.format_message().rstrip('.')}; see `{path} --help`")
 
 
 def _without_debug(words: list[str]) -> list[str]:
-    """The words of a command without --debug, which may stand anywhere and asks for tracebacks."""
+    """A command's words without --debug, which may be anywhere among them. It turns tracebacks on."""
     end = words.index("--") if "--" in words else len(words)
     kept = [word for word in words[:end] if word != "--debug"]
     if len(kept) < end:

@@ -1,4 +1,4 @@
-"""The verb that labels: candidates in, a preference set out."""
+"""The verb `annotate`: labels candidates and writes a preference set."""
 
 import sys
 from enum import StrEnum
@@ -45,30 +45,46 @@ class Rejected(StrEnum):
     random = "random"
 
 
-Candidates = Annotated[str, typer.Option("--candidates", help="A .jsonl or .parquet file: prompt, candidates.")]
+Candidates = Annotated[str, typer.Option("--candidates", help="A .jsonl or .parquet file with prompt and candidates.")]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
-Best = Annotated[str | None, typer.Option("--best", help="A study: its best pair on RewardBench.")]
+Best = Annotated[str | None, typer.Option("--best", help="Use this study's best pair on RewardBench.")]
 Told = Annotated[Variant, typer.Option("--customise", help="Tell both models by domain what a good answer is.")]
-Routed = Annotated[Router, typer.Option("--router", help="Who tells the domains.")]
+Routed = Annotated[Router, typer.Option("--router", help="How to find each prompt's domain.")]
 Rejects = Annotated[Rejected, typer.Option("--rejected", help="Which candidate is rejected.")]
 Margin = Annotated[
-    float | None, typer.Option("--min-margin", help="Least margin, in the reward's unit.", rich_help_panel=FILTERS)
+    float | None,
+    typer.Option("--min-margin", help="Smallest margin to keep, in the reward's unit.", rich_help_panel=FILTERS),
 ]
 Ratio = Annotated[
     float | None,
-    typer.Option("--max-length-ratio", min=0, help="Most bytes of chosen over rejected.", rich_help_panel=FILTERS),
+    typer.Option(
+        "--max-length-ratio",
+        min=0,
+        help="Largest ratio of bytes, chosen over rejected, to keep.",
+        rich_help_panel=FILTERS,
+    ),
 ]
 Poorest = Annotated[
     float | None,
     typer.Option(
-        "--drop-poorest", min=0, max=1, help="Share with the lowest rejected reward to drop.", rich_help_panel=FILTERS
+        "--drop-poorest",
+        min=0,
+        max=1,
+        help="Share of prompts to drop: those with the lowest rejected reward.",
+        rich_help_panel=FILTERS,
     ),
 ]
 Widest = Annotated[
     float | None,
-    typer.Option("--drop-widest", min=0, max=1, help="Share with the largest margin to drop.", rich_help_panel=FILTERS),
+    typer.Option(
+        "--drop-widest",
+        min=0,
+        max=1,
+        help="Share of prompts to drop: those with the largest margin.",
+        rich_help_panel=FILTERS,
+    ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Chooses exemplars and random rejected ones.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of exemplars and random rejected candidates.")]
 
 
 @app.command(rich_help_panel=LABEL)
@@ -121,7 +137,10 @@ def _best_pair(registry: Path | None, study: str, results: Path) -> str:
     try:
         rows = load(REWARD_BENCH, None, offline=True)
     except PreconditionError as error:
-        print(f"warning: the leaderboard's rows are not compared with the data set's: {error}", file=sys.stderr)
+        print(
+            f"warning: the leaderboard may be of other rows than this data set's, which is not here: {error}",
+            file=sys.stderr,
+        )
         folder = store.result_dir(study, REWARD_BENCH)
     else:
         folder = result_folder(store, subject, rows)

@@ -1,4 +1,4 @@
-"""The typer application that every verb joins, and the groups that its help shows them in."""
+"""The typer application that all verbs register with, and the groups that `--help` shows them in."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ import typer
 
 SCORE, CHOOSE, CUSTOMISE, LABEL, TUNE = "Score", "Choose", "Customise", "Label", "Tune"
 EXCHANGE, LOOK_UP = "Exchange", "Look up"
-"""The groups of verbs; README's table has the same."""
+"""The groups of verbs, as in README's table."""
 
 app = typer.Typer(
     name="drsow",
@@ -37,5 +37,5 @@ def drsow(
 ) -> None:
     """Find the pair of language models that judges best, by density-ratio rewards; each model is scored once."""
     if ctx.invoked_subcommand is None:
-        # With rich, typer prints the help itself and hands back nothing.
+        # If rich is installed, typer prints the help itself and returns an empty text.
         print(ctx.get_help(), end="")

@@ -1,4 +1,4 @@
-"""The verb that measures the performance of the `noise` study."""
+"""The verb `bits`: measures bits per byte of a text, the performance that the `noise` study uses."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,9 @@ def bits(
     names: Annotated[list[str], typer.Argument(help="model_ids, pairs or studies.")],
     text: Annotated[
         Path | None,
-        typer.Option("--text", exists=True, dir_okay=False, help="UTF-8, in sections; default: pairs/noise_text.txt."),
+        typer.Option(
+            "--text", exists=True, dir_okay=False, help="A UTF-8 text in sections; default: pairs/noise_text.txt."
+        ),
     ] = None,
     output: As = Format.table,
     registry: RegistryDir = None,

@@ -1,4 +1,4 @@
-"""Leaderboards for a terminal: the score, or the plain accuracy of rows that have no RewardBench score."""
+"""Prints leaderboards: RewardBench's score, or the plain accuracy if the rows have no such score."""
 
 from collections.abc import Sequence
 
@@ -15,15 +15,17 @@ from bench.study.leaderboard import leader_note
 
 SECTION_COLUMNS = [name.replace("-", "_") for name in SECTIONS]
 
-NO_SCORE = "No score: the rows lack some of RewardBench's subsets. Accuracy: plain share of right rows, Wilson's."
+NO_SCORE = (
+    "No score: the rows lack some of RewardBench's subsets. Accuracy: plain share of right rows, Wilson's interval."
+)
 
 
 def show_boards(written: Sequence[Written], gap: str, *, as_json: bool) -> None:
-    """Print leaderboards, and where they lie if they could be written; as JSON they are one list.
+    """Print leaderboards, each with the path of its file if it was written. As JSON they are one list.
 
     Args:
-        written: Of each subject.
-        gap: What the gaps are measured in.
+        written: The leaderboard of each subject.
+        gap: Name of the performance that the gaps are measured in.
         as_json: Whether to print JSON.
     """
     if as_json and written:
@@ -38,11 +40,11 @@ def show_boards(written: Sequence[Written], gap: str, *, as_json: bool) -> None:
 
 
 def board_view(board: pd.DataFrame, accuracy: pd.DataFrame, gap: str) -> tuple[pd.DataFrame, Format, View]:
-    """What to print of a LEADERBOARD, and how.
+    """The frame, format and view with which a leaderboard is printed.
 
     Args:
-        board: One results folder's.
-        accuracy: Its ACCURACY.
+        board: LEADERBOARD of one results folder.
+        accuracy: ACCURACY of the same folder.
         gap: Name of the performance that its gaps are measured in.
     """
     view = with_gap(VIEWS["leaderboard"], board, gap)
@@ -50,14 +52,14 @@ def board_view(board: pd.DataFrame, accuracy: pd.DataFrame, gap: str) -> tuple[p
         board = board.merge(_plain(accuracy), on=["pair_id", "reward"], how="left", validate="one_to_one")
         return board.drop(columns=["score", "score_low", "score_high"]), Format.table, _noted(view, NO_SCORE)
     if board[SECTION_COLUMNS].isna().all(axis=None):
-        # The score of rows without sections is the plain share of right ones.
+        # If the rows have no sections, their score is the plain share of right rows.
         score = COLUMNS["score"]._replace(heading=COLUMNS["plain_accuracy"].heading)
         view = view._replace(own={**view.own, "score": score})
     return board, Format.table, view
 
 
 def _plain(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """pair_id, reward, and the share of right rows whatever their subset, with its interval."""
+    """pair_id, reward, and the share of right rows over all subsets, with its interval."""
     subsets = accuracy[accuracy["level"] == "subset"]
     subsets = subsets.assign(n_right=(subsets["accuracy"] * subsets["n_examples"]).round())
     whole = subsets.groupby(["pair_id", "reward"], sort=False)[["n_right", "n_examples"]].sum().reset_index()

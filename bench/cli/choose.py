@@ -1,4 +1,4 @@
-"""Verbs that weigh pairs against each other."""
+"""The verbs `choose` and `compare`: choose a pair of a study, and compare two pairs."""
 
 from typing import Annotated
 
@@ -28,20 +28,20 @@ from bench.cli.session import Rows, gap_name, select_stored
 
 Section = Annotated[str | None, typer.Option("--section", help="chat, chat-hard, safety or reasoning; default: all.")]
 MaxParams = Annotated[float | None, typer.Option("--max-params", help="Most parameters of both models together.")]
-Budget = Annotated[float | None, typer.Option("--budget-flop", help="Most FLOP a row, both models.")]
-Licences = Annotated[str, typer.Option("--licence", help="Comma-separated; both models' must be among them.")]
+Budget = Annotated[float | None, typer.Option("--budget-flop", help="Most FLOP per row, both models together.")]
+Licences = Annotated[str, typer.Option("--licence", help="Allowed licences of both models, comma-separated.")]
 
 
 @app.command(rich_help_panel=CHOOSE)
 def choose(
-    study: Annotated[str, typer.Option("--study", help="Study whose pairs are weighed.")],
+    study: Annotated[str, typer.Option("--study", help="Study to choose a pair from.")],
     data: Data = "reward-bench",
     limit: Limit = None,
     section: Section = None,
     max_params: MaxParams = None,
     budget_flop: Budget = None,
     licence: Licences = "",
-    top: Annotated[int, typer.Option("--top", min=1, help="How many places.")] = 3,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many pairs to list.")] = 3,
     template: TemplateOption = TemplateMode.shared,
     reward: RewardOption = Reward.sum,
     dtype: DtypeOption = Dtype.auto,
@@ -73,8 +73,8 @@ def choose(
 
 @app.command(rich_help_panel=CHOOSE)
 def compare(
-    first: Annotated[str, typer.Argument(help="A pair.")],
-    second: Annotated[str, typer.Argument(help="Another.")],
+    first: Annotated[str, typer.Argument(help="The first pair.")],
+    second: Annotated[str, typer.Argument(help="The second pair.")],
     data: Data = "reward-bench",
     limit: Limit = None,
     template: TemplateOption = TemplateMode.shared,

@@ -1,4 +1,4 @@
-"""How each column of a printed table looks: column name -> heading, format; and which columns a verb shows first."""
+"""The look of printed tables: heading and format of each column, and the order of columns of each verb."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,11 +14,11 @@ class Column(NamedTuple):
 
     heading: str
     write: Callable = str
-    """From a value that is there to its text."""
+    """Writes a value; it is not called for missing values."""
     right: bool = True
-    """Whether it stands on the right of its column, as numbers do."""
+    """Whether cells are aligned to the right, as numbers are."""
     limits: tuple[tuple[str, str], ...] = ()
-    """Columns that may hold the two ends of its interval; the first that are there and not taken stand beside it."""
+    """Pairs of columns that may hold the ends of its interval: the first pair that is there and unused is printed."""
     missing: str = units.MISSING
 
 
@@ -26,21 +26,21 @@ class View(NamedTuple):
     """What a verb's table looks like."""
 
     columns: tuple[str, ...] = ()
-    """The most important first; columns of the frame that are not named come behind them."""
+    """The most important columns first; the frame's other columns follow."""
     n_important: int = 5
-    """For how many of them texts are folded; those behind have what room there is."""
+    """The first so many columns fold their texts to fit; later columns appear only if there is room."""
     hidden: tuple[str, ...] = ()
-    """Columns that say nothing here, or stand in the title."""
+    """Columns that are not printed, because they say nothing here or the title has them."""
     note: str = ""
-    """What n and an interval are."""
+    """Explains n and the intervals, below the table."""
     own: Mapping[str, Column] = {}
     """Columns that look different in this table."""
     more: str = "--format csv prints all columns"
-    """How to see what a narrow terminal leaves out."""
+    """Says how to see the columns that a narrow terminal leaves out."""
 
 
 def text(heading: str) -> Column:
-    """A column of texts."""
+    """A column of texts, aligned to the left."""
     return Column(heading, right=False)
 
 
@@ -57,7 +57,7 @@ def _whole(value: float) -> str:
 
 
 GAP_POINTS = Column("gap", units.decimal)
-"""A gap in points of a published board, which have one decimal."""
+"""A gap in points of a published board: these have one decimal."""
 GAP_OTHER = Column("gap", units.significant)
 """A gap in any other unit."""
 
@@ -182,21 +182,21 @@ VIEWS = {
          "best_share", "p_not_worse", "n_params", "cost_flop", "licence", "name", "why"),
         n_important=6,
         hidden=("n_rows", "n_candidates", "n_not_worse"),
-        note="held out: what choosing by this rule and place is expected to score on other prompts, with its 95% "
+        note="held out: the expected score on other prompts of a pair chosen by this rule and place, with its 95% "
         "interval; optimism: the score less it.",
     ),
     "compare": View(
         ("name", "difference", "p_bootstrap", "n_first_only", "n_second_only", "n_rows", "p_mcnemar", "n_clusters",
          "p_bootstrap_holm", "p_mcnemar_holm", "level"),
         hidden=("first", "second"),
-        note="n: rows that both pairs scored. [low, high]: 95% interval of the difference and p of its being 0, "
-        "problems drawn again 10,000 times; McNemar's test is exact and unweighted.",
+        note="n: rows that both pairs scored. [low, high] and p: 95% interval of the difference and test that it is 0, "
+        "from 10,000 redraws of problems; McNemar's test is exact and unweighted.",
         own={"name": text("rows")},
     ),
     "plan": View(
         ("model_id", "status", "tokens", "flop", "gpu_h", "cpu_s", "download_bytes", "weights_bytes", "counted",
          "template"),
-        note="tokens: those that a pass computes, what texts share counted once; memory: of the weights.",
+        note="tokens: those that a pass computes, shared text counted once; memory: of the weights.",
     ),
     "pairs": View(
         ("pair_id", "gap_points", "gap_arena_hard_points", "family", "strong", "weak", "template"),
@@ -209,10 +209,10 @@ VIEWS = {
     ),
     "route": View(
         ("known", "domain"),
-        note="A row a known domain, a column a domain that the router chose; right %: the share that it chose rightly, "
-        "in the last row the mean.",
+        note="Rows: known domains; columns: domains that the router chose; right %: the share of right choices, and in "
+        "the last row their mean.",
     ),
-    "domains": View(("domain", "count"), note="The domains of these rows are not known, so none is right or wrong."),
+    "domains": View(("domain", "count"), note="The domains of these rows are not known, so the router is not checked."),
     "ablate": View(
         ("variant", "router", "section", "accuracy", "difference", "routing_difference", "n_examples", "n_ties",
          "n_excluded", "stderr"),
@@ -230,14 +230,14 @@ VIEWS = {
         ("pair_id", "reward", "measure", "before", "after", "difference", "n_prompts", "annotator", "n_excluded",
          "n_before", "n_after", "n_empty_before", "n_empty_after"),
         n_important=7,
-        note="n: prompts with responses of both. [low, high]: 95% interval of the difference, prompts drawn again "
-        "10,000 times. Rewards: nats, per-byte nats a byte; win rates in percent, their difference is to 50.",
+        note="n: prompts with responses of both. [low, high]: 95% interval of the difference, from 10,000 redraws of "
+        "prompts. Rewards: nats, per-byte nats a byte; win rates in percent, their difference is from 50.",
         more="judge.csv has all columns",
         own={"difference": Column("difference", limits=(_PLAIN,))},
     ),
     "verify": View(
         ("example_id", "response_id", "shift_a_token", "nats", "nats_plain", "n_tokens", "n_tokens_plain", "status"),
-        note="stored: what the store holds; here: one plain float32 pass a response by transformers.",
+        note="stored: the stored score; here: a plain float32 pass of transformers for each response.",
     ),
     "bits": View(("model_id", "bits_per_byte"), note="In float32 on the CPU; a lower number is a better model."),
     "select": View(
@@ -254,11 +254,11 @@ VIEWS = {
         more="curve.csv has all steps",
     ),
 }  # fmt: skip
-"""By verb."""
+"""Verb -> its view; "" is the view of a table without a verb."""
 
 
 def measured(found: "pd.DataFrame", column: str) -> list[str | None]:
-    """Texts of a column of JUDGED, whose unit is another one in each row: nats, percent or bytes."""
+    """Texts of a column of JUDGED. The unit differs from row to row: nats, percent or bytes."""
     plus = column == "difference" or column in _PLAIN
     writers = {
         "win_rate": units.points if plus else units.percent,

@@ -1,4 +1,4 @@
-"""Verbs that tell a prompt's domain, and what telling both models of it brings."""
+"""The verbs `route` and `ablate`: find each prompt's domain, and measure the effect of domain instructions."""
 
 import sys
 from enum import StrEnum
@@ -43,15 +43,17 @@ def route(
     data: Data = "reward-bench",
     limit: Limit = None,
     router: Annotated[
-        Router, typer.Option("--router", help="A text classifier, the known section, or a causal language model.")
+        Router, typer.Option("--router", help="A text classifier, the known section, or a language model.")
     ] = Router.classifier,
-    model: Annotated[str, typer.Option("--model", help="Whom --router model asks.")] = "smollm2-135m-instruct-q4",
+    model: Annotated[
+        str, typer.Option("--model", help="The model that --router model asks.")
+    ] = "smollm2-135m-instruct-q4",
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Tell each prompt's domain, and how often the router is right."""
+    """Find each prompt's domain, and how often the router is right."""
     from bench.data.load import load_prompts
     from bench.prefer.route import confusion
     from bench.registry import load_registry
@@ -82,16 +84,16 @@ def ablate(
     data: Data = "reward-bench",
     limit: Limit = None,
     router: Annotated[
-        list[Router] | None, typer.Option("--router", help="Who chooses the domains; default: all three.")
+        list[Router] | None, typer.Option("--router", help="How to find the domains; default: all three routers.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Chooses each prompt's exemplar.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of each prompt's exemplar.")] = 0,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
     reward: RewardOption = Reward.sum,
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Measure what it brings to tell a pair what a good answer is."""
+    """Measure the effect of telling a pair what a good answer is."""
     from bench.store.folder import read_csv
     from bench.study.draw import write_ablation
     from bench.verbs.ablate import Ablation, ablate_pair

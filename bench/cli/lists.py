@@ -1,4 +1,4 @@
-"""Verbs that list the registry and fetch from it."""
+"""The verbs `models`, `pairs` and `fetch`: list the registry, and download models and data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +22,7 @@ def models(output: As = Format.table, registry: RegistryDir = None) -> None:
 
 @app.command(rich_help_panel=LOOK_UP)
 def pairs(study: StudyName = None, output: As = Format.table, registry: RegistryDir = None) -> None:
-    """List the named pairs, or a study's."""
+    """List the named pairs, or the pairs of a study."""
     from bench.registry import PERFORMANCE, load_registry
 
     known = load_registry(registry)
@@ -46,7 +46,7 @@ def fetch(
     from bench.registry import load_registry
 
     known = load_registry(registry)
-    # No name of the registry has a slash.
+    # A name with a slash is a hub id: no name in the registry has one.
     data = [name for name in names if name == "reward-bench" or "/" in name]
     model_ids = list(
         dict.fromkeys(model_id for name in names if name not in data for model_id in known.models_of(name))

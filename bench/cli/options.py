@@ -1,4 +1,4 @@
-"""What the verbs take: every option, written once."""
+"""Options that several verbs share, each defined once."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,11 +8,11 @@ import typer
 
 COMPUTING, FOLDERS, PRINTING, SAMPLING = "Computing", "Folders", "Printing", "Sampling"
 MACHINES, TRAINING, FILTERS = "Many machines", "Training", "Filters"
-"""Groups of options in a verb's help; what a verb is about stands above them."""
+"""Groups of options in a verb's help. The main options are in no group."""
 
 
 class Format(StrEnum):
-    """How a list is printed."""
+    """What `--format` takes."""
 
     table = "table"
     csv = "csv"
@@ -57,26 +57,30 @@ class Reward(StrEnum):
     per_byte = "per-byte"
 
 
-Pairs = Annotated[list[str] | None, typer.Option("--pair", help="Alias or pair_id; more than once for several.")]
+Pairs = Annotated[list[str] | None, typer.Option("--pair", help="Alias or pair_id; repeat for several pairs.")]
 OnePair = Annotated[str, typer.Option("--pair", help="Alias or pair_id.")]
-StudyName = Annotated[str | None, typer.Option("--study", help="Study whose pairs all run.")]
-Data = Annotated[str, typer.Option("--data", help="reward-bench, sample, a .jsonl, .parquet or .csv file, a hub id.")]
-Limit = Annotated[int | None, typer.Option("--limit-per-subset", min=1, help="First N rows of each subset.")]
+StudyName = Annotated[str | None, typer.Option("--study", help="A study: all of its pairs.")]
+Data = Annotated[
+    str, typer.Option("--data", help="reward-bench, sample, a .jsonl, .parquet or .csv file, or a hub id.")
+]
+Limit = Annotated[int | None, typer.Option("--limit-per-subset", min=1, help="Only the first N rows of each subset.")]
 Results = Annotated[Path, typer.Option("--results", help="Results folder.", rich_help_panel=FOLDERS)]
 RegistryDir = Annotated[
     Path | None,
     typer.Option("--registry", help="Folder with your own models.toml, pairs.toml.", rich_help_panel=FOLDERS),
 ]
 As = Annotated[Format, typer.Option("--format", help="How to print.", rich_help_panel=PRINTING)]
-RewardOption = Annotated[Reward, typer.Option("--reward", help="Headline reward.")]
-TemplateOption = Annotated[TemplateMode, typer.Option("--template", help="One for both models, or each its own.")]
+RewardOption = Annotated[Reward, typer.Option("--reward", help="The reward that ranks.")]
+TemplateOption = Annotated[
+    TemplateMode, typer.Option("--template", help="One chat template for both models, or each its own.")
+]
 DtypeOption = Annotated[
     Dtype, typer.Option("--dtype", help="auto: bf16 where the hardware has it, else fp32.", rich_help_panel=COMPUTING)
 ]
 OpsOption = Annotated[
     str | None,
     typer.Option(
-        "--ops", help="Which arithmetic's scores, where several are stored: as cpu-torch.", rich_help_panel=COMPUTING
+        "--ops", help="If several are stored: the scores of this arithmetic, as cpu-torch.", rich_help_panel=COMPUTING
     ),
 ]
 DeviceOption = Annotated[
@@ -86,27 +90,32 @@ AsJson = Annotated[
     bool, typer.Option("--json", metavar="", help="Print the leaderboard as JSON.", rich_help_panel=PRINTING)
 ]
 Owner = Annotated[
-    str | None, typer.Option("--template", help="Whose chat template rendered the text; default: the model's own.")
+    str | None,
+    typer.Option("--template", help="Model whose chat template rendered the text; default: the model itself."),
 ]
 ScoredDtype = Annotated[ScoredIn, typer.Option("--dtype", help="The dtype that the scores were computed in.")]
 ModelName = Annotated[str, typer.Option("--model", help="A model_id of the registry.")]
 PolicyName = Annotated[str, typer.Option("--model", help="A model_id of the registry, or a model's folder.")]
 Prompts = Annotated[str, typer.Option("--prompts", help="A .jsonl, .parquet or .csv file with prompts, or a hub id.")]
 Temperature = Annotated[
-    float, typer.Option("--temperature", min=0.01, help="Of the sampling.", rich_help_panel=SAMPLING)
+    float, typer.Option("--temperature", min=0.01, help="Sampling temperature.", rich_help_panel=SAMPLING)
 ]
 TopP = Annotated[
     float,
-    typer.Option("--top-p", min=0.01, max=1, help="Share of the probability drawn from.", rich_help_panel=SAMPLING),
+    typer.Option(
+        "--top-p",
+        min=0.01,
+        max=1,
+        help="Sample from the most likely tokens with this much probability.",
+        rich_help_panel=SAMPLING,
+    ),
 ]
 MaxNewTokens = Annotated[
-    int, typer.Option("--max-new-tokens", min=1, help="Longest response.", rich_help_panel=SAMPLING)
+    int, typer.Option("--max-new-tokens", min=1, help="Most tokens of a response.", rich_help_panel=SAMPLING)
 ]
 Seed = Annotated[
     int | None, typer.Option("--seed", min=0, help="Seed of every random draw; default: derived from the data.")
 ]
-SampleSeed = Annotated[
-    int, typer.Option("--seed", min=0, help="With a prompt's id it gives its responses.", rich_help_panel=SAMPLING)
-]
+SampleSeed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the sampling.", rich_help_panel=SAMPLING)]
 
 RESULTS = Path("results")

@@ -1,4 +1,4 @@
-"""The verb that says what a run costs before it costs it."""
+"""The verb `plan`: estimates what a run costs before it starts."""
 
 import sys
 from enum import StrEnum
@@ -43,8 +43,10 @@ def plan(
     study: StudyName = None,
     data: Data = "reward-bench",
     limit: Limit = None,
-    gpu: Annotated[Gpu, typer.Option("--gpu", help="Whose hours to tell.")] = Gpu.h100,
-    calibrate: Annotated[bool, typer.Option("--calibrate", metavar="", help="Tell this processor's time too.")] = False,
+    gpu: Annotated[Gpu, typer.Option("--gpu", help="Estimate the hours on this GPU.")] = Gpu.h100,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", metavar="", help="Estimate this processor's time too.")
+    ] = False,
     dtype: DtypeOption = Dtype.auto,
     template: TemplateOption = TemplateMode.shared,
     output: As = Format.table,

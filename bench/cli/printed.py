@@ -1,4 +1,4 @@
-"""Prints a frame as the user asked: as a table for people, as CSV or as JSON."""
+"""Prints a frame in the format that the user chose: a table, CSV or JSON."""
 
 import json
 import sys
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def emit(frame: "pd.DataFrame", output: Format, view: View = VIEWS[""], *, title: str = "") -> None:
-    """Print a frame as the user asked: a table for people, or every digit as CSV or JSON."""
+    """Print a frame: a rounded table for people, or all digits as CSV or JSON."""
     if output is Format.csv:
         from bench.files import csv_bytes
 
         sys.stdout.write(csv_bytes(frame).decode())
     elif output is Format.json:
-        # Not to_json, which rounds to ten places.
+        # pandas' to_json rounds to ten places.
         rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
         print(json.dumps(rows, ensure_ascii=False, indent=1))
     else:

@@ -1,4 +1,4 @@
-"""The verb that writes a results folder's page."""
+"""The verb `report`: writes a results folder's HTML page."""
 
 from typing import Annotated
 
@@ -34,7 +34,7 @@ def report(
     data: Data = "reward-bench",
     limit: Limit = None,
     tokens: Annotated[
-        bool, typer.Option("--tokens", metavar="", help="Score the rows that are shown again, and shade their tokens.")
+        bool, typer.Option("--tokens", metavar="", help="Score the shown rows again and shade their tokens.")
     ] = False,
     template: TemplateOption = TemplateMode.shared,
     reward: RewardOption = Reward.sum,
@@ -46,7 +46,9 @@ def report(
 ) -> None:
     """Write one HTML page of the stored tables and scores."""
     if tokens and template is TemplateMode.native:
-        raise UsageError("--tokens: two models under their own templates read different texts")
+        raise UsageError(
+            "--tokens needs one chat template for both models: under --template native they read different texts"
+        )
     known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
 
     from bench.store.folder import Store, write_whole

@@ -1,4 +1,4 @@
-"""Verbs that score pairs and show what came out."""
+"""The verbs `run`, `leaderboard` and `figures`: score pairs, and show the results."""
 
 import re
 import sys
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from bench.verbs.run import Outcome
 
 PARTLY = 3
-"""Exit code where some models failed and the others' pairs are done, or tables are printed and cannot be written."""
+"""The exit code if only some pairs are done because a model failed, or if tables are printed but not written."""
 
 
 def held_to(known: "Registry", subjects: Sequence["Subject"], lock: Path | None) -> "Registry":
-    """The registry with the models of some subjects held to a lock, if there is one."""
+    """The registry; with a lock, it accepts only the locked files of the subjects' models."""
     if lock is None:
         return known
     from bench.verbs.lock import frozen
@@ -63,7 +63,7 @@ class Executor(StrEnum):
 
 
 def shard_of(text: str, executor: Executor) -> tuple[int, int]:
-    """Number of a shard, from 1, and how many there are."""
+    """The number of a shard, from 1, and the number of all shards."""
     if executor is Executor.ray and text != "1/1":
         raise UsageError("--shard and --executor ray both share the work out: name one")
     found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text, re.ASCII)
@@ -73,22 +73,25 @@ def shard_of(text: str, executor: Executor) -> tuple[int, int]:
 
 
 BatchTokensOption = Annotated[
-    int | None, typer.Option("--batch-tokens", min=1, help="Tokens a forward pass.", rich_help_panel=COMPUTING)
+    int | None,
+    typer.Option("--batch-tokens", min=1, help="Most tokens of one forward pass.", rich_help_panel=COMPUTING),
 ]
 ShardOption = Annotated[
-    str, typer.Option("--shard", help="i/n: this process's share of the work of n.", rich_help_panel=MACHINES)
+    str, typer.Option("--shard", help="i/n: do share i of n of the work.", rich_help_panel=MACHINES)
 ]
 FrozenOption = Annotated[
-    Path | None, typer.Option("--frozen", help="A lock: other files are refused.", rich_help_panel=MACHINES)
+    Path | None, typer.Option("--frozen", help="A lock file; refuse other model files.", rich_help_panel=MACHINES)
 ]
-ExecutorOption = Annotated[Executor, typer.Option("--executor", help="Who works.", rich_help_panel=MACHINES)]
-TasksOption = Annotated[int, typer.Option("--tasks", min=1, help="Tasks on Ray.", rich_help_panel=MACHINES)]
+ExecutorOption = Annotated[Executor, typer.Option("--executor", help="Where the work runs.", rich_help_panel=MACHINES)]
+TasksOption = Annotated[int, typer.Option("--tasks", min=1, help="Number of Ray tasks.", rich_help_panel=MACHINES)]
 AddressOption = Annotated[
-    str | None, typer.Option("--address", help="Of a Ray cluster; none: one here.", rich_help_panel=MACHINES)
+    str | None, typer.Option("--address", help="Ray cluster; default: start one here.", rich_help_panel=MACHINES)
 ]
 StallOption = Annotated[
     float,
-    typer.Option("--stall", min=1, help="Seconds without a part, then begin again.", rich_help_panel=MACHINES),
+    typer.Option(
+        "--stall", min=1, help="Restart Ray tasks after this many seconds without progress.", rich_help_panel=MACHINES
+    ),
 ]
 
 
@@ -129,13 +132,13 @@ def run(
     dataset = load(data, limit)
     outcome = run_subjects(session, subjects, dataset, reward=reward.value, spread=spread, seed=seed)
     if not outcome.written and not outcome.errors:
-        print("this shard is done; the last one to end writes the tables", file=sys.stderr)
+        print("this shard is done; the last shard to finish writes the tables", file=sys.stderr)
     show_boards(outcome.written, gap_name(known, subjects[0]), as_json=as_json)
     _tell_failures(outcome)
 
 
 def _tell_failures(outcome: "Outcome") -> None:
-    """A line for each model that failed, and the exit code that says so."""
+    """Print a line for each failure, and exit with its code."""
     for line in outcome.errors:
         print(f"drsow: {printable(line)}", file=sys.stderr)
     if outcome.errors:
@@ -157,7 +160,7 @@ def leaderboard(
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the leaderboard of stored scores, without a model."""
+    """Print the leaderboard from stored scores, without loading a model."""
     known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
 
     from bench.cli.boards import show_boards

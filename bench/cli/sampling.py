@@ -1,4 +1,4 @@
-"""The verb that samples on-policy candidates."""
+"""The verb `sample`: samples a policy's responses to prompts."""
 
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ def sample(
     model: PolicyName,
     prompts: Prompts,
     out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
-    n: Annotated[int, typer.Option("--n", min=1, help="Responses a prompt; 1 keeps empty ones.")] = 32,
+    n: Annotated[int, typer.Option("--n", min=1, help="Responses to each prompt; 1 keeps empty ones.")] = 32,
     temperature: Temperature = 0.7,
     top_p: TopP = 1,
     max_new_tokens: MaxNewTokens = 512,
@@ -52,5 +52,5 @@ def sample(
     session = open_session(known, dtype=dtype.value, device=device.value)
     n_left_out = sample_candidates(session, dataset, model, wish, out=out)
     if n_left_out:
-        print(f"{n_left_out} prompts left out: fewer than two responses were not empty", file=sys.stderr)
+        print(f"{n_left_out} prompts left out: fewer than two of their responses have text", file=sys.stderr)
     print(out)

@@ -1,4 +1,4 @@
-"""Verbs that carry scores out of the store and into it, and check them."""
+"""The verbs `scores`, `import` and `verify`: export, import and check stored scores."""
 
 import sys
 from pathlib import Path
@@ -33,7 +33,8 @@ from bench.cli.session import load, select
 from bench.schema import UsageError
 
 AnyOwner = Annotated[
-    str | None, typer.Option("--template", help="Whose chat template rendered the text; default: whichever is stored.")
+    str | None,
+    typer.Option("--template", help="Model whose chat template rendered the text; default: whichever is stored."),
 ]
 
 
@@ -65,9 +66,7 @@ def scores(
 
 @app.command("import", rich_help_panel=EXCHANGE)
 def import_(
-    file: Annotated[
-        Path, typer.Argument(help="A .csv or .parquet file with the columns of SCORES; with --study a folder of them.")
-    ],
+    file: Annotated[Path, typer.Argument(help="A .csv or .parquet file of scores; with --study, a folder of them.")],
     model: Annotated[str | None, typer.Option("--model", help="A model_id of the registry.")] = None,
     study: StudyName = None,
     data: Data = "reward-bench",
@@ -77,7 +76,7 @@ def import_(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Read scores that another engine computed: one model's, or all of a study's."""
+    """Store scores that another engine computed, of one model or a whole study."""
     from bench.registry import load_registry
     from bench.store.folder import Store
     from bench.verbs.exchange import import_folder, import_scores
@@ -87,7 +86,9 @@ def import_(
     store = Store(results)
     if study:
         if template:
-            raise UsageError("--template: a study's families say whose chat template each model has")
+            raise UsageError(
+                "--template does not go with --study: the study's families name each model's chat template"
+            )
         if not file.is_dir():
             raise UsageError(f"{file}: no such folder; --study takes a folder with a file for each model")
         known, (subject,) = select(registry, None, study, TemplateMode.shared)
@@ -128,5 +129,5 @@ def verify(
     table = verify_scores(session, work, lookup=lookup, n_rows=rows)
     emit(table, output, VIEWS["verify"])
     shift, other = table["shift_a_token"].abs(), (table["n_tokens"] != table["n_tokens_plain"]).sum()
-    words = f"{len(table)} responses: {shift.mean():.1e} nats a token off in the mean, {shift.max():.1e} at most"
-    print(f"{words}; {other} with another number of tokens", file=sys.stderr)
+    words = f"{len(table)} responses: the stored scores are off by {shift.mean():.1e} nats a token in the mean"
+    print(f"{words}, {shift.max():.1e} at most; {other} with another number of tokens", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The verb that says which responses are worth a label."""
+"""The verb `select`: keeps the response pairs that are worth labelling."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -26,17 +26,21 @@ class Strategy(StrEnum):
 def select(
     out: Annotated[Path, typer.Option("--out", help="The .jsonl file to write.")],
     candidates: Annotated[str | None, typer.Option("--candidates", help="Prompts with several responses each.")] = None,
-    data: Annotated[str | None, typer.Option("--data", help="Preferences, as the other verbs take them.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Preferences, as --data of other verbs.")] = None,
     limit: Limit = None,
-    strategy: Annotated[Strategy, typer.Option("--strategy", help="Which pairs to keep.")] = Strategy.dissimilar,
+    strategy: Annotated[
+        Strategy, typer.Option("--strategy", help="Which response pairs to keep.")
+    ] = Strategy.dissimilar,
     fraction: Annotated[float, typer.Option("--fraction", min=0, max=1, help="Share of the prompts to keep.")] = 0.5,
-    model: Annotated[str, typer.Option("--model", help="Whose hidden states embed.")] = "smollm2-135m-instruct-q4",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws what is random.")] = 0,
+    model: Annotated[
+        str, typer.Option("--model", help="The model that embeds responses.")
+    ] = "smollm2-135m-instruct-q4",
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random draws.")] = 0,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
     registry: RegistryDir = None,
 ) -> None:
-    """Keep the response pairs worth a label (REAL, arXiv 2409.17169)."""
+    """Keep the response pairs worth labelling (REAL, arXiv 2409.17169)."""
     from bench.data.load import load_candidates, load_data
     from bench.registry import load_registry
     from bench.verbs.select import Selection, select_pairs

@@ -1,6 +1,6 @@
-"""From options to what the stages take, and from frames to what is printed.
+"""Turns the options of a command into the registry, subjects and data set that a verb takes.
 
-What is slow to import is imported where it is used: a wrong name is told before pandas is there.
+Slow modules are imported inside functions, so that a wrong name is reported before pandas is imported.
 """
 
 import difflib
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Rows(NamedTuple):
-    """Which rows of which data set, as the options name them."""
+    """The rows that --data and --limit-per-subset name."""
 
     data: str
     limit: int | None
@@ -25,13 +25,13 @@ class Rows(NamedTuple):
 def select(
     registry: Path | None, pair: list[str] | None, study: str | None, template: TemplateMode
 ) -> tuple["Registry", list["Subject"]]:
-    """The registry and what to run of it: each pair a subject of its own, a study one subject."""
+    """The registry and the subjects to run: one for each pair, or one for the study."""
     known = _with_names(registry, pair, study)
     return known, _subjects(known, pair, study, template)
 
 
 class Stored(NamedTuple):
-    """What a verb works on that reads only what is stored."""
+    """What a verb that only reads the store works on."""
 
     known: "Registry"
     subjects: list["Subject"]
@@ -41,15 +41,15 @@ class Stored(NamedTuple):
 def select_stored(
     registry: Path | None, pair: list[str] | None, study: str | None, template: TemplateMode, *, rows: Rows
 ) -> Stored:
-    """`select` and the data set, which is not looked for on the hub: no socket is opened."""
+    """`select` and the data set. The hub is not asked, so no socket is opened."""
     known = _with_names(registry, pair, study)
-    # Before the subjects, which are slow to import: what is missing is told at once.
+    # The data are loaded before the subjects, whose module is slow to import, so that missing data is reported at once.
     dataset = load(*rows, offline=True)
     return Stored(known, _subjects(known, pair, study, template), dataset)
 
 
 def _with_names(registry: Path | None, pair: list[str] | None, study: str | None) -> "Registry":
-    """The registry, once it knows every name."""
+    """The registry, which knows every name that the options give."""
     from bench.registry import load_registry
 
     if bool(pair) == bool(study):
@@ -71,14 +71,14 @@ def _subjects(known: "Registry", pair: list[str] | None, study: str | None, temp
 
 
 def load(data: str, limit: int | None, *, offline: bool = False) -> Dataset:
-    """The data set; `offline` for verbs that read only what is stored."""
+    """The data set. With `offline`, for verbs that only read the store, the hub is not asked."""
     from bench.data.load import load_data
 
     return load_data(data, limit_per_subset=limit, offline=offline)
 
 
 def one_example(dataset: Dataset, example_id: str) -> Example:
-    """The example of that id."""
+    """The example with an id."""
     known = {example.example_id: example for example in dataset.examples}
     if example_id not in known:
         close = difflib.get_close_matches(example_id, known, n=1)
@@ -89,7 +89,7 @@ def one_example(dataset: Dataset, example_id: str) -> Example:
 
 
 def gap_name(known: "Registry", subject: "Subject") -> str:
-    """What the gaps of a subject are measured in: the name of its performance, with the unit."""
+    """The name, with its unit, of the performance that a subject's gaps are measured in."""
     from bench.registry import PERFORMANCE
 
     return known.performances[subject.axes[0] if subject.axes else PERFORMANCE].name

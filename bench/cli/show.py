@@ -1,4 +1,4 @@
-"""The verb `show`: one row's responses, each stretch of text coloured by its log-ratio."""
+"""The verb `show`: prints one row's responses and colours each stretch of text by its log-ratio."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bench.schema import Example
 
 SHADES = ((2.0, "\x1b[42m"), (0.5, "\x1b[32m"), (-0.5, ""), (-2.0, "\x1b[31m"), (float("-inf"), "\x1b[41m"))
-"""Least log-ratio in nats -> how a terminal shows it: green speaks for the response, red against it."""
+"""Least log-ratio in nats -> terminal code. Green: the strong model finds the stretch more likely; red: less likely."""
 
 RESET = "\x1b[0m"
 
@@ -24,13 +24,13 @@ RESET = "\x1b[0m"
 def row_lines(
     example: "Example", strong: "pd.DataFrame", weak: "pd.DataFrame", texts: Mapping[str, str], *, colour: bool
 ) -> Iterator[str]:
-    """The lines of `drsow show`; without colour each stretch carries its log-ratio in brackets.
+    """The lines that `drsow show` prints. Without colour, each stretch is followed by its log-ratio in brackets.
 
     Args:
         example: The row.
         strong: TOKENS of its responses under the strong model.
-        weak: The same under the weak model.
-        texts: Its responses as rendered, which are shown.
+        weak: TOKENS of its responses under the weak model.
+        texts: response_id -> the response as the chat template renders it.
         colour: Whether the terminal shows colours.
     """
     from bench.study.stretches import pieces, stretches
@@ -58,7 +58,7 @@ def _piece(text: str, ratio: float, *, colour: bool) -> str:
 
 
 def visible(text: str) -> str:
-    """A text without the control characters that a terminal would obey; newlines and tabs stay."""
+    """A text without the control characters that a terminal would act on; newlines and tabs stay."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

@@ -1,4 +1,4 @@
-"""Frames -> tables for people: by rich, as wide as the terminal, plain text where stdout is none."""
+"""Prints frames as tables for people: as wide as the terminal, or plain text with all columns elsewhere."""
 
 import math
 import os
@@ -18,10 +18,10 @@ SPACE = 2
 """Characters between two columns."""
 
 FOLDED = 16
-"""Least characters of a text that is folded to make room for the columns behind it."""
+"""The narrowest width, in characters, to which a text column is folded to make room for others."""
 
 BOX = "    \n    \n {0}  \n    \n    \n    \n    \n    \n"
-"""rich's text form of a box: a line under each heading and nothing else."""
+"""A box in the text form that rich reads: a line below the headings, nothing else."""
 
 
 class Shown(NamedTuple):
@@ -30,18 +30,18 @@ class Shown(NamedTuple):
     column: Column
     cells: list[str]
     natural: int
-    """Characters that it needs without folding a cell."""
+    """Characters that the column needs if no cell is folded."""
     least: int
-    """Characters that it needs at least: a text can be folded, a number cannot."""
+    """The fewest characters that the column needs: a text can be folded, a number cannot."""
 
 
 def with_gap(view: View, frame: "pd.DataFrame", name: str) -> View:
-    """A view whose gaps are told in the unit of a performance, where the frame knows one.
+    """A view that prints gaps in the unit of a performance; unchanged if the frame has no gap.
 
     Args:
-        view: Any.
-        frame: What is to be printed.
-        name: The performance's name in the registry, its unit in brackets at the end.
+        view: The verb's view.
+        frame: The frame to print; its column gap_points holds the gaps.
+        name: The performance's name in the registry, with its unit in brackets at the end.
     """
     if frame["gap_points"].isna().all():
         return view
@@ -52,15 +52,15 @@ def with_gap(view: View, frame: "pd.DataFrame", name: str) -> View:
 
 
 def gap_unit(name: str) -> str:
-    """The unit that a performance's name ends with in brackets; without one, the name itself."""
+    """The unit in brackets at the end of a performance's name, or the name itself if there is none."""
     found = re.search(r"\(([^()]+)\)$", name)
     return found[1] if found else name[:1].lower() + name[1:]
 
 
 def print_frame(frame: "pd.DataFrame", view: View, *, title: str = "") -> None:
-    """Print a frame as a table, with what n and the intervals are under it.
+    """Print a frame as a table, with a note on n and the intervals below it.
 
-    On a terminal the table is as wide as that, or as COLUMNS says; elsewhere it is plain text with every column.
+    On a terminal the table fits the width of the terminal, or of COLUMNS. Elsewhere it is plain text with every column.
     """
     width = _width()
     every = list(_columns(frame, view, folded=width is not None))
@@ -73,7 +73,7 @@ def print_frame(frame: "pd.DataFrame", view: View, *, title: str = "") -> None:
 
 
 def _columns(frame: "pd.DataFrame", view: View, *, folded: bool) -> Iterator[Shown]:
-    """The columns of a frame in the order of their importance; those without any value are left out."""
+    """The columns of a frame, most important first. Columns without any value are left out."""
     named = [name for name in view.columns if name in frame]
     taken = set(view.hidden)
     for name in [*named, *(name for name in frame if name not in named)]:
@@ -91,7 +91,7 @@ def _columns(frame: "pd.DataFrame", view: View, *, folded: bool) -> Iterator[Sho
 
 
 def _default(values: "pd.Series", name: str) -> Column:
-    """How a column looks that has no entry: by its kind."""
+    """The look of a column that COLUMNS lacks, by the kind of its values."""
     heading = name.replace("_", " ")
     if values.dtype.kind in "iu":
         return Column(heading, count)
@@ -110,7 +110,7 @@ def _cells(frame: "pd.DataFrame", name: str, column: Column, limits: tuple[str, 
 
 
 def _cell(value: object, column: Column) -> str:
-    # NaN, None and pandas' NA alike: no value of a frame's cell is a list.
+    # NaN differs from itself; None and pandas' NA are compared by name.
     if value is None or value is not value or str(value) in ("<NA>", "nan", "NaT"):
         return column.missing
     if isinstance(value, float) and math.isinf(value):
@@ -119,7 +119,7 @@ def _cell(value: object, column: Column) -> str:
 
 
 def _width() -> int | None:
-    """Characters that a line may have: the terminal's, or COLUMNS; None where nothing limits it."""
+    """The most characters of a line: COLUMNS if it is set, else the terminal's width; None without a terminal."""
     asked = os.environ.get("COLUMNS", "")
     if asked.isdigit() and int(asked):
         return int(asked)
@@ -127,19 +127,19 @@ def _width() -> int | None:
 
 
 def _fitting(every: Sequence[Shown], n_important: int, width: int | None) -> tuple[list[Shown], list[Shown]]:
-    """The columns that fit, in their order, and those that do not; the first one always does."""
+    """The columns that fit, in their order, and those that do not. The first column always fits."""
     if width is None:
         return list(every), []
     for number in range(1, len(every)):
         used = sum(each.least if number < n_important else each.natural for each in every[: number + 1])
         if used + SPACE * number > width:
-            # The most important stand first: no column behind one that does not fit takes its place.
+            # Columns are in order of importance, so a later column does not replace one that does not fit.
             return list(every[:number]), list(every[number:])
     return list(every), []
 
 
 def _widths(shown: Sequence[Shown], width: int | None) -> list[int]:
-    """Characters of each column: what is left over goes to the folded texts, from the first on."""
+    """The width of each column. Spare characters go to folded texts, the first column first."""
     if width is None:
         return [each.natural for each in shown]
     widths = [each.least for each in shown]
@@ -161,7 +161,7 @@ def _print(shown: Sequence[Shown], widths: Sequence[int], width: int | None, tit
     console = Console(file=sys.stdout, width=width or max(lengths), highlight=False)
     line = "-" if console.options.ascii_only else "\N{BOX DRAWINGS LIGHT HORIZONTAL}"
     box = Box(BOX.format(line if console.is_terminal else " "), ascii=True) if console.is_terminal else None
-    # The box has a character of its own between two columns.
+    # The box draws one character between two columns.
     table = Table(box=box, show_edge=False, padding=(0, 1 if box else SPACE, 0, 0), pad_edge=False)
     for each, size in zip(shown, widths, strict=True):
         head = Text("\n".join(fold(each.column.heading, size)))
@@ -179,7 +179,7 @@ def _print(shown: Sequence[Shown], widths: Sequence[int], width: int | None, tit
 
 
 def fold(words: str, width: int) -> list[str]:
-    """A text in lines of at most a width, broken after a space or a hyphen, inside a word only where it must be."""
+    """A text in lines of at most `width` characters, broken at spaces and hyphens, or inside a word that is longer."""
     lines = [""]
     for piece in re.findall(r"-*[^\s-]+-*|-+|\s+", words):
         if _cell_len(lines[-1] + piece.rstrip()) > width and lines[-1]:

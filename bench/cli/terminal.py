@@ -1,4 +1,4 @@
-"""What a terminal can show: streams that take any text, lines without control characters, colour only where wanted."""
+"""Makes text safe for a terminal: any encoding, no control characters, colour only if the user wants it."""
 
 import io
 import os
@@ -6,18 +6,18 @@ import sys
 
 
 def forgiving_streams() -> None:
-    """Let stdout and stderr write a replacement character where their encoding has none for a character."""
+    """Let stdout and stderr write a replacement for each character that their encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
-        # A caller from Python may have put something else in their place.
+        # A Python caller may have replaced the streams by objects of another class.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def printable(text: str) -> str:
-    """A text on one line, without the control characters that a terminal would obey."""
+    """A text on one line, without the control characters that a terminal would act on."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def coloured() -> bool:
-    """Whether stdout is a terminal whose user has not switched colour off (NO_COLOR, no-color.org)."""
+    """Whether stdout is a terminal and NO_COLOR (no-color.org) is not set."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

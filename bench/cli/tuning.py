@@ -1,4 +1,4 @@
-"""The verbs from labels to a better model: tune it, judge it, hand its responses to other judges."""
+"""The verbs `tune`, `judge`, `export` and `agree`: tune a policy, and compare its responses and labels with others."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -55,7 +55,7 @@ PolicyOption = Annotated[str, typer.Option("--policy", help="A model_id of the r
 
 
 LossOption = Annotated[
-    Loss, typer.Option("--loss", help="SimPO as the paper, or DPO as REAL.", rich_help_panel=TRAINING)
+    Loss, typer.Option("--loss", help="SimPO as in Dr. SoW, or DPO as in REAL.", rich_help_panel=TRAINING)
 ]
 BetaOption = Annotated[
     float | None,
@@ -68,17 +68,19 @@ LrOption = Annotated[
     float | None, typer.Option("--lr", min=0, help="Default: 1e-6, with --lora 1e-4.", rich_help_panel=TRAINING)
 ]
 EpochsOption = Annotated[
-    float, typer.Option("--epochs", min=0.01, help="Times through the preferences.", rich_help_panel=TRAINING)
+    float, typer.Option("--epochs", min=0.01, help="Passes over the preferences.", rich_help_panel=TRAINING)
 ]
-BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Preferences a step.", rich_help_panel=TRAINING)]
+BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Preferences per step.", rich_help_panel=TRAINING)]
 AtOnceOption = Annotated[
-    int, typer.Option("--at-once", min=1, help="Preferences in memory at once, a device.", rich_help_panel=TRAINING)
+    int, typer.Option("--at-once", min=1, help="Preferences in memory at once, per device.", rich_help_panel=TRAINING)
 ]
 LoraOption = Annotated[
     bool,
     typer.Option("--lora", metavar="", help="Tune a LoRA adapter instead of all weights.", rich_help_panel=TRAINING),
 ]
-LoraRankOption = Annotated[int, typer.Option("--lora-rank", min=1, help="Its rank.", rich_help_panel=TRAINING)]
+LoraRankOption = Annotated[
+    int, typer.Option("--lora-rank", min=1, help="Rank of the adapter.", rich_help_panel=TRAINING)
+]
 SaveEveryOption = Annotated[
     int, typer.Option("--save-every", min=1, help="Steps between checkpoints.", rich_help_panel=TRAINING)
 ]
@@ -87,7 +89,9 @@ SaveEveryOption = Annotated[
 @app.command(rich_help_panel=TUNE)
 def tune(
     policy: PolicyOption,
-    preferences: Annotated[str, typer.Option("--preferences", help="What `annotate` wrote, or preferences as --data.")],
+    preferences: Annotated[
+        str, typer.Option("--preferences", help="The folder that `annotate` wrote, or preferences as --data.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
     loss: LossOption = Loss.simpo,
     beta: BetaOption = None,
@@ -99,7 +103,7 @@ def tune(
     lora: LoraOption = False,
     lora_rank: LoraRankOption = LORA_RANK,
     save_every: SaveEveryOption = 50,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Order of the rows, start of the adapter.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the order of rows and of the adapter.")] = 0,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
     registry: RegistryDir = None,
@@ -125,13 +129,15 @@ def tune(
 
 @app.command(rich_help_panel=TUNE)
 def judge(
-    before: Annotated[str, typer.Option("--before", help="The policy as it was: a model_id or a folder.")],
-    after: Annotated[str, typer.Option("--after", help="The tuned one; the folder that `tune` wrote will do.")],
+    before: Annotated[str, typer.Option("--before", help="The policy before tuning: a model_id or a folder.")],
+    after: Annotated[str, typer.Option("--after", help="The tuned policy, such as the folder that `tune` wrote.")],
     prompts: Prompts,
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
     annotator: Annotated[str | None, typer.Option("--annotator", help="The pair that labelled the data.")] = None,
-    pair: Annotated[list[str] | None, typer.Option("--pair", help="A pair that took no part; one or more.")] = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="Responses a prompt and policy.")] = 4,
+    pair: Annotated[
+        list[str] | None, typer.Option("--pair", help="A pair that did not label it; repeat for several.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Responses of each policy to each prompt.")] = 4,
     temperature: Temperature = 0.7,
     top_p: TopP = 1,
     max_new_tokens: MaxNewTokens = 512,
@@ -143,7 +149,7 @@ def judge(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Compare a tuned policy with its start on held-out prompts."""
+    """Compare a policy before and after tuning on held-out prompts."""
     from bench.data.load import load_prompts
     from bench.prefer.sample import Sampling
     from bench.verbs.judge import Judging, judge_policies
@@ -164,9 +170,9 @@ def judge(
 
 @app.command(rich_help_panel=EXCHANGE)
 def export(
-    responses: Annotated[str, typer.Option("--responses", help="What `drsow sample --n 1` wrote.")],
-    to: Annotated[Board, typer.Option("--to", help="Whose format.")],
-    generator: Annotated[str, typer.Option("--generator", help="What the board calls the model.")],
+    responses: Annotated[str, typer.Option("--responses", help="The file that `drsow sample --n 1` wrote.")],
+    to: Annotated[Board, typer.Option("--to", help="The format to write.")],
+    generator: Annotated[str, typer.Option("--generator", help="The model's name on the board.")],
     out: Annotated[Path, typer.Option("--out", help="The file to write.")],
 ) -> None:
     """Write responses for AlpacaEval 2 or Arena-Hard-Auto."""
@@ -184,9 +190,11 @@ def export(
 def agree(
     pair: Annotated[str, typer.Option("--pair", help="Alias or pair_id.")],
     data: Annotated[str, typer.Option("--data", help="Preferences that people labelled.")],
-    model: Annotated[str, typer.Option("--model", help="Whose hidden states embed.")] = "smollm2-135m-instruct-q4",
+    model: Annotated[
+        str, typer.Option("--model", help="The model that embeds responses.")
+    ] = "smollm2-135m-instruct-q4",
     transcripts: Annotated[
-        bool, typer.Option("--transcripts", metavar="", help="Prompts are Human:/Assistant: texts.")
+        bool, typer.Option("--transcripts", metavar="", help="The prompts are Human:/Assistant: transcripts.")
     ] = False,
     limit: Limit = None,
     dtype: DtypeOption = Dtype.auto,
@@ -194,7 +202,7 @@ def agree(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Say how often a pair labels as people did, by similarity."""
+    """Measure how often a pair labels as people did, by similarity."""
     from bench.data.load import load_data, load_transcripts
     from bench.store.folder import read_csv
     from bench.verbs.agree import agree as agree_on

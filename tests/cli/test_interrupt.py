@@ -47,7 +47,7 @@ def test_ctrl_c_keeps_what_is_scored_and_says_so(drsow, tiny_run, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "drsow: stopped; what is scored is stored, run again to go on"
+    assert err.splitlines()[-1] == "drsow: stopped; scores so far are stored, run the command again to continue"
     assert "Traceback" not in err
     assert list((tmp_path / "out").rglob("part-*.parquet"))
     assert not list((tmp_path / "out").rglob("*.tmp"))
