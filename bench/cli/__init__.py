@@ -36,8 +36,9 @@ __all__ = [
 STOPPED = 130
 """The exit code after Ctrl-C."""
 
-MISTYPED = typer.BadParameter.__base__
-"""The base of all errors in a command line: click's UsageError, from the copy of click inside typer."""
+MISTYPED: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
+"""The base of all errors in a command line: click's UsageError, from the copy of click inside typer, which has no name
+of its own there. It has what BadParameter has."""
 
 
 def main() -> None:
@@ -52,9 +53,9 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except MISTYPED as error:
+        code = _fail(_mistyped(error))
     except Exception as error:
-        if isinstance(error, MISTYPED):
-            error = _mistyped(error)
         code = _fail(explained(error))
     if code == STOPPED:
         print("drsow: stopped; scores so far are stored, run the command again to continue", file=sys.stderr)

@@ -108,9 +108,12 @@ def annotate(
     registry: RegistryDir = None,
 ) -> None:
     """Label candidates with a pair's reward, as TRL reads them."""
-    if (pair is None) == (best is None):
+    if pair is not None and best is None:
+        name = pair
+    elif best is not None and pair is None:
+        name = _best_pair(registry, best, results)
+    else:
         raise UsageError("name who annotates: --pair PAIR or --best STUDY")
-    name = pair or _best_pair(registry, best, results)
     known, (subject,) = select(registry, [name], None, TemplateMode.shared)
 
     from bench.data.load import load_candidates

@@ -64,7 +64,7 @@ def _plain(accuracy: pd.DataFrame) -> pd.DataFrame:
     subsets = subsets.assign(n_right=(subsets["accuracy"] * subsets["n_examples"]).round())
     whole = subsets.groupby(["pair_id", "reward"], sort=False)[["n_right", "n_examples"]].sum().reset_index()
     share = whole["n_right"] / whole["n_examples"].where(whole["n_examples"] > 0)
-    limits = wilson(share, whole["n_examples"])
+    limits = wilson(share.to_numpy(), whole["n_examples"].to_numpy())
     found = {"plain_accuracy": share, "plain_accuracy_low": limits.low, "plain_accuracy_high": limits.high}
     return whole[["pair_id", "reward"]].assign(**found)
 

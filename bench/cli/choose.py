@@ -92,6 +92,6 @@ def compare(
     from bench.store.folder import Store
     from bench.verbs.run import compared_pairs, lookup_of
 
-    wish = {"lookup": lookup_of(known, dtype=dtype.value, ops=ops), "reward": reward.value, "seed": seed}
-    frame = compared_pairs(subjects, dataset, Store(results), **wish)
+    lookup = lookup_of(known, dtype=dtype.value, ops=ops)
+    frame = compared_pairs(subjects, dataset, Store(results), lookup=lookup, reward=reward.value, seed=seed)
     emit(frame, output, VIEWS["compare"], title=f"Accuracy of {first} less that of {second}, in percentage points")

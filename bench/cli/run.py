@@ -167,9 +167,8 @@ def leaderboard(
     from bench.store.folder import Store
     from bench.verbs.run import lookup_of, redo_subjects
 
-    lookup = lookup_of(known, dtype=dtype.value, ops=ops)
-    wish = {"lookup": lookup, "reward": reward.value, "seed": seed}
-    written = redo_subjects(known, subjects, dataset, Store(results), **wish)
+    store, lookup = Store(results), lookup_of(known, dtype=dtype.value, ops=ops)
+    written = redo_subjects(known, subjects, dataset, store, lookup=lookup, reward=reward.value, seed=seed)
     show_boards(written, gap_name(known, subjects[0]), as_json=as_json)
     problems = [each.problem for each in written if each.problem]
     for line in problems:

@@ -81,10 +81,8 @@ def import_(
     from bench.store.folder import Store
     from bench.verbs.exchange import import_folder, import_scores
 
-    if (model is None) == (study is None):
-        raise UsageError("name whose scores they are: --model MODEL for a file, or --study STUDY for a folder")
     store = Store(results)
-    if study:
+    if study is not None and model is None:
         if template:
             raise UsageError(
                 "--template does not go with --study: the study's families name each model's chat template"
@@ -94,11 +92,13 @@ def import_(
         known, (subject,) = select(registry, None, study, TemplateMode.shared)
         for folder in import_folder(store, file, subject, known, load(data, limit, offline=True), dtype=dtype.value):
             print(folder)
-        return
-    known = load_registry(registry)
-    owner = known.model(template or model).model_id
-    dataset = load(data, limit, offline=True)
-    print(import_scores(store, file, known.model(model).model_id, owner, dataset, dtype=dtype.value))
+    elif model is not None and study is None:
+        known = load_registry(registry)
+        owner = known.model(template or model).model_id
+        dataset = load(data, limit, offline=True)
+        print(import_scores(store, file, known.model(model).model_id, owner, dataset, dtype=dtype.value))
+    else:
+        raise UsageError("name whose scores they are: --model MODEL for a file, or --study STUDY for a folder")
 
 
 @app.command(rich_help_panel=EXCHANGE)

@@ -46,9 +46,12 @@ def select(
     from bench.verbs.select import Selection, select_pairs
     from bench.verbs.session import open_session
 
-    if (candidates is None) == (data is None):
+    if candidates is not None and data is None:
+        dataset = load_candidates(candidates)
+    elif data is not None and candidates is None:
+        dataset = load_data(data, limit_per_subset=limit)
+    else:
         raise UsageError("name what to select from: --candidates FILE or --data DATA")
-    dataset = load_candidates(candidates) if candidates else load_data(data, limit_per_subset=limit)
     session = open_session(load_registry(registry), dtype=dtype.value, device=device.value)
     table = select_pairs(session, dataset, Selection(model, strategy.value, fraction, seed), out=out)
     kept = table["similarity"].describe()[["mean", "min", "50%", "max"]].to_frame().T.assign(n_kept=len(table))

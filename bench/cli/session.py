@@ -55,7 +55,10 @@ def _with_names(registry: Path | None, pair: list[str] | None, study: str | None
     if bool(pair) == bool(study):
         raise UsageError("name what to run: --pair PAIR (once or more) or --study STUDY")
     known = load_registry(registry)
-    _ = known.study(study) if study else [known.pair(name) for name in pair]
+    if study:
+        known.study(study)
+    for name in pair or ():
+        known.pair(name)
     return known
 
 
@@ -67,7 +70,7 @@ def _subjects(known: "Registry", pair: list[str] | None, study: str | None, temp
         entry = known.study(study)
         axes = tuple(dict.fromkeys(axis for axis in (entry.performance, entry.second_performance) if axis))
         return [Subject(study, tuple(known.study_pairs(entry)), native, axes)]
-    return [Subject(name, (known.pair(name),), native) for name in dict.fromkeys(pair)]
+    return [Subject(name, (known.pair(name),), native) for name in dict.fromkeys(pair or ())]
 
 
 def load(data: str, limit: int | None, *, offline: bool = False) -> Dataset:

@@ -38,13 +38,13 @@ def row_lines(
     for message in example.messages:
         yield f"{message.role}: {visible(message.content)}"
     for response_id, text in texts.items():
-        sides = [frame[frame["response_id"] == response_id] for frame in (strong, weak)]
-        sums = [float(side["logp_nats"].sum()) for side in sides]
-        table = stretches(*sides, text)
+        by_strong, by_weak = (frame[frame["response_id"] == response_id] for frame in (strong, weak))
+        sums = [float(side["logp_nats"].sum()) for side in (by_strong, by_weak)]
+        table = stretches(by_strong, by_weak, text)
         yield ""
         yield (
             f"{response_id}: reward {sums[0] - sums[1]:+.2f} nats "
-            f"(strong {sums[0]:.2f}, weak {sums[1]:.2f}; {len(sides[0])} and {len(sides[1])} tokens)"
+            f"(strong {sums[0]:.2f}, weak {sums[1]:.2f}; {len(by_strong)} and {len(by_weak)} tokens)"
         )
         yield "".join(_piece(piece, ratio, colour=colour) for piece, ratio in pieces(table))
 

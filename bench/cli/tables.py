@@ -76,10 +76,10 @@ def _columns(frame: "pd.DataFrame", view: View, *, folded: bool) -> Iterator[Sho
     """The columns of a frame, most important first. Columns without any value are left out."""
     named = [name for name in view.columns if name in frame]
     taken = set(view.hidden)
-    for name in [*named, *(name for name in frame if name not in named)]:
+    for name in [*named, *(str(name) for name in frame if name not in named)]:
         if name in taken:
             continue
-        column = view.own.get(name) or COLUMNS.get(name) or _default(frame[name], str(name))
+        column = view.own.get(name) or COLUMNS.get(name) or _default(frame[name], name)
         limits = next((both for both in column.limits if set(both) <= set(frame.columns) - taken), None)
         taken |= {name, *(limits or ())}
         cells = _cells(frame, name, column, limits)

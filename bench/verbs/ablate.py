@@ -51,7 +51,7 @@ def ablate_pair(session: Session, subject: Subject, dataset: Dataset, wish: Abla
     """
     registry, strong = session.registry, subject.pairs[0].strong
     routed = {name: routes(session, dataset, name, model_id=strong).set_index("example_id") for name in wish.routers}
-    wanted = {(row, domain) for table in routed.values() for row, domain in table["domain"].items()}
+    wanted = {(str(row), str(domain)) for table in routed.values() for row, domain in table["domain"].items()}
     variants = {
         name: customise.customised(dataset, registry.domains, wanted, variant=name, seed=wish.seed)
         for name in customise.VARIANTS

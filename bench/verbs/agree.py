@@ -34,7 +34,8 @@ def agree(session: Session, subject: Subject, dataset: Dataset, *, embedder: str
 
     sets = checked_scores(session, subject, dataset)
     subsets = pd.Series({e.example_id: e.subset for e in dataset.examples}, name="subset")
-    table = margins(*(each.read() for each in sets), subsets, pair_id=subject.pairs[0].pair_id)
+    strong, weak = (each.read() for each in sets)
+    table = margins(strong, weak, subsets, pair_id=subject.pairs[0].pair_id)
     embeddings = embed_with(session.registry.model(embedder), dataset.examples, session.options)
     embeddings = embeddings.reshape(len(dataset.examples), 2, -1)
     values = {e.example_id: cosines(both)[0, 1] for e, both in zip(dataset.examples, embeddings, strict=True)}
@@ -59,10 +60,11 @@ def agreement_table(found: pd.DataFrame) -> str:
     """AGREEMENT as a Markdown table, in percent."""
     lines = ["| pair | reward | half | agreement % [95% interval] | difference to the similar half, points | rows |"]
     lines.append("|---|---|---|---|---|---|")
-    for row in found.itertuples():
-        share = _with_limits("{:.1f}", row.agreement, row.low, row.high)
-        gap = _with_limits("{:+.1f}", row.difference, row.difference_low, row.difference_high)
-        lines.append(f"| {row.pair_id} | {row.reward} | {row.half} | {share} | {gap} | {row.n_examples} |")
+    for row in found.to_dict("records"):
+        share = _with_limits("{:.1f}", row["agreement"], row["low"], row["high"])
+        gap = _with_limits("{:+.1f}", row["difference"], row["difference_low"], row["difference_high"])
+        names = f"| {row['pair_id']} | {row['reward']} | {row['half']}"
+        lines.append(f"{names} | {share} | {gap} | {row['n_examples']} |")
     return "\n".join(lines) + "\n"
 
 

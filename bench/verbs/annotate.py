@@ -11,7 +11,7 @@ from bench.prefer import customise
 from bench.prefer.annotate import Filters, annotate
 from bench.prefer.export import data_card, length_bias, records, write_preferences
 from bench.schema import Dataset, UsageError
-from bench.store.folder import write_json
+from bench.store.folder import ScoreSet, write_json
 from bench.store.places import Place, manifest
 from bench.study.reward import rewards
 from bench.subject import Subject
@@ -47,11 +47,12 @@ def annotate_candidates(
     strong = subject.pairs[0].strong
     routed = routes(session, dataset, wish.router, model_id=strong)
     domains = routed.set_index("example_id")["domain"]
+    chosen = {str(row): str(domain) for row, domain in domains.items()}
     told = dataset
     if wish.variant != "plain":
         check_room(session, subject, dataset, set(domains), variant=wish.variant)
         blocks = session.registry.domains
-        told = customise.customised(dataset, blocks, domains.items(), variant=wish.variant, seed=wish.seed)
+        told = customise.customised(dataset, blocks, chosen.items(), variant=wish.variant, seed=wish.seed)
     sets = checked_scores(session, subject, told)
     frames = [each.read() for each in sets]
     if wish.variant != "plain":
@@ -64,12 +65,12 @@ def annotate_candidates(
         raise UsageError(f"{dataset.data_id}: no prompt is left to learn from ({counts})")
     facts = _facts(subject, sets, dataset, wish)
     card = data_card(found, length_bias(dataset.examples, found, table), facts)
-    write_preferences(out, records(dataset.examples, found, table, domains), found.skipped, card)
+    write_preferences(out, records(dataset.examples, found, table, chosen), found.skipped, card)
     write_json(out / "manifest.json", manifest(Place(subject.name, dataset, "annotation"), sets) | facts)
     return pd.concat([pd.Series({"kept": len(found.preferences)}), found.skipped["reason"].value_counts()])
 
 
-def _facts(subject: Subject, sets, dataset: Dataset, wish: Annotation) -> dict[str, object]:
+def _facts(subject: Subject, sets: tuple[ScoreSet, ScoreSet], dataset: Dataset, wish: Annotation) -> dict[str, object]:
     """How the rewards were computed, for the data card and the manifest."""
     pair, (strong, weak) = subject.pairs[0], sets
     asked = {name: value for name, value in wish.filters._asdict().items() if value is not None}

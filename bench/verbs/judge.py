@@ -108,12 +108,11 @@ def judged_table(found: pd.DataFrame) -> str:
     """JUDGED as a Markdown table, one line for each pair and measure."""
     lines = ["| pair | labelled the data | reward | measure | before | after | difference [95% interval] | prompts |"]
     lines.append("|---|---|---|---|---|---|---|---|")
-    for row in found.itertuples():
-        numbers = f"{row.before:.3g} | {row.after:.3g} | {row.difference:+.3g}"
-        numbers += f" [{row.low:+.3g}, {row.high:+.3g}]" if row.low == row.low else ""
-        lines.append(
-            f"| {row.pair_id} | {row.annotator} | {row.reward} | {row.measure} | {numbers} | {row.n_prompts} |"
-        )
+    for row in found.to_dict("records"):
+        numbers = "{before:.3g} | {after:.3g} | {difference:+.3g}".format_map(row)
+        numbers += " [{low:+.3g}, {high:+.3g}]".format_map(row) if pd.notna(row["low"]) else ""
+        names = "{pair_id} | {annotator} | {reward} | {measure}".format_map(row)
+        lines.append(f"| {names} | {numbers} | {row['n_prompts']} |")
     first = found.iloc[0]
     lines += ["", f"Responses: {first.n_before} before ({first.n_empty_before} empty), {first.n_after} after "]
     lines[-1] += f"({first.n_empty_after} empty). A sum is in nats. "

@@ -48,11 +48,10 @@ class Planner:
 
     def tokens(self, spec: ModelSpec, owner: ModelSpec) -> tuple[float, str]:
         """Tokens that a pass computes, and how they were counted."""
-        here = [fetch.locate(spec), fetch.locate(owner, weights=False)]
-        if here[1] and (note := templates.read(here[1].folder).note):
+        model, template = fetch.locate(spec), fetch.locate(owner, weights=False)
+        if template and (note := templates.read(template.folder).note):
             self.notes[owner.model_id] = note
-        if all(here):
-            model, template = here
+        if model and template:
             ids, text = located.file_digest(model.folder / "tokenizer.json"), fetch.template_text(template.folder)
             key = (ids, text, spec.context_tokens)
             if key not in self._exact:
@@ -97,8 +96,8 @@ def plan_passes(planner: Planner, subjects: Sequence[Subject], *, gpu: str, cpu_
         status = planner.status(spec, owner, free)
         tokens, counted = planner.tokens(spec, registry.model(owner))
         size = spec.n_params_active or spec.n_params or float("nan")
-        download = _download(spec) if status in (MISSING, GATED, NO_SPACE) else 0
-        free -= download
+        download = _download(spec) if status in (MISSING, GATED, NO_SPACE) else 0.0
+        free -= int(download)
         flop = 2 * size * tokens if status != SCORED else 0.0
         weights = (spec.n_params or float("nan")) * {"bfloat16": 2, "float32": 4}[dtype]
         seconds = flop / (cpu_rate * plan.CPU_SHARE[dtype]) if cpu_rate else float("nan")

@@ -35,7 +35,7 @@ def sample_candidates(session: Session, dataset: Dataset, name: str, wish: "Samp
 
     folder, revision, trusted = fetch.fetch(session.registry.policy(name))
     options = session.options
-    facts = {
+    facts: dict[str, object] = {
         "model_id": name,
         "revision": revision,
         "dtype": options.dtype,

@@ -68,13 +68,17 @@ def _score_jobs(
         return {}, score_on_ray(works, store.root, options, spread) if works else []
     # All passes are shared out, not only those whose files are here: every shard must cut them in the same way.
     shares = dict(zip(sides, run.shares(len(sides), shard=spread.shard, n_shards=spread.n_shards), strict=True))
-    todo = {side: job for side, job in jobs.items() if shares[side] and not store.score_set(job.key).complete}
-    after = [job.model.folder for job in todo.values()][1:]
+    todo = [
+        (side, job, share)
+        for side, job in jobs.items()
+        if (share := shares[side]) and not store.score_set(job.key).complete
+    ]
+    after = [job.model.folder for _, job, _ in todo][1:]
     done, failures = {}, []
-    for side, job in todo.items():
+    for side, job, share in todo:
         following = after.pop(0) if after else None
         try:
-            done[job.key] = run.score_missing(job, store, options, shares[side], following)
+            done[job.key] = run.score_missing(job, store, options, share, following)
         except Exception as error:
             # Any error of one model is recorded, so that the pairs of the others are still scored.
             known = explained(error)
@@ -86,7 +90,9 @@ def _all_ready(
     works: dict[tuple[str, str], passes.Work], pairs: Sequence[tuple], options: passes.Options
 ) -> tuple[dict[tuple[str, str], passes.Ready], list[str], int]:
     """Find or fetch every model before the first one is scored, so that a missing one shows at once."""
-    ready, failed, errors, code = {}, set(), [], 1
+    ready: dict[tuple[str, str], passes.Ready] = {}
+    failed: set[tuple[str, str]] = set()
+    errors, code = [], 1
     for side, work in works.items():
         # If the other model of each of its pairs has failed, the model is neither fetched nor scored.
         if all(failed & set(sides) for sides in pairs if side in sides):

@@ -128,7 +128,8 @@ def token_table(models: PairScorers, example: Example) -> TokenTable:
     """The tokens of one example under a pair's strong and weak model."""
     from bench.scoring.tokens import rendered_texts, tokens
 
-    return TokenTable(*(tokens(model, example) for model in models), rendered_texts(models.strong, example))
+    strong, weak = (tokens(model, example) for model in models)
+    return TokenTable(strong, weak, rendered_texts(models.strong, example))
 
 
 def response_stretches(models: PairScorers, example: Example) -> dict[str, pd.DataFrame]:
@@ -152,8 +153,10 @@ def stretched_pairs(session: Session, rows: Sequence[tuple[Pair, Sequence[str]]]
     examples = {example.example_id: example for example in dataset.examples}
     frames = []
     for pair, ids in rows:
-        models = scorers(session, pair) if ids else None
-        for example_id in ids if models else ():
+        if not ids:
+            continue
+        models = scorers(session, pair)
+        for example_id in ids:
             frames += [
                 frame.assign(
                     pair_id=pair.pair_id,

@@ -83,7 +83,8 @@ def _read(located: Located, name: str, dataset: Dataset) -> tuple[object, list["
     try:
         rendered = render(dataset.examples, tokenizer, own_template(tokenizer, "be tuned on conversations"))
         for sequence in rendered.sequences:
-            check_ids(sequence.ids, tokenizer, n_embedded=n_embedded, row=sequence.example_id, model="the policy")
+            ids = sequence.ids.tolist()
+            check_ids(ids, tokenizer, n_embedded=n_embedded, row=sequence.example_id, model="the policy")
     except DrsowError as error:
         raise type(error)(f"{name}: {error}") from error
     rows = rows_of(dataset.examples, rendered, limit=models.context_tokens(folder, trust_remote_code=trusted))
