@@ -63,8 +63,7 @@ def report(
         if tokens:
             rows = stretched_rows(store, subject, dataset, reward=reward.value, lookup=lookup)
             session = open_session(known, dtype=dtype.value, device=device.value, results=results)
-            frame = stretched_pairs(session, rows, dataset)
-            store_stretches(store, subject, dataset, frame, reward=reward.value)
+            store_stretches(store, subject, dataset, stretched_pairs(session, rows, dataset), reward=reward.value)
         shown = gather(store, known, subject, dataset, reward=reward.value, lookup=lookup)
         path = result_folder(store, subject, dataset, reward=reward.value) / "report.html"
         write_whole(path, html(shown).encode())
