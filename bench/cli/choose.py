@@ -51,7 +51,7 @@ def choose(
     seed: Seed = None,
     output: As = Format.table,
 ) -> None:
-    """Choose a pair of a study, with what it is worth on other rows."""
+    """Choose a pair of a study, with its expected accuracy on other rows."""
     known, (subject,), dataset = select_stored(registry, None, study, template, rows=Rows(data, limit))
 
     from bench.cli.tables import gap_unit, with_gap
