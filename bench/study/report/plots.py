@@ -13,7 +13,6 @@ import pandas as pd
 from bokeh.core.properties import value
 from bokeh.embed import json_item
 from bokeh.layouts import column, gridplot
-from bokeh.model import Model
 from bokeh.models import (
     BasicTicker,
     ColumnDataSource,
@@ -25,6 +24,7 @@ from bokeh.models import (
     Range1d,
 )
 from bokeh.models.annotations import ColorBar, Span
+from bokeh.models.renderers import GlyphRenderer
 from bokeh.palettes import Viridis256
 from bokeh.plotting import figure
 from bokeh.themes import Theme
@@ -98,9 +98,10 @@ def gap_scatter(pairs: pd.DataFrame, slope: float, *, performance: str) -> Layou
     """
     plot = figure(width=860, height=460, x_axis_label=f"Gap: {performance}", y_axis_label="Accuracy")
     plot.add_layout(Span(location=CHANCE, dimension="width", line_color=INK, line_dash="dotted", line_width=1))
+    drawn: list[GlyphRenderer] = []
     for position, (family, rows) in enumerate(pairs.groupby("family", sort=True)):
         colour = COLOURS[position % len(COLOURS)]
-        plot.scatter(
+        marks = plot.scatter(
             "gap_points",
             "accuracy",
             source=_source(rows),
@@ -114,13 +115,14 @@ def gap_scatter(pairs: pd.DataFrame, slope: float, *, performance: str) -> Layou
             name="pairs",
             legend_label=f"{family or 'no family'} ({len(rows)} pairs)",
         )
+        drawn.append(marks)
         used = rows[rows["gap_points"] > 0].dropna(subset=["accuracy"])
         if np.isfinite(slope) and len(used):
             ends = np.array([used["gap_points"].min(), used["gap_points"].max()])
             line = used["accuracy"].mean() + slope * (ends - used["gap_points"].mean())
             plot.line(ends, line, line_color=colour, line_width=1.5)
     tips = [("pair", "@pair_id"), ("gap", "@gap_points{0.0}"), _ACCURACY_TIP]
-    plot.add_tools(_hover(tips, plot.select(name="pairs")))
+    plot.add_tools(_hover(tips, drawn))
     plot.yaxis.formatter = NumeralTickFormatter(format=_PERCENT)
     plot.add_layout(plot.legend[0], "above")
     return plot
@@ -252,7 +254,7 @@ def _source(rows: pd.DataFrame) -> ColumnDataSource:
     return ColumnDataSource({str(name): rows[name].to_numpy() for name in rows})
 
 
-def _hover(tips: list[tuple[str, str]], drawn: Iterable[Model]) -> HoverTool:
+def _hover(tips: list[tuple[str, str]], drawn: Iterable[GlyphRenderer]) -> HoverTool:
     """A tool that shows the given values of the mark under the pointer."""
     # The library's own labels are too pale to read, so these use the page's text colour. The library escapes values.
     lines = "".join(f"<div>{label}: <span>{words}</span></div>" for label, words in tips)
