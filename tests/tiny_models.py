@@ -16,7 +16,7 @@ def tiny_model(config: PretrainedConfig, *, seed: int, scale: float = 8.0) -> Pr
     torch.manual_seed(seed)
     # A model keeps its configuration and changes it with its attention.
     config = copy.deepcopy(config)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:

@@ -108,7 +108,6 @@ def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_rem
             folder,
             dtype=dtype,
             use_safetensors=True,
-            attn_implementation="sdpa",
             device_map=device_map,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from bench.scoring.forward import NotSupportedError, flex, kernels
-from bench.scoring.forward.context import StepContext
+from bench.scoring.forward.context import Softmax, StepContext
 
-NOT_SOFTMAX = ("softcap", "s_aux", "position_bias")
+NOT_SOFTMAX = ("s_aux", "position_bias")
 """Arguments by which a model asks for more than a softmax over visible keys."""
 
 
@@ -27,7 +27,7 @@ def trie_attention(module, query: Tensor, key: Tensor, value: Tensor, attention_
         value: (1, kv_heads, n, width).
         attention_mask: Unused: the step's rule is the mask.
         step: The step's context.
-        kwargs: What the model passes besides; `scaling` and `sliding_window` are heeded.
+        kwargs: What the model passes besides; `scaling`, `sliding_window` and `softcap` are used.
 
     Returns:
         (1, n, heads, width), and None for the weights.
@@ -40,13 +40,12 @@ def trie_attention(module, query: Tensor, key: Tensor, value: Tensor, attention_
         raise CancelledError
     if more := [name for name in NOT_SOFTMAX if kwargs.get(name) is not None]:
         raise NotSupportedError(f"its attention needs {more[0]}")
-    # Rows behind the step's own are padding: no tile reaches them, no kept key is one of theirs.
-    n = len(step.end)
-    key, value = _behind_trunk(step, module.layer_idx, key[:, :, :n], value[:, :, :n])
-    window, scale = kwargs.get("sliding_window"), kwargs.get("scaling")
+    key, value = _behind_trunk(step, module.layer_idx, key, value)
+    window = kwargs.get("sliding_window")
     if window is not None and step.n_deep <= window:
         window = None
-    return step.attend(step, query, key, value, window=window, scale=scale), None
+    softmax = Softmax(kwargs.get("scaling"), window, kwargs.get("softcap"))
+    return step.attend(step, query, key, value, softmax), None
 
 
 def flex_or(
@@ -55,17 +54,16 @@ def flex_or(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    *,
-    window: int | None,
-    scale: float | None,
+    softmax: Softmax,
 ) -> Tensor:
     """FlexAttention, (1, rows, heads, width); `otherwise` for heads too narrow for a GPU's kernel."""
     if query.shape[-1] < flex.LEAST_HEAD_DIM:
-        return otherwise(ctx, query, key, value, window=window, scale=scale)
-    sizes = {"n_before": ctx.n_before, "window": window, "device": query.device}
+        return otherwise(ctx, query, key, value, softmax)
+    sizes = {"n_before": ctx.n_before, "window": softmax.window, "device": query.device}
     make = functools.partial(flex.block_mask, ctx.step.end, ctx.step.positions, **sizes)
     mask = ctx.once(("flex", *sizes.values()), make)
-    return flex.block_attention(query, key, value, mask, scale=scale).transpose(1, 2).contiguous()
+    out = flex.block_attention(query, key, value, mask, scale=softmax.scale, cap=softmax.cap)
+    return out.transpose(1, 2).contiguous()
 
 
 def kernels_or(
@@ -74,26 +72,31 @@ def kernels_or(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    *,
-    window: int | None,
-    scale: float | None,
+    softmax: Softmax,
 ) -> Tensor:
     """The compiled kernels' attention, (1, rows, heads, width); `otherwise` for heads that they do not fit."""
-    if not kernels.fits_heads(query, value):
-        return otherwise(ctx, query, key, value, window=window, scale=scale)
-    make = functools.partial(kernels.seen_keys, ctx.step, n_before=ctx.n_before, window=window)
-    seen, rows = ctx.once(("kernels", window), make), query.shape[2]
-    return kernels.kernel_attention(query[:, :, : len(ctx.end)], key, value, seen, rows=rows, scale=scale)
+    if softmax.cap is not None or not kernels.fits_heads(query, value):
+        return otherwise(ctx, query, key, value, softmax)
+    make = functools.partial(kernels.seen_keys, ctx.step, n_before=ctx.n_before, window=softmax.window)
+    seen, rows = ctx.once(("kernels", softmax.window), make), query.shape[2]
+    key, value = (x[:, :, : ctx.n_keys] for x in (key, value))
+    return kernels.kernel_attention(query[:, :, : len(ctx.end)], key, value, seen, rows=rows, scale=softmax.scale)
 
 
 def _behind_trunk(step: StepContext, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Put a step's keys and values behind its trunk's; where it is a trunk itself, keep both."""
+    """Puts a step's keys and values behind its trunk's; where the step is a trunk itself, keeps both.
+
+    Returns:
+        (1, kv_heads, k, head_dim) each, k at least `step.n_keys`: the rows behind are padding, which nothing sees.
+    """
+    n = len(step.end)
     if step.trunk is not None:
+        key, value = key[:, :, :n], value[:, :, :n]
         if layer not in step.trunk:
             raise NotSupportedError(f"its layer {layer} kept no keys of the text before a branch")
         key = torch.cat([step.trunk[layer][0], key], dim=2)
         value = torch.cat([step.trunk[layer][1], value], dim=2)
     if step.kept is not None:
         # Not a view: that would keep the whole of a projection that gives queries, keys and values at once.
-        step.kept[layer] = (key.contiguous(), value.contiguous())
+        step.kept[layer] = (key[:, :, : step.n_keys].contiguous(), value[:, :, : step.n_keys].contiguous())
     return key, value

@@ -12,6 +12,8 @@ from bench.schema import DrsowError
 
 COMPILE_ERRORS = (TorchDynamoException, InductorError)
 """What torch.compile raises where it cannot trace (the first), or where a compiler is missing or fails (the second)."""
+VARIANTS = 256
+"""Times that one function may be compiled: each shape of heads, scale, window, trunk, dtype and device is one."""
 
 
 class NotCompiledError(DrsowError):
@@ -33,6 +35,13 @@ def compiled(function: Callable[..., Tensor], part: str, **options: object) -> C
         part: What an error calls it.
         options: Of torch.compile.
     """
+    dynamo = torch._dynamo.config
+    # A setting of the whole process: torch 2.11 has none for one function.
+    dynamo.recompile_limit = max(dynamo.recompile_limit, VARIANTS)
+    # Beyond the limit torch would go on without compiling, slowly, and with other roundings under the same name.
+    dynamo.fail_on_recompile_limit_hit = True
+    # A scale or a soft cap is a constant of the kernel: as an argument it does not compile.
+    dynamo.specialize_float = True
     return caught(torch.compile(function, dynamic=True, **options), part)
 
 

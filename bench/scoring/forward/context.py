@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,17 @@ from bench.scoring.forward.device import moved
 from bench.scoring.forward.trie import Step
 
 Made = TypeVar("Made")
+
+
+class Softmax(NamedTuple):
+    """What one layer's softmax does beside hiding keys."""
+
+    scale: float | None = None
+    """Factor of the products of queries and keys; None: 1 / sqrt(head_dim)."""
+    window: int | None = None
+    """A query sees keys of less than this distance; None: all."""
+    cap: float | None = None
+    """Scores s become cap * tanh(s / cap), as in Gemma 2; None: they stay."""
 
 
 @dataclass
@@ -36,6 +47,11 @@ class StepContext:
     stop: Event | None
     """Set when nobody wants this step any more: its next layer does not begin."""
     _made: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def n_keys(self) -> int:
+        """Keys of the trunk and of the step."""
+        return self.n_before + len(self.end)
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What attention makes of the step for all layers alike, such as its masks: made for the first one of them."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
 from bench.schema import DrsowError
-from bench.scoring.forward import ATTENTION, NotSupportedError, layers
+from bench.scoring.forward import ATTENTION, NotSupportedError, fused, layers
 from bench.scoring.forward.attention import trie_attention
 from bench.scoring.forward.compiling import NotCompiledError
 from bench.scoring.forward.context import StepContext, context
@@ -168,13 +168,14 @@ def _behind(prepared: Prepared, step: Step, parent: Future | None, stop: Event) 
     return ctx if step.is_trunk else None, hidden
 
 
+@torch.inference_mode()
 def _begin(
     prepared: Prepared, step: Step, trunk: StepContext | None, stop: Event | None = None
 ) -> tuple[StepContext, Tensor]:
     """A step's context, and the last hidden state of the token before each target, (m, hidden)."""
     model = prepared.model
     ctx = context(step, trunk=trunk, device=model.device, attend=prepared.ops.attend, stop=stop)
-    hidden = body(model, step, ctx)
+    hidden = body(prepared, step, ctx)
     return ctx, hidden[moved(step.predict, hidden.device)]
 
 
@@ -185,10 +186,11 @@ def _ancestors(steps: Sequence[Step], index: int) -> Iterator[int]:
 
 
 @torch.inference_mode()
-def body(model: PreTrainedModel, step: Step, ctx: StepContext) -> Tensor:
+def body(prepared: Prepared, step: Step, ctx: StepContext) -> Tensor:
     """Last hidden states of a step's tokens, (n, hidden)."""
+    model, n_rows = prepared.model, prepared.ops.rows
     ids = moved(step.ids, model.device)
-    rows = (padded(ids)[None], padded(ctx.positions)[None])
+    rows = (padded(ids, to=n_rows)[None], padded(ctx.positions, to=n_rows)[None])
     output = model.base_model(input_ids=rows[0], position_ids=rows[1], use_cache=False, step=ctx)
     if "last_hidden_state" not in output:
         raise NotSupportedError("its body gives no last hidden state")
@@ -197,7 +199,9 @@ def body(model: PreTrainedModel, step: Step, ctx: StepContext) -> Tensor:
 
 @torch.inference_mode()
 def prepare(model: PreTrainedModel, *, ops: Ops | None = None) -> Prepared:
-    """Give a freshly loaded model our attention and layers, in place, after a check against its own forward pass.
+    """Give a model our attention and layers, in place, after a check against its own forward pass.
+
+    A model on a GPU may be prepared again, in another dtype.
 
     Where a part of the operations does not compile, the model gets those that do without it, and stderr says so.
 
@@ -209,6 +213,12 @@ def prepare(model: PreTrainedModel, *, ops: Ops | None = None) -> Prepared:
         DrsowError: the model cannot run on the engine, or its own forward pass gives other numbers.
     """
     model.eval()
+    fused.unfuse(model)
+    if model.config._attn_implementation == ATTENTION:
+        # Not every architecture has torch's own attention: what Gemma 2 does to its scores, that cannot.
+        model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+    # A sum of bfloat16 products stays float32 to its end, also where a product is split.
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     ids = np.arange(96) * 37 % model.config.get_text_config().vocab_size
     # One fork in a step and one behind a trunk: a model that sees past its own branch agrees on neither.
     rows = [ids[:80], np.concatenate([ids[:72], ids[80:88]])]
@@ -231,9 +241,12 @@ def _first_scores(model: PreTrainedModel, ops: Ops, packings: Sequence[Packed]) 
     """The model with the first operations that compile, and its scores of each packing."""
     while True:
         prepared = Prepared(model, ops, head_of(model, ops.log_totals, ops.n_rows))
+        fused.unfuse(model)
+        if ops.fuses:
+            fused.fuse(model)
         try:
             if ops.without:
-                _compile_windows(prepared)
+                _compile(prepared)
             return prepared, [score(prepared, each) for each in packings]
         except NotCompiledError as error:
             if error.part not in ops.without:
@@ -242,8 +255,12 @@ def _first_scores(model: PreTrainedModel, ops: Ops, packings: Sequence[Packed]) 
             print(f"{error}: drsow uses {ops.name} instead, which is slower", file=sys.stderr)
 
 
-def _compile_windows(prepared: Prepared) -> None:
-    """Score a text longer than the model's window: a short one does not need the window's kernel."""
+def _compile(prepared: Prepared) -> None:
+    """Let all be compiled that a run will need, at the size that it will have."""
+    weight = prepared.head.layer.weight
+    # What the compiler sees first decides how it divides the work: not the few rows of the check.
+    prepared.head.log_totals(weight.new_zeros(prepared.head.n_rows, weight.shape[1]))
+    # A text longer than the model's window: a short one does not need the window's kernel.
     config = prepared.model.config.get_text_config()
     if window := config.to_dict().get("sliding_window"):
         ids = np.arange(min(window + 64, config.max_position_embeddings)) % config.vocab_size

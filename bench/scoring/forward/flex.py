@@ -22,8 +22,8 @@ BLOCK = 128
 """Queries, and keys, a block."""
 LEAST_HEAD_DIM = 16
 """Of what a GPU's kernel multiplies."""
-VARIANTS = 256
-"""Kernels that one process may compile: heads, scale, window or none, trunk or none, and device make one each."""
+TOLD = {"ROWS_GUARANTEED_SAFE": True, "IS_DIVISIBLE": True}
+"""What dynamic lengths do not tell the compiler: every query sees a key, and all lengths are whole blocks."""
 
 
 def block_mask(
@@ -42,49 +42,76 @@ def block_mask(
         A mask of n queries and n_before + n keys, each rounded up to whole blocks; rounding adds queries that see
         something, so that no number of theirs is not finite, and keys that no query of the step sees.
     """
-    n, n_queries, n_keys = len(end), _whole(len(end)), _whole(n_before + len(end))
+    n, n_queries, n_keys = len(end), block_rows(len(end)), block_rows(n_before + len(end))
     first = np.arange(n_keys) - n_before
     last = first + 1
     last[:n_before], last[n_before : n_before + n] = n_queries, end
     depth_q, depth_k = np.zeros(n_queries, dtype=np.int64), np.zeros(n_keys, dtype=np.int64)
     depth_q[:n], depth_k[n_before : n_before + n], depth_k[:n_before] = positions, positions, np.arange(n_before)
     some, whole = _kinds(first, last, depth_q, depth_k, window)
+    # 32-bit indices: with 64 bits the kernel needs more registers than a GPU has, and spills them.
+    rule = (moved(x.astype(np.int32), device) for x in (first, last, depth_q, depth_k))
     partial_blocks, whole_blocks = (_listed(x, device) for x in (some & ~whole, whole))
     return BlockMask.from_kv_blocks(
         *partial_blocks,
         *whole_blocks,
         BLOCK_SIZE=BLOCK,
-        mask_mod=_rule(*(moved(x, device) for x in (first, last, depth_q, depth_k)), window),
+        mask_mod=_rule(*rule, window),
         seq_lengths=(n_queries, n_keys),
         compute_q_blocks=False,
     )
 
 
-def block_attention(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, *, scale: float | None) -> Tensor:
+def block_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, *, scale: float | None, cap: float | None = None
+) -> Tensor:
     """Attention of one layer.
 
     Args:
         query: (1, heads, n, head_dim), n at most the mask's queries.
-        key: (1, kv_heads, k, head_dim), k at most the mask's keys.
+        key: (1, kv_heads, k, head_dim); rows behind the mask's keys are not read.
         value: (1, kv_heads, k, head_dim).
         mask: From `block_mask`.
         scale: Of the products of queries and keys; None for 1 / sqrt(head_dim).
+        cap: Scores s become cap * tanh(s / cap); None: they stay.
 
     Returns:
         (1, heads, n, head_dim).
     """
     n_queries, n_keys = mask.seq_lengths
     n = query.shape[2]
-    # One layout, whatever the lengths and the trunk: another one would be compiled anew.
-    query = pad(query, (0, 0, 0, n_queries - n)).contiguous()
-    key, value = (pad(x, (0, 0, 0, n_keys - x.shape[2])).contiguous() for x in (key, value))
-    return _compiled()(query, key, value, block_mask=mask, scale=scale, enable_gqa=True)[:, :, :n]
+    query, (key, value) = _fitted(query, n_queries), (_fitted(x, n_keys) for x in (key, value))
+    more = {"score_mod": None if cap is None else capped(cap), "scale": scale, "enable_gqa": True}
+    return _compiled()(query, key, value, block_mask=mask, kernel_options=TOLD, **more)[:, :, :n]
+
+
+def _fitted(x: Tensor, n: int) -> Tensor:
+    """The first n rows, zeros added where there are fewer; x: (1, heads, rows, width). Copies only to add rows."""
+    return x[:, :, :n] if x.shape[2] >= n else pad(x, (0, 0, 0, n - x.shape[2]))
+
+
+@functools.cache
+def capped(cap: float) -> Callable[..., Tensor]:
+    """The soft cap of a model's scores, as FlexAttention takes it."""
+
+    def score(scores: Tensor, _batch, _head, _q, _k) -> Tensor:
+        return cap * torch.tanh(scores / cap)
+
+    return score
+
+
+def block_rows(n: int) -> int:
+    """Rows that a step of n tokens has on a GPU: whole blocks, so that attention copies nothing to add some.
+
+    Two blocks at least: for a single one the kernel would be compiled anew.
+    """
+    return max(2, -(-n // BLOCK)) * BLOCK
 
 
 @functools.cache
 def _compiled() -> Callable:
     # Whole or an error: what torch does instead of a kernel holds all scores at once.
-    return compiled(flex_attention, NAME, fullgraph=True, recompile_limit=VARIANTS)
+    return compiled(flex_attention, NAME, fullgraph=True)
 
 
 def _rule(first: Tensor, last: Tensor, depth_q: Tensor, depth_k: Tensor, window: int | None) -> Callable:
@@ -116,8 +143,3 @@ def _listed(chosen: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     order = np.argsort(~chosen, axis=1, kind="stable").astype(np.int32)
     counts = chosen.sum(axis=1, dtype=np.int32)
     return moved(counts, device)[None, None], moved(order, device)[None, None]
-
-
-def _whole(n: int) -> int:
-    """A length in whole blocks, two at least: for a single one the kernel would be compiled anew."""
-    return max(2, -(-n // BLOCK)) * BLOCK

@@ -176,21 +176,26 @@ def shifted(layer: nn.Linear, rescale: Rescale, *, logsumexp: Callable[..., Tens
     Args:
         layer: The head.
         rescale: What the model does to logits.
-        logsumexp: Of a block of logits along a dimension.
+        logsumexp: What the model does to logits -> the log-sum-exp of a block's rows.
         n_words: Vocabulary entries of a block.
     """
+    of_block = logsumexp(rescale)
 
     def totals(hidden: Tensor) -> Tensor:
-        sums = [logsumexp(rescale(block), 1) for block in gpu_logit_blocks(layer, hidden, n_words=n_words)]
+        sums = [of_block(block) for block in gpu_logit_blocks(layer, hidden, n_words=n_words)]
         return torch.stack(sums).double().logsumexp(dim=0)
 
     return totals
 
 
-@functools.cache
-def compiled_logsumexp() -> Callable[..., Tensor]:
-    """logsumexp in one kernel of torch's compiler."""
-    return compiled(lambda logits, dim: logits.logsumexp(dim), NAME)
+def eager_logsumexp(rescale: Rescale) -> Callable[[Tensor], Tensor]:
+    """Logits as the head gives them, (m, words) -> log-sum-exp of each row after `rescale`, (m,)."""
+    return lambda logits: rescale(logits).logsumexp(1)
+
+
+def compiled_logsumexp(rescale: Rescale) -> Callable[[Tensor], Tensor]:
+    """The same in one kernel of torch's compiler."""
+    return compiled(eager_logsumexp(rescale), NAME)
 
 
 def gpu_logit_blocks(layer: nn.Linear, hidden: Tensor, *, n_words: int) -> Iterator[Tensor]:

@@ -1,6 +1,7 @@
 """Products on a CPU: oneDNN's, MKL's, and which of the two libraries is the faster one in float32."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -30,9 +31,14 @@ def onednn_fuses_bf16() -> bool:
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def padded(rows: Tensor) -> Tensor:
-    """Rows of zeros added up to a multiple of SHAPE."""
-    lacking = -len(rows) % SHAPE
+def shape_rows(n: int) -> int:
+    """The multiple of SHAPE from n on."""
+    return n + -n % SHAPE
+
+
+def padded(rows: Tensor, *, to: Callable[[int], int] = shape_rows) -> Tensor:
+    """Rows of zeros added up to as many as `to` says."""
+    lacking = to(len(rows)) - len(rows)
     return torch.cat([rows, rows.new_zeros(lacking, *rows.shape[1:])]) if lacking else rows
 
 

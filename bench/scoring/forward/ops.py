@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bench.scoring.forward import attention, flex, head, kernels, layers, onednn, products, tiles
+from bench.scoring.forward import attention, flex, fused, head, kernels, layers, onednn, products, tiles
 
 
 class Ops(NamedTuple):
@@ -28,9 +28,13 @@ class Ops(NamedTuple):
     log_totals: Callable[[nn.Linear, head.Rescale], head.LogTotals]
     """An output head, and what the model does to its logits -> their log-sum-exp from hidden states."""
     attend: Callable[..., Tensor]
-    """A step's context, queries, keys, values, `window` and `scale` -> attention of one layer."""
+    """A step's context, queries, keys, values and `Softmax` -> attention of one layer."""
     n_rows: int
     """Targets whose logits are computed at once."""
+    rows: Callable[[int], int] = onednn.shape_rows
+    """Tokens of a step -> rows of its tensors; those behind the tokens are padding."""
+    fuses: bool = False
+    """Whether torch compiles the decoder layers."""
     without: Mapping[str, Callable[[], "Ops"]] = {}
     """Part that may not compile -> the record that does without it."""
 
@@ -116,42 +120,44 @@ def on_gpu(dtype: torch.dtype, capability: tuple[int, int]) -> Ops:
     """
     low = dtype == torch.bfloat16
     arch = f"sm{capability[0]}{capability[1]}" if low else ""
-    return gpu_ops("flex" if low and capability >= (8, 0) else "tiles", "compiled", arch)
+    flexes = low and capability >= (8, 0)
+    return gpu_ops("flex" if flexes else "tiles", "compiled", arch, fuses=flexes)
 
 
-def gpu_ops(attend: str, totals: str, arch: str) -> Ops:
+def gpu_ops(attend: str, totals: str, arch: str, *, fuses: bool = False) -> Ops:
     """The operations on a GPU.
 
     Args:
         attend: "flex" or "tiles", which begins a kernel for every tile and is slow.
         totals: How the head sums: "compiled", or "eager", which holds its logits more than once.
         arch: Name of the instructions, "" where they do not matter.
+        fuses: Whether torch compiles the decoder layers.
     """
     by_tiles = functools.partial(tiles.by_tiles, least=math.inf)
     attends = {"flex": functools.partial(attention.flex_or, by_tiles), "tiles": by_tiles}
     sums = {
-        "compiled": functools.partial(head.shifted, logsumexp=_compiled_logsumexp, n_words=head.GPU_WORDS),
-        "eager": functools.partial(head.shifted, logsumexp=torch.logsumexp, n_words=head.EAGER_WORDS),
+        "compiled": functools.partial(head.shifted, logsumexp=head.compiled_logsumexp, n_words=head.GPU_WORDS),
+        "eager": functools.partial(head.shifted, logsumexp=head.eager_logsumexp, n_words=head.EAGER_WORDS),
     }
     without = {}
     if attend == "flex":
-        without[flex.NAME] = functools.partial(gpu_ops, "tiles", totals, arch)
+        without[flex.NAME] = functools.partial(gpu_ops, "tiles", totals, arch, fuses=fuses)
     if totals == "compiled":
-        without[head.NAME] = functools.partial(gpu_ops, attend, "eager", arch)
+        without[head.NAME] = functools.partial(gpu_ops, attend, "eager", arch, fuses=fuses)
+    if fuses:
+        without[fused.NAME] = functools.partial(gpu_ops, attend, totals, arch)
+    name = ["cuda", attend, "fused" if fuses else "", "eager" if totals == "eager" else "", arch]
     return Ops(
-        name="-".join(["cuda", attend, *(["eager"] if totals == "eager" else []), *([arch] if arch else [])]),
+        name="-".join(filter(None, name)),
         linear=layers.keep,
         gated=layers.keep,
         log_totals=sums[totals],
         attend=attends[attend],
         n_rows=head.GPU_ROWS,
+        rows=flex.block_rows if attend == "flex" else onednn.shape_rows,
+        fuses=fuses,
         without=without,
     )
-
-
-def _compiled_logsumexp(logits: Tensor, dim: int) -> Tensor:
-    # Not before it is called: what is never used on this machine need not compile.
-    return head.compiled_logsumexp()(logits, dim)
 
 
 def multiplier(dtype: torch.dtype, side: int) -> Callable[[], Tensor]:

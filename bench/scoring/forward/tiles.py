@@ -6,6 +6,7 @@ every layer.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from bench.scoring.forward import products
-from bench.scoring.forward.context import StepContext
+from bench.scoring.forward.context import Softmax, StepContext
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 """Softmax attention, and the logarithm of each query's sum over its keys, (1, heads, n), float32."""
@@ -117,15 +118,15 @@ def tile_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    softmax: Softmax,
     *,
-    window: int | None,
-    scale: float | None,
     least: float,
 ) -> Tensor:
     """Attention of one layer over a packed step on a CPU, (1, rows, heads, width); arguments as `by_tiles` has them."""
-    if window is None and ctx.n_before >= LONG_TRUNK and query.shape[-1] == value.shape[-1]:
-        return trunk_apart(ctx, query, key, value, scale=scale, least=least)
-    return by_tiles(ctx, query, key, value, window=window, scale=scale, least=least)
+    plain = softmax.window is None and softmax.cap is None
+    if plain and ctx.n_before >= LONG_TRUNK and query.shape[-1] == value.shape[-1]:
+        return trunk_apart(ctx, query, key, value, softmax, least=least)
+    return by_tiles(ctx, query, key, value, softmax, least=least)
 
 
 def by_tiles(
@@ -133,9 +134,8 @@ def by_tiles(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    softmax: Softmax,
     *,
-    window: int | None,
-    scale: float | None,
     least: float,
     sums: Tensor | None = None,
 ) -> Tensor:
@@ -146,22 +146,24 @@ def by_tiles(
         query: (1, heads, rows, head_dim), rows at least n; the result is 0 behind the n-th.
         key: (1, kv_heads, keys, head_dim), the trunk's before the step's own.
         value: (1, kv_heads, keys, width).
-        window: A query sees keys of less than this distance; None: all.
-        scale: Of the scores; None: the usual one over the root of head_dim.
+        softmax: The layer's.
         least: Queries times keys from which on a tile is `product_attention`'s; infinity: none is.
         sums: Where it is given, (1, heads, n), the keys are the step's own without the trunk's, and it is filled with
             the logarithm of each query's sum over them.
     """
     n_before = ctx.n_before if sums is None else 0
     out = query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3])
-    groups = query.shape[1] != key.shape[1]
-    make = functools.partial(tile_masks, ctx, query, window=window, n_before=n_before, least=least)
-    for tile, mask in zip(*ctx.once(("tiles", window, n_before, query.device), make), strict=True):
+    groups, scale = query.shape[1] != key.shape[1], softmax.scale
+    least = least if softmax.cap is None else math.inf
+    make = functools.partial(tile_masks, ctx, query, window=softmax.window, n_before=n_before, least=least)
+    for tile, mask in zip(*ctx.once(("tiles", softmax.window, n_before, query.device), make), strict=True):
         own = query[:, :, tile.low : tile.high]
         seen = [_gather(x, n_before, tile.keys) for x in (key, value)]
         if (tile.high - tile.low) * seen[0].shape[2] >= least:
             logs = None if sums is None else sums[:, :, tile.low : tile.high]
             result = products.product_attention(own, *seen, mask, scale=scale, sums=logs)
+        elif softmax.cap is not None:
+            result = capped_attention(own, *seen, mask, softmax)
         elif sums is None:
             result = scaled_dot_product_attention(own, *seen, attn_mask=mask, scale=scale, enable_gqa=groups)
         else:
@@ -170,18 +172,38 @@ def by_tiles(
     return out
 
 
+def capped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, softmax: Softmax) -> Tensor:
+    """Attention whose scores are under a soft cap, in float32, which torch's own attention does not have.
+
+    Args:
+        query: (1, heads, n, head_dim).
+        key: (1, kv_heads, k, head_dim).
+        value: (1, kv_heads, k, width).
+        mask: Added to the scores, (n, k).
+        softmax: With a `cap`.
+
+    Returns:
+        (1, heads, n, width), in the values' dtype.
+    """
+    scale = query.shape[3] ** -0.5 if softmax.scale is None else softmax.scale
+    query = query.unflatten(1, (key.shape[1], -1))
+    scores = (query.float() @ key[:, :, None].float().transpose(3, 4)) * (scale / softmax.cap)
+    weights = torch.softmax(scores.tanh_().mul_(softmax.cap).add_(mask), -1)
+    return (weights @ value[:, :, None].float()).flatten(1, 2).to(value.dtype)
+
+
 def trunk_apart(
-    ctx: StepContext, query: Tensor, key: Tensor, value: Tensor, *, scale: float | None, least: float
+    ctx: StepContext, query: Tensor, key: Tensor, value: Tensor, softmax: Softmax, *, least: float
 ) -> Tensor:
     """The same on a CPU: every query sees the whole trunk, so its keys need neither mask nor gathering.
 
     Two softmaxes over parts of the keys make one by their logarithmic sums: the weight of a part is the sigmoid of
     the difference.
     """
-    n, before = len(ctx.end), ctx.n_before
+    n, before, scale = len(ctx.end), ctx.n_before, softmax.scale
     sums = query.new_empty(1, query.shape[1], n, dtype=torch.promote_types(query.dtype, torch.float32))
     own = (key[:, :, before:], value[:, :, before:])
-    out = by_tiles(ctx, query, *own, window=None, scale=scale, least=least, sums=sums)
+    out = by_tiles(ctx, query, *own, softmax, least=least, sums=sums)
     seen = (key[:, :, :before], value[:, :, :before])
     if n * before >= least:
         all_seen, above = products.additive(torch.ones(1, before, dtype=torch.bool))[:1], torch.empty_like(sums)

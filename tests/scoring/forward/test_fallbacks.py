@@ -1,14 +1,16 @@
 """A GPU's operations where a part of them does not compile: others take its place, and say so."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from plain import plain_logps
 from tiny_models import tiny_model
-from transformers import LlamaConfig, MistralConfig, PreTrainedModel
+from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, PreTrainedModel
 
 from bench.schema import DrsowError
-from bench.scoring.forward import attention, compiling, engine, flex, head, ops, tiles, trie
+from bench.scoring.forward import attention, compiling, engine, flex, fused, ops, tiles, trie
 
 SHAPE = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -26,7 +28,7 @@ def fresh(monkeypatch, tmp_path):
     def forget() -> None:
         torch._dynamo.reset()
         flex._compiled.cache_clear()
-        head.compiled_logsumexp.cache_clear()
+        fused._compiled.cache_clear()
 
     forget()
     yield
@@ -57,9 +59,9 @@ def test_without_a_compiler_a_gpu_has_tiles_and_an_eager_head(no_compiler, capsy
     prepared = assert_plain_numbers(tiny_model(LlamaConfig(**SHAPE), seed=3), ops.gpu_ops("flex", "compiled", ""))
     assert prepared.ops.name == "cuda-tiles-eager"
     first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("FlexAttention does not compile here (") and "No working C++ compiler found" in first
-    assert first.endswith("drsow uses cuda-tiles instead, which is slower")
-    assert second.startswith("The head's sum does not compile here (") and "No working C++ compiler found" in second
+    assert first.startswith("The head's sum does not compile here (") and "No working C++ compiler found" in first
+    assert first.endswith("drsow uses cuda-flex-eager instead, which is slower")
+    assert second.startswith("FlexAttention does not compile here (") and "No working C++ compiler found" in second
     assert second.endswith("drsow uses cuda-tiles-eager instead, which is slower")
 
 
@@ -84,6 +86,35 @@ def test_a_window_that_does_not_compile_shows_before_a_text_is_that_long(monkeyp
     model = tiny_model(MistralConfig(**SHAPE, sliding_window=200), seed=3)
     prepared = engine.prepare(model, ops=ops.gpu_ops("flex", "eager", ""))
     assert prepared.ops.name == "cuda-tiles-eager"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_without_a_compiler_the_layers_keep_their_own_passes(no_compiler):
+    model = tiny_model(LlamaConfig(**SHAPE), seed=3)
+    prepared = assert_plain_numbers(model, ops.gpu_ops("tiles", "eager", "", fuses=True))
+    assert prepared.ops.name == "cuda-tiles-eager"
+    assert not any("forward" in vars(layer) for layer in model.base_model.layers)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="nothing to compile with")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+@pytest.mark.parametrize("kind", [LlamaConfig, Gemma3TextConfig])
+def test_layers_are_compiled_once_for_all_lengths_and_give_the_plain_numbers(kind, monkeypatch):
+    monkeypatch.setattr(engine, "_side_by_side", engine._in_turn)
+    torch._dynamo.utils.counters.clear()
+    model = tiny_model(kind(**SHAPE | {"head_dim": 8, "num_hidden_layers": 6}), seed=3)
+    prepared = assert_plain_numbers(model, ops.gpu_ops("tiles", "eager", "", fuses=True))
+    assert prepared.ops.name == "cuda-tiles-fused-eager"
+
+    def n_graphs(*lengths: int) -> int:
+        for n in lengths:
+            engine.score(prepared, trie.pack([np.arange(n) % 90], [3], budget=256))
+        return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+    # A layer up to its attention, behind it, and the rest; for short texts and others; for a window or none.
+    first = n_graphs(11, 90, 150)
+    assert 0 < first <= 10
+    assert n_graphs(20, 100, 200, 300, 411) == first
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")

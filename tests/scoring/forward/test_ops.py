@@ -37,8 +37,8 @@ def test_a_processor_and_a_dtype_have_one_name(cpu, dtype, name):
 @pytest.mark.parametrize(
     ("dtype", "capability", "name"),
     [
-        (BF16, (9, 0), "cuda-flex-sm90"),
-        (BF16, (8, 0), "cuda-flex-sm80"),
+        (BF16, (9, 0), "cuda-flex-fused-sm90"),
+        (BF16, (8, 0), "cuda-flex-fused-sm80"),
         (BF16, (7, 5), "cuda-tiles-sm75"),
         (FP32, (9, 0), "cuda-tiles"),
     ],
@@ -69,18 +69,21 @@ def test_whatever_has_one_name_is_one_arithmetic():
     found += [record() for each in found for record in each.without.values()]
     by_name: dict[str, set] = {}
     for each in found:
-        functions = (each.linear, each.gated, each.log_totals, each.attend)
+        functions = (each.linear, each.gated, each.log_totals, each.attend, each.rows, each.fuses)
         by_name.setdefault(each.name, set()).add(tuple(map(pieces, functions)))
     assert {name: len(kinds) for name, kinds in by_name.items() if len(kinds) > 1} == {}
 
 
 def test_what_does_not_compile_on_a_gpu_is_left_out_and_the_name_says_so():
     whole = ops.on_gpu(BF16, (9, 0))
-    tiled, eager = (whole.without[part]() for part in ("FlexAttention", "The head's sum"))
-    assert (tiled.name, eager.name) == ("cuda-tiles-sm90", "cuda-flex-eager-sm90")
-    assert tiled.without["The head's sum"]().name == eager.without["FlexAttention"]().name == "cuda-tiles-eager-sm90"
-    assert tiled.without["The head's sum"]().without == {}
-    assert tiled.attend.func is tiles.by_tiles and eager.log_totals.keywords["logsumexp"] is torch.logsumexp
+    parts = ("FlexAttention", "The head's sum", "The model's layer")
+    tiled, eager, unfused = (whole.without[part]() for part in parts)
+    assert tiled.name == "cuda-tiles-fused-sm90" and eager.name == "cuda-flex-fused-eager-sm90"
+    assert unfused.name == "cuda-flex-sm90" and not unfused.fuses
+    both = tiled.without["The head's sum"]()
+    assert both.name == eager.without["FlexAttention"]().name == "cuda-tiles-fused-eager-sm90"
+    assert both.without["The model's layer"]().without == {}
+    assert tiled.attend.func is tiles.by_tiles and eager.log_totals.keywords["logsumexp"] is head.eager_logsumexp
 
 
 def test_on_a_processor_nothing_is_compiled_by_torch():
