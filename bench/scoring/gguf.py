@@ -19,7 +19,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     with loading(gguf.name), contextlib.redirect_stderr(io.StringIO()), _parsed_once():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model, found = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, outputloading_info=True
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
         )
         check_whole(gguf.name, found)
         # The weights are float32 now, but transformers does not save them while it finds these two settings.
