@@ -92,6 +92,8 @@ class PackageSource(_Record):
     """One path inside each of `packages`."""
     sha256: Digest
     """sha256 of the whole file."""
+    n_bytes: PositiveInt | None = None
+    """Size of the whole file."""
 
     @property
     def location(self) -> str:

@@ -56,6 +56,13 @@ def _whole(value: float) -> str:
     return f"{value:.0f}"
 
 
+def _located(location: str) -> str:
+    """Where a model's files are; of many packages the first and the last."""
+    parts = location.split()
+    many = len(parts) > 2 and all("==" in part for part in parts)
+    return f"{parts[0]} to {parts[-1]}" if many else location
+
+
 GAP_POINTS = Column("gap", units.decimal)
 """A gap in points of a published board: these have one decimal."""
 GAP_OTHER = Column("gap", units.significant)
@@ -69,7 +76,7 @@ COLUMNS = {
     "model_id": text("model"),
     "family": text("family"),
     "template": text("chat template of"),
-    "location": text("location"),
+    "location": Column("location", _located, right=False),
     "source": text("scores published in"),
     "format": text("format"),
     "licence": text("licence"),

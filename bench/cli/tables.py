@@ -115,7 +115,7 @@ def _cell(value: object, column: Column) -> str:
         return column.missing
     if isinstance(value, float) and math.isinf(value):
         return str(value)
-    return printable(value if isinstance(value, str) else column.write(value)) or column.missing
+    return printable(value if isinstance(value, str) and column.right else column.write(value)) or column.missing
 
 
 def _width() -> int | None:

@@ -126,6 +126,8 @@ def summary(table: pd.DataFrame, dataset: Dataset, *, gpu: str, n_pairs: int) ->
 
 
 def _download(spec: ModelSpec) -> float:
+    if needs := fetch.package_needs(spec):
+        return needs.download
     return FILE_BYTES * (spec.files.n_params or 0)
 
 

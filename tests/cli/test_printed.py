@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bench.cli import boards
-from bench.cli.columns import VIEWS, measured
+from bench.cli.columns import VIEWS, View, measured
 from bench.cli.options import Format
 from bench.cli.printed import emit
 from bench.cli.tables import fold, gap_unit, print_frame, with_gap
@@ -182,3 +182,12 @@ def test_a_text_is_folded_after_spaces_and_hyphens():
     assert fold("one two three", 8) == ["one two", "three"]
     assert fold("abcdefgh", 3) == ["abc", "def", "gh"]
     assert fold("", 3) == [""]
+
+
+def test_many_packages_are_printed_as_the_first_and_the_last(shown):
+    frame = pd.DataFrame({"location": ["a-1==2 a-2==2 a-3==2", "me/mine", "base + noise 0 (seed 1)"]})
+    assert [line.strip() for line in shown(frame, View(("location",)))[1:4]] == [
+        "a-1==2 to a-3==2",
+        "me/mine",
+        "base + noise 0 (seed 1)",
+    ]
