@@ -8,6 +8,8 @@ from chat_templates import CHATML
 from tiny_tokenizers import byte_level, sentence_piece
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel
 
+from bench.scoring.forward import preparing
+
 CONTEXT = 2048
 
 
@@ -17,6 +19,7 @@ def tiny_model(config: PretrainedConfig, *, seed: int, scale: float = 8.0) -> Pr
     # A model keeps its configuration and changes it with its attention.
     config = copy.deepcopy(config)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.set_attn_implementation(preparing.own_attention(model))
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim > 1:

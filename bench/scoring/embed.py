@@ -39,7 +39,7 @@ def embed(
     """Embeds each text separately, without a template.
 
     Args:
-        model: A model after `engine.prepare`.
+        model: A model after `preparing.prepare`.
         tokenizer: The model's tokenizer. It adds a BOS if it adds one to plain text.
         texts: Texts that are not empty.
         limit: The model's context in tokens.

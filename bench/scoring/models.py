@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from bench.entries import NoiseSource
 from bench.schema import DrsowError
-from bench.scoring.forward import engine
+from bench.scoring.forward import preparing
 from bench.scoring.forward.device import keep_freed_memory
 from bench.scoring.forward.engine import Prepared
 from bench.scoring.forward.layers import fill
@@ -72,11 +72,13 @@ def load_model(
     """
     keep_freed_memory()
     spread = device == "cuda" and torch.cuda.device_count() > 1 and not _fits_one_gpu(folder, dtype)
-    model = _read(folder, dtype=dtype, device_map="auto" if spread else None, trust_remote_code=trust_remote_code)
+    # Straight to the card: a stop in the processor's memory would need room there for the whole model.
+    places = "auto" if spread else "cuda" if device == "cuda" else None
+    model = _read(folder, dtype=dtype, device_map=places, trust_remote_code=trust_remote_code)
     if any(weight.is_meta for weight in model.parameters()):
         raise DrsowError(f"{folder}: the GPUs together cannot hold it in {dtype}")
     # Checked before it is broken: rounding moves a broken model's numbers by more than the check allows.
-    prepared = engine.prepare(model if spread else model.to(device))
+    prepared = preparing.prepare(model)
     if noise is not None and noise.noise > 0:
         exact = _read(folder, dtype=torch.float32, device_map=None, trust_remote_code=trust_remote_code)
         add_noise(exact, noise=noise.noise, seed=noise.seed)
@@ -86,14 +88,43 @@ def load_model(
     return prepared
 
 
-def _fits_one_gpu(folder: Path, dtype: torch.dtype) -> bool:
-    """Whether the first GPU holds a model's weights and a fifth of them for its activations."""
+def widened(prepared: Prepared, folder: Path) -> Prepared | None:
+    """A model on a GPU in float32, in place: exact and without its files being read again.
+
+    Returns:
+        None where that is not the model in float32 (its files hold more than bfloat16, or it is spread over
+        GPUs) or where the GPU has no room.
+    """
+    model = prepared.model
+    alone = model.device.type == "cuda" and len({weight.device for weight in model.parameters()}) == 1
+    if not alone or _stored_dtypes(folder) != {"BF16"} or not _fits_one_gpu(folder, torch.float32, kept=model):
+        return None
+    return preparing.prepare(model.float())
+
+
+def _stored_dtypes(folder: Path) -> set[str]:
+    """The dtypes of the weights in a model's files, as safetensors names them."""
+    found: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as weights:
+            found |= {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+    return found
+
+
+def _fits_one_gpu(folder: Path, dtype: torch.dtype, *, kept: PreTrainedModel | None = None) -> bool:
+    """Whether the first GPU holds a model's weights and a fifth of them for its activations.
+
+    `kept`: the model itself in a smaller dtype, whose memory is used again.
+    """
     n_weights = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as weights:
             n_weights += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    # What the model before this one left lies in torch's own pool, which the driver does not count as free.
+    torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info()
-    return 1.2 * n_weights * dtype.itemsize < free
+    ours = 0 if kept is None else sum(weight.nbytes for weight in kept.parameters())
+    return 1.2 * n_weights * dtype.itemsize < free + ours
 
 
 def load_policy(folder: Path, *, dtype: torch.dtype, device: str, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -113,6 +144,7 @@ def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_rem
             output_loading_info=True,
         )
     check_whole(str(folder), found)
+    model.set_attn_implementation(preparing.own_attention(model))
     return model
 
 

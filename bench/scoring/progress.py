@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -86,3 +87,16 @@ class Meter:
         left_s = (self.said - self.began) * (self.n_tokens - tokens) / max(tokens, 1)
         line = f"{self.name}: {rows:.0f} of {self.n_rows} {self.unit}, {self._rate()}, {left_s:.0f} s left"
         print(line, file=sys.stderr, flush=True)
+
+
+def counting(n_tokens: int, on_share: Callable[[float], None]) -> Callable[[int], None]:
+    """Counts the tokens of the steps of a plan, which may end side by side, as a share of all."""
+    done, lock = 0, threading.Lock()
+
+    def on_step(n: int) -> None:
+        nonlocal done
+        with lock:
+            done += n
+            on_share(done / n_tokens)
+
+    return on_step

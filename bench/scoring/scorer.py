@@ -4,7 +4,6 @@ import contextlib
 import functools
 import gc
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
@@ -31,7 +30,7 @@ from bench.scoring.passes import (
     scores_frame,
 )
 from bench.scoring.precision import precision
-from bench.scoring.progress import Meter
+from bench.scoring.progress import Meter, counting
 from bench.scoring.render import Rendered, Sequence, Template, check_ids, render
 from bench.store.folder import ScoreSet
 
@@ -66,6 +65,7 @@ class Scorer:
         self.limit = models.context_tokens(files, trust_remote_code=trusted)
         self.n_embedded = models.n_embedded(files, trust_remote_code=trusted)
         self._model = None
+        self._most_tokens: dict[str | None, int] = {}
 
     def model(self, dtype: str | None = None) -> Prepared:
         """The model in a dtype, the run's own where none is given; a model in another dtype is let go first."""
@@ -73,8 +73,10 @@ class Scorer:
         if self._model is None:
             self._say([self.note])
         if self._model is None or self._model.model.dtype != wanted:
-            self.close()
             try:
+                if self._widen(wanted):
+                    return self._model
+                self.close()
                 self._model = models.load_model(
                     self.ready.model.folder,
                     dtype=wanted,
@@ -85,6 +87,14 @@ class Scorer:
             except (RuntimeError, MemoryError) as error:
                 raise self._full(error, f"in {dtype or self.ready.key.dtype}") from error
         return self._model
+
+    def _widen(self, wanted: torch.dtype) -> bool:
+        """Whether the loaded model could be made the wanted one in place."""
+        if self._model is None or wanted != torch.float32 or noise_of(self.ready.work.spec):
+            return False
+        wider = models.widened(self._model, self.ready.model.folder)
+        self._model = wider or self._model
+        return wider is not None
 
     def fill(self, score_set: ScoreSet, share: Share = WHOLE, following: Path | None = None) -> None:
         """Score the missing parts of a share of a set, and finish the set if none is missing then.
@@ -186,17 +196,20 @@ class Scorer:
         `on_share` is told after each step which share of the work is done, 0 to 1.
         """
         counts = counts or {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
+        # What was too much for one part is too much for the next one.
+        budget = min(budget, self._most_tokens.get(dtype, budget))
         fits = [s for s in sequences if len(s.ids) <= self.limit]
         model = self.model(dtype)
         while True:
             plan = trie.pack([s.ids for s in fits], [s.start for s in fits], budget=budget)
             try:
-                out = engine.score(model, plan, _counting(plan.n_computed, on_share))
+                out = engine.score(model, plan, counting(plan.n_computed, on_share))
                 break
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or budget <= 1:
                     raise self._full(error, "with one token a step") from error
             budget //= 2
+            self._most_tokens[dtype] = budget
             counts["halved"] += 1
             print(f"{self.ready.key.model_id}: out of memory, going on with {budget} tokens a step", file=sys.stderr)
             self._let_go()
@@ -278,19 +291,6 @@ class Scorer:
 
     def _device_words(self) -> str:
         return torch.cuda.get_device_name() if self.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-
-
-def _counting(n_tokens: int, on_share: OnShare) -> engine.OnStep:
-    """Counts the tokens of the steps of a plan, which may end side by side, as a share of all."""
-    done, lock = 0, threading.Lock()
-
-    def on_step(n: int) -> None:
-        nonlocal done
-        with lock:
-            done += n
-            on_share(done / n_tokens)
-
-    return on_step
 
 
 def out_of_memory(error: BaseException) -> bool:

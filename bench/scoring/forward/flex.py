@@ -22,8 +22,12 @@ BLOCK = 128
 """Queries, and keys, a block."""
 LEAST_HEAD_DIM = 16
 """Of what a GPU's kernel multiplies."""
-TOLD = {"ROWS_GUARANTEED_SAFE": True, "IS_DIVISIBLE": True}
-"""What dynamic lengths do not tell the compiler: every query sees a key, and all lengths are whole blocks."""
+TOLD = {"IS_DIVISIBLE": True}
+"""What dynamic lengths do not tell the compiler: all lengths are whole blocks.
+
+Not ROWS_GUARANTEED_SAFE, although every query sees a key: the kernel's first block may hide all its keys from a query,
+whose running maximum is then -inf, and whose result is not a number.
+"""
 
 
 def block_mask(

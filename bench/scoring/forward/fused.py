@@ -1,8 +1,8 @@
 """A model's decoder layers as torch compiles them for a GPU.
 
-A layer's norms, rotary positions, activations and residual sums each read and write every token's state once; compiled
-together with what stands beside them they take a third of the time. Matrix products stay the library's own, and
-attention over the trie stays outside: it is FlexAttention's kernel.
+A layer's norms, rotary positions, activations and residual sums each read and write every token's state; compiled, what
+stands side by side reads and writes it once. Matrix products stay the library's own, and attention over the trie stays
+outside: it is FlexAttention's kernel.
 """
 
 import functools
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
-from transformers import AttentionInterface
 
 from bench.scoring.forward import ATTENTION
 from bench.scoring.forward.attention import trie_attention
@@ -23,6 +22,9 @@ NAME = "The model's layer"
 
 def fuse(model: nn.Module) -> None:
     """Compiles the decoder layers of a model's body, in place; `unfuse` undoes it."""
+    # Imported here: choosing operations needs no transformers.
+    from transformers import AttentionInterface
+
     AttentionInterface.register(ATTENTION, torch.compiler.disable(trie_attention))
     for layer in decoder_layers(model):
         # A forward pass that stands in the layer itself is one of accelerate's, which moves a spread model's tensors.

@@ -17,7 +17,7 @@ from bench.scoring.forward import attention, flex, fused, head, kernels, layers,
 
 
 class Ops(NamedTuple):
-    """The operations of a forward pass. Each of the first three is asked once a layer, by `engine.prepare`."""
+    """The operations of a forward pass. Each of the first three is asked once a layer, by `preparing.prepare`."""
 
     name: str
     """Device, who multiplies, and in bfloat16 by which instructions: part of a score's key."""

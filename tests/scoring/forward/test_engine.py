@@ -20,7 +20,7 @@ from plain import plain_logps
 from tiny_models import tiny_model
 
 from bench.schema import DrsowError
-from bench.scoring.forward import engine, flex, layers, onednn, ops, products, tiles, trie
+from bench.scoring.forward import engine, flex, layers, onednn, ops, preparing, products, tiles, trie
 from bench.scoring.forward import head as heads
 
 TOLERANCE_NATS = 3e-5
@@ -96,7 +96,7 @@ def assert_close(got: list[np.ndarray], expected: list[np.ndarray]) -> None:
 
 @pytest.fixture(scope="module")
 def llama():
-    return engine.prepare(tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3))
+    return preparing.prepare(tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -108,7 +108,7 @@ def test_any_budget_gives_the_plain_loops_numbers(name):
     ids, starts = conversations(6, seed=0)
     plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
     assert_close(plain, [plain_logps(exact, row, start) for row, start in zip(ids, starts, strict=True)])
-    ready = engine.prepare(model)
+    ready = preparing.prepare(model)
     for budget in (7, 64, 8192):
         assert_close(engine_logps(ready, ids, starts, budget=budget), plain)
 
@@ -127,7 +127,7 @@ def test_with_all_attention_as_products_the_numbers_are_the_plain_loops(name, mo
     model = tiny_model(ARCHITECTURES[name], seed=3)
     ids, starts = conversations(6, seed=0)
     plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
-    ready = engine.prepare(model, ops=PLAIN._replace(attend=functools.partial(tiles.tile_attention, least=0)))
+    ready = preparing.prepare(model, ops=PLAIN._replace(attend=functools.partial(tiles.tile_attention, least=0)))
     for budget in (7, 64, 8192):
         assert_close(engine_logps(ready, ids, starts, budget=budget), plain)
     # A mask of one row is a whole trunk's, which only a window keeps from being attended to apart.
@@ -143,7 +143,7 @@ def test_a_trunk_attended_to_apart_gives_the_plain_loops_numbers(name, monkeypat
     model = tiny_model(ARCHITECTURES[name], seed=3)
     ids, starts = conversations(6, seed=0)
     plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
-    ready = engine.prepare(model)
+    ready = preparing.prepare(model)
     trunks.clear()
     for budget in (7, 30):
         assert_close(engine_logps(ready, ids, starts, budget=budget), plain)
@@ -164,7 +164,7 @@ def test_a_gpus_blocks_give_the_plain_loops_numbers(name, gpus):
     model = tiny_model(ARCHITECTURES[name], seed=3)
     ids, starts = conversations(6, seed=0)
     plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
-    ready = engine.prepare(model, ops=gpus)
+    ready = preparing.prepare(model, ops=gpus)
     for budget in (7, 150, 8192):
         assert_close(engine_logps(ready, ids, starts, budget=budget), plain)
 
@@ -179,7 +179,7 @@ def test_a_gpus_blocks_under_a_long_trunk_give_the_plain_loops_numbers(name, gpu
     plain = [plain_logps(model, row, 300) for row in ids]
     plan = trie.pack(ids, [300] * 5, budget=310)
     assert any(step.parent >= 0 and len(step.ids) > flex.BLOCK for step in plan.steps)
-    assert_close(engine_logps(engine.prepare(model, ops=gpus), ids, [300] * 5, budget=310), plain)
+    assert_close(engine_logps(preparing.prepare(model, ops=gpus), ids, [300] * 5, budget=310), plain)
 
 
 @pytest.mark.parametrize("window", [None, 40])
@@ -221,7 +221,7 @@ def test_compiled_kernels_do_for_all_lengths(monkeypatch):
     model = tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3)
     cases = [conversations(n, seed=n) for n in (2, 9, 30)]
     plain = [[plain_logps(model, row, start) for row, start in zip(*case, strict=True)] for case in cases]
-    ready = engine.prepare(model, ops=ops.gpu_ops("flex", "compiled", ""))
+    ready = preparing.prepare(model, ops=ops.gpu_ops("flex", "compiled", ""))
     assert ready.ops.name == "cuda-flex"
     for case, expected in zip(cases, plain, strict=True):
         assert_close(engine_logps(ready, *case, budget=8192), expected)
@@ -246,7 +246,7 @@ def test_order_and_company_do_not_matter(llama):
 def windowed():
     """A model whose layers see 8 tokens back or all of them: as it is, and prepared."""
     shape = ARCHITECTURES["Gemma 3, window of 8 in one layer"]
-    return tiny_model(shape, seed=4), engine.prepare(tiny_model(shape, seed=4))
+    return tiny_model(shape, seed=4), preparing.prepare(tiny_model(shape, seed=4))
 
 
 @settings(deadline=None, max_examples=40)
@@ -269,7 +269,7 @@ def test_responses_under_a_long_prompt_stand_on_its_trunk(name, budget):
     plain = [plain_logps(model, row, 300) for row in ids]
     plan = trie.pack(ids, [300] * 5, budget=budget)
     assert any(step.is_trunk for step in plan.steps)
-    assert_close(engine_logps(engine.prepare(model), ids, [300] * 5, budget=budget), plain)
+    assert_close(engine_logps(preparing.prepare(model), ids, [300] * 5, budget=budget), plain)
 
 
 @pytest.mark.parametrize("name", ["Llama, grouped queries", "Gemma 3, soft-capped logits", "Qwen 2, biased queries"])
@@ -292,7 +292,7 @@ def test_in_float32_whichever_library_multiplies_the_numbers_are_the_plain_loops
     model = tiny_model(ARCHITECTURES[name], seed=7, scale=4.0)
     ids, starts = conversations(6, seed=2)
     plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
-    ready = engine.prepare(model, ops=ops.on_cpu(torch.float32, CPU._replace(onednn_leads=leads)))
+    ready = preparing.prepare(model, ops=ops.on_cpu(torch.float32, CPU._replace(onednn_leads=leads)))
     layer = model.base_model.layers[0]
     for module in (layer.self_attn.q_proj, layer.mlp.down_proj, layer.mlp):
         assert isinstance(module.forward, functools.partial) == leads
@@ -454,8 +454,8 @@ def test_a_bfloat16_head_loses_nothing_beyond_its_inputs():
 
 def test_a_bfloat16_model_stays_near_its_float32_self(llama):
     ids, starts = conversations(4, seed=2)
-    low = engine.prepare(tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3, scale=1.0).bfloat16())
-    high = engine.prepare(tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3, scale=1.0))
+    low = preparing.prepare(tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3, scale=1.0).bfloat16())
+    high = preparing.prepare(tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3, scale=1.0))
     for ours, exact in zip(*(engine_logps(m, ids, starts, budget=64) for m in (low, high)), strict=True):
         np.testing.assert_allclose(ours, exact, rtol=0, atol=0.05)
 
@@ -477,9 +477,9 @@ def test_a_model_whose_packed_numbers_are_none_is_refused(monkeypatch):
         packed.append(whole(model, plan) * (np.nan if packed else 1))
         return packed[-1]
 
-    monkeypatch.setattr(engine, "score", score)
+    monkeypatch.setattr(preparing, "score", score)
     with pytest.raises(DrsowError, match="differs by nan nats"):
-        engine.prepare(tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3))
+        preparing.prepare(tiny_model(ARCHITECTURES["Llama, grouped queries"], seed=3))
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
@@ -487,4 +487,4 @@ def test_a_model_that_the_engine_would_score_wrongly_is_refused(name):
     shape, words = UNSUPPORTED[name]
     model = transformers.AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
     with pytest.raises(DrsowError, match=f"ForCausalLM is not supported: .*{words}"):
-        engine.prepare(model)
+        preparing.prepare(model)

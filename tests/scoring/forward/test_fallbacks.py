@@ -10,7 +10,7 @@ from tiny_models import tiny_model
 from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, PreTrainedModel
 
 from bench.schema import DrsowError
-from bench.scoring.forward import attention, compiling, engine, flex, fused, ops, tiles, trie
+from bench.scoring.forward import attention, compiling, engine, flex, fused, ops, preparing, tiles, trie
 
 SHAPE = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -48,7 +48,7 @@ def assert_plain_numbers(model: PreTrainedModel, chosen: ops.Ops) -> engine.Prep
     prompt = rng.integers(3, 97, 70)
     ids = [np.concatenate([prompt, rng.integers(3, 97, n)]) for n in (5, 30)]
     plain = np.concatenate([plain_logps(model, row, 70) for row in ids])
-    prepared = engine.prepare(model, ops=chosen)
+    prepared = preparing.prepare(model, ops=chosen)
     packed = trie.pack(ids, [70, 70], budget=80)
     np.testing.assert_allclose(engine.score(prepared, packed), plain, rtol=0, atol=3e-5)
     return prepared
@@ -84,7 +84,7 @@ def test_a_window_that_does_not_compile_shows_before_a_text_is_that_long(monkeyp
 
     monkeypatch.setattr(flex, "_compiled", lambda: compiling.caught(broken, flex.NAME))
     model = tiny_model(MistralConfig(**SHAPE, sliding_window=200), seed=3)
-    prepared = engine.prepare(model, ops=ops.gpu_ops("flex", "eager", ""))
+    prepared = preparing.prepare(model, ops=ops.gpu_ops("flex", "eager", ""))
     assert prepared.ops.name == "cuda-tiles-eager"
 
 
@@ -121,12 +121,12 @@ def test_layers_are_compiled_once_for_all_lengths_and_give_the_plain_numbers(kin
 def test_what_has_no_other_way_is_an_error_that_names_the_part(no_compiler):
     chosen = ops.gpu_ops("tiles", "compiled", "")._replace(without={})
     with pytest.raises(DrsowError, match="The head's sum does not compile here"):
-        engine.prepare(tiny_model(LlamaConfig(**SHAPE), seed=3), ops=chosen)
+        preparing.prepare(tiny_model(LlamaConfig(**SHAPE), seed=3), ops=chosen)
 
 
 def test_an_error_of_our_own_is_not_put_down_to_the_model():
     # A call of `by_tiles` that lacks an argument.
     chosen = ops.gpu_ops("tiles", "eager", "")._replace(attend=tiles.by_tiles)
     with pytest.raises(TypeError, match="least"):
-        engine.prepare(tiny_model(LlamaConfig(**SHAPE), seed=3), ops=chosen)
+        preparing.prepare(tiny_model(LlamaConfig(**SHAPE), seed=3), ops=chosen)
     assert attention.__name__.startswith("bench.")

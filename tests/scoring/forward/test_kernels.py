@@ -18,7 +18,7 @@ from plain import plain_logps
 from tiny_models import tiny_model
 
 from bench.schema import UsageError
-from bench.scoring.forward import engine, kernels, layers, onednn, ops, trie
+from bench.scoring.forward import engine, kernels, layers, onednn, ops, preparing, trie
 from bench.scoring.forward import head as heads
 
 has_bf16 = torch.cpu._is_avx512_bf16_supported() and torch.backends.mkldnn.is_available()
@@ -193,7 +193,7 @@ def test_a_model_on_our_kernels_is_as_near_to_float64_as_on_torchs(name, monkeyp
     shifts = {}
     for which, each in (("own", own), ("torch", model)):
         chosen = ops.on_cpu(torch.bfloat16, cpu._replace(has_kernels=which == "own"))
-        ready = engine.prepare(each, ops=chosen)
+        ready = preparing.prepare(each, ops=chosen)
         for budget in (70, 8192):
             shifts[which, budget] = np.abs(engine.score(ready, trie.pack(ids, starts, budget=budget)) - wanted).mean()
         assert bool(used) == (which == "own")

@@ -11,7 +11,7 @@ from perf.timing import apart
 from tiny_models import tiny_model
 from transformers import LlamaConfig
 
-from bench.scoring.forward import engine, trie
+from bench.scoring.forward import engine, preparing, trie
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,7 +30,7 @@ def a_mapping_for_each_tensor(monkeypatch):
 
 def model(vocab: int, dtype: torch.dtype) -> torch.nn.Module:
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return engine.prepare(tiny_model(LlamaConfig(vocab_size=vocab, **shape), seed=0, scale=1.0).to(dtype))
+    return preparing.prepare(tiny_model(LlamaConfig(vocab_size=vocab, **shape), seed=0, scale=1.0).to(dtype))
 
 
 def peak_bytes(vocab: int, dtype: torch.dtype, rows: list[int], budget: int) -> int:
