@@ -42,6 +42,7 @@ Repo = Annotated[str, _form(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", "hub repos
 Commit = Annotated[str, _form(r"[0-9a-f]{40}", "commit (40 hex digits)")]
 Digest = Annotated[str, _form(r"[0-9a-f]{64}", "sha256 (64 hex digits)")]
 Requirement = Annotated[str, _form(r"[A-Za-z0-9][\w.-]*==[\w.]+", "pinned package (name==version)")]
+Accuracy = Annotated[str, _form("|".join(("score", *SECTIONS)), f"accuracy (score, {', '.join(SECTIONS)})")]
 InnerPath = Annotated[str, _form(r"\w[\w.+-]*(/\w[\w.+-]*)*", "path inside a package")]
 
 
@@ -199,7 +200,8 @@ class ModelSpec(Entry):
     @property
     def files(self) -> "ModelSpec":
         """The model that owns the files: the base of a noise model, otherwise this model."""
-        return self.source.model if isinstance(self.source, NoiseSource) else self
+        base = self.source.model if isinstance(self.source, NoiseSource) else None
+        return base or self
 
     def score(self, performance: str) -> float:
         """Published performance in its unit, NaN if there is none."""
@@ -245,7 +247,7 @@ class Reference(_Record):
     """Published accuracies of a pair, to print beside drsow's."""
 
     source: Text
-    percent: dict[Literal["score", *SECTIONS], FiniteFloat]
+    percent: dict[Accuracy, FiniteFloat]
     """Accuracy in percent, by the names of ACCURACY: "score" or a section."""
     customised: bool = False
 

@@ -52,19 +52,19 @@ def _words(error: Exception) -> str:
     if "BrokenProcessPool" in kinds:
         return "a worker process was killed, which the system does when memory runs out; free some and run again"
     if isinstance(error, OSError) and error.errno is not None:
-        return _system_words(error)
+        return _system_words(error, error.errno)
     return (
         f"unexpected {type(error).__name__}: {first_line(error)}; this is a fault in drsow: please report it with the "
         "command and the output of --debug to the project's issue tracker"
     )
 
 
-def _system_words(error: OSError) -> str:
+def _system_words(error: OSError, number: int) -> str:
     """The message for an error of the operating system: where, what, and what to do."""
     # The file name of an OSError may also be bytes or the number of a file descriptor.
     names = [os.fsdecode(name) if isinstance(name, bytes) else str(name)
              for name in (error.filename, error.filename2) if name is not None]  # fmt: skip
-    what = os.strerror(error.errno)
+    what = os.strerror(number)
     where = f"{' -> '.join(names)}: " if names else ""
-    hint = f"; {HINTS[error.errno]}" if error.errno in HINTS else ""
+    hint = f"; {HINTS[number]}" if number in HINTS else ""
     return f"{where}{what[:1].lower()}{what[1:]}{hint}"

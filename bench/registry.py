@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -20,6 +20,7 @@ from bench.entries import (
     Domain,
     Entry,
     Family,
+    FolderSource,
     ModelSpec,
     NoiseSource,
     PairEntry,
@@ -83,9 +84,8 @@ class Registry:
         if name not in self.models and folders:
             folder = folders[0].resolve()
             words = re.sub(r"[^a-z0-9._]+", "-", f"{folder.parent.name}-{folder.name}".lower()).strip("-")
-            return ModelSpec(
-                model_id=f"policy-{words}"[:80], source={"folder": folder}, format="safetensors", method="unknown"
-            )
+            source = FolderSource(folder=folder)
+            return ModelSpec(model_id=f"policy-{words}"[:80], source=source, format="safetensors", method="unknown")
         spec = self.model(name)
         if isinstance(spec.source, NoiseSource):
             raise UsageError(f"{name}: a noise model can be scored, not sampled or tuned")
@@ -172,7 +172,8 @@ def load_registry(extra: Path | None = None) -> Registry:
     if extra is not None and not any((extra / name).is_file() for name in _TABLES):
         *most, last = _TABLES
         raise UsageError(f"{extra}: no folder with a {', '.join(most)} or {last}")
-    tables: dict[str, dict[str, Entry]] = {table: {} for kinds in _TABLES.values() for table in kinds}
+    # _TABLES, not the type checker, knows the kind of each table.
+    tables: dict[str, dict[str, Any]] = {table: {} for kinds in _TABLES.values() for table in kinds}
     origins: dict[tuple[str, str], Path] = {}
     folders = [pairs_folder()] if extra is None else [pairs_folder(), extra]
     for path in [folder / name for folder in folders for name in _TABLES if (folder / name).is_file()]:
@@ -260,21 +261,21 @@ def _study_problems(registry: Registry, study: Study) -> Iterator[_Problem]:
     members = [name for family in study.families for name in registry.families[family].members]
     for name, count in Counter(members).items():
         if count > 1:
-            yield _Problem("studies", study.id, "families", f"model {name!r} is {count} times among the members")
+            yield _Problem("studies", study.id, "families", f"model {name!r} is named {count} times")
         if study.performance not in registry.models[name].scores:
             yield _Problem("studies", study.id, "performance", f"model {name!r} has no score {study.performance!r}")
     if study.id in registry.pairs:
-        yield _Problem("studies", study.id, "study_id", "is a pair's name too: their results would share a folder")
+        yield _Problem("studies", study.id, "study_id", "is also a pair's name, so their results would share a folder")
 
 
 def _domain_problems(registry: Registry, domain: Domain) -> Iterator[_Problem]:
     if domain.parent is not None:
         yield from _strangers("domains", domain.id, "domain", {"parent": [domain.parent]}, registry.domains)
         if registry.domains[domain.parent].parent is not None or domain.parent == domain.id:
-            yield _Problem("domains", domain.id, "parent", f"{domain.parent!r} is a part of a domain itself")
+            yield _Problem("domains", domain.id, "parent", f"{domain.parent!r} has a parent itself")
     for other in itertools.takewhile(lambda each: each is not domain, registry.domains.values()):
         for subset in sorted({*domain.subsets} & {*other.subsets}):
-            yield _Problem("domains", domain.id, "subsets", f"{subset!r} is of {other.id!r} already")
+            yield _Problem("domains", domain.id, "subsets", f"{subset!r} already belongs to {other.id!r}")
 
 
 def _strangers(

@@ -180,7 +180,7 @@ def _several(words: str, groups: Sequence[Sequence[ScoreSet]]) -> UsageError:
 
 
 def _tell_mix(subject: Subject, sets: Sets) -> None:
-    """Warn on stderr if the sets mix dtypes or arithmetics. Imported sets do not count."""
+    """Warn on stderr if the sets mix dtypes or ops. Imported sets do not count."""
     models: dict[Kind, list[str]] = {}
     for (model_id, _), score_set in sets.items():
         if score_set.key.ops != IMPORTED:

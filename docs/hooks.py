@@ -32,6 +32,10 @@ SHOWN = ("README.md", "preferences.md", "report.html", "*.csv", "*.png")
 COMMANDS_HERE, MEMBERS_HERE = "<!-- every command -->", "<!-- every public name -->"
 """Where a page wants what is generated."""
 
+KINDS = {"str": "TEXT", "path": "PATH", "file": "FILE", "int": "N", "float": "X"}
+"""A kind of value as Python calls it -> as the page does. A choice stays as it is: "sum|mean"."""
+
+_KIND = re.compile(r"<(?:list\[)?([^<>\]]+?)(?: range)?\]?>")
 _LINK = re.compile(r"(\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 
 log = logging.getLogger("mkdocs.hooks.drsow")
@@ -120,6 +124,7 @@ def _command(name: str, verb: typer.core.TyperCommand) -> Iterator[str]:
         for each in verb.params:
             if each.rich_help_panel == panel:
                 option, words = each.get_help_record(context)
+                option = _KIND.sub(lambda found: KINDS.get(found[1], found[1]), option)
                 # Between backticks a table's cell may hold bars.
                 yield f"| `{option}` | {words.replace('|', '&#124;')} |"
         yield ""

@@ -71,9 +71,56 @@ def test_modules_and_functions_are_short(module):
     assert {name: size for name, size in sizes.items() if size > FUNCTION_LINES} == {}
 
 
-def test_the_kernels_sources_are_short():
-    sizes = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "bench").rglob("cpp/*")}
-    assert "library.cpp" in sizes and max(sizes.values()) <= MODULE_LINES
+def kernels() -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "bench").rglob("cpp/*"))
+
+
+def cpp_functions(text: str) -> dict[str, int]:
+    """First line of each C++ function -> its number of lines. A function begins and ends at the left margin."""
+    first, found = None, {}
+    for number, whole in enumerate(text.splitlines()):
+        line = whole.partition("  //")[0]
+        if first is None and re.match(r"(?!namespace|struct)\w", line):
+            first = (number, line)
+        if first is not None and line == "}":
+            found[first[1]] = number - first[0] + 1
+        if line == "}" or (first and first[0] == number and line.endswith((";", "}"))):
+            first = None
+    return found
+
+
+def test_there_are_kernels():
+    assert "bench/scoring/forward/cpp/library.cpp" in kernels()
+
+
+@pytest.mark.parametrize("source", kernels())
+def test_the_kernels_files_and_functions_are_short(source):
+    text = (ROOT / source).read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MODULE_LINES
+    assert {name: size for name, size in cpp_functions(text).items() if size > FUNCTION_LINES} == {}
+
+
+def test_the_lines_of_a_cpp_function_are_counted():
+    text = """
+namespace a {
+
+constexpr int SIDE = 2;  // of a square
+
+// One.
+inline int one(int x,
+               int y) {
+  if (x) {
+  }
+  return y;
+}
+
+inline int two() { return 2; }
+int three() {
+}
+
+}  // namespace a
+"""
+    assert cpp_functions(text) == {"inline int one(int x,": 6, "int three() {": 2}
 
 
 def test_the_measurement_of_speed_can_be_begun():

@@ -1,6 +1,6 @@
 """Phrases that we do not say: a reader whose second language is English has to read them twice.
 
-A room of bench/ whose sentences are plain joins CLEAN; then its docstrings, comments and messages are held to it.
+All of bench/ is held to it: docstrings, comments and messages.
 """
 
 import re
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-CLEAN = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "results/README.md"]
+CLEAN = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "results/README.md", "bench"]
 """Pages, and folders of pages or modules, that are in plain words."""
 
 UNSAID = {
@@ -29,6 +29,13 @@ UNSAID = {
     r"\bover again\b": "again",
     r"\bnone other\b": "no other",
     r"\bas it were\b": "nothing",
+    r"\ba \w+ of (its|their|your) own\b": "a separate one, its own one",
+    r"\bbeg[iau]n(s|ning)? anew\b": "begins again",
+    r"\blet(s|ting)? go\b": "releases",
+    r"\bgoing on with\b": "continues with",
+    r"\bone (a|an) (\w+)[,.;)]": "one per …",
+    r"\bNone where\b": "None if",
+    r"\bstands? (behind|beside|before)\b": "is after, next to, before",
 }
 """What we do not say -> what we say."""
 
@@ -37,7 +44,9 @@ def pages() -> list[Path]:
     """Every page and module that has to be plain."""
     roots = [ROOT / name for name in CLEAN]
     inside = [path for root in roots if root.is_dir() for path in sorted(root.rglob("*"))]
-    return [path for path in (*roots, *inside) if path.suffix in {".md", ".py", ".cpp"} and path.is_file()]
+    return [
+        path for path in (*roots, *inside) if path.suffix in {".md", ".py", ".cpp", ".h", ".html"} and path.is_file()
+    ]
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))

@@ -315,12 +315,15 @@ def test_a_bad_package_source_is_named_with_its_field(change, message, tmp_path)
         (FAMILY + MY_STUDY.replace('["ours"]', '["our"]'), "our-study: families: unknown family 'our', did you mean"),
         (FAMILY + MY_STUDY.replace("arena_hard", "arena"), "our-study: performance: unknown performance 'arena'"),
         (FAMILY + MY_STUDY, "our-study: performance: model 'yours' has no score 'arena_hard'"),
-        (FAMILY.replace("yours", "mine") + MY_STUDY, "our-study: families: model 'mine' is 2 times among the members"),
+        (FAMILY.replace("yours", "mine") + MY_STUDY, "our-study: families: model 'mine' is named 2 times"),
         (
             FAMILY.replace("yours", "zephyr-7b-alpha") + MY_STUDY.replace("our-study", "mistral-7b"),
             "mistral-7b: performance: model 'zephyr-7b-alpha' has no score",
         ),
-        (FAMILY.replace("yours", "llama-3-base-sft") + MY_STUDY.replace("our-study", "embedded"), "a pair's name too"),
+        (
+            FAMILY.replace("yours", "llama-3-base-sft") + MY_STUDY.replace("our-study", "embedded"),
+            "is also a pair's name",
+        ),
     ],
 )
 def test_a_bad_pair_family_or_study_is_named_with_its_file_and_field(pairs, message, tmp_path):
@@ -387,8 +390,8 @@ def test_a_users_domain_stands_beside_the_shipped_ones(tmp_path):
             ("turn =", 'parent = "reasonig"\nturn ='),
             "tax: parent: unknown domain 'reasonig', did you mean 'reasoning'?",
         ),
-        (("turn =", 'parent = "code"\nturn ='), "tax: parent: 'code' is a part of a domain itself"),
-        (("turn =", 'subsets = ["hep-go"]\nturn ='), "tax: subsets: 'hep-go' is of 'code' already"),
+        (("turn =", 'parent = "code"\nturn ='), "tax: parent: 'code' has a parent itself"),
+        (("turn =", 'subsets = ["hep-go"]\nturn ='), "tax: subsets: 'hep-go' already belongs to 'code'"),
         (('"tax"', '"chat"'), "chat: domain_id is taken by an entry of"),
     ],
 )

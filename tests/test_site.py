@@ -29,7 +29,8 @@ def test_the_site_is_built_without_a_warning_and_needs_no_network(tmp_path):
     done = build(ROOT / "mkdocs.yml", tmp_path / "site")
     assert done.returncode == 0, done.stdout + done.stderr
     commands = (tmp_path / "site/reference/commands.html").read_text(encoding="utf-8")
-    assert 'id="run"' in commands and "--limit-per-subset" in commands
+    assert 'id="run"' in commands and "--limit-per-subset N" in commands
+    assert "--reward sum|mean|per-byte" in commands and "list[" not in commands and " range" not in commands
     python = (tmp_path / "site/reference/python.html").read_text(encoding="utf-8")
     assert 'id="bench.reward"' in python
     for page in (tmp_path / "site").rglob("*.html"):

@@ -99,7 +99,7 @@ def transcript_turns(text: str) -> tuple[list[tuple[str, str]], bool]:
     return found, is_open
 
 
-def _speaks(value: object) -> bool:
+def _speaks(value: dict | list | tuple) -> bool:
     """Whether a value is a message, or contains one in a list or a list of lists. The message may be malformed."""
     values = [value] if isinstance(value, dict) else value
     inner = [turn for item in values for turn in (item if isinstance(item, list | tuple) else [item])]

@@ -106,14 +106,14 @@ def _preference(example: Example, rewards: dict[str, float], filters: Filters, r
 
 def _rules(filters: Filters) -> Iterator[tuple[str, Callable[[pd.DataFrame], pd.Series]]]:
     """For each active filter, its reason and a function that marks the rows of PREFERENCES to remove."""
-    if filters.min_margin is not None:
-        yield MARGIN, lambda frame: frame["margin"] < filters.min_margin
-    if filters.max_length_ratio is not None:
-        yield LENGTH, lambda frame: frame["chosen_bytes"] / frame["rejected_bytes"] > filters.max_length_ratio
-    if filters.poorest_share is not None:
-        yield POOR, lambda frame: _lowest(frame["rejected_reward"], filters.poorest_share)
-    if filters.widest_share is not None:
-        yield FAR, lambda frame: _lowest(-frame["margin"], filters.widest_share)
+    if (least := filters.min_margin) is not None:
+        yield MARGIN, lambda frame: frame["margin"] < least
+    if (ratio := filters.max_length_ratio) is not None:
+        yield LENGTH, lambda frame: frame["chosen_bytes"] / frame["rejected_bytes"] > ratio
+    if (poorest := filters.poorest_share) is not None:
+        yield POOR, lambda frame: _lowest(frame["rejected_reward"], poorest)
+    if (widest := filters.widest_share) is not None:
+        yield FAR, lambda frame: _lowest(-frame["margin"], widest)
 
 
 def _lowest(values: pd.Series, share: float) -> pd.Series:

@@ -96,7 +96,7 @@ def batch_logps(model: torch.nn.Module, batch: dict) -> tuple[Tensor, Tensor]:
 class PreferenceTrainer(Trainer):
     """transformers' Trainer with a preference loss; its log contains the columns of CURVE."""
 
-    def __init__(self, tuning: Tuning, **words) -> None:
+    def __init__(self, tuning: Tuning, **words: object) -> None:
         """Takes Trainer's arguments, and in `tuning` the loss."""
         super().__init__(data_collator=collate, **words)
         self.tuning = tuning
@@ -107,7 +107,13 @@ class PreferenceTrainer(Trainer):
         self._told: list[Tensor] = []
         self.meter: Meter | None = None
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict,
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
         """Mean loss of a batch."""
         sums, counts = batch_logps(model, inputs)
         losses, rewards = preference_losses(sums, counts, inputs["start"], self.tuning)

@@ -41,12 +41,12 @@ class Template:
 
     @cached_property
     def _special(self) -> dict:
-        return self.owner.special_tokens_map
+        return self._tokenizer.special_tokens_map
 
     @cached_property
     def _bos(self) -> str:
         """The BOS to remove from the template's output, because the tokenizer adds a BOS itself; "" if it does not."""
-        return self.owner.bos_token if adds_bos(self.owner) else ""
+        return self._tokenizer.bos_token if adds_bos(self._tokenizer) else ""
 
     def merges(self, messages: Seq[Message]) -> bool:
         """Whether a conversation has a system turn that the template does not support."""
@@ -95,7 +95,7 @@ class Template:
         after = self.around[1].lstrip()
         if not self.source or not after:
             return ""
-        names = [token for token in self.owner.get_added_vocab() if after.startswith(token)]
+        names = [token for token in self._tokenizer.get_added_vocab() if after.startswith(token)]
         return max(names, key=len, default="")
 
     @cached_property
@@ -104,7 +104,7 @@ class Template:
         after = self.around[1].strip()
         # The text after a response may be ordinary text such as "###", so only text that looks like a token counts.
         marks = [after] if re.fullmatch(r"[<\[].*[>\]]", after, re.DOTALL) else []
-        marks += [self.end_token, self.owner.eos_token] if self.source else []
+        marks += [self.end_token, self._tokenizer.eos_token] if self.source else []
         marks = sorted({re.escape(mark) for mark in marks if mark and mark.strip()}, key=len, reverse=True)
         return re.compile(f"(?:(?:{'|'.join(marks) or '(?!)'})\\s*)+\\Z")
 
@@ -112,6 +112,12 @@ class Template:
         """A response without end-of-turn text at its end, because drsow scores the end of turn as a separate token."""
         found = self._ends.search(response)
         return response[: found.start()] if found else response
+
+    @property
+    def _tokenizer(self) -> PreTrainedTokenizerFast:
+        if self.owner is None:
+            raise ValueError("the plain format has no tokenizer")
+        return self.owner
 
     @property
     def words(self) -> str:

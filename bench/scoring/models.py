@@ -27,7 +27,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     """The tokenizer of a folder.
 
     Raises:
-        DrsowError: there is none, or only one without offsets (a slow one).
+        DrsowError: There is no tokenizer, or only a slow one, which has no offsets.
     """
     with loading(f"{folder}: its tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -61,28 +61,28 @@ def load_model(
     """Loads a causal language model for the engine; a model too large for one GPU is spread over all GPUs.
 
     Args:
-        folder: Its configuration and safetensors.
-        dtype: What its weights are cast to.
+        folder: A folder with its configuration and safetensors.
+        dtype: The dtype of the weights.
         device: "cpu" or "cuda".
-        trust_remote_code: Whether code that comes with it may run.
-        noise: What breaks its weights, in float32 before they are cast.
+        trust_remote_code: Whether code that comes with the model may run.
+        noise: The noise to add to the weights. It is added in float32, before the cast.
 
     Raises:
-        DrsowError: its files cannot be read or lack a weight, or the engine does not support it.
+        DrsowError: A file cannot be read, a weight is missing, or the engine does not support the model.
     """
     keep_freed_memory()
     spread = device == "cuda" and torch.cuda.device_count() > 1 and not _fits_one_gpu(folder, dtype)
-    # Straight to the card: a stop in the processor's memory would need room there for the whole model.
+    # Directly to the GPU: on the way through the CPU's memory the whole model would need room there.
     places = "auto" if spread else "cuda" if device == "cuda" else None
     model = _read(folder, dtype=dtype, device_map=places, trust_remote_code=trust_remote_code)
     if any(weight.is_meta for weight in model.parameters()):
         raise DrsowError(f"{folder}: the GPUs together cannot hold it in {dtype}")
-    # Checked before it is broken: rounding moves a broken model's numbers by more than the check allows.
+    # The check runs before the noise is added, because rounding moves a noisy model's numbers by more than it allows.
     prepared = preparing.prepare(model)
     if noise is not None and noise.noise > 0:
         exact = _read(folder, dtype=torch.float32, device_map=None, trust_remote_code=trust_remote_code)
         add_noise(exact, noise=noise.noise, seed=noise.seed)
-        # Into a model that transformers cast: it keeps in float32 what a cast of the whole would round.
+        # The weights go into a model that transformers cast, which keeps some of them in float32.
         for weight, broken in zip(model.parameters(), exact.parameters(), strict=True):
             fill(weight, broken)
     return prepared

@@ -34,11 +34,11 @@ BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 
 
 PART_BUDGETS = 16
-"""Size of a part in token budgets; a kill loses at most one part."""
+"""Size of a part, in token budgets. A killed run loses at most one part."""
 
 
 PRECISION_RESPONSES = 32
-"""Responses that are scored again in float32, whole examples of them, one at least."""
+"""Number of responses that are scored again in float32. They belong to whole examples, at least one."""
 
 
 class Options(NamedTuple):
@@ -58,11 +58,11 @@ def resolved(dtype: str = "auto", device: str = "auto", batch_tokens: int | None
     Args:
         dtype: "auto", "bf16" or "fp32".
         device: "auto", "cpu" or "cuda".
-        batch_tokens: The token budget; None: the device's usual one.
+        batch_tokens: The token budget, None for the device's default.
 
     Raises:
-        UsageError: there is no such dtype or device.
-        PreconditionError: the user asks for a GPU and there is none.
+        UsageError: There is no such dtype or device.
+        PreconditionError: The user asks for a GPU and there is none.
     """
     for name, value, known in (("dtype", dtype, DTYPES), ("device", device, BATCH_TOKENS)):
         if value not in ("auto", *known):
@@ -104,11 +104,11 @@ def make_ready(work: Work, options: Options, *, ops: str | None = None) -> Ready
 
     Args:
         work: The pass.
-        options: Device, dtype, budget.
-        ops: What the scores are computed with; None asks this machine, which may compile its kernels.
+        options: Device, dtype and token budget.
+        ops: Name of the ops that compute the scores. None chooses this machine's, which may compile kernels.
 
     Raises:
-        PreconditionError: a model is not here and cannot be fetched.
+        PreconditionError: A model is not on this machine and cannot be fetched.
     """
     model = fetch.fetch(work.spec)
     owner = model if work.owner == work.spec else fetch.fetch(work.owner, weights=False)
@@ -129,7 +129,7 @@ def make_ready(work: Work, options: Options, *, ops: str | None = None) -> Ready
 
 
 class Share(NamedTuple):
-    """Which of a pass's parts a process scores: those from `first` to before `last`, as shares of all."""
+    """The parts of a pass that a process scores: from fraction `first` of all parts to before fraction `last`."""
 
     first: Fraction = Fraction(0)
     last: Fraction = Fraction(1)
@@ -140,7 +140,7 @@ class Share(NamedTuple):
         return (self.first, self.last) == (0, 1)
 
     def parts(self, n_parts: int) -> range:
-        """Numbers of its parts; shares that meet leave none out and have none twice."""
+        """Numbers of the parts. Shares that touch each other leave out no part and have no part in common."""
         return range(math.ceil(self.first * n_parts), math.ceil(self.last * n_parts))
 
 
@@ -148,13 +148,14 @@ WHOLE = Share()
 
 
 def cut_parts(rows: Seq[Seq], *, part_tokens: int) -> list[list[int]]:
-    """Cut rows into fixed parts: those that begin alike beside each other, the part with the longest row first.
+    """Divides examples into parts, always in the same way.
 
-    What neighbours share is computed once a part, so it counts once; a lack of memory shows in the first seconds.
+    Examples whose prompts begin alike are neighbours, because a part computes text that its prompts share once; here
+    too, such text counts once. The part with the longest sequence is the first, so a lack of memory shows at the start.
 
     Args:
-        rows: Sequences of each example, which share its prompt.
-        part_tokens: Tokens after which a part is closed.
+        rows: The sequences of each example, which share its prompt.
+        part_tokens: Number of tokens from which on a part takes no further example.
 
     Returns:
         Indices of the examples of each part.
@@ -175,11 +176,11 @@ def cut_parts(rows: Seq[Seq], *, part_tokens: int) -> list[list[int]]:
 
 
 def scores_frame(sequences: Seq, logps: Seq[np.ndarray | None]) -> pd.DataFrame:
-    """SCORES of some sequences; a sequence without log-probabilities was too long for the model.
+    """Builds SCORES. A sequence without log-probabilities was too long for the model.
 
     Args:
-        sequences: As rendered, one a response.
-        logps: Nats of each response token, the end of turn last, (n_i,); None for too long.
+        sequences: The rendered responses.
+        logps: Log-probability of each token of a response in nats, the end of turn last, (n_i,); None if too long.
     """
     rows = []
     for sequence, values in zip(sequences, logps, strict=True):

@@ -20,13 +20,13 @@ CPU_SHARE = {"bfloat16": 0.81, "float32": 0.71}
 """Fraction of a processor's measured matmul rate, from results/perf/ (plain rows, no AMX)."""
 
 TOKENS_A_ROW = 16
-"""What a chat template adds to a row, headers and ends of turn, where its tokenizer is not here."""
+"""Assumed number of tokens that a chat template adds to a row, if its tokenizer is not on this machine."""
 
 
 def unique_bytes(examples: Seq[Example]) -> int:
-    """UTF-8 bytes of all prompts and responses, what neighbours in sorted order begin with counted once.
+    """UTF-8 bytes of all prompts and responses; a beginning that sorted neighbours share counts once.
 
-    The trie shares tokens; shared text is where they come from.
+    The trie computes shared tokens once, and shared tokens come from shared text.
     """
     texts = sorted(
         ("".join(m.content for m in example.messages).encode(), [text.encode() for _, text in example.responses])
@@ -42,12 +42,12 @@ def _fresh(texts: Seq[bytes]) -> int:
 
 
 def tokens_by_bytes(n_bytes: int, n_rows: int, tokens_per_byte: float) -> int:
-    """Tokens of so many unique bytes, the chat template's own among them."""
+    """Estimated tokens of `n_bytes` unique bytes in `n_rows` rows, with the tokens that a chat template adds."""
     return round(n_bytes * tokens_per_byte) + TOKENS_A_ROW * n_rows
 
 
 def exact_tokens(ready: Ready, options: Options) -> int:
-    """Tokens that the pass computes, from its tokenizer and template, without the weights."""
+    """The number of tokens that the pass computes. Needs the tokenizer and the template, but no weights."""
     from bench.scoring.render import render
     from bench.scoring.scorer import Scorer, group
 
@@ -61,7 +61,7 @@ def exact_tokens(ready: Ready, options: Options) -> int:
 
 
 def matmul_rate(dtype: str, *, seconds: float = 0.5) -> float:
-    """Operations a second that this machine's processor reaches on large products, by what multiplies in the engine."""
+    """Measures how many operations per second this processor reaches on large matrix products with the engine's ops."""
     from bench.scoring.forward.ops import multiplier
     from bench.scoring.models import TORCH_DTYPES
 

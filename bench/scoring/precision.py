@@ -19,13 +19,13 @@ def precision(scorer: "Scorer", by_example: Seq[Seq[Sequence]], budget: int) -> 
     """The shift of a sample of responses between the run's dtype and float32, for the manifest.
 
     Args:
-        scorer: Of the run.
+        scorer: The run's scorer.
         by_example: The sequences of each example.
-        budget: Tokens a step.
+        budget: The most tokens of one step.
 
     Returns:
         `precision` with `n_responses`, `mean_shift_nats`, `max_shift_nats` and, for each response, both sums in nats;
-        empty in float32, and where nothing could be measured.
+        empty in float32, and if nothing could be measured.
     """
     if scorer.ready.key.dtype == "float32":
         return {}
@@ -50,7 +50,7 @@ def precision(scorer: "Scorer", by_example: Seq[Seq[Sequence]], budget: int) -> 
 
 
 def _sampled(by_example: Seq[Seq[Sequence]], limit: int) -> Seq[Seq[Sequence]]:
-    """Whole examples of PRECISION_RESPONSES responses, one at least: the same ones in every run."""
+    """Whole examples with at most PRECISION_RESPONSES responses, at least one example; the same ones in every run."""
     whole = [row for row in by_example if all(len(s.ids) <= limit for s in row)]
     rows = sorted(whole, key=lambda r: hashlib.sha256(r[0].example_id.encode()).digest())
     ends = np.cumsum([len(row) for row in rows])

@@ -90,7 +90,7 @@ class Meter:
 
 
 def counting(n_tokens: int, on_share: Callable[[float], None]) -> Callable[[int], None]:
-    """Counts the tokens of the steps of a plan, which may end side by side, as a share of all."""
+    """An OnStep that reports the fraction of computed tokens. Steps may end at the same time, hence the lock."""
     done, lock = 0, threading.Lock()
 
     def on_step(n: int) -> None:

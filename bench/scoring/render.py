@@ -61,12 +61,12 @@ class Rendered(NamedTuple):
     def lines(self) -> list[str]:
         """One sentence about each special case that the user should know."""
         said = {
-            "n_system_merged": "examples have a system turn, which the chat template does not know: it was put into "
-            "the first user turn",
-            "n_end_cut": "responses end in end-of-turn text, which was cut: one end is scored",
+            "n_system_merged": "examples have a system turn, which the chat template does not support: drsow moved it "
+            "into the first user turn",
+            "n_end_cut": "responses end in end-of-turn text: drsow removed it, so one end of turn is scored",
             "n_end_kept": "responses end in the text of this model's own end token, which the chat template does not "
-            "use: the text was kept, so two ends are scored",
-            "n_special_text": "examples hold the text of special tokens, which a model reads as those tokens",
+            "use: drsow kept the text, so two ends of turn are scored",
+            "n_special_text": "examples contain the text of special tokens, which a model reads as those tokens",
         }
         return [f"{value} {said[name]}" for name, value in self.counts().items() if value and name in said]
 
@@ -125,7 +125,9 @@ def prompt_ids(example: Example, tokenizer: PreTrainedTokenizerFast, template: T
     return [*bos, *head]
 
 
-def check_ids(ids: Seq[int], tokenizer: PreTrainedTokenizerFast, *, n_embedded: int, row: str, model: str) -> None:
+def check_ids(
+    ids: Seq[int] | np.ndarray, tokenizer: PreTrainedTokenizerFast, *, n_embedded: int, row: str, model: str
+) -> None:
     """Rejects token ids without an embedding. They occur if the tokenizer does not belong to the model's weights.
 
     Args:
@@ -157,8 +159,7 @@ def _oddities(
     n_kept = sum(sequence.text.rstrip().endswith(ends) for sequence in sequences)
     owners = [tokenizer, template.owner] if template.owner else [tokenizer]
     names = {token.content for each in owners for token in each.added_tokens_decoder.values() if token.special}
-    names = sorted(re.escape(name) for name in names if name.strip())
-    special = re.compile("|".join(names) or "(?!)")
+    special = re.compile("|".join(sorted(re.escape(name) for name in names if name.strip())) or "(?!)")
     texts = {example.example_id: [m.content for m in example.messages] for example in examples}
     for sequence in sequences:
         texts[sequence.example_id].append(sequence.text)
@@ -176,7 +177,7 @@ def _refusing(example: Example, template: Template) -> Iterator[None]:
     try:
         yield
     except TemplateError as error:
-        raise UsageError(f"{example.example_id}: {template.words} refuses it: {first_line(error)}") from None
+        raise UsageError(f"{example.example_id}: {template.words} rejects it: {first_line(error)}") from None
 
 
 def _texts(example: Example, template: Template) -> tuple[str, list[str]]:
@@ -195,7 +196,7 @@ def _texts(example: Example, template: Template) -> tuple[str, list[str]]:
         if response.strip() != text.strip():
             raise UsageError(f"{example.example_id}: the template rewrites response {response_id}")
         if not response.strip():
-            words = "is empty" if text == given[response_id] else "holds nothing but end-of-turn text"
+            words = "is empty" if text == given[response_id] else "has nothing but end-of-turn text"
             raise UsageError(f"{example.example_id}: response {response_id} {words}")
         responses.append(response)
     return prompt, responses

@@ -1,4 +1,4 @@
-"""Scores what is missing in the store, part by part. A model needs one pass, however many pairs it belongs to."""
+"""Scores the missing parts of score sets. A model needs one pass, however many pairs it belongs to."""
 
 import sys
 from fractions import Fraction
@@ -23,23 +23,26 @@ class Spread(NamedTuple):
     """Number of this process, from 1."""
     n_shards: int = 1
     n_tasks: int = 0
-    """Tasks on a Ray cluster; 0: this process does its work itself."""
+    """Number of tasks on a Ray cluster; 0 if this process scores by itself."""
     address: str | None = None
-    """Of that cluster; None starts one on this machine."""
+    """Address of the Ray cluster; None starts a cluster on this machine."""
     stall_s: float = 1800.0
-    """How long no part may come of any task before all that run are begun again."""
+    """Seconds without a new part from any task, after which all running tasks are restarted."""
 
 
 def shares(n_passes: int, *, shard: int, n_shards: int) -> list[Share | None]:
-    """What one of several processes does of each pass: a stretch of all of them in a row, so that it loads few models.
+    """The share of each pass that one of several processes scores.
+
+    The passes are lined up, and the line is cut into `n_shards` pieces of equal length. A process gets one piece, so it
+    loads few models.
 
     Args:
-        n_passes: Passes of the run.
-        shard: Number of the process, from 1.
-        n_shards: How many there are.
+        n_passes: Number of passes in the run.
+        shard: Number of this process, from 1.
+        n_shards: Number of processes.
 
     Returns:
-        One share a pass, None where it does nothing of it.
+        One share for each pass; None for a pass of which this process scores nothing.
     """
     first, last = (Fraction(n_passes * place, n_shards) for place in (shard - 1, shard))
     limits = [(max(first - i, Fraction(0)), min(last - i, Fraction(1))) for i in range(n_passes)]
@@ -49,9 +52,17 @@ def shares(n_passes: int, *, shard: int, n_shards: int) -> list[Share | None]:
 def score_missing(
     ready: Ready, store: Store, options: Options, share: Share = WHOLE, following: Path | None = None
 ) -> ScoreSet:
-    """The pass's score set: read from the store where it is, scored where it is not; meanwhile the next model is read.
+    """The score set of a pass. Only parts that the store lacks are scored.
 
-    It is complete, unless `share` is not the whole and others have not done theirs.
+    Args:
+        ready: The pass.
+        store: The results folder.
+        options: Device, dtype and token budget.
+        share: The parts that this process scores.
+        following: Folder of the next model; its weights are read from the disk while this model computes.
+
+    Returns:
+        The set. It is complete, unless other processes have not scored their shares yet.
     """
     score_set = store.score_set(ready.key)
     if score_set.complete:
@@ -75,20 +86,20 @@ def score_missing(
 
 
 def _keep_apart(store: Store, key: ScoreKey, share: Share) -> None:
-    """Say that what other arithmetic began stays apart; of several shards this one could never complete it.
+    """Prints a line if another run began to score this pass with other ops: that set stays as it is.
 
     Raises:
-        DrsowError: this process does a share only.
+        DrsowError: This process is a shard. The other shards complete the other set, so neither would be complete.
     """
     fields = key._asdict()
     del fields["ops"]
     for other in store.begun(**fields):
         if other.key.ops == key.ops or other.complete or not other.has_parts:
             continue
-        words = f"{other.folder} was begun by {other.key.ops}, and this process computes by {key.ops}"
+        words = f"{other.folder} was begun with {other.key.ops}, and this process computes with {key.ops}"
         if not share.whole:
             raise DrsowError(
-                f"{words}: the shards of a set must compute alike. Run this shard on a machine like the one that "
-                "began, or delete that folder and begin anew"
+                f"{words}: all shards of a set must have the same ops. Run this shard on a machine like the one that "
+                "began, or delete that folder and run all shards again"
             )
-        print(f"{key.model_id}: {words}: it begins a set of its own", file=sys.stderr)
+        print(f"{key.model_id}: {words}: it begins a separate set", file=sys.stderr)

@@ -42,15 +42,15 @@ OTHERS_WAIT_S = 600.0
 
 
 class OtherOps(Exception):
-    """A model was loaded, and what then computes is not what the key says; the text is its name."""
+    """The loaded model computes with other ops than the key says. The text is the name of these ops."""
 
 
 def _unheard(share: float) -> None:
-    """The OnShare of one who does not ask."""
+    """An OnShare that does nothing."""
 
 
 class Scorer:
-    """A model with its tokenizer, loaded when first needed."""
+    """A tokenizer with its model, which is loaded when it is first needed."""
 
     def __init__(self, ready: Ready, options: Options) -> None:
         """Loads the tokenizer, but not the weights."""
@@ -64,42 +64,41 @@ class Scorer:
         self.template = Template(owner, ready.work.owner.model_id)
         self.limit = models.context_tokens(files, trust_remote_code=trusted)
         self.n_embedded = models.n_embedded(files, trust_remote_code=trusted)
-        self._model = None
+        self._model: Prepared | None = None
         self._most_tokens: dict[str | None, int] = {}
 
     def model(self, dtype: str | None = None) -> Prepared:
-        """The model in a dtype, the run's own where none is given; a model in another dtype is let go first."""
+        """The model in a dtype, by default the run's. A loaded model of another dtype is released first."""
         wanted = models.TORCH_DTYPES[dtype or self.ready.key.dtype]
         if self._model is None:
             self._say([self.note])
         if self._model is None or self._model.model.dtype != wanted:
             try:
-                if self._widen(wanted):
-                    return self._model
-                self.close()
-                self._model = models.load_model(
-                    self.ready.model.folder,
-                    dtype=wanted,
-                    device=self.device,
-                    trust_remote_code=self.ready.model.trust_remote_code,
-                    noise=noise_of(self.ready.work.spec),
-                )
+                self._model = self._widened(wanted) or self._loaded(wanted)
             except (RuntimeError, MemoryError) as error:
                 raise self._full(error, f"in {dtype or self.ready.key.dtype}") from error
         return self._model
 
-    def _widen(self, wanted: torch.dtype) -> bool:
-        """Whether the loaded model could be made the wanted one in place."""
+    def _widened(self, wanted: torch.dtype) -> Prepared | None:
+        """The loaded model in float32, in place; None where that is not possible."""
         if self._model is None or wanted != torch.float32 or noise_of(self.ready.work.spec):
-            return False
-        wider = models.widened(self._model, self.ready.model.folder)
-        self._model = wider or self._model
-        return wider is not None
+            return None
+        return models.widened(self._model, self.ready.model.folder)
+
+    def _loaded(self, wanted: torch.dtype) -> Prepared:
+        self.close()
+        return models.load_model(
+            self.ready.model.folder,
+            dtype=wanted,
+            device=self.device,
+            trust_remote_code=self.ready.model.trust_remote_code,
+            noise=noise_of(self.ready.work.spec),
+        )
 
     def fill(self, score_set: ScoreSet, share: Share = WHOLE, following: Path | None = None) -> None:
-        """Score the missing parts of a share of a set, and finish the set if none is missing then.
+        """Scores the missing parts of a share of a set, and finishes the set if all parts are there.
 
-        Call it under the set's lock, or the share's. `following`: the folder of the model that comes next.
+        Call it under the lock of the set or of the share. `following` is the folder of the next model.
         """
         began = time.monotonic()
         self._check_ops()
@@ -136,7 +135,7 @@ class Scorer:
         *,
         began: float,
     ) -> float:
-        """Score some parts of a set, each stored with what it cost; returns when the last one was stored."""
+        """Scores some parts of a set and stores each with its costs. Returns the time of the last storing."""
         tokens = {index: sum(len(s.ids) for s in part) for index, part in todo.items()}
         rows = {index: len({s.example_id for s in part}) for index, part in todo.items()}
         with Meter(self.ready.key.model_id, n_rows=sum(rows.values()), n_tokens=sum(tokens.values())) as meter:
@@ -147,7 +146,7 @@ class Scorer:
                 counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
                 told = meter.part(rows=rows[index], tokens=tokens[index])
                 logps = self.logps(sequences, budget, counts, on_share=told)
-                # A part's cost is stored beside it; time between two parts is the later one's.
+                # Time between two parts belongs to the later part.
                 before, began = began, time.monotonic()
                 cost = counts | {"duration_ms": round(1000 * (began - before))}
                 score_set.write_part(index, scores_frame(sequences, logps), cost)
@@ -159,10 +158,10 @@ class Scorer:
         return began
 
     def _check_ops(self) -> None:
-        """Load a model whose operations show only then whether they compile here.
+        """Loads the model on a GPU, because only then drsow knows whether its operations compile.
 
         Raises:
-            OtherOps: they do not, so the numbers are of another set.
+            OtherOps: Some do not compile, so the numbers belong to another set.
         """
         if self.device != "cuda":
             return
@@ -171,14 +170,14 @@ class Scorer:
 
     @staticmethod
     def _spent(score_set: ScoreSet, began: float) -> dict:
-        """What the set cost all processes that worked on it; `began` is when this one's last part was stored."""
+        """The costs of the set over all processes. `began` is the time at which this process stored its last part."""
         spent = score_set.spent()
         duration_s = spent.pop("duration_ms", 0) / 1000 + time.monotonic() - began
         return {"duration_s": round(duration_s, 1)} | spent
 
     @staticmethod
     def _with_others(score_set: ScoreSet, share: Share) -> contextlib.AbstractContextManager:
-        """What only one of several processes may do at once; a whole pass holds the set's lock already."""
+        """A lock for work that one process at a time may do. A process with the whole pass already has it."""
         return contextlib.nullcontext() if share.whole else score_set.lock(wait_s=OTHERS_WAIT_S)
 
     def logps(
@@ -190,13 +189,13 @@ class Scorer:
         dtype: str | None = None,
         on_share: OnShare = _unheard,
     ) -> list[np.ndarray | None]:
-        """Nats of each response's tokens, None where the sequence is longer than the model's context.
+        """Log-probabilities of each response's tokens in nats; None if the sequence is longer than the model's context.
 
-        Out of memory, the budget is halved and the work done again. `dtype` is the run's own where none is given.
-        `on_share` is told after each step which share of the work is done, 0 to 1.
+        If memory runs out, the budget is halved and the work starts again. `dtype` is the run's by default. `on_share`
+        is called after each step with the fraction of the work that is done, 0 to 1.
         """
         counts = counts or {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
-        # What was too much for one part is too much for the next one.
+        # A budget that was too large for one part is too large for the next part.
         budget = min(budget, self._most_tokens.get(dtype, budget))
         fits = [s for s in sequences if len(s.ids) <= self.limit]
         model = self.model(dtype)
@@ -211,22 +210,20 @@ class Scorer:
             budget //= 2
             self._most_tokens[dtype] = budget
             counts["halved"] += 1
-            print(f"{self.ready.key.model_id}: out of memory, going on with {budget} tokens a step", file=sys.stderr)
+            print(f"{self.ready.key.model_id}: out of memory, continuing with {budget} tokens a step", file=sys.stderr)
             self._let_go()
         counts["n_steps"] += len(plan.steps)
         counts["n_computed_tokens"] += plan.n_computed
         logps = [out[a:b] for a, b in zip(plan.offsets, plan.offsets[1:], strict=False)]
-        if len(fits) > 1:
-            # What is not finite spreads to all that stands in its step: alone, each shows whether it is its own.
-            logps = [
-                v if np.isfinite(v).all() else self.logps([s], budget, counts, dtype=dtype)[0]
-                for s, v in zip(fits, logps, strict=True)
-            ]
-        found = {id(s): values for s, values in zip(fits, logps, strict=True)}
+        # A value that is not finite spreads to its whole step. Alone, each sequence shows whether it is the cause.
+        found = {
+            id(s): v if len(fits) == 1 or np.isfinite(v).all() else self.logps([s], budget, counts, dtype=dtype)[0]
+            for s, v in zip(fits, logps, strict=True)
+        }
         return [found.get(id(s)) for s in sequences]
 
     def close(self) -> None:
-        """Let the model go, and the memory that it held."""
+        """Releases the model and its memory."""
         self._model = None
         gc.collect()
         self._let_go()
@@ -240,7 +237,7 @@ class Scorer:
         """Examples as the model reads them.
 
         Raises:
-            DrsowError: The template refuses one, or the model has no embedding for one of its tokens; names the row.
+            DrsowError: The template rejects an example, or the model has no embedding for a token. Names the row.
         """
         rendered = render(examples, self.tokenizer, self.template)
         for sequence in rendered.sequences:
@@ -251,7 +248,7 @@ class Scorer:
 
     @functools.cached_property
     def note(self) -> str:
-        """What the user has to know about the choice of the chat template, "" where there was none to make."""
+        """A remark for the user about the choice of the chat template, "" if none is needed."""
         note = templates.read(self.ready.owner.folder).note
         return note and f"{self.ready.work.owner.model_id} {note}"
 
@@ -260,15 +257,17 @@ class Scorer:
             print(f"{self.ready.key.model_id}: {line}", file=sys.stderr)
 
     def _full(self, error: Exception, how: str) -> Exception:
-        """What to raise for an error: a lack of memory is the user's to mend, the others go on as they are."""
+        """The error to raise: one that the user can solve if memory ran out, otherwise the same error."""
         model_id = self.ready.key.model_id
         return DrsowError(f"{model_id}: out of memory on {self.device} {how}") if out_of_memory(error) else error
 
     def examples_logps(self, examples: Seq[Example]) -> list[list[np.ndarray]]:
-        """Nats of the tokens of each example's responses, the end of turn last, from one packed run over all.
+        """Log-probabilities of the tokens of each example's responses in nats, the end of turn last.
+
+        All examples are packed together.
 
         Raises:
-            UsageError: an example is longer than the model's context.
+            UsageError: An example is longer than the model's context.
         """
         sequences = self.rendered(examples).sequences
         found: dict[str, list[np.ndarray]] = {example.example_id: [] for example in examples}

@@ -9,7 +9,7 @@ import datetime
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,14 +49,12 @@ def choose(found: object) -> ChatTemplate:
     Raises:
         DrsowError: `found` has another form.
     """
-    if not found or isinstance(found, str):
-        return ChatTemplate(found or "", "")
-    try:
-        named = dict(found) if isinstance(found, Mapping) else {entry["name"]: entry["template"] for entry in found}
-        right = all(isinstance(part, str) for part in (*named, *named.values()))
-    except (KeyError, TypeError, ValueError):
-        right = False
-    if not right:
+    if not found:
+        return ChatTemplate("", "")
+    if isinstance(found, str):
+        return ChatTemplate(found, "")
+    named = _by_name(found)
+    if named is None:
         raise DrsowError("chat_template is neither a text nor a list of entries with name and template")
     if DEFAULT in named:
         return ChatTemplate(named[DEFAULT], "")
@@ -64,6 +62,17 @@ def choose(found: object) -> ChatTemplate:
     if len(set(named.values())) == 1:
         return ChatTemplate(next(iter(named.values())), f"has {names}, which is used")
     return ChatTemplate("", f"has {names}; the plain format is used")
+
+
+def _by_name(found: object) -> dict[str, str] | None:
+    """Several templates by name, or None if `found` has another form."""
+    if not isinstance(found, Mapping | list | tuple):
+        return None
+    try:
+        named = dict(found) if isinstance(found, Mapping) else {entry["name"]: entry["template"] for entry in found}
+    except (KeyError, TypeError):
+        return None
+    return named if all(isinstance(part, str) for part in (*named, *named.values())) else None
 
 
 def read(folder: Path) -> ChatTemplate:
@@ -133,7 +142,13 @@ def _random(*_: object, **__: object) -> None:
     raise TemplateError("it draws at random, so no score would be repeatable")
 
 
-def _json(value: object, ensure_ascii: bool = False, indent=None, separators=None, sort_keys: bool = False) -> str:
+def _json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """JSON without jinja's escapes for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
@@ -144,16 +159,15 @@ class _Dict:
     def __call__(self, *pairs: object, **more: object) -> dict:
         return dict(*pairs, **more)
 
-    def fromkeys(self, *words: object) -> dict:
-        return dict.fromkeys(*words)
+    def fromkeys(self, names: Iterable, value: object = None, /) -> dict:
+        return dict.fromkeys(names, value)
 
 
 class _Namespace(jinja2.utils.Namespace):
     """jinja's namespace without names that start with "_", which Python reserves."""
 
-    def __init__(*words: object, **more: object) -> None:
-        # `self` is in *words, as in jinja's class, because a template may use "self" as an attribute name.
-        self, *pairs = words
+    # `self` is only positional, because a template may use "self" as the name of an attribute.
+    def __init__(self, /, *pairs: object, **more: object) -> None:
         jinja2.utils.Namespace.__init__(self)
         for name, value in dict(*pairs, **more).items():
             self[name] = value
@@ -167,7 +181,7 @@ class _Namespace(jinja2.utils.Namespace):
 class _Generation(jinja2.ext.Extension):
     """{% generation %} … {% endgeneration %}: marks the assistant's text, and renders the text inside."""
 
-    tags = frozenset({"generation"})
+    tags = jinja2.ext.Extension.tags | {"generation"}
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno

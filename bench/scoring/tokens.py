@@ -55,7 +55,7 @@ def byte_spans(
     if spans is None or not _fit(spans, sequence.text.encode()):
         raise DrsowError(
             f"{sequence.example_id}: response {sequence.response_id}: the tokens of {model} cannot be placed in its "
-            "text, so it cannot be shaded"
+            "text, so drsow cannot give its tokens separately"
         )
     return _tiled(spans, sequence.text)
 
@@ -65,8 +65,9 @@ def _spelled(tokenizer: PreTrainedTokenizerFast, ids: Seq[int], text: str) -> li
     names = tokenizer.convert_ids_to_tokens(ids)
     added = tokenizer.get_added_vocab()
     for spell in (_byte_level, _sentence_piece):
-        pieces = [name.encode() if name in added else spell(name) for name in names]
-        if None in pieces:
+        spelled = [name.encode() if name in added else spell(name) for name in names]
+        pieces = [piece for piece in spelled if piece is not None]
+        if len(pieces) < len(spelled):
             continue
         whole = b"".join(pieces)
         # SentencePiece may add a space before a text.
@@ -79,8 +80,7 @@ def _spelled(tokenizer: PreTrainedTokenizerFast, ids: Seq[int], text: str) -> li
 
 def _byte_level(name: str) -> bytes | None:
     """The bytes of a byte-level BPE token: one character per byte, printable Latin-1 unchanged, others from U+0100."""
-    found = [_BYTE_OF.get(character) for character in name]
-    return None if None in found else bytes(found)
+    return bytes(_BYTE_OF[character] for character in name) if set(name) <= set(_BYTE_OF) else None
 
 
 def _sentence_piece(name: str) -> bytes:
@@ -98,9 +98,9 @@ _BYTE_OF = {chr(byte): byte for byte in _PLAIN_BYTES} | {
 
 
 def _told(tokenizer: PreTrainedTokenizerFast, ids: Seq[int], text: str, prompt: str) -> list[tuple[int, int]] | None:
-    """Where the tokenizer says that each token lies, None where it finds other tokens in the text.
+    """The bytes of each token as the tokenizer reports them, or None if it finds other tokens in the text.
 
-    For tokenizers that change a text before they cut it, as those that bring it into Unicode's form C.
+    This works for tokenizers that change a text before they divide it, for example into Unicode's normal form C.
     """
     starts = [0, *itertools.accumulate(len(c.encode()) for c in text)]
     for before in (prompt, "\n", ""):

@@ -13,9 +13,9 @@ from bench.scoring.scorer import Scorer
 from bench.store.folder import ScoreSet
 
 VERIFIED = ("example_id", "response_id", "status", "n_tokens", "n_tokens_plain", "nats", "nats_plain", "shift_a_token")
-"""One row a response of the sample. `nats` is the stored sum, its end of turn included, `nats_plain` the loop's;
-`shift_a_token` their difference over the loop's tokens. Other token counts say that other text, template or rule of
-where a response begins was scored."""
+"""One row per response of the sample. `nats` is the stored sum with the end of turn, `nats_plain` the loop's sum.
+`shift_a_token` is their difference divided by the loop's number of tokens. If the two numbers of tokens differ, the
+stored scores are those of another text or template, or another rule decided where the response begins."""
 
 _CHUNK = 256
 """Number of positions whose logits over the vocabulary are converted to float64 at once; it bounds the memory."""

@@ -70,7 +70,7 @@ class Store:
                 continue
             # The folder was copied or renamed: its name does not match its key.
             if set(stored) != set(ScoreKey._fields) or self.score_set(ScoreKey(**stored)).folder != path.parent:
-                self._tell(f"{path.parent}: left out: its key belongs elsewhere")
+                self._tell(f"{path.parent}: left out: its name does not match its key, so it was copied or renamed")
                 continue
             if all(stored[name] == value for name, value in fields.items()):
                 found.append(self.score_set(ScoreKey(**stored)))

@@ -95,7 +95,7 @@ def _numbers(frame: pd.DataFrame, _dataset: Dataset) -> Iterator[Problem]:
         finite = np.isfinite(_number(frame[name])).to_numpy()
         yield Problem(name, ok & ~finite, "is no finite log-probability, and the status is ok")
         filled = frame[name].notna().to_numpy() & (frame[name].astype(str) != "").to_numpy()
-        yield Problem(name, ~ok & filled & finite, "stands beside a status that is not ok; leave it empty")
+        yield Problem(name, ~ok & filled & finite, "is given although the status is not ok; leave the cell empty")
 
 
 def _rows_of(frame: pd.DataFrame, dataset: Dataset) -> Iterator[Problem]:

@@ -88,12 +88,12 @@ def folder_to_read(store: Store, place: Place, *, option: str, verb: str = "run"
     other = _manifest(expected)
     if other and other.get("data_digest") != place.dataset.digest:
         raise PreconditionError(
-            f"{expected}: its tables are of other rows than {place.dataset.data_id} has now; {command} writes the "
+            f"{expected}: its tables belong to other rows than {place.dataset.data_id} has now; {command} writes the "
             "tables of these rows beside them"
         )
     if not other and (expected / "leaderboard.csv").is_file():
         raise PreconditionError(
-            f"{expected}: no manifest.json says of which rows its tables are; {command} writes both"
+            f"{expected}: it has no manifest.json that names the rows of its tables; {command} writes both"
         )
     raise PreconditionError(f"{expected / 'leaderboard.csv'}: not found; `drsow {verb}` writes it: {command}")
 

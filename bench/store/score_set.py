@@ -53,7 +53,8 @@ class ScoreSet:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except filelock.Timeout:
-            raise DrsowError(f"{self.key.model_id} is being scored by another process ({self.folder})") from None
+            words = f"{self.key.model_id} is being scored by another process ({self.folder})"
+            raise DrsowError(f"{words}; wait for it, or share the work with --shard i/n") from None
         except OSError as error:
             raise DrsowError(f"{self.folder}: cannot be locked: {error.strerror or error}") from error
         try:
@@ -114,7 +115,7 @@ class ScoreSet:
         Raises:
             PreconditionError: `begin` was not called for this set.
         """
-        return [index for index, path in enumerate(self._sound_parts()) if path is None]
+        return [index for index, path in enumerate(self._sound_parts(self._begun())) if path is None]
 
     def write_part(self, index: int, frame: pd.DataFrame, spent: dict | None = None) -> None:
         """Stores one part, and replaces an earlier file of this part.
@@ -162,12 +163,12 @@ class ScoreSet:
         Raises:
             DrsowError: A part is missing, or two parts contain the same response.
         """
-        parts = self._sound_parts()
+        manifest = self._begun()
+        parts = self._sound_parts(manifest)
         if missing := [str(index) for index, path in enumerate(parts) if path is None]:
             raise DrsowError(f"{self.folder}: not complete, missing parts: {', '.join(missing)}")
-        self._joined(names := [path.name for path in parts])
+        self._joined(names := [path.name for path in parts if path is not None])
         crash_point("before-finish", self._manifest_path)
-        manifest = self._own_manifest()
         manifest = manifest._replace(complete=True, parts=names, info=manifest.info | info)
         write_whole(self._manifest_path, encode_manifest(manifest))
 
@@ -175,8 +176,9 @@ class ScoreSet:
     def complete(self) -> bool:
         """Whether the set is finished, has this key, and all its parts are undamaged."""
         manifest = self._own_manifest()
-        whole = manifest is not None and manifest.complete
-        return whole and all(_verified(self.folder / name) is not None for name in manifest.parts)
+        if manifest is None or not manifest.complete:
+            return False
+        return all(_verified(self.folder / name) is not None for name in manifest.parts)
 
     def read(self) -> pd.DataFrame:
         """The scores: columns SCORES, sorted by example_id and response_id.
@@ -187,7 +189,9 @@ class ScoreSet:
         """
         manifest = self._own_manifest()
         if manifest is None or not self.complete:
-            raise PreconditionError(f"{self.key.model_id}: not scored to the end ({self.folder})")
+            raise PreconditionError(
+                f"{self.key.model_id}: the score set {self.folder} is not complete; `drsow run` scores the rest"
+            )
         return self._joined(manifest.parts)
 
     @property
@@ -216,11 +220,15 @@ class ScoreSet:
     def _part_files(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("part-*") if _PART.fullmatch(path.name))
 
-    def _sound_parts(self) -> list[Path | None]:
-        """The file of each part, None for a part without a valid file. Damaged files are renamed."""
+    def _begun(self) -> Manifest:
+        """The manifest of a set that `begin` prepared."""
         manifest = self._own_manifest()
         if manifest is None:
-            raise PreconditionError(f"{self.folder}: was not begun")
+            raise PreconditionError(f"{self.folder}: has no valid manifest; `drsow run` begins the set again")
+        return manifest
+
+    def _sound_parts(self, manifest: Manifest) -> list[Path | None]:
+        """The file of each part, None for a part without a valid file. Damaged files are renamed."""
         sound: dict[int, list[Path]] = {}
         for path in self._part_files():
             if _verified(path) is None:
@@ -232,8 +240,8 @@ class ScoreSet:
         return [one.get(index) for index in range(manifest.n_parts)]
 
     def _joined(self, names: list[str]) -> pd.DataFrame:
-        parts = [_verified(self.folder / name) for name in names]
-        if None in parts:
+        parts = [data for name in names if (data := _verified(self.folder / name)) is not None]
+        if len(parts) < len(names):
             raise DrsowError(f"{self.folder}: a part changed while it was read; run again")
         try:
             return join_parts(parts)
@@ -246,14 +254,24 @@ class ScoreSet:
         crash_point("before-aside", self.folder)
         rename(self.folder, aside)
         crash_point("after-aside", self.folder)
-        print(f"warning: {self.folder}: {detail}; kept as {aside.name}, scored again", file=sys.stderr)
+        print(
+            f"warning: {self.folder}: {detail}; drsow renamed it to {aside.name} and scores the set again",
+            file=sys.stderr,
+        )
+
+
+def _part_name(path: Path) -> re.Match[str]:
+    """The number (group 1) and the digest (group 2) in the name of a part's file."""
+    if (found := _PART.fullmatch(path.name)) is None:
+        raise ValueError(f"{path}: is no part's file")
+    return found
 
 
 def _part_index(path: Path) -> int:
-    return int(_PART.fullmatch(path.name)[1])
+    return int(_part_name(path)[1])
 
 
 def _verified(path: Path) -> bytes | None:
     """A part's bytes if their digest is the one in the file name, else None."""
     data = read_if_there(path)
-    return data if data is not None and _PART.fullmatch(path.name)[2] == digest(data)[:16] else None
+    return data if data is not None and _part_name(path)[2] == digest(data)[:16] else None

@@ -30,7 +30,7 @@ def accuracy(margins: pd.DataFrame, problems: pd.Series | None = None) -> pd.Dat
 
     Args:
         margins: MARGINS of any number of pairs and rewards on one data set.
-        problems: Number of each example's problem, by example_id, from `design.prompt_clusters`; None where each
+        problems: Number of each example's problem, by example_id, from `design.prompt_clusters`; None if each
             example is its own problem.
 
     Returns:
@@ -200,7 +200,7 @@ def _limits(margins: pd.DataFrame, problems: pd.Series | None, levels: pd.DataFr
 
 
 def _sample(subsets: pd.Series, level: str, name: str, problem: np.ndarray) -> Sample | None:
-    """The rows of a level; None where one of its subsets has no row."""
+    """The rows of a level; None if one of its subsets has no row."""
     if level == "subset":
         inside = (subsets == name).to_numpy()
         return Sample(inside / max(inside.sum(), 1), np.zeros(len(subsets), dtype=int), problem)

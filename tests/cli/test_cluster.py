@@ -70,6 +70,6 @@ def test_a_worker_that_hangs_is_killed_and_made_up_for(cluster, tiny_run, finish
     os.kill(hung, signal.SIGSTOP)
     _, err = run.communicate()
     assert run.returncode == 0, err
-    assert "nothing came for 20 s: what runs is killed and begun again" in err
+    assert "no part was stored for 20 s: drsow kills the running tasks and starts them again" in err
     assert hung not in workers()
     assert lasting(tmp_path) == lasting(finished[0])

@@ -75,7 +75,7 @@ def test_a_system_turn_that_the_template_does_not_know_is_merged_as_in_a_run(pol
 def test_a_prompt_that_the_template_refuses_is_named_and_nothing_is_written(policy_with, tmp_path):
     model = policy_with(MISTRAL, {}, byte_level(bos="<s>", adds_bos=True, eos="</s>"))
     bad = Example("bad", "", (Message("user", "a"), Message("user", "b")), ())
-    with pytest.raises(UsageError, match=r"^bad: the chat template refuses it: turns must alternate"):
+    with pytest.raises(UsageError, match=r"^bad: the chat template rejects it: turns must alternate"):
         sampled(model, tmp_path / "out" / "a.jsonl", [*PROMPTS, bad])
     assert not (tmp_path / "out").exists()
 

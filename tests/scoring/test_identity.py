@@ -102,14 +102,14 @@ def test_what_other_arithmetic_began_is_not_gone_on_with(strong, tmp_path, capsy
     run.score_missing(other, store, OPTIONS, Share(last=run.Fraction(1, 2)))
     begun = store.score_set(other.key)
     assert begun.has_parts and not begun.complete
-    with pytest.raises(DrsowError, match="was begun by cpu-of-another-make, and this process computes by cpu-"):
+    with pytest.raises(DrsowError, match="was begun with cpu-of-another-make, and this process computes with cpu-"):
         run.score_missing(ready, store, OPTIONS, Share(run.Fraction(1, 2)))
     before = sorted(path.name for path in begun.folder.iterdir())
     capsys.readouterr()
     own = run.score_missing(ready, store, OPTIONS)
     assert own.complete and own.folder != begun.folder
     assert sorted(path.name for path in begun.folder.iterdir()) == before
-    assert "it begins a set of its own" in capsys.readouterr().err
+    assert "it begins a separate set" in capsys.readouterr().err
 
 
 def test_a_resumed_runs_manifest_counts_all_of_its_work(strong, tmp_path):

@@ -276,7 +276,7 @@ def test_a_template_that_marks_the_last_turn_is_refused():
 
 def test_a_conversation_that_the_template_cannot_write_is_refused_with_the_row_named():
     row = example("two")._replace(messages=(Message("user", "two"), Message("user", "three")))
-    with pytest.raises(UsageError, match=r"^s/1: the chat template refuses it: turns must alternate"):
+    with pytest.raises(UsageError, match=r"^s/1: the chat template rejects it: turns must alternate"):
         render([row], READERS["legacy"], TEMPLATES["Mistral"])
 
 
@@ -337,7 +337,7 @@ def test_end_of_turn_text_behind_a_response_is_cut_for_every_reader_and_counted(
     (one,), (other,) = plain.sequences, ended.sequences
     assert (one.ids.tolist(), one.text, one.n_bytes) == (other.ids.tolist(), other.text, other.n_bytes)
     assert (plain.n_end_cut, ended.n_end_cut, ended.n_end_kept, ended.n_special_text) == (0, 1, 0, 0)
-    assert ended.lines() == ["1 responses end in end-of-turn text, which was cut: one end is scored"]
+    assert ended.lines() == ["1 responses end in end-of-turn text: drsow removed it, so one end of turn is scored"]
 
 
 def test_the_end_of_a_reader_that_the_template_does_not_use_is_kept_and_counted():
@@ -360,7 +360,7 @@ def test_rows_that_hold_the_text_of_special_tokens_are_counted_and_kept(prompt, 
 
 
 def test_a_response_of_end_of_turn_text_alone_is_refused_with_the_row_named():
-    with pytest.raises(UsageError, match=r"^s/1: response 0 holds nothing but end-of-turn text$"):
+    with pytest.raises(UsageError, match=r"^s/1: response 0 has nothing but end-of-turn text$"):
         counted("the", responses=("<|im_end|>\n",))
 
 

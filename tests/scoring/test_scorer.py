@@ -171,7 +171,7 @@ def test_out_of_memory_the_budget_is_halved_and_the_numbers_stay(tiny_registry, 
     tight = scorer.logps(sequences, 256, counts)
     handle.remove()
     assert memory.refused == counts["halved"] == 2
-    assert capsys.readouterr().err.count("tiny-strong: out of memory, going on with") == 2
+    assert capsys.readouterr().err.count("tiny-strong: out of memory, continuing with") == 2
     for ours, theirs in zip(tight, calm, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=3e-5)
 
@@ -365,8 +365,8 @@ def test_what_rows_needed_a_rule_of_their_own_is_said_and_in_the_manifest(tmp_pa
         (ended,) = each.read().query("example_id == 's/1' and response_id == 'chosen'").to_dict("records")
         assert ended["n_bytes"] == 3
     said = capsys.readouterr().err
-    assert "strong: 1 responses end in end-of-turn text, which was cut: one end is scored" in said
-    assert "weak: 1 examples hold the text of special tokens" in said
+    assert "strong: 1 responses end in end-of-turn text: drsow removed it, so one end of turn is scored" in said
+    assert "weak: 1 examples contain the text of special tokens" in said
 
 
 def test_a_row_is_shown_as_its_template_renders_it(tmp_path):

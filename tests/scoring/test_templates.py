@@ -79,7 +79,7 @@ def test_a_broken_template_is_one_line(text):
 def test_a_prompt_that_a_template_refuses_is_named():
     text = "{% if 'no' in messages[0]['content'] %}{{ raise_exception('not this\\none') }}{% endif %}" + CHATML
     for call in (render, lambda examples, *rest: prompt_ids(examples[0], *rest)):
-        with pytest.raises(UsageError, match=r"^s/1: the chat template of m refuses it: not this$"):
+        with pytest.raises(UsageError, match=r"^s/1: the chat template of m rejects it: not this$"):
             call([example("no")], owner(text), Template(owner(text), "m"))
 
 

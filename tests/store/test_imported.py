@@ -49,7 +49,7 @@ def changed(column: str, value: object) -> pd.DataFrame:
         ("n_bytes", 10**9, "is out of all proportion"),
         ("status", "fine", "is an unknown status"),
         ("status", None, "is missing, or no text"),
-        ("status", "too_long", "stands beside a status that is not ok"),
+        ("status", "too_long", "is given although the status is not ok"),
         ("response_id", "rejected", "is stored twice"),
         ("example_id", 1, "is missing, or no text"),
     ],

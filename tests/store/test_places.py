@@ -47,7 +47,7 @@ def test_tables_of_other_rows_are_refused_with_what_to_run(store):
     with pytest.raises(PreconditionError) as error:
         folder_to_read(store, Place("two", rows("base", "xyz", limit=5)), option="--pair two")
     assert str(error.value) == (
-        f"{folder}: its tables are of other rows than /data/base.jsonl has now; `drsow run --pair two --data "
+        f"{folder}: its tables belong to other rows than /data/base.jsonl has now; `drsow run --pair two --data "
         "/data/base.jsonl --limit-per-subset 5` writes the tables of these rows beside them"
     )
 
@@ -56,14 +56,14 @@ def test_the_built_in_data_are_held_to_their_digest_too(store):
     folder = written(store, Place("two", Dataset("reward-bench", "reward-bench", "abc", ())))
     assert folder.name == "reward-bench"
     other = Place("two", Dataset("reward-bench", "reward-bench", "xyz", ()))
-    with pytest.raises(PreconditionError, match="its tables are of other rows than reward-bench has now"):
+    with pytest.raises(PreconditionError, match="its tables belong to other rows than reward-bench has now"):
         folder_to_read(store, other, option="--pair two")
 
 
 def test_tables_that_nothing_says_the_rows_of_are_refused(store):
     (store.root / "two" / "base").mkdir(parents=True)
     (store.root / "two" / "base" / "leaderboard.csv").write_text("rank\n1\n")
-    with pytest.raises(PreconditionError, match=r"no manifest\.json says of which rows its tables are"):
+    with pytest.raises(PreconditionError, match=r"no manifest\.json that names the rows of its tables"):
         folder_to_read(store, Place("two", rows("base", "abc")), option="--pair two")
 
 

@@ -154,7 +154,9 @@ def test_a_set_with_a_missing_part_is_not_finished(tmp_path):
     assert str(error.value) == f"{score_set.folder}: not complete, missing parts: 0, 2"
     with pytest.raises(PreconditionError) as error:
         score_set.read()
-    assert str(error.value) == f"org/model: not scored to the end ({score_set.folder})"
+    assert str(error.value) == (
+        f"org/model: the score set {score_set.folder} is not complete; `drsow run` scores the rest"
+    )
 
 
 def test_a_response_in_two_parts_is_an_error(tmp_path):
@@ -242,7 +244,7 @@ def test_a_set_with_a_damaged_manifest_is_set_aside_and_begun_anew(finished, dam
     assert len(list(aside.glob("part-*"))) == 3
     line = capsys.readouterr().err
     assert line.startswith(f"warning: {finished.folder}: {detail}")
-    assert line.endswith(f"; kept as {aside.name}, scored again\n")
+    assert line.endswith(f"; drsow renamed it to {aside.name} and scores the set again\n")
 
 
 def test_a_set_with_a_changed_key_field_is_a_miss_and_set_aside(finished, capsys):
@@ -254,14 +256,14 @@ def test_a_set_with_a_changed_key_field_is_a_miss_and_set_aside(finished, capsys
     assert finished.missing() == [0, 1, 2]
     assert capsys.readouterr().err == (
         f"warning: {finished.folder}: dtype was 'bfloat16', is 'float32'; "
-        f"kept as {finished.folder.name}.stale-1, scored again\n"
+        f"drsow renamed it to {finished.folder.name}.stale-1 and scores the set again\n"
     )
 
 
 def test_another_cut_into_parts_starts_anew(finished, capsys):
     for n_parts, n_aside in ((4, 1), (5, 2)):
         finished.begin(n_parts, SETTINGS)
-        assert f"n_parts was {n_parts - 1}, is {n_parts}; kept as" in capsys.readouterr().err
+        assert f"n_parts was {n_parts - 1}, is {n_parts}; drsow renamed it to" in capsys.readouterr().err
         assert finished.folder.with_name(f"{finished.folder.name}.stale-{n_aside}").is_dir()
         assert finished.missing() == list(range(n_parts))
 
@@ -289,7 +291,10 @@ def test_found_are_no_damaged_copied_or_set_aside_sets(finished, capsys):
     shutil.copytree(finished.folder, copied)
     shutil.copytree(finished.folder, finished.folder.with_name(f"{finished.folder.name}.stale-1"))
     assert [found.folder for found in store.find()] == [finished.folder]
-    assert capsys.readouterr().err == f"warning: {copied}: left out: its key belongs elsewhere\n"
+    assert (
+        capsys.readouterr().err
+        == f"warning: {copied}: left out: its name does not match its key, so it was copied or renamed\n"
+    )
     (copied / "manifest.json").write_text("{")
     assert [found.folder for found in store.find()] == [finished.folder]
     assert capsys.readouterr().err == f"warning: {copied}: left out: its manifest cannot be read\n"
@@ -362,7 +367,8 @@ def test_a_second_process_gets_one_clear_error_until_the_first_is_gone(tmp_path)
     assert process.stdout.readline() == "held\n"
     with pytest.raises(DrsowError) as error, score_set.lock():
         pass
-    assert str(error.value) == f"org/model is being scored by another process ({score_set.folder})"
+    words = f"org/model is being scored by another process ({score_set.folder}); wait for it, or share the work"
+    assert str(error.value) == f"{words} with --shard i/n"
     process.kill()
     process.communicate()
     with score_set.lock():

@@ -84,7 +84,7 @@ def test_other_labels_under_the_same_name_are_refused_and_then_stand_apart(score
         lambda: result_folder(store, two, turned),
         lambda: gather(store, known, two, turned, reward="sum", lookup=Lookup()),
     ):
-        with pytest.raises(PreconditionError, match=r"its tables are of other rows than .*base\.jsonl has now; `dr"):
+        with pytest.raises(PreconditionError, match=r"its tables belong to other rows than .*base\.jsonl has now; `dr"):
             read()
     with pytest.raises(PreconditionError, match=r"s is not scored on base .* on other rows \(base\)"):
         redo_subjects(known, [two], turned, store, lookup=Lookup(), reward="sum")

@@ -1,12 +1,12 @@
-"""One forward pass: packed token sequences and a model -> log-probabilities. Knows no registry, no store, no file.
+"""Computes one forward pass: packed token sequences and a model in, log-probabilities out. Knows no registry or store.
 
-Imports nothing: what only reads the store names the rule of attention without torch.
+This file imports nothing, so code that only reads the store can name the rule of attention without torch.
 """
 
 ATTENTION = "drsow_trie"
-"""The rule of attention that the engine gives every model: a token sees its own path through the trie. What computes it
-is another matter: `ops.Ops.name` tells."""
+"""The rule of attention that the engine gives every model: a token sees its own path through the trie. `ops.Ops.name`
+says which code computes it."""
 
 
 class NotSupportedError(Exception):
-    """A model is other than what the engine can run; says in which way."""
+    """The engine cannot run a model. The message says why."""

@@ -1,14 +1,15 @@
-"""Attention over a packed trie, as transformers calls it; and who computes it, where the shape of the heads decides.
+"""Computes attention over a packed trie when transformers asks for it, and chooses the code by the shape of the heads.
 
-Registered with transformers as ATTENTION: the model's own code stays as it is.
+It is registered with transformers as ATTENTION, so the model's own code runs unchanged.
 """
 
 import functools
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.scoring.forward import NotSupportedError, flex, kernels
 from bench.scoring.forward.context import Softmax, StepContext
@@ -17,15 +18,24 @@ NOT_SOFTMAX = ("s_aux", "position_bias")
 """Arguments by which a model asks for more than a softmax over visible keys."""
 
 
-def trie_attention(module, query: Tensor, key: Tensor, value: Tensor, attention_mask, *, step: StepContext, **kwargs):
-    """Attention of one layer over a packed step; called by the model's own code.
+def trie_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    step: StepContext,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one layer over a packed step. The model's own code calls it.
 
     Args:
         module: The layer's attention module; gives `layer_idx`.
         query: (1, heads, n, head_dim), n padded.
         key: (1, kv_heads, n, head_dim).
         value: (1, kv_heads, n, width).
-        attention_mask: Unused: the step's rule is the mask.
+        attention_mask: Unused, because `step.end` is the mask.
         step: The step's context.
         kwargs: What the model passes besides; `scaling`, `sliding_window` and `softcap` are used.
 
@@ -33,8 +43,8 @@ def trie_attention(module, query: Tensor, key: Tensor, value: Tensor, attention_
         (1, n, heads, width), and None for the weights.
 
     Raises:
-        CancelledError: the step was given up.
-        NotSupportedError: the model's attention is more than a softmax over visible keys.
+        CancelledError: The step is no longer needed.
+        NotSupportedError: The model's attention is more than a softmax over visible keys.
     """
     if step.stop is not None and step.stop.is_set():
         raise CancelledError

@@ -1,4 +1,4 @@
-"""What torch compiles for a GPU, with one error for all the ways in which that can fail."""
+"""Compiles functions for a GPU with torch.compile, with one kind of error for every failure."""
 
 import functools
 from collections.abc import Callable
@@ -17,10 +17,10 @@ VARIANTS = 256
 
 
 class NotCompiledError(DrsowError):
-    """A part of the arithmetic does not compile on this machine."""
+    """A function does not compile on this machine."""
 
     def __init__(self, part: str, error: Exception) -> None:
-        """Name the part; the first line of the error that says more than who raised it says why."""
+        """Takes the function's name. The reason is the first line of the error that says more than who raised it."""
         lines = [line for line in str(error).splitlines() if line and not line.endswith("raised:")]
         reason = (lines or [type(error).__name__])[0]
         super().__init__(f"{part} does not compile here ({reason})")
@@ -28,12 +28,12 @@ class NotCompiledError(DrsowError):
 
 
 def compiled(function: Callable[..., Tensor], part: str, **options: object) -> Callable[..., Tensor]:
-    """A function as torch compiles it when it is first called, for all lengths at once.
+    """A function that torch compiles on its first call, once for all lengths.
 
     Args:
-        function: Of tensors.
-        part: What an error calls it.
-        options: Of torch.compile.
+        function: A function of tensors.
+        part: Name of the function in error messages.
+        options: Options of torch.compile.
     """
     dynamo = torch._dynamo.config
     # A setting of the whole process: torch 2.11 has none for one function.
@@ -46,7 +46,7 @@ def compiled(function: Callable[..., Tensor], part: str, **options: object) -> C
 
 
 def caught(function: Callable[..., Tensor], part: str) -> Callable[..., Tensor]:
-    """A compiled function whose errors of compiling are NotCompiledError."""
+    """A compiled function that raises NotCompiledError if it does not compile."""
 
     @functools.wraps(function)
     def call(*args: object, **kwargs: object) -> Tensor:

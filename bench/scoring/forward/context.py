@@ -1,4 +1,4 @@
-"""What the layers of one forward pass need to know of the step."""
+"""Holds what the layers of a forward pass need to know about their step."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Softmax(NamedTuple):
 
 @dataclass
 class StepContext:
-    """What the layers of one forward pass need to know of the step."""
+    """What the layers of a forward pass need to know about their step."""
 
     step: Step
     end: Tensor
@@ -37,15 +37,15 @@ class StepContext:
     n_before: int
     """Tokens of the trunk before every token of this step."""
     n_deep: int
-    """Tokens of its longest path, the trunk's included: no window of so many hides anything."""
+    """Tokens of the longest path, with those of the trunk. A window of at least this size hides no key."""
     trunk: dict[int, tuple[Tensor, Tensor]] | None
     """Layer -> keys and values of that trunk, (1, kv_heads, n_before, head_dim) each."""
     kept: dict[int, tuple[Tensor, Tensor]] | None
-    """Filled with this step's keys and values behind the trunk's, when the step is a trunk itself."""
+    """If the step is a trunk, its layers put here the trunk's keys and values, followed by those of this step."""
     attend: Callable[..., Tensor]
     """Attention of one layer over the step: `Ops.attend`."""
     stop: Event | None
-    """Set when nobody wants this step any more: its next layer does not begin."""
+    """If it is set, the step is no longer needed, and its next layer does not start."""
     _made: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
@@ -54,7 +54,7 @@ class StepContext:
         return self.n_before + len(self.end)
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What attention makes of the step for all layers alike, such as its masks: made for the first one of them."""
+        """A value that all layers share, such as the masks. The first layer that needs it computes it."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
@@ -68,7 +68,7 @@ def context(
     attend: Callable[..., Tensor],
     stop: Event | None = None,
 ) -> StepContext:
-    """Prepare a step for the layers; `trunk` is the context of the step's parent."""
+    """Prepares a step for the layers. `trunk` is the context of the step's parent."""
     n_before = 0 if trunk is None else trunk.n_before + len(trunk.end)
     return StepContext(
         step=step,

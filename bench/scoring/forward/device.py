@@ -1,8 +1,9 @@
-"""Which device and dtype a run uses where the user says nothing; how arrays get there."""
+"""Chooses the default device and dtype, and moves arrays to a device."""
 
 import contextlib
 import ctypes
 import functools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,13 +12,14 @@ if TYPE_CHECKING:
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-"""mallopt's parameters: bytes free at the heap's end that go back to the system, bytes that are mapped apart, heaps."""
+"""mallopt's parameters: free bytes at the heap's end that the system gets back; size from which on an allocation is
+mapped separately; number of heaps."""
 
 
 @functools.cache
 def default_device() -> str:
-    """ "cuda" where there is a GPU, else "cpu"."""
-    # Imported here: what only reads the store needs no torch.
+    """ "cuda" if there is a GPU, else "cpu"."""
+    # Imported here, because code that only reads the store does not need torch.
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -35,10 +37,10 @@ def default_dtype(device: str) -> str:
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed, for the next layer: else every large activation is mapped and cleared anew.
+    """Makes glibc keep freed memory for the next layer instead of returning it to the system.
 
-    Nine in ten of a step's page faults, and a twentieth of its time. Threads share one heap: those of their own hold
-    64 MB.
+    Otherwise the system maps and clears every large activation again. That causes nine in ten of a step's page faults
+    and takes a twentieth of its time. All threads share one heap, because each further heap holds 64 MB.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
@@ -47,8 +49,21 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_ARENA_MAX, 1)
 
 
+@contextlib.contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Sets torch's number of threads. A thread keeps the number that was set when it first computed."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def moved(array: "np.ndarray", device: "torch.device") -> "torch.Tensor":
-    """An array on a device, without a wait for what runs there."""
+    """An array on a device. The copy does not wait for the operations that run there."""
     import torch
 
     tensor = torch.from_numpy(array)

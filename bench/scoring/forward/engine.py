@@ -1,4 +1,4 @@
-"""Packed trie + model -> log-probabilities of every response token."""
+"""Computes the log-probability of every response token from a packed trie and a model."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -14,24 +14,24 @@ from transformers import PreTrainedModel
 
 from bench.scoring.forward import NotSupportedError
 from bench.scoring.forward.context import StepContext, context
-from bench.scoring.forward.device import moved
+from bench.scoring.forward.device import moved, threads
 from bench.scoring.forward.head import Head, head_logps
 from bench.scoring.forward.onednn import padded
 from bench.scoring.forward.ops import Ops
 from bench.scoring.forward.trie import Packed, Step
 
 STREAMS = 2
-"""Steps that a CPU computes side by side, each on its share of the threads: attention's short operations do not gain
-from more of them."""
+"""Number of steps that a CPU computes at the same time, each with its share of the threads. Attention's short
+operations do not gain from more threads."""
 WAVE = 16
-"""Steps whose last hidden states wait for the head together: a wave's end leaves a stream idle."""
+"""Number of steps that are computed before the head runs for all of them. At the end of a wave one stream is idle."""
 
 OnStep = Callable[[int], None]
-"""Is called with the number of a step's tokens when they are computed, perhaps by another thread."""
+"""A function that is called with the number of tokens of a finished step, perhaps by another thread."""
 
 
 def _unheard(n_tokens: int) -> None:
-    """The OnStep of one who does not ask."""
+    """An OnStep that does nothing."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +40,25 @@ class Prepared:
 
     model: PreTrainedModel
     ops: Ops
-    """What computes its forward pass; its `name` belongs to every number that comes of it."""
+    """The operations of its forward pass. Their `name` is part of the key of its scores."""
     head: Head
 
 
 def score(prepared: Prepared, packed: Packed, on_step: OnStep = _unheard) -> np.ndarray:
-    """Log-probability of every response token, in the steps' slots.
+    """Log-probability of every response token.
 
     Args:
         prepared: A causal language model from `prepare`.
         packed: Steps from `trie.pack`.
-        on_step: Told of every step.
+        on_step: Called after every step.
 
     Returns:
         Nats, (packed.offsets[-1],), float64; sequence i's are out[offsets[i]:offsets[i + 1]].
     """
     out = np.full(int(packed.offsets[-1]), np.nan)
-    # On a GPU a step is only begun when its states are handed out, and done when its numbers are here.
+    # A GPU has only started a step when `hidden_steps` yields it; the step is done when its numbers are on the host.
     early, late = (on_step, _unheard) if prepared.model.device.type == "cpu" else (_unheard, on_step)
-    # All steps are begun before the first number is fetched: a GPU never waits for the host.
+    # All steps are started before the first number is fetched, so that a GPU never waits for the host.
     begun = [
         (step, head_logps(prepared.head, hidden, moved(step.targets, hidden.device)))
         for step, hidden in hidden_steps(prepared, packed.steps, early)
@@ -72,11 +72,11 @@ def score(prepared: Prepared, packed: Packed, on_step: OnStep = _unheard) -> np.
 def hidden_steps(
     prepared: Prepared, steps: Sequence[Step], on_step: OnStep = _unheard
 ) -> Iterator[tuple[Step, Tensor]]:
-    """Run the steps; gives each, in order, with the last hidden state of the token before each target, (m, hidden).
+    """Runs the steps. Yields each, in order, with the last hidden state of the token before each target, (m, hidden).
 
-    On a CPU with a multiple of STREAMS threads, so many steps run side by side. None runs while one is handed out: the
-    head may have all threads, and tell oneDNN for the whole process what rotary positions, a product in float32 too,
-    must not hear.
+    On a CPU with a multiple of STREAMS threads, STREAMS steps run at the same time. No step runs while a result is
+    yielded: the head may use all threads, and it changes oneDNN's precision for the whole process, which would also
+    change the float32 product of rotary positions.
     """
     on_cpu, n_threads = prepared.model.device.type == "cpu", torch.get_num_threads()
     beside = on_cpu and len(steps) > 1 and n_threads % STREAMS == 0
@@ -102,22 +102,22 @@ def _side_by_side(
         for low in range(0, len(steps), WAVE):
             wave = range(low, min(low + WAVE, len(steps)))
             begun: dict[int, Future] = {}
-            with _threads(torch.get_num_threads() // STREAMS):
+            with threads(torch.get_num_threads() // STREAMS):
                 for index in _longest_first(steps, wave):
                     step = steps[index]
                     trunks = {i: trunks[i] for i in _ancestors(steps, step.parent)}
-                    # A pool begins its tasks in order: a trunk runs or is done when a step behind it waits for it.
+                    # A pool starts its tasks in order, so a trunk runs or is done when a later step waits for it.
                     begun[index] = pool.submit(_behind, prepared, step, trunks.get(step.parent), stop)
                     begun[index].add_done_callback(_told(on_step, len(step.ids)))
                     if step.is_trunk:
                         trunks[index] = begun[index]
-                # Who still needs a trunk holds it: with the last step behind it it is gone.
+                # Only the steps that need a trunk refer to it, so it is freed after the last of them.
                 states = [begun.pop(index).result()[1] for index in wave]
             yield from ((steps[index], hidden) for index, hidden in zip(wave, states, strict=True))
 
 
 def _told(on_step: OnStep, n_tokens: int) -> Callable[[Future], None]:
-    """Tells of a step that came to its end, and not of one that was given up."""
+    """Calls `on_step` for a step that finished, but not for one that was cancelled or failed."""
 
     def tell(done: Future) -> None:
         if not done.cancelled() and done.exception() is None:
@@ -127,14 +127,14 @@ def _told(on_step: OnStep, n_tokens: int) -> Callable[[Future], None]:
 
 
 def _longest_first(steps: Sequence[Step], wave: Sequence[int]) -> Iterator[int]:
-    """An order for a wave in which the streams end about together: what branches off one trunk by length."""
+    """Orders a wave so that all streams end at about the same time: branches of one trunk by length, longest first."""
     for (_, is_trunk), run in itertools.groupby(wave, key=lambda i: (steps[i].parent, steps[i].is_trunk)):
         yield from sorted(run, key=lambda i: 0 if is_trunk else -len(steps[i].end))
 
 
 @contextmanager
 def _streams() -> Iterator[tuple[ThreadPoolExecutor, Event]]:
-    """Threads for STREAMS steps; on the way out none is left to finish its step."""
+    """A pool of STREAMS threads. At the end, or after an error, running steps are stopped."""
     pool, stop = ThreadPoolExecutor(STREAMS), Event()
     try:
         yield pool, stop
@@ -143,19 +143,8 @@ def _streams() -> Iterator[tuple[ThreadPoolExecutor, Event]]:
         pool.shutdown(cancel_futures=True)
 
 
-@contextmanager
-def _threads(n: int) -> Iterator[None]:
-    """A number of threads for torch's operations; a thread takes the one that holds when it first computes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(n)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _behind(prepared: Prepared, step: Step, parent: Future | None, stop: Event) -> tuple[StepContext | None, Tensor]:
-    ctx, hidden = _begin(prepared, step, parent and parent.result()[0], stop)
+    ctx, hidden = _begin(prepared, step, None if parent is None else parent.result()[0], stop)
     return ctx if step.is_trunk else None, hidden
 
 
@@ -163,7 +152,7 @@ def _behind(prepared: Prepared, step: Step, parent: Future | None, stop: Event) 
 def _begin(
     prepared: Prepared, step: Step, trunk: StepContext | None, stop: Event | None = None
 ) -> tuple[StepContext, Tensor]:
-    """A step's context, and the last hidden state of the token before each target, (m, hidden)."""
+    """Computes a step: its context, and the last hidden state of the token before each target, (m, hidden)."""
     model = prepared.model
     ctx = context(step, trunk=trunk, device=model.device, attend=prepared.ops.attend, stop=stop)
     hidden = body(prepared, step, ctx)

@@ -1,7 +1,7 @@
-"""Attention over a packed trie on a GPU: FlexAttention, which never touches a block that the trie masks away.
+"""Computes attention over a packed trie on a GPU with FlexAttention, which skips blocks that the trie masks.
 
-The blocks come from the trie's `end` array by arithmetic on the host, once a step for all layers. The kernel is
-compiled for a shape of heads, not for a length. Keys of a trunk stand before the step's own.
+The host computes the blocks from the trie's `end` array, once per step for all layers. A compiled kernel is for one
+shape of heads and any length. Keys of a trunk precede the step's keys.
 """
 
 import functools
@@ -17,9 +17,9 @@ from bench.scoring.forward.compiling import compiled
 from bench.scoring.forward.device import moved
 
 NAME = "FlexAttention"
-"""What an error calls it."""
+"""Its name in error messages."""
 BLOCK = 128
-"""Queries, and keys, a block."""
+"""Number of queries, and of keys, of a block."""
 LEAST_HEAD_DIM = 16
 """Of what a GPU's kernel multiplies."""
 TOLD = {"IS_DIVISIBLE": True}
@@ -33,7 +33,7 @@ whose running maximum is then -inf, and whose result is not a number.
 def block_mask(
     end: np.ndarray, positions: np.ndarray, *, n_before: int, window: int | None, device: torch.device
 ) -> BlockMask:
-    """Which keys of a step, and of its trunk, each of its queries may see.
+    """Says which keys of a step and of its trunk each query of the step may see.
 
     Args:
         end: Index after each token's subtree, (n,).
@@ -43,8 +43,8 @@ def block_mask(
         device: Where the attention runs.
 
     Returns:
-        A mask of n queries and n_before + n keys, each rounded up to whole blocks; rounding adds queries that see
-        something, so that no number of theirs is not finite, and keys that no query of the step sees.
+        A mask of n queries and n_before + n keys, both rounded up to whole blocks. The added queries see some keys, so
+        that their results are finite; no query of the step sees the added keys.
     """
     n, n_queries, n_keys = len(end), block_rows(len(end)), block_rows(n_before + len(end))
     first = np.arange(n_keys) - n_before
@@ -60,7 +60,7 @@ def block_mask(
         *partial_blocks,
         *whole_blocks,
         BLOCK_SIZE=BLOCK,
-        mask_mod=_rule(*rule, window),
+        mask_mod=_rule(*rule, window=window),
         seq_lengths=(n_queries, n_keys),
         compute_q_blocks=False,
     )
@@ -98,7 +98,7 @@ def _fitted(x: Tensor, n: int) -> Tensor:
 def capped(cap: float) -> Callable[..., Tensor]:
     """The soft cap of a model's scores, as FlexAttention takes it."""
 
-    def score(scores: Tensor, _batch, _head, _q, _k) -> Tensor:
+    def score(scores: Tensor, _batch: Tensor, _head: Tensor, _q: Tensor, _k: Tensor) -> Tensor:
         return cap * torch.tanh(scores / cap)
 
     return score
@@ -107,7 +107,7 @@ def capped(cap: float) -> Callable[..., Tensor]:
 def block_rows(n: int) -> int:
     """Rows that a step of n tokens has on a GPU: whole blocks, so that attention copies nothing to add some.
 
-    Two blocks at least: for a single one the kernel would be compiled anew.
+    At least two blocks, because torch compiles another kernel for a single block.
     """
     return max(2, -(-n // BLOCK)) * BLOCK
 
@@ -118,11 +118,11 @@ def _compiled() -> Callable:
     return compiled(flex_attention, NAME, fullgraph=True)
 
 
-def _rule(first: Tensor, last: Tensor, depth_q: Tensor, depth_k: Tensor, window: int | None) -> Callable:
-    def visible(_batch, _head, q: Tensor, k: Tensor) -> Tensor:
+def _rule(first: Tensor, last: Tensor, depth_q: Tensor, depth_k: Tensor, *, window: int | None) -> Callable:
+    def visible(_batch: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return (first[k] <= q) & (q < last[k])
 
-    def near(_batch, _head, q: Tensor, k: Tensor) -> Tensor:
+    def near(_batch: Tensor, _head: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return visible(_batch, _head, q, k) & (depth_q[q] - depth_k[k] < window)
 
     return visible if window is None else near
@@ -143,7 +143,7 @@ def _kinds(
 
 
 def _listed(chosen: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-    """How many blocks of keys are chosen for each block of queries, and which, those first; as FlexAttention has it."""
+    """For each block of queries: the number of chosen blocks of keys, and all blocks with the chosen ones first."""
     order = np.argsort(~chosen, axis=1, kind="stable").astype(np.int32)
     counts = chosen.sum(axis=1, dtype=np.int32)
     return moved(counts, device)[None, None], moved(order, device)[None, None]

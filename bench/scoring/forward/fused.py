@@ -1,8 +1,8 @@
-"""A model's decoder layers as torch compiles them for a GPU.
+"""Compiles a model's decoder layers for a GPU.
 
-A layer's norms, rotary positions, activations and residual sums each read and write every token's state; compiled, what
-stands side by side reads and writes it once. Matrix products stay the library's own, and attention over the trie stays
-outside: it is FlexAttention's kernel.
+A layer's norms, rotary positions, activations and residual sums each read and write every token's state. Compiled, what
+stands side by side reads and writes it once. Matrix products are still the library's. Attention over the trie has
+a separate kernel, FlexAttention's.
 """
 
 import functools
@@ -17,7 +17,7 @@ from bench.scoring.forward.attention import trie_attention
 from bench.scoring.forward.compiling import compiled
 
 NAME = "The model's layer"
-"""What an error calls it where it does not compile."""
+"""Its name in error messages."""
 
 
 def fuse(model: nn.Module) -> None:
@@ -27,21 +27,21 @@ def fuse(model: nn.Module) -> None:
 
     AttentionInterface.register(ATTENTION, torch.compiler.disable(trie_attention))
     for layer in decoder_layers(model):
-        # A forward pass that stands in the layer itself is one of accelerate's, which moves a spread model's tensors.
+        # A layer with a forward pass in its instance got it from accelerate, which moves the tensors of a spread model.
         if "forward" not in vars(layer):
-            layer.forward = types.MethodType(_compiled(type(layer)), layer)
+            layer.forward = types.MethodType(_compiled(layer.__class__), layer)
 
 
 def unfuse(model: nn.Module) -> None:
     """Gives the decoder layers their own forward passes back."""
     for layer in decoder_layers(model):
         own = vars(layer).get("forward")
-        if isinstance(own, types.MethodType) and own.__func__ is _compiled(type(layer)):
+        if isinstance(own, types.MethodType) and own.__func__ is _compiled(layer.__class__):
             del layer.forward
 
 
 def decoder_layers(model: nn.Module) -> Iterator[nn.Module]:
-    """The layers of a decoder, which stand in a list, each with its attention."""
+    """The layers of a decoder: the modules with attention in a list of modules."""
     for stack in model.modules():
         if isinstance(stack, nn.ModuleList):
             yield from (layer for layer in stack if any("att" in name for name, _ in layer.named_children()))

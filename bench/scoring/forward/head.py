@@ -1,4 +1,4 @@
-"""Last hidden states -> log-probabilities of the tokens that came, without a full row of logits."""
+"""Computes log-probabilities of given tokens from last hidden states, without a full row of logits."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -15,37 +15,37 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "The head's sum"
-"""What an error calls it where it does not compile."""
+"""Its name in error messages."""
 
 CPU_ROWS, CPU_WORDS = 4096, 1024
-"""Target positions and vocabulary entries of a block of logits on a CPU: a whole step, so weights are cast once."""
+"""Target positions and vocabulary entries of a block of logits on a CPU. A whole step fits: weights are cast once."""
 GPU_ROWS, GPU_WORDS, EAGER_WORDS = 16384, 16384, 4096
-"""The same on a GPU, and entries where nothing is compiled: torch's own sum holds a block three times."""
+"""The same on a GPU; and the entries without compiling, where torch's sum holds a block three times."""
 
 RESCALED_BY = ("logit_scale", "logits_scaling", "final_logit_softcapping")
-"""What a configuration calls a factor of its logits, a divisor, a soft cap."""
+"""Names in a configuration for a factor of the logits, a divisor and a soft cap."""
 
 Rescale = Callable[[Tensor], Tensor]
-"""What a model's own forward pass does to its head's output, element by element."""
+"""A function that a model applies to each logit of its head."""
 LogTotals = Callable[[Tensor], Tensor]
 """Hidden states (m, hidden) -> log sum_j exp(logit_j) of each row, (m,), float64."""
 
 
 class Head(NamedTuple):
-    """A model's output head, and what sums over its vocabulary."""
+    """A model's output head, and the function that sums over the vocabulary."""
 
     layer: nn.Linear
     rescale: Rescale
     log_totals: LogTotals
     n_rows: int
-    """Targets that are computed at once."""
+    """Number of targets that are computed at once."""
 
 
 def head_of(model: "PreTrainedModel", log_totals: Callable[[nn.Linear, Rescale], LogTotals], n_rows: int) -> Head:
-    """A model's head; `log_totals` is `Ops.log_totals`, which decides once who sums for this layer.
+    """A model's head. `log_totals` is `Ops.log_totals`, which chooses the sum for this layer.
 
     Raises:
-        NotSupportedError: it has none.
+        NotSupportedError: The model has no output head.
     """
     layer, rescale = model.get_output_embeddings(), rescaling(model)
     if layer is None:
@@ -54,14 +54,14 @@ def head_of(model: "PreTrainedModel", log_totals: Callable[[nn.Linear, Rescale],
 
 
 def rescaling(model: "PreTrainedModel") -> Rescale:
-    """What the model's own forward pass does to its head's output; `as_is` where that is nothing."""
+    """The function that the model applies to its head's output, or `as_is`."""
     config = model.config.get_text_config().to_dict()
     settings = {name: config[name] for name in RESCALED_BY if config.get(name)}
     return functools.partial(rescaled, **settings) if settings else as_is
 
 
 def as_is(logits: Tensor) -> Tensor:
-    """What most models do to them."""
+    """Returns the logits unchanged, as most models do."""
     return logits
 
 
@@ -72,7 +72,7 @@ def rescaled(
     logits_scaling: float | None = None,
     final_logit_softcapping: float | None = None,
 ) -> Tensor:
-    """Logits times a factor, over a divisor, under a soft cap, as a model's configuration names them."""
+    """Logits times a factor, divided by a divisor, with a soft cap; the names are those of a configuration."""
     if logit_scale:
         logits = logits * logit_scale
     if logits_scaling:
@@ -121,7 +121,7 @@ def target_logps(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
 
 
 def kernels_or_unshifted(layer: nn.Linear, rescale: Rescale, *, float32: Callable[..., Tensor]) -> LogTotals:
-    """The compiled kernels' sums for a plain head that they fit; `unshifted` for the others."""
+    """Sums by the compiled kernels if they support the head, otherwise `unshifted`."""
     if rescale is not as_is or layer.bias is not None or not kernels.fits_totals(layer.weight):
         return unshifted(layer, rescale, float32=float32)
     blocks = functools.partial(cpu_logit_blocks, layer, rescale, _product(layer, float32))
@@ -129,7 +129,7 @@ def kernels_or_unshifted(layer: nn.Linear, rescale: Rescale, *, float32: Callabl
 
 
 def unshifted(layer: nn.Linear, rescale: Rescale, *, float32: Callable[..., Tensor]) -> LogTotals:
-    """Sums of exponentials in float32 as they are, on a CPU; `float32` multiplies where the head's weight is that."""
+    """Sums of exponentials in float32 on a CPU, without a shift. `float32` multiplies if the weight is float32."""
     blocks = functools.partial(cpu_logit_blocks, layer, rescale, _product(layer, float32))
 
     def totals(hidden: Tensor) -> Tensor:
@@ -146,8 +146,7 @@ def _product(layer: nn.Linear, float32: Callable[..., Tensor]) -> Callable[..., 
 
 
 def _log_totals(totals: Callable[[Tensor], Tensor], blocks: Callable[..., Iterator[Tensor]], hidden: Tensor) -> Tensor:
-    """Logarithms of unshifted sums; rows that are too large or too small for those, over 88 or all under -69, by
-    `logsumexp`."""
+    """Logarithms of unshifted sums. Rows with a logit over 88, or all logits under -69, get `logsumexp` instead."""
     total = totals(hidden)
     logs = total.double().log()
     lost = (~torch.isfinite(total) | (total < 1e-30)).nonzero()[:, 0]
@@ -160,7 +159,7 @@ def _log_totals(totals: Callable[[Tensor], Tensor], blocks: Callable[..., Iterat
 def cpu_logit_blocks(
     layer: nn.Linear, rescale: Rescale, product: Callable[..., Tensor], hidden: Tensor
 ) -> Iterator[Tensor]:
-    """Logits of one stretch of the vocabulary after the other, (m, CPU_WORDS), float32, in one block's memory."""
+    """Logits in blocks of the vocabulary, (m, CPU_WORDS), float32. All blocks use the same memory."""
     n_words = layer.weight.shape[0]
     buffer = hidden.new_empty(len(hidden), min(CPU_WORDS, n_words), dtype=torch.float32)
     hidden = hidden.float()
@@ -171,7 +170,7 @@ def cpu_logit_blocks(
 
 
 def shifted(layer: nn.Linear, rescale: Rescale, *, logsumexp: Callable[..., Tensor], n_words: int) -> LogTotals:
-    """Sums that are shifted by their maximum, on a GPU: no row is looked at, so it goes on without the host.
+    """Sums on a GPU, shifted by the maximum. No value is inspected, so the GPU never waits for the host.
 
     Args:
         layer: The head.
@@ -199,7 +198,7 @@ def compiled_logsumexp(rescale: Rescale) -> Callable[[Tensor], Tensor]:
 
 
 def gpu_logit_blocks(layer: nn.Linear, hidden: Tensor, *, n_words: int) -> Iterator[Tensor]:
-    """Logits of one stretch of the vocabulary after the other, (m, n_words), float32."""
+    """Logits in blocks of the vocabulary, (m, n_words), float32."""
     for low in range(0, layer.weight.shape[0], n_words):
         weight = layer.weight[low : low + n_words]
         if weight.dtype == torch.float32:

@@ -1,10 +1,10 @@
-"""Kernels for models in bfloat16 on a processor with AVX512_BF16: products, attention and the head's sums.
+"""Compiles and calls kernels for bfloat16 models on AVX512_BF16 processors: products, attention and the head's sums.
 
-There torch's products reach two thirds of what oneDNN's can, none of bfloat16 keeps its sums in float32, and its flash
-attention multiplies by MKL. The sources in `cpp/` are compiled when a model is first loaded, where there is a C++
-compiler; without one, and on every other processor, torch's own operations are taken.
+On these processors, torch's products reach two thirds of oneDNN's rate, no bfloat16 product of torch returns float32
+sums, and its flash attention multiplies with MKL. drsow compiles the sources in `cpp/` when it first loads a model.
+Without a C++ compiler, and on every other processor, it uses torch's operations.
 
-DRSOW_KERNELS, for tests: "off" never takes the kernels, "on" takes them on processors with AMX too. There they are
+DRSOW_KERNELS is for tests: "off" never uses the kernels, "on" uses them on processors with AMX too. There they are
 correct, but nobody has measured that they are faster.
 """
 
@@ -30,28 +30,28 @@ from bench.scoring.forward.trie import Step
 SOURCES = Path(__file__).with_name("cpp")
 
 WIDTH = 64
-"""Rows of every product, and columns of a panel."""
+"""Number of rows of every product, and of columns of a panel."""
 
 FLAGS = (
     *("-O3", "-std=c++20", "-fPIC", "-shared", "-fopenmp"),
     *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma"),
 )
-"""Not -march=native: machines that share a home folder share what was compiled."""
+"""-march=native is not used, because machines that share a home folder share the compiled kernels."""
 
 COMPILE_S, COMPILE_LIMIT_S = 20, 600
-"""Seconds that compiling takes on one core, and after which it is given up: a machine may be busy, but not so busy."""
+"""Seconds that compiling takes on one idle core, and seconds after which drsow stops the compiler."""
 
 
 def suit(*, has_bf16: bool, has_amx: bool, setting: str) -> bool:
-    """Whether the kernels are for a processor.
+    """Whether to use the kernels on a processor.
 
     Args:
-        has_bf16: It multiplies bfloat16 without tiles (AVX512_BF16).
-        has_amx: It multiplies bfloat16 in tiles (AMX): torch's own products are fast there.
+        has_bf16: Whether the processor has AVX512_BF16.
+        has_amx: Whether it has AMX, with which torch's products are fast.
         setting: DRSOW_KERNELS: "auto", "on" or "off".
 
     Raises:
-        UsageError: the setting is none of these.
+        UsageError: The setting has another value.
     """
     if setting not in {"auto", "on", "off"}:
         raise UsageError(f"DRSOW_KERNELS is {setting!r}: set it to auto, on or off")
@@ -60,14 +60,14 @@ def suit(*, has_bf16: bool, has_amx: bool, setting: str) -> bool:
 
 @functools.cache
 def ready() -> bool:
-    """Whether the kernels are for this processor, and compiled and loaded; says on stderr where they cannot be."""
+    """Whether the kernels suit this processor, are compiled and loaded. If they cannot be, stderr gives the reason."""
     has_bf16 = torch.cpu._is_avx512_bf16_supported() and torch.backends.mkldnn.is_available()
     setting = os.environ.get("DRSOW_KERNELS", "auto")
     if not suit(has_bf16=has_bf16, has_amx=torch.cpu._is_amx_tile_supported(), setting=setting):
         return False
     try:
         torch.ops.load_library(compiled())
-        # A build of torch may have them and not what they call.
+        # The kernels may load although this build of torch lacks the functions that they call.
         ones = torch.ones(WIDTH, WIDTH, dtype=torch.bfloat16)
         if torch.equal(panel_product(ones, panels(ones), None), WIDTH * ones):
             return True
@@ -88,14 +88,14 @@ def _first_line(text: str) -> str:
 
 
 def compiled() -> Path:
-    """The compiled kernels, in the user's own cache by their sources, their flags and torch's version.
+    """The file of the compiled kernels in the user's cache. Its name depends on the sources, the flags and torch.
 
-    Not in DRSOW_CACHE: that may be a team's, and this is code.
+    It is not in DRSOW_CACHE, which a team may share, because it is code that this user runs.
 
     Raises:
-        OSError: there is no compiler, or the cache cannot be written.
-        CalledProcessError: they do not compile.
-        TimeoutExpired: the compiler does not end.
+        OSError: There is no compiler, or the cache cannot be written.
+        CalledProcessError: The kernels do not compile.
+        TimeoutExpired: The compiler takes too long.
     """
     compiler = os.environ.get("CXX", "g++")
     sources = [path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir())]
@@ -107,7 +107,7 @@ def compiled() -> Path:
         raise FileNotFoundError(f"{compiler} not found")
     path.parent.mkdir(parents=True, exist_ok=True)
     print(f"Compiling drsow's kernels with {compiler} (once, about {COMPILE_S} s)", file=sys.stderr, flush=True)
-    # Into place in one stroke: other processes may be at it too.
+    # Renamed into place atomically, because other processes may compile the kernels too.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         out = Path(folder) / path.name
         _run(_command(compiler, out))
@@ -116,7 +116,7 @@ def compiled() -> Path:
 
 
 def _run(command: list[str]) -> None:
-    """Run a compiler to its end, or end it with all that it began: its parts would go on without it."""
+    """Runs a compiler. If it is stopped, its child processes are stopped too, because they would continue alone."""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             _, said = process.communicate(timeout=COMPILE_LIMIT_S)
@@ -128,7 +128,7 @@ def _run(command: list[str]) -> None:
 
 
 def _command(compiler: str, out: Path) -> list[str]:
-    # Imported here: it imports setuptools, which nothing else needs.
+    # Imported here, because it imports setuptools, which only compiling needs.
     from torch.utils import cpp_extension
 
     includes = [f"-I{folder}" for folder in cpp_extension.include_paths()]
@@ -138,10 +138,10 @@ def _command(compiler: str, out: Path) -> list[str]:
 
 
 def panels(weight: Tensor) -> Tensor:
-    """A weight (n, k) as the products want it, (n / WIDTH, k / 2, WIDTH, 2).
+    """Rearranges a weight (n, k) into panels for the products, (n / WIDTH, k / 2, WIDTH, 2).
 
     Args:
-        weight: bfloat16; n a multiple of WIDTH, k even.
+        weight: bfloat16; n is a multiple of WIDTH, and k is even.
     """
     n, k = weight.shape
     pairs = weight.contiguous().view(torch.int32).view(n // WIDTH, WIDTH, k // 2)
@@ -149,24 +149,24 @@ def panels(weight: Tensor) -> Tensor:
 
 
 def in_panels(weight: Tensor) -> bool:
-    """Whether a layer's weight stands in panels."""
+    """Whether a layer's weight is in panels."""
     return weight.dim() == 4
 
 
 def fits_panels(weight: Tensor) -> bool:
-    """Whether a weight, (n, k), can stand in panels."""
+    """Whether a weight, (n, k), can be rearranged into panels."""
     return fits_totals(weight) and weight.shape[0] % WIDTH == 0
 
 
 def fits_totals(weight: Tensor) -> bool:
-    """Whether `exp_totals` is for a weight, (n, k)."""
+    """Whether `exp_totals` supports a weight, (n, k)."""
     if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or weight.dim() != 2:
         return False
     return weight.shape[1] % 2 == 0 and weight.is_contiguous()
 
 
 def fits_heads(query: Tensor, value: Tensor) -> bool:
-    """Whether `kernel_attention` is for these heads, (1, heads, n, head_dim) and (1, kv_heads, keys, width)."""
+    """Whether `kernel_attention` supports these heads, (1, heads, n, head_dim) and (1, kv_heads, keys, width)."""
     if query.dtype != torch.bfloat16 or query.device.type != "cpu" or query.shape[-1] % 2:
         return False
     return value.shape[-1] % WIDTH == 0
@@ -184,15 +184,15 @@ def gated_panel_product(x: Tensor, gate: Tensor, up: Tensor, *, gelu: bool) -> T
         x: (m, k), m a multiple of WIDTH.
         gate: Panels.
         up: Panels.
-        gelu: The activation: GELU by its tanh, else SiLU.
+        gelu: Whether the activation is GELU in its tanh form; otherwise it is SiLU.
     """
     return torch.ops.drsow.gated_panel_product(x.contiguous(), gate, up, gelu)
 
 
 def exp_totals(hidden: Tensor, weight: Tensor) -> Tensor:
-    """sum_j exp(hidden @ weight_j), (m,), float64; inf where a logit is over 88.
+    """sum_j exp(hidden @ weight_j), (m,), float64; inf if a logit is over 88.
 
-    Products are summed in float32, each exponential is float32.
+    Products are summed in float32, and each exponential is float32.
 
     Args:
         hidden: (m, k), bfloat16, m a multiple of WIDTH.
@@ -202,26 +202,26 @@ def exp_totals(hidden: Tensor, weight: Tensor) -> Tensor:
 
 
 class SeenKeys(NamedTuple):
-    """Which keys each WIDTH queries of a step look at, WIDTH at a time."""
+    """The blocks of WIDTH keys that each run of WIDTH queries of a step sees."""
 
     first: Tensor
-    """Index of each run of queries' first block, and the end, (runs + 1,), int64."""
+    """Index of the first block of each run of queries, and the number of blocks, (runs + 1,), int64."""
     starts: Tensor
-    """First key of each block, (blocks,), int64, even: values stand in pairs."""
+    """First key of each block, (blocks,), int64; even, because values are stored in pairs."""
     seen: Tensor
-    """The keys of a block that a query sees, one bit each from the lowest, (blocks, WIDTH), int64."""
+    """The keys of a block that each query sees, one bit per key from the lowest bit on, (blocks, WIDTH), int64."""
 
 
 def seen_keys(step: Step, *, n_before: int, window: int | None) -> SeenKeys:
     """The blocks of a packed step: query q sees key k when k <= q < end[k], and every key of the trunk.
 
     Args:
-        step: Of n tokens.
-        n_before: Keys of the trunk before the step's own.
-        window: Of a layer's attention: keys so far above a query are not seen either; None: all are.
+        step: A step of n tokens.
+        n_before: Number of the trunk's keys, which precede the step's.
+        window: A query sees keys that are nearer than this; None for all keys.
     """
     end, positions = step.end, step.positions
-    # A key of the trunk is seen from before the step's first token on, to behind its last.
+    # Every query of the step sees a key of the trunk: from index -1 to the end of the step.
     begins = np.concatenate([np.full(n_before, -1), np.arange(len(end))])
     ends = np.concatenate([np.full(n_before, len(end)), end])
     depths = np.concatenate([np.arange(n_before), positions])

@@ -1,10 +1,12 @@
-"""A model's layers on a CPU by the products that are fastest there; a gated feed-forward layer's in one pass.
+"""Replaces a model's layers on a CPU by the fastest products there, and computes a gated layer in one pass.
 
-Activation and product stand where the matrix product ends. Apart, each reads and writes a number for every token and
-inner unit, two fifths of the layer's time. oneDNN's products with an end of their own are what torch's compiler calls
-too; here nothing has to be compiled first. What is between is not rounded. In float32 on Intel's processors MKL's plain
-products are faster than oneDNN's, and all stays as it is; on others with AVX-512 oneDNN is twice as fast, and every
-product is its own. In bfloat16 the compiled kernels multiply where they are for the processor.
+A fused product applies the activation and the second factor to its result before writing it. Separately, each of these
+steps reads and writes a number for every token and inner unit, which takes two fifths of the layer's time. torch's
+compiler calls the same fused oneDNN products, but here nothing has to be compiled. Results in between are not rounded.
+
+In float32 on Intel's processors MKL's plain products are faster than oneDNN's, so the layers stay unchanged. On others
+with AVX-512 oneDNN is twice as fast and computes every product. In bfloat16 the compiled kernels multiply if they suit
+the processor.
 """
 
 import functools
@@ -18,15 +20,15 @@ from bench.scoring.forward import kernels
 from bench.scoring.forward.onednn import onednn_product, padded
 
 ENDS = {"SiLUActivation": ("swish", ""), "SiLU": ("swish", ""), "GELUTanh": ("gelu", "tanh")}
-"""Class of an activation -> oneDNN's name of it, and of its variant."""
+"""Class of an activation -> oneDNN's names of the activation and its variant."""
 GATED = ("gate_proj", "up_proj", "down_proj")
 ROWS = 64
-"""Of the input on which a kind of layer is tried."""
+"""Number of rows of the input on which a kind of layer is tried."""
 
 CLOSE = {torch.bfloat16: 3e-2, torch.float32: 1e-4}
-"""How far the two ways through a layer may be apart, as a part of its largest number."""
+"""The largest accepted difference between the two ways to compute a layer, as a fraction of its largest output."""
 
-Forward = Callable[[Tensor], Tensor]
+Forward = functools.partial[Tensor]
 
 
 class Gated(NamedTuple):
@@ -37,21 +39,21 @@ class Gated(NamedTuple):
     up: nn.Linear
     down: nn.Linear
     end: tuple[str, str]
-    """Of ENDS."""
+    """oneDNN's names of the activation and its variant, from ENDS."""
 
 
 @torch.inference_mode()
 def fit(
     model: nn.Module, *, linear: Callable[[nn.Linear], Forward | None], gated: Callable[[Gated], Forward | None]
 ) -> None:
-    """Give the layers of a model the forward passes that are chosen for them, in place.
+    """Replaces the forward passes of a model's layers by the chosen ones, in place.
 
-    A kind of gated layer whose own pass gives other numbers keeps its own.
+    A kind of gated layer keeps its own pass if the new one gives other numbers.
 
     Args:
-        model: Without its output head.
-        linear: A layer -> its new pass, None where it keeps its own; may put its weight in another form.
-        gated: The same of what looks like a gated layer, after its parts have got theirs.
+        model: The model without its output head.
+        linear: Gives a layer's new pass, or None to keep its own. It may change the form of the layer's weight.
+        gated: The same for a layer that looks gated; it runs after the linear layers inside have their new passes.
     """
     for module in model.modules():
         if type(module) is nn.Linear and (forward := linear(module)):
@@ -59,8 +61,7 @@ def fit(
     fits: dict[tuple, bool] = {}
     for module in model.modules():
         layer = _gated(module)
-        forward = None if layer is None else gated(layer)
-        if forward is None:
+        if layer is None or (forward := gated(layer)) is None:
             continue
         kind = (type(module), forward.func)
         if kind not in fits:
@@ -70,17 +71,17 @@ def fit(
 
 
 def _gated(module: nn.Module) -> Gated | None:
-    """A layer that looks gated, None for others."""
+    """The parts of a layer that looks gated; None for any other layer."""
     parts = dict(module.named_children())
-    layers = [parts.get(name) for name in GATED]
+    gate, up, down = (parts.get(name) for name in GATED)
     end = ENDS.get(type(parts.get("act_fn")).__name__)
-    if end is None or not all(isinstance(layer, nn.Linear) for layer in layers):
+    if end is None or not all(isinstance(layer, nn.Linear) for layer in (gate, up, down)):
         return None
-    return Gated(module, *layers, end)
+    return Gated(module, gate, up, down, end)
 
 
 def keep(layer: nn.Linear | Gated) -> None:
-    """No layer gets another pass than its own."""
+    """Keeps the layer's own pass."""
 
 
 def onednn_linear(layer: nn.Linear) -> Forward | None:
@@ -89,12 +90,12 @@ def onednn_linear(layer: nn.Linear) -> Forward | None:
 
 
 def _onednn_linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """What the layer gives, (..., out), as oneDNN's product; x: (..., in)."""
+    """The layer's output by oneDNN's product, (..., out); x: (..., in)."""
     return onednn_product(x.flatten(0, -2), layer.weight, layer.bias).view(*x.shape[:-1], -1)
 
 
 def panel_linear(layer: nn.Linear) -> Forward | None:
-    """The compiled kernels' product, where the weight fits: it is put in panels, in place."""
+    """The compiled kernels' product, if they support the weight. Rearranges the weight into panels, in place."""
     if not kernels.fits_panels(layer.weight):
         return None
     layer.weight.data = kernels.panels(layer.weight.data)
@@ -102,13 +103,13 @@ def panel_linear(layer: nn.Linear) -> Forward | None:
 
 
 def _panel_linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """What the layer gives, (..., out), from its weight's panels; x: (..., in)."""
+    """The layer's output from its weight in panels, (..., out); x: (..., in)."""
     rows = x.flatten(0, -2)
     return kernels.panel_product(padded(rows), layer.weight, layer.bias)[: len(rows)].view(*x.shape[:-1], -1)
 
 
 def onednn_gated(layer: Gated, *, dtype: torch.dtype) -> Forward | None:
-    """oneDNN's products with activation and product at their ends, for weights of a dtype that stand as they came."""
+    """oneDNN's fused products, for weights of one dtype that are not in panels."""
     if layer.gate.weight.dtype != dtype or kernels.in_panels(layer.gate.weight):
         return None
     return functools.partial(_onednn_gated, layer)
@@ -122,7 +123,7 @@ def _onednn_gated(layer: Gated, x: Tensor) -> Tensor:
 
 
 def panel_gated(layer: Gated) -> Forward | None:
-    """The compiled kernels' gated product, where all three weights stand in panels and the first two have no bias."""
+    """The compiled kernels' gated product, if all three weights are in panels and the first two have no bias."""
     if not all(kernels.in_panels(part.weight) for part in (layer.gate, layer.up, layer.down)):
         return None
     return functools.partial(_panel_gated, layer) if layer.gate.bias is None and layer.up.bias is None else None
@@ -142,12 +143,12 @@ def panel_or_onednn_gated(layer: Gated) -> Forward | None:
 
 @torch.no_grad()
 def fill(weight: nn.Parameter, values: Tensor) -> None:
-    """Put other values, (n, k) and of any float dtype, into a weight, in whichever form it stands."""
+    """Replaces the values of a weight, which may be in panels, by others, (n, k) in any float dtype."""
     weight.copy_(kernels.panels(values.to(weight.dtype)) if kernels.in_panels(weight) else values)
 
 
 def _same(layer: Gated, forward: Forward) -> bool:
-    """Whether a layer's own forward pass gives the same."""
+    """Whether a new forward pass gives the same numbers as the layer's own."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, ROWS, layer.gate.in_features, generator=generator).to(layer.gate.weight.dtype)
     own = layer.module(x).float()

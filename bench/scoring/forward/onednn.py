@@ -1,4 +1,4 @@
-"""Products on a CPU: oneDNN's, MKL's, and which of the two libraries is the faster one in float32."""
+"""Multiplies matrices on a CPU with oneDNN or MKL, and tells which of the two is faster in float32."""
 
 import functools
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from torch import Tensor
 CPUINFO = Path("/proc/cpuinfo")
 
 SHAPE = 64
-"""Every matrix product has a multiple of this many rows: oneDNN makes and keeps 2.5 MB of code for each new number."""
+"""Every matrix product has a multiple of this many rows, because oneDNN keeps 2.5 MB of code for each number."""
 
 
 @functools.cache
 def onednn_leads() -> bool:
-    """Whether oneDNN's float32 products are faster than MKL's: MKL keeps its AVX-512 for Intel's own processors.
+    """Whether oneDNN's float32 products are faster than MKL's. MKL uses AVX-512 only on Intel's processors.
 
-    Told by the maker's name and not by a clock: one machine gives the same numbers in every run.
+    The maker's name decides, not a measurement, so that one machine gives the same numbers in every run.
     """
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.backends.mkldnn.is_available()
     if not (wide and torch.backends.mkl.is_available() and CPUINFO.is_file()):
@@ -27,7 +27,7 @@ def onednn_leads() -> bool:
 
 
 def onednn_fuses_bf16() -> bool:
-    """Whether oneDNN multiplies bfloat16 here with an activation at the product's end."""
+    """Whether oneDNN has bfloat16 products with a fused activation on this processor."""
     return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
@@ -48,24 +48,24 @@ def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
 
 
 def onednn_float32(hidden: Tensor, weight: Tensor, *, out: Tensor | None) -> Tensor:
-    """hidden @ weight.T, (m, words), float32, by oneDNN, which takes memory of its own."""
+    """hidden @ weight.T, (m, words), float32, by oneDNN, which allocates the result itself and ignores `out`."""
     return onednn_product(hidden, weight)
 
 
 def mkl_float32(hidden: Tensor, weight: Tensor, *, out: Tensor | None) -> Tensor:
-    """hidden @ weight.T, (m, words), float32, by MKL, in the memory `out` where it is given."""
+    """hidden @ weight.T, (m, words), float32, by MKL, written to `out` if it is given."""
     return torch.mm(hidden, weight.T, out=out)
 
 
 def exact_bf16(hidden: Tensor, weight: Tensor, *, out: Tensor | None) -> Tensor:
-    """hidden @ weight.T, (m, words), float32: products of bfloat16 whose sums stay float32.
+    """hidden @ weight.T, (m, words), float32: bfloat16 products, summed in float32.
 
     Args:
-        hidden: (m, hidden), float32, of values that bfloat16 holds.
+        hidden: (m, hidden), float32, with values that bfloat16 can represent exactly.
         weight: (words, hidden), bfloat16.
-        out: Memory that the result may take.
+        out: Memory for the result, or None.
     """
-    # oneDNN rounds float32 inputs to bfloat16 on the way in, which changes nothing here, and keeps the sums.
+    # oneDNN rounds the float32 inputs to bfloat16, which changes nothing here, and keeps the sums in float32.
     before = torch.backends.mkldnn.matmul.fp32_precision
     torch.backends.mkldnn.matmul.fp32_precision = "bf16"
     try:

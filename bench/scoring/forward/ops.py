@@ -1,8 +1,8 @@
-"""Which arithmetic computes a forward pass: chosen once, from device, dtype, processor and compiled kernels.
+"""Chooses the operations of a forward pass once, by device, dtype, processor and compiled kernels.
 
-Layers, attention and head call what the record names. Two records of one name give the same numbers up to the last bits
-of float32; in bfloat16 other products round elsewhere and move a response by 0.3 to 0.5 nats, so that a name says which
-instructions multiply it.
+Layers, attention and head call the functions of the chosen record. Two records with the same name give the same numbers
+up to the last bits of float32. In bfloat16, other products round at other places and move a response by 0.3 to 0.5
+nats. So a name also says which instructions multiply bfloat16.
 """
 
 import functools
@@ -17,16 +17,16 @@ from bench.scoring.forward import attention, flex, fused, head, kernels, layers,
 
 
 class Ops(NamedTuple):
-    """The operations of a forward pass. Each of the first three is asked once a layer, by `preparing.prepare`."""
+    """The operations of a forward pass. `preparing.prepare` calls `linear`, `gated` and `log_totals` once per layer."""
 
     name: str
-    """Device, who multiplies, and in bfloat16 by which instructions: part of a score's key."""
+    """Device, library and, in bfloat16, instructions of the products. It is part of a score's key."""
     linear: Callable[[nn.Linear], layers.Forward | None]
-    """A linear layer -> its forward pass, None for its own."""
+    """A linear layer -> its new forward pass, or None to keep its own."""
     gated: Callable[[layers.Gated], layers.Forward | None]
-    """A gated feed-forward layer -> its forward pass, None for its own."""
+    """A gated feed-forward layer -> its new forward pass, or None to keep its own."""
     log_totals: Callable[[nn.Linear, head.Rescale], head.LogTotals]
-    """An output head, and what the model does to its logits -> their log-sum-exp from hidden states."""
+    """An output head and the function that the model applies to its logits -> log-sum-exp from hidden states."""
     attend: Callable[..., Tensor]
     """A step's context, queries, keys, values and `Softmax` -> attention of one layer."""
     n_rows: int
@@ -36,31 +36,31 @@ class Ops(NamedTuple):
     fuses: bool = False
     """Whether torch compiles the decoder layers."""
     without: Mapping[str, Callable[[], "Ops"]] = {}
-    """Part that may not compile -> the record that does without it."""
+    """Name of a function that may not compile -> the record that does not need it."""
 
 
 class Processor(NamedTuple):
-    """What is known of a processor before anything is computed on it."""
+    """Properties of a processor that decide which operations are fast on it."""
 
     isa: str
-    """Instructions that multiply bfloat16: "amx", "avx512bf16", or the widest ones of float32, which then do."""
+    """Instructions that multiply bfloat16: "amx", "avx512bf16", or otherwise the widest float32 instructions."""
     onednn_leads: bool
-    """oneDNN's products of float32 are faster than MKL's."""
+    """Whether oneDNN's float32 products are faster than MKL's."""
     fuses_bf16: bool
-    """oneDNN has products of bfloat16 with an activation at their end."""
+    """Whether oneDNN has bfloat16 products with a fused activation."""
     has_kernels: bool
-    """The compiled kernels are for it, and they are here."""
+    """Whether the compiled kernels suit it and are loaded."""
 
 
 def choose(device: torch.device, dtype: torch.dtype) -> Ops:
-    """The operations for models of a dtype on a device; may compile the kernels, once a machine."""
+    """The operations for models of a dtype on a device. May compile the kernels, once per machine."""
     if device.type == "cuda":
         return on_gpu(dtype, torch.cuda.get_device_capability(device))
     return on_cpu(dtype, processor(dtype))
 
 
 def processor(dtype: torch.dtype) -> Processor:
-    """This machine's processor, as far as it matters for a dtype: kernels are compiled for bfloat16 alone."""
+    """The properties of this machine's processor that matter for a dtype. Only bfloat16 has compiled kernels."""
     isa = torch.backends.cpu.get_cpu_capability().lower()
     if torch.cpu._is_avx512_bf16_supported():
         isa = "avx512bf16"
@@ -87,14 +87,14 @@ def on_cpu(dtype: torch.dtype, cpu: Processor) -> Ops:
 
 def _bf16_on_cpu(cpu: Processor) -> Ops:
     who = "drsow" if cpu.has_kernels else "onednn" if cpu.fuses_bf16 else "torch"
-    gated = {
+    gated: dict[str, Callable[[layers.Gated], layers.Forward | None]] = {
         "drsow": layers.panel_or_onednn_gated,
         "onednn": functools.partial(layers.onednn_gated, dtype=torch.bfloat16),
     }
     totals = head.kernels_or_unshifted if who == "drsow" else head.unshifted
     attend = _tiles(cpu.onednn_leads)
     return Ops(
-        # Where oneDNN leads, attention's weights are not rounded between its two products.
+        # If oneDNN is faster in float32, attention does not round its weights between its two products.
         name="-".join(["cpu", who, cpu.isa, *(["products"] if cpu.onednn_leads else [])]),
         linear=layers.panel_linear if who == "drsow" else layers.keep,
         gated=gated.get(who, layers.keep),
@@ -115,8 +115,8 @@ def _tiles(leads: bool) -> Callable[..., Tensor]:
 def on_gpu(dtype: torch.dtype, capability: tuple[int, int]) -> Ops:
     """The operations on a GPU of a compute capability.
 
-    FlexAttention is for bfloat16, which older GPUs do not multiply: they, and float32, get tiles. In float32, which the
-    precision check alone takes there, its blocks do not fit every GPU's shared memory.
+    FlexAttention is used only for bfloat16. Older GPUs do not multiply bfloat16, and float32 blocks do not fit into
+    every GPU's shared memory; both use tiles. On a GPU, only the precision check uses float32.
     """
     low = dtype == torch.bfloat16
     arch = f"sm{capability[0]}{capability[1]}" if low else ""
@@ -161,7 +161,7 @@ def gpu_ops(attend: str, totals: str, arch: str, *, fuses: bool = False) -> Ops:
 
 
 def multiplier(dtype: torch.dtype, side: int) -> Callable[[], Tensor]:
-    """A product of square matrices as the engine multiplies them on this processor, to measure its rate by."""
+    """A product of square matrices, computed as in the engine, with which to measure this processor's rate."""
     a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
     layer = nn.Linear(side, side, bias=False).requires_grad_(False).to(dtype)
     forward = choose(torch.device("cpu"), dtype).linear(layer)

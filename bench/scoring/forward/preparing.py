@@ -19,23 +19,23 @@ from bench.scoring.forward.ops import Ops, choose
 from bench.scoring.forward.trie import Packed, pack
 
 LENGTH_BOUND = {"longrope", "dynamic"}
-"""Kinds of rotary positions that transformers sets for a whole step by its longest sequence."""
+"""Kinds of rotary positions that transformers computes for a whole step from its longest sequence."""
 
 
 @torch.inference_mode()
 def prepare(model: PreTrainedModel, *, ops: Ops | None = None) -> Prepared:
-    """Give a model our attention and layers, in place, after a check against its own forward pass.
+    """Gives a model the engine's attention and layers, in place, after a check against its own forward pass.
 
     A model on a GPU may be prepared again, in another dtype.
 
-    Where a part of the operations does not compile, the model gets those that do without it, and stderr says so.
+    If some of the operations do not compile, the model gets others instead, and stderr says so.
 
     Args:
         model: A causal language model.
-        ops: What computes it; None: what `choose` gives for its device and dtype.
+        ops: The operations to use; None for those that `choose` gives for the model's device and dtype.
 
     Raises:
-        DrsowError: the model cannot run on the engine, or its own forward pass gives other numbers.
+        DrsowError: The engine cannot run the model, or the model's own forward pass gives other numbers.
     """
     model.eval()
     fused.unfuse(model)
@@ -43,7 +43,7 @@ def prepare(model: PreTrainedModel, *, ops: Ops | None = None) -> Prepared:
     # A sum of bfloat16 products stays float32 to its end, also where a product is split.
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     ids = np.arange(96) * 37 % model.config.get_text_config().vocab_size
-    # One fork in a step and one behind a trunk: a model that sees past its own branch agrees on neither.
+    # The rows branch once inside a step and once after a trunk. A model that sees other branches differs in both.
     rows = [ids[:80], np.concatenate([ids[:72], ids[80:88]])]
     expected = np.concatenate([_own_logps(model, row) for row in rows])
     finite, packings = np.isfinite(expected), [pack(rows, [1, 1], budget=budget) for budget in (88, 80)]
@@ -74,7 +74,7 @@ def own_attention(model: PreTrainedModel) -> str:
 
 
 def _first_scores(model: PreTrainedModel, ops: Ops, packings: Sequence[Packed]) -> tuple[Prepared, list[np.ndarray]]:
-    """The model with the first operations that compile, and its scores of each packing."""
+    """The model with the first operations that compile, and its scores for each packing."""
     while True:
         prepared = Prepared(model, ops, head_of(model, ops.log_totals, ops.n_rows))
         fused.unfuse(model)
@@ -92,11 +92,11 @@ def _first_scores(model: PreTrainedModel, ops: Ops, packings: Sequence[Packed]) 
 
 
 def _compile(prepared: Prepared) -> None:
-    """Let all be compiled that a run will need, at the size that it will have."""
+    """Compiles everything that a run will need, at the size that it will have."""
     weight = prepared.head.layer.weight
-    # What the compiler sees first decides how it divides the work: not the few rows of the check.
+    # The compiler divides the work by the first size that it sees, so that must not be the few rows of the check.
     prepared.head.log_totals(weight.new_zeros(prepared.head.n_rows, weight.shape[1]))
-    # A text longer than the model's window: a short one does not need the window's kernel.
+    # A text longer than the model's window, because a short one does not need the kernel with the window.
     config = prepared.model.config.get_text_config()
     if window := config.to_dict().get("sliding_window"):
         ids = np.arange(min(window + 64, config.max_position_embeddings)) % config.vocab_size
@@ -105,7 +105,7 @@ def _compile(prepared: Prepared) -> None:
 
 @contextmanager
 def _refusing(model: PreTrainedModel) -> Iterator[None]:
-    """Refuse a model whose own code does not fit the engine; an error of our code is none of its faults and passes."""
+    """Turns an error of the model's code into a refusal. An error of drsow's code is raised unchanged."""
     try:
         yield
     except NotSupportedError as error:
@@ -133,11 +133,11 @@ def _position_kinds(config: dict) -> set[str]:
 
 
 def _own_logps(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
-    """Nats of every token but the first by the model's own forward pass, (n - 1,)."""
+    """Log-probability of every token but the first by the model's own forward pass, nats, (n - 1,)."""
     row = torch.from_numpy(ids).to(model.device)[None]
     logps = model(input_ids=row, use_cache=False).logits[0, :-1].float().log_softmax(-1)
     return logps.gather(1, row[0, 1:, None].to(logps.device))[:, 0].double().cpu().numpy()
 
 
-# Here and not in attention: choosing operations needs no transformers.
+# This is not in attention.py, so that choosing operations does not import transformers.
 AttentionInterface.register(ATTENTION, trie_attention)

@@ -1,8 +1,8 @@
-"""Attention on a CPU as two of oneDNN's products with a softmax between, where MKL is the slower library.
+"""Computes attention on a CPU as two oneDNN products with a softmax between them, where MKL is slower than oneDNN.
 
-torch's flash kernel multiplies by MKL, on processors that are not Intel's at a fraction of oneDNN's rate. Here all is
-float32 until the result, the weights too, which the flash kernel rounds to the values' dtype: a product in bfloat16
-would save no more than that rounding costs.
+torch's flash kernel multiplies with MKL, which is much slower than oneDNN on processors that are not Intel's. This
+module computes in float32 up to the result, attention's weights too; the flash kernel rounds these to the values'
+dtype. A product in bfloat16 would save no more time than that rounding costs.
 """
 
 import itertools
@@ -13,17 +13,17 @@ from torch import Tensor
 from bench.scoring.forward.onednn import onednn_product
 
 QUERIES, KEYS = 16, 64
-"""Queries and keys of a product are multiples of these: oneDNN makes and keeps 0.7 MB of code for each new shape."""
+"""Numbers of queries and keys of a product are multiples of these: oneDNN keeps 0.7 MB of code for each shape."""
 
 LEAST = 12_288
-"""Queries times keys from which on it pays: for fewer its many short operations cost more than the flash kernel."""
+"""Queries times keys from which on this is faster than the flash kernel. Below it, many short operations cost more."""
 
 ROWS = 128
-"""Queries a product where there are more: the scores of a group of heads stay in a core's cache."""
+"""The most queries of one product, so that the scores of a group of heads fit into a core's cache."""
 
 
 def additive(visible: Tensor) -> Tensor:
-    """The mask of a product: 0 where visible, -inf elsewhere and where `product_attention` pads; float32.
+    """The mask of a product, float32: 0 for a visible key, -inf for others and for the padding of `product_attention`.
 
     Args:
         visible: (queries, keys), bool.
@@ -43,8 +43,8 @@ def product_attention(
         query: (1, heads, n, head_dim).
         key: (1, kv_heads, k, head_dim).
         value: (1, kv_heads, k, value_dim).
-        mask: From `additive`, for n queries, or for one that stands for all.
-        scale: Of the scores; None: the usual one over the root of head_dim.
+        mask: From `additive`, for n queries, or one row for all of them.
+        scale: Factor of the scores; None for 1 / sqrt(head_dim).
         sums: Filled with the logarithm of each query's sum over its keys, (1, heads, n), float32.
     """
     n, kv_heads = query.shape[2], key.shape[1]
@@ -68,7 +68,7 @@ def product_attention(
 
 
 def _rows(x: Tensor, n: int) -> Tensor:
-    """Rows of zeros added up to n, in float32 and memory of its own; x: (heads, rows, head_dim)."""
+    """A float32 copy of x, (heads, rows, head_dim), followed by rows of zeros up to n rows."""
     rows = x.new_zeros(x.shape[0], n, x.shape[2], dtype=torch.float32)
     rows[:, : x.shape[1]] = x
     return rows

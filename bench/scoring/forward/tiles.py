@@ -1,7 +1,7 @@
-"""Attention over a packed trie tile by tile, so that what the trie masks away is not computed.
+"""Computes attention over a packed trie tile by tile, and skips most keys that the trie masks.
 
-A tile is a run of queries with the stretches of keys that they may see. Long runs are cut, short subtrees
-stand in one tile; what is left to mask inside a tile is a small dense matrix, made once a step and used by
+A tile is a run of queries with the stretches of keys that they may see. A long run is divided into several tiles, and
+short subtrees share one tile. The mask inside a tile is a small dense matrix. It is computed once per step and used by
 every layer.
 """
 
@@ -21,10 +21,10 @@ flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 """Softmax attention, and the logarithm of each query's sum over its keys, (1, heads, n), float32."""
 
 TILE = 128
-"""Queries a tile: a larger one would mask away too much of its own triangle, and of its neighbours' subtrees."""
+"""The most queries of a tile. In a larger one, too many scores would be masked."""
 
 LONG_TRUNK = 256
-"""Keys of a trunk from which on a CPU attends to them apart: once for the whole step, not once a tile."""
+"""Number of keys from which on a CPU computes attention to a trunk once for the whole step, not once per tile."""
 
 
 class Tile(NamedTuple):
@@ -36,14 +36,14 @@ class Tile(NamedTuple):
 
 
 def tiles(end: np.ndarray, positions: np.ndarray) -> list[Tile]:
-    """Cover a step's tokens with tiles; every visible key lies in its query's tile.
+    """Divides a step's tokens into tiles. Every key that a query sees is in the query's tile.
 
     Args:
         end: Index after each token's subtree, (n,).
         positions: Depth of each token, (n,).
     """
     found: list[Tile] = []
-    stack = [(0, len(end), ())]
+    stack: list[tuple[int, int, tuple[tuple[int, int], ...]]] = [(0, len(end), ())]
     while stack:
         low, high, above = stack.pop()
         while low < high:
@@ -51,7 +51,7 @@ def tiles(end: np.ndarray, positions: np.ndarray) -> list[Tile]:
             if stop - low <= TILE:
                 low = _dense(found, low, high, end, above)
                 continue
-            # The run of tokens whose subtree ends where the first one's does: nothing branches off before its end.
+            # The tokens whose subtrees all end at `stop` are one run, without a branch inside.
             run = low + int(np.argmax(np.append(end[low:stop] != stop, True)))
             for at in range(low, run, TILE):
                 cut = min(at + TILE, run)
@@ -65,7 +65,7 @@ def tiles(end: np.ndarray, positions: np.ndarray) -> list[Tile]:
 
 
 def _dense(found: list[Tile], low: int, high: int, end: np.ndarray, above: tuple) -> int:
-    """Append one tile over as many small neighbouring subtrees as fit; return where it ends."""
+    """Appends one tile with as many small neighbouring subtrees as fit, and returns its end."""
     stop = int(end[low])
     while stop < high and int(end[stop]) - low <= TILE:
         stop = int(end[stop])
@@ -84,7 +84,7 @@ def _joined(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
 
 
 class TileMasks(NamedTuple):
-    """A step's tiles, and an additive mask for each, (queries, keys)."""
+    """A step's tiles, and an additive mask for each tile, (queries, keys)."""
 
     tiles: list[Tile]
     masks: list[Tensor]
@@ -93,7 +93,7 @@ class TileMasks(NamedTuple):
 def tile_masks(ctx: StepContext, like: Tensor, *, window: int | None, n_before: int, least: float) -> TileMasks:
     """A step's tiles with their masks, on the device and in the dtype of `like`: 0 where visible, -inf elsewhere.
 
-    The first `n_before` keys of a mask are the trunk's; 0 leaves them out. From `least` entries on, a mask is one for
+    The first `n_before` keys of a mask are the trunk's. A mask with at least `least` entries has the form for
     `product_attention`.
     """
     end, positions = ctx.end.to(like.device), ctx.positions.to(like.device)
@@ -142,14 +142,13 @@ def by_tiles(
     """Attention tile by tile, (1, rows, heads, width).
 
     Args:
-        ctx: Of a step of n tokens.
-        query: (1, heads, rows, head_dim), rows at least n; the result is 0 behind the n-th.
+        ctx: Context of a step of n tokens.
+        query: (1, heads, rows, head_dim), at least n rows; the result's rows after the n-th are 0.
         key: (1, kv_heads, keys, head_dim), the trunk's before the step's own.
         value: (1, kv_heads, keys, width).
         softmax: The layer's.
-        least: Queries times keys from which on a tile is `product_attention`'s; infinity: none is.
-        sums: Where it is given, (1, heads, n), the keys are the step's own without the trunk's, and it is filled with
-            the logarithm of each query's sum over them.
+        least: Queries times keys from which on `product_attention` computes a tile; infinity for none.
+        sums: If given, (1, heads, n), the keys are only the step's; gets the logarithm of each query's sum.
     """
     n_before = ctx.n_before if sums is None else 0
     out = query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3])
@@ -158,47 +157,50 @@ def by_tiles(
     make = functools.partial(tile_masks, ctx, query, window=softmax.window, n_before=n_before, least=least)
     for tile, mask in zip(*ctx.once(("tiles", softmax.window, n_before, query.device), make), strict=True):
         own = query[:, :, tile.low : tile.high]
-        seen = [_gather(x, n_before, tile.keys) for x in (key, value)]
-        if (tile.high - tile.low) * seen[0].shape[2] >= least:
+        keys, values = (_gather(x, n_before, tile.keys) for x in (key, value))
+        if (tile.high - tile.low) * keys.shape[2] >= least:
             logs = None if sums is None else sums[:, :, tile.low : tile.high]
-            result = products.product_attention(own, *seen, mask, scale=scale, sums=logs)
+            result = products.product_attention(own, keys, values, mask, scale=scale, sums=logs)
         elif softmax.cap is not None:
-            result = capped_attention(own, *seen, mask, softmax)
+            result = capped_attention(own, keys, values, mask, scale=scale, cap=softmax.cap)
         elif sums is None:
-            result = scaled_dot_product_attention(own, *seen, attn_mask=mask, scale=scale, enable_gqa=groups)
+            result = scaled_dot_product_attention(own, keys, values, attn_mask=mask, scale=scale, enable_gqa=groups)
         else:
-            result, sums[:, :, tile.low : tile.high] = flash(own, *seen, attn_mask=mask, scale=scale)
+            result, sums[:, :, tile.low : tile.high] = flash(own, keys, values, attn_mask=mask, scale=scale)
         out[:, tile.low : tile.high] = result.transpose(1, 2)
     return out
 
 
-def capped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, softmax: Softmax) -> Tensor:
-    """Attention whose scores are under a soft cap, in float32, which torch's own attention does not have.
+def capped_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, *, scale: float | None, cap: float
+) -> Tensor:
+    """Attention with a soft cap of the scores, in float32. torch's attention has no such cap.
 
     Args:
         query: (1, heads, n, head_dim).
         key: (1, kv_heads, k, head_dim).
         value: (1, kv_heads, k, width).
         mask: Added to the scores, (n, k).
-        softmax: With a `cap`.
+        scale: Factor of the scores; None for 1 / sqrt(head_dim).
+        cap: The soft cap of the scores.
 
     Returns:
         (1, heads, n, width), in the values' dtype.
     """
-    scale = query.shape[3] ** -0.5 if softmax.scale is None else softmax.scale
+    scale = query.shape[3] ** -0.5 if scale is None else scale
     query = query.unflatten(1, (key.shape[1], -1))
-    scores = (query.float() @ key[:, :, None].float().transpose(3, 4)) * (scale / softmax.cap)
-    weights = torch.softmax(scores.tanh_().mul_(softmax.cap).add_(mask), -1)
+    scores = (query.float() @ key[:, :, None].float().transpose(3, 4)) * (scale / cap)
+    weights = torch.softmax(scores.tanh_().mul_(cap).add_(mask), -1)
     return (weights @ value[:, :, None].float()).flatten(1, 2).to(value.dtype)
 
 
 def trunk_apart(
     ctx: StepContext, query: Tensor, key: Tensor, value: Tensor, softmax: Softmax, *, least: float
 ) -> Tensor:
-    """The same on a CPU: every query sees the whole trunk, so its keys need neither mask nor gathering.
+    """Attention to the trunk and to the step's keys, computed separately and joined.
 
-    Two softmaxes over parts of the keys make one by their logarithmic sums: the weight of a part is the sigmoid of
-    the difference.
+    Every query sees the whole trunk, so the trunk's keys need no mask. The two softmaxes are joined by the logarithms
+    of their sums: the trunk's weight is the sigmoid of the difference.
     """
     n, before, scale = len(ctx.end), ctx.n_before, softmax.scale
     sums = query.new_empty(1, query.shape[1], n, dtype=torch.promote_types(query.dtype, torch.float32))
@@ -216,7 +218,7 @@ def trunk_apart(
 
 
 def _gather(x: Tensor, before: int, ranges: tuple[tuple[int, int], ...]) -> Tensor:
-    """The trunk's part and the tile's stretches of keys or values, (1, kv_heads, k, head_dim)."""
+    """Keys or values of the trunk and of the tile's stretches, (1, kv_heads, k, head_dim)."""
     if ranges[0][0] == 0:
         ranges, first = ranges[1:], x[:, :, : before + ranges[0][1]]
     else:

@@ -1,11 +1,11 @@
-"""Token sequences -> steps of a packed trie: what sequences share is computed once.
+"""Packs token sequences into the steps of a trie, so that tokens which sequences share are computed once.
 
-All sequences form one trie over their ids. A step lays a piece of it out depth-first in one row of tokens:
-a token's position is its depth, and `end[k]` is the index at which the subtree of token k ends, so that
-query q may see key k of its own step exactly when k <= q < end[k]. A path too long, or too widely shared,
-to stand in one step becomes a trunk: a step whose keys and values stay for the steps under it.
+All sequences form one trie over their ids. A step is a piece of the trie, written depth-first as one row of tokens. A
+token's position is its depth, and `end[k]` is the index at which the subtree of token k ends. So query q may see key k
+of its step exactly when k <= q < end[k]. A path that is too long for one step, or that many steps continue, becomes a
+trunk: a step whose keys and values stay in memory for the steps after it.
 
-Pure functions of token ids: nothing here knows a model.
+Only pure functions of token ids; no model is needed.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 MIN_TRUNK = 64
-"""Shared tokens worth a step of their own; fewer are computed again in each step."""
+"""Number of shared tokens from which on they become a trunk. Fewer tokens are computed again in each step."""
 
 
 class Step(NamedTuple):
@@ -28,21 +28,21 @@ class Step(NamedTuple):
     end: np.ndarray
     """Index after each token's subtree, (n,), int64."""
     parent: int
-    """Index of the trunk step whose path stands before every token of this one, -1 for none."""
+    """Index of the trunk whose path precedes every token of this step, -1 for none."""
     is_trunk: bool
-    """Whether later steps stand on this one: its keys and values are kept."""
+    """Whether later steps continue this one, so that its keys and values are kept."""
     predict: np.ndarray
     """Index in this step of the token that predicts each target, (m,), int64."""
     targets: np.ndarray
     """Target token ids, (m,), int64."""
     slots: np.ndarray
-    """Where results go: `out[slots] = logps[which]`, (k,), int64, k >= m."""
+    """Places of the results: `out[slots] = logps[which]`, (k,), int64, k >= m."""
     which: np.ndarray
-    """Index of the target behind each slot, (k,), int64."""
+    """Index of the target of each slot, (k,), int64."""
 
 
 class Packed(NamedTuple):
-    """The steps in the order to run them, and where each sequence's results lie."""
+    """The steps in the order to run them, and the places of each sequence's results."""
 
     steps: list[Step]
     offsets: np.ndarray
@@ -54,7 +54,7 @@ class Packed(NamedTuple):
 
 
 class _Sorted(NamedTuple):
-    """Sequences in lexicographic order; `depth[i]` inputs each, `lcp[i]` shared with the one before."""
+    """Sequences in lexicographic order. Sequence i has `depth[i]` inputs, and `lcp[i]` of them equal the previous."""
 
     ids: list[np.ndarray]
     starts: list[int]
@@ -65,15 +65,15 @@ class _Sorted(NamedTuple):
 
 
 def pack(ids: Sequence[np.ndarray], starts: Sequence[int], *, budget: int) -> Packed:
-    """Cut the trie of all sequences into steps of at most `budget` tokens.
+    """Divides the trie of all sequences into steps of at most `budget` tokens.
 
     Args:
-        ids: Token ids of each sequence, (n_i,), whole: the last one is only ever a target.
+        ids: All token ids of each sequence, (n_i,). The last one is only a target, never an input.
         starts: Index of each sequence's first target, at least 1.
-        budget: Tokens a step, at least 1.
+        budget: The most tokens of one step, at least 1.
 
     Raises:
-        ValueError: a sequence without a prompt token or without a target.
+        ValueError: A sequence has no prompt token or no target.
     """
     lengths = np.array([len(i) for i in ids], dtype=np.int64)
     first = np.array(starts, dtype=np.int64)
@@ -93,23 +93,23 @@ def pack(ids: Sequence[np.ndarray], starts: Sequence[int], *, budget: int) -> Pa
 
 
 def common_prefix(a: np.ndarray, b: np.ndarray) -> int:
-    """How many ids two sequences share from their first on."""
+    """Number of ids at the start of two sequences that are equal."""
     n = min(len(a), len(b))
     differ = np.flatnonzero(a[:n] != b[:n])
     return int(differ[0]) if len(differ) else n
 
 
 def _sizes(seqs: _Sorted, low: int, high: int, base: int) -> np.ndarray:
-    """Tokens that each of the sequences adds below depth `base`, the first one whole."""
+    """Number of tokens that each sequence adds below depth `base`; the first one adds all of its tokens."""
     shared = np.minimum(np.maximum(seqs.lcp[low:high], base), seqs.depth[low:high])
     shared[0] = min(base, seqs.depth[low])
-    # A sequence whose inputs end above the one before it shares no more than those.
+    # A sequence shares no more than the inputs of the previous one, which may be shorter.
     shared[1:] = np.minimum(shared[1:], np.maximum(seqs.depth[low : high - 1], base))
     return np.maximum(seqs.depth[low:high] - shared, 0)
 
 
 def _split(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int], budget: int, steps: list[Step]) -> None:
-    """Append the steps for sequences low..high below depth `base`, which trunk step `parent` reaches."""
+    """Appends the steps for sequences low..high below depth `base`, where the trunk `parent` ends."""
     (low, high), (base, parent) = span, under
     size = _sizes(seqs, low, high, base).sum()
     if size <= budget:
@@ -163,13 +163,13 @@ def _trunk(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int], reach: 
 
 
 def _laid_out(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int]) -> Step:
-    """Everything below depth `base`, depth-first in one row."""
+    """The step with everything below depth `base`, depth-first in one row."""
     (low, high), (base, parent) = span, under
     deepest = int(seqs.depth[low:high].max())
     path = np.full(deepest + 1, -1, dtype=np.int64)
     """Index of the token at each depth of the current path."""
     edge = np.full(deepest + 2, -1, dtype=np.int64)
-    """Target number of the token at each depth of the current path, -1 while nothing read it."""
+    """Number of the target at each depth of the current path, -1 before a sequence needs it."""
     total = int(_sizes(seqs, low, high, base).sum())
     ids, positions, end = (np.empty(total, dtype=np.int64) for _ in range(3))
     predict, targets, slots, which = [], [], [], []

@@ -98,5 +98,5 @@ def _itables(name: str) -> str:
 
 
 def _own(name: str) -> str:
-    """A file of our own templates."""
+    """The text of a file in the folder `templates`."""
     return importlib.resources.files(_HERE).joinpath("templates", name).read_text(encoding="utf-8")

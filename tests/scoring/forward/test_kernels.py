@@ -18,7 +18,7 @@ from plain import plain_logps
 from tiny_models import tiny_model
 
 from bench.schema import UsageError
-from bench.scoring.forward import engine, kernels, layers, onednn, ops, preparing, trie
+from bench.scoring.forward import device, engine, kernels, layers, onednn, ops, preparing, trie
 from bench.scoring.forward import head as heads
 
 has_bf16 = torch.cpu._is_avx512_bf16_supported() and torch.backends.mkldnn.is_available()
@@ -51,7 +51,7 @@ def drawn(*shape: int, seed: int, scale: float = 1.0) -> torch.Tensor:
 def test_a_product_is_float64s_rounded_once(threads):
     x, weight, bias = drawn(192, 130, seed=0), drawn(320, 130, seed=1), drawn(320, seed=2)
     exact = x.double() @ weight.double().T
-    with engine._threads(threads):
+    with device.threads(threads):
         plain = kernels.panel_product(x, kernels.panels(weight), None)
         biased = kernels.panel_product(x, kernels.panels(weight), bias)
     torch.testing.assert_close(plain.double(), exact, rtol=HALF_UNIT, atol=1e-4)

@@ -146,7 +146,7 @@ inline void shrink(float* row, float factor, int64_t n) {
 }
 
 // Turns the scores of head g for a chunk of n_panels blocks into weights; what was summed before shrinks to the new
-// highest score. Only the run's first n_own queries: what stands behind them is never read.
+// highest score. Only the run's first n_own queries: what follows them is never read.
 inline void weigh_chunk(Run& run, const Lengths& l, int64_t g, int64_t n_own, const int64_t* seen, int64_t n_panels,
                         float scale) {
   float *sums = run.sums.data() + g * WIDTH, *highest = run.highest.data() + g * WIDTH;

@@ -1,6 +1,6 @@
-// What all kernels share: products of bfloat16 whose sums stay float32, the exponential, checks of arguments.
+// Used by all kernels: bfloat16 products with float32 sums, the exponential, checks of arguments.
 //
-// The products are oneDNN's brgemm, the one way in torch to sums of bfloat16 products in float32. It wants the second
+// The products are oneDNN's brgemm, the only way in torch to get float32 sums of bfloat16 products. It needs the second
 // factor in panels: WIDTH columns, the two numbers of a pair of rows side by side.
 
 #pragma once
@@ -53,7 +53,7 @@ inline void product(int64_t depth, int64_t ld_a, int64_t ld_c, const BFloat16* a
 
 // exp(x), a relative 2e-7 off at most: its power series around the nearest power of 2. 0 for -inf, inf over 88.8.
 inline __m512 exp_of(__m512 x) {
-  // In this order what is no number stays so.
+  // The operands have this order so that NaN stays NaN.
   x = _mm512_min_ps(_mm512_set1_ps(200.0f), _mm512_max_ps(_mm512_set1_ps(-200.0f), x));
   const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
   // log 2 in two parts, so that n times the first is exact.
