@@ -151,10 +151,12 @@ def _source_kind(source: Any) -> str | None:
 
 
 class Score(_Record):
-    """A published performance."""
+    """A published or measured performance."""
 
     value: FiniteFloat
     source: Text
+    stderr: FiniteFloat | None = Field(default=None, ge=0)
+    """Standard error of the value, in its unit."""
 
 
 class ModelSpec(Entry):
@@ -218,8 +220,8 @@ class Performance(Entry):
     unit: Text = "points"
     """Unit of its scores."""
     stderr: FiniteFloat = Field(default=1.0, gt=0)
-    """Plausible standard error of one model's score, in that unit. gap_noise.csv shows the effect of this error, and of
-    twice this error, on a study."""
+    """Plausible standard error of a model's score that says none itself. gap_noise.csv shows the effect of such errors,
+    and of errors twice as large, on a study."""
 
 
 class Family(Entry):

@@ -29,6 +29,7 @@ from bench.entries import (
     Study,
 )
 from bench.files import edited_text
+from bench.measured import MeasuredScore, with_scores
 from bench.schema import UsageError
 
 PERFORMANCE, SECOND_PERFORMANCE = "alpaca_eval_2_lc", "arena_hard"
@@ -151,6 +152,7 @@ _TABLES: dict[str, dict[str, type[Entry]]] = {
     "models.toml": {"models": ModelSpec},
     "pairs.toml": {"performances": Performance, "families": Family, "studies": Study, "pairs": PairEntry},
     "domains.toml": {"domains": Domain},
+    "scores.toml": {"scores": MeasuredScore},
 }
 
 
@@ -164,7 +166,7 @@ def load_registry(extra: Path | None = None) -> Registry:
     """Reads drsow's own entries, and adds a user's entries.
 
     Args:
-        extra: The user's folder with a models.toml, pairs.toml or domains.toml.
+        extra: The user's folder with a models.toml, pairs.toml, domains.toml or scores.toml.
 
     Raises:
         UsageError: An entry is wrong. The message names its file, id and field.
@@ -182,6 +184,7 @@ def load_registry(extra: Path | None = None) -> Registry:
                 raise UsageError(f"{path}: {entry.id}: {entry.KEY} is taken by an entry of {origins[table, entry.id]}")
             tables[table][entry.id] = entry
             origins[table, entry.id] = path
+    tables["models"] = with_scores(tables["models"], tables.pop("scores").values(), origins)
     registry = Registry(**tables)
     for problem in _problems(registry):
         path = origins[problem.table, problem.entry_id]

@@ -227,7 +227,7 @@ def test_a_folder_starts_at_the_registry_file(tmp_path):
 
 
 def test_a_registry_folder_without_files_is_an_error(tmp_path):
-    with pytest.raises(UsageError, match=r"no folder with a models\.toml, pairs\.toml or domains\.toml"):
+    with pytest.raises(UsageError, match=r"no folder with a models\.toml, .*, domains\.toml or scores\.toml"):
         load_registry(tmp_path)
 
 

@@ -11,7 +11,7 @@ from bench.faults import DEBUG_VARIABLE, explained
 from bench.schema import DrsowError, UsageError
 
 # Importing a module adds its verbs to the app. `--help` lists groups and verbs in the order of these imports.
-from bench.cli import run, show, plan, report, choose, customise  # isort: skip
+from bench.cli import run, perform, show, plan, report, choose, customise  # isort: skip
 from bench.cli import sampling, select, annotate, tuning, scores, lists, bits  # isort: skip
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "customise",
     "lists",
     "main",
+    "perform",
     "plan",
     "report",
     "run",

@@ -150,6 +150,10 @@ COLUMNS = {
     "n_after": Column("responses after", units.count),
     "n_empty_before": Column("empty before", units.count),
     "n_empty_after": Column("empty after", units.count),
+    "task": text("task"),
+    "n_items": Column("instructions or preferences", units.count),
+    "n_left_out": Column("left out", units.count),
+    "n_empty": Column("empty answers", units.count),
     "n_kept": Column("prompts kept", units.count),
     "n_tokens": Column("tokens stored", units.count),
     "n_tokens_plain": Column("tokens here", units.count),
@@ -245,6 +249,14 @@ VIEWS = {
     "verify": View(
         ("example_id", "response_id", "shift_a_token", "nats", "nats_plain", "n_tokens", "n_tokens_plain", "status"),
         note="stored: the stored score; here: a plain float32 pass of transformers for each response.",
+    ),
+    "perform": View(
+        ("model_id", "task", "accuracy", "stderr", "n_prompts", "n_items", "n_left_out", "n_empty"),
+        hidden=("level", "name"),
+        note="n: prompts. The standard error takes into account that the instructions of one prompt, or preferences "
+        "with one prompt, are not independent. The file has a row for each rule too.",
+        more="the file has all columns",
+        own={"accuracy": Column("accuracy %", units.percent)},
     ),
     "bits": View(("model_id", "bits_per_byte"), note="In float32 on the CPU; a lower number is a better model."),
     "select": View(

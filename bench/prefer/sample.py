@@ -54,7 +54,7 @@ def sample_prompt(
         raise UsageError(
             f"{example.example_id}: the prompt has {width:,} tokens, but the model reads at most {limit - 1:,}"
         )
-    ends = _end_ids(model, tokenizer, template)
+    ends = end_ids(model, tokenizer, template)
     inputs = torch.tensor([ids], device=model.device)
     told = GenerationConfig(
         do_sample=True,
@@ -68,14 +68,14 @@ def sample_prompt(
         pad_token_id=ends[0],
     )
     devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.inference_mode(), _own_distribution(model):
+    with torch.random.fork_rng(devices), torch.inference_mode(), own_distribution(model):
         torch.manual_seed(row_number(example.example_id, seed=wish.seed))
         out = model.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=told)
     said = [itertools.takewhile(lambda token: token not in ends, row) for row in out[:, width:].tolist()]
     return [text.strip() for text in tokenizer.batch_decode([list(row) for row in said], skip_special_tokens=True)]
 
 
-def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int]:
+def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int]:
     """The tokens that end a response: the end-of-turn token that is scored, and those that the model's files name."""
     named = model.generation_config.eos_token_id
     named = named if isinstance(named, list) else [named]
@@ -90,7 +90,7 @@ def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, templat
 
 
 @contextlib.contextmanager
-def _own_distribution(model: PreTrainedModel) -> Iterator[None]:
+def own_distribution(model: PreTrainedModel) -> Iterator[None]:
     """Hides the model's generation settings, because `generate` takes every setting that it is not given from them."""
     kept, model.generation_config = model.generation_config, GenerationConfig()
     try:
@@ -131,13 +131,13 @@ def sample_all(
     """
     settings = facts | wish._asdict() | {"n_system_merged": _checked_prompts(examples, tokenizer)}
     partial, note = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.settings.json")
-    _check_ours(out, note, settings)
+    check_ours(out, note, settings)
     if not out.exists():
         write_json(note, settings)
         lines = _sample_into(partial, load, tokenizer, examples, wish)
-        write_whole(out, _encoded(lines if wish.keep_empty else _comparable(lines)))
+        write_whole(out, encoded(lines if wish.keep_empty else _comparable(lines)))
         partial.unlink()
-    return len(examples) - len(list(_whole_lines(out)))
+    return len(examples) - len(list(whole_lines(out)))
 
 
 def _checked_prompts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> int:
@@ -152,7 +152,7 @@ def _checked_prompts(examples: Sequence[Example], tokenizer: PreTrainedTokenizer
     return n_merged
 
 
-def _check_ours(out: Path, note: Path, settings: dict) -> None:
+def check_ours(out: Path, note: Path, settings: dict) -> None:
     """Rejects a file that was begun with other settings, or that no run wrote."""
     if note.exists() and json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
         raise UsageError(f"{out} was begun with other settings, see {note.name}; name another file or remove both")
@@ -171,8 +171,8 @@ def _sample_into(
 ) -> list[dict]:
     """Adds a line for every prompt that has none; returns all lines."""
     # A stopped run may have left half a line: remove it before adding lines.
-    lines = list(_whole_lines(partial))
-    write_whole(partial, _encoded(lines))
+    lines = list(whole_lines(partial))
+    write_whole(partial, encoded(lines))
     done = {sampled_id(line) for line in lines}
     todo = [example for example in examples if example.example_id not in done]
     model = load() if todo else None
@@ -186,7 +186,7 @@ def _sample_into(
                 prompt = [message._asdict() for message in example.messages]
                 head = {"subset": example.subset} if example.subset else {}
                 lines.append({"id": own_id(example), **head, "prompt": prompt, "candidates": texts})
-                file.write(_encoded(lines[-1:]))
+                file.write(encoded(lines[-1:]))
                 file.flush()
                 meter.add(rows=1, tokens=1)
     except OSError as error:
@@ -205,12 +205,12 @@ def _comparable(lines: Sequence[dict]) -> list[dict]:
     return [line for line in told if len(line["candidates"]) > 1]
 
 
-def _whole_lines(path: Path) -> Iterator[dict]:
+def whole_lines(path: Path) -> Iterator[dict]:
     """The complete lines of a file; a stop may have cut its last line off."""
     if path.exists():
         for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
             yield json.loads(line)
 
 
-def _encoded(lines: Sequence[dict]) -> bytes:
+def encoded(lines: Sequence[dict]) -> bytes:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from bench.measured import typical_stderr
 from bench.registry import Pair, Registry
 from bench.schema import (
     ACCURACY,
@@ -153,12 +154,13 @@ def _analysis(
         for name in subject.axes
     }
     own = registry.performances[subject.axes[0]]
+    stderr = typical_stderr([registry.model(m).scores.get(own.id) for m in frames], own.stderr)
     found = analyse(
         frames,
         pair_table(subject),
         {example.example_id: example for example in dataset.examples},
         axes,
-        noise=Noise(own.stderr, own.unit),
+        noise=Noise(stderr, own.unit),
         resampling=Resampling(DRAWS, n_jobs=-1),
         rng=rng,
     )

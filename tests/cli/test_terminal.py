@@ -9,7 +9,7 @@ import pytest
 from commands import COMMAND, environment, write_rows
 
 GROUPS = {
-    "Score": ["run", "leaderboard", "figures", "show", "plan", "report"],
+    "Score": ["run", "leaderboard", "figures", "perform", "show", "plan", "report"],
     "Choose": ["choose", "compare"],
     "Customise": ["route", "ablate"],
     "Label": ["sample", "select", "annotate", "agree"],

@@ -1,0 +1,99 @@
+"""Measured performances in a registry folder: `scores.toml`, which `drsow perform` writes and the registry reads."""
+
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import FiniteFloat
+
+from bench.entries import Entry, Id, ModelSpec, Score
+from bench.files import edited_text, write_whole
+from bench.schema import UsageError
+
+HEADER = "# Scores that `drsow perform` measured; see docs/guides/perform.md.\n"
+
+
+class MeasuredScore(Entry):
+    """A score of one model, in a table of its own, so that a folder can add it to a model that another file defines."""
+
+    KEY = "score"
+    model_id: Id
+    performance_id: Id
+    value: FiniteFloat
+    stderr: FiniteFloat | None = None
+    source: str
+
+    @property
+    def id(self) -> str:
+        """Model and performance."""
+        return f"{self.model_id} {self.performance_id}"
+
+    @property
+    def score(self) -> Score:
+        """The score as the model's entry would hold it."""
+        return Score(value=self.value, source=self.source, stderr=self.stderr)
+
+
+def with_scores(
+    models: Mapping[str, ModelSpec], found: Iterable[MeasuredScore], origins: Mapping[tuple[str, str], Path]
+) -> dict[str, ModelSpec]:
+    """The models with their measured scores.
+
+    Args:
+        models: By model_id.
+        found: The rows of every scores.toml.
+        origins: ("scores", id) -> the file of a row, for the error message.
+
+    Raises:
+        UsageError: There is no such model, or its entry has this score already.
+    """
+    models = dict(models)
+    for row in found:
+        where = f"{origins['scores', row.id]}: {row.id}"
+        if row.model_id not in models:
+            raise UsageError(f"{where}: model_id: unknown model {row.model_id!r}")
+        spec = models[row.model_id]
+        if row.performance_id in spec.scores:
+            raise UsageError(f"{where}: performance_id: the entry of {row.model_id} has this score already")
+        models[row.model_id] = spec.model_copy(update={"scores": spec.scores | {row.performance_id: row.score}})
+    return models
+
+
+def typical_stderr(scores: Sequence[Score | None], otherwise: float) -> float:
+    """Root mean square of the scores' standard errors; `otherwise` stands in for a score that says none."""
+    known = [None if score is None else score.stderr for score in scores]
+    if all(stderr is None for stderr in known):
+        return otherwise
+    return math.sqrt(sum((otherwise if each is None else each) ** 2 for each in known) / len(known))
+
+
+def add_score(path: Path, row: MeasuredScore) -> None:
+    """Writes a score into a scores.toml, in the place of an earlier one of the same model and performance.
+
+    Raises:
+        UsageError: The file is no scores.toml, so rewriting it would lose something.
+    """
+    rows = {each.id: each for each in _rows(path)} | {row.id: row}
+    write_whole(path, (HEADER + "".join(_written(each) for each in rows.values())).encode())
+
+
+def _rows(path: Path) -> list[MeasuredScore]:
+    if not path.exists():
+        return []
+    try:
+        tables = tomllib.loads(edited_text(path))
+        rows = tables.pop("scores", [])
+        if tables or not isinstance(rows, list):
+            raise ValueError("it has something else than [[scores]]")
+        return [MeasuredScore.model_validate(row) for row in rows]
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"{path}: is no file of scores ({reason}); name another file with --scores") from error
+
+
+def _written(row: MeasuredScore) -> str:
+    # A JSON text is a TOML text too.
+    lines = [f"{name} = {json.dumps(value)}" for name, value in row.model_dump(exclude_none=True).items()]
+    return "\n".join(["", "[[scores]]", *lines, ""])

@@ -1,0 +1,63 @@
+"""Checks responses by IFEval's rules (Zhou et al., arXiv 2311.07911), with the functions of if-verifiable."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.data.instructed import Instructed, Rule
+from bench.schema import PreconditionError, UsageError
+
+NEED_PUNKT = frozenset({"length_constraints:number_sentences", "change_case:capital_word_frequency"})
+"""Rules that need nltk's punkt data to find sentences. nltk would download these, so such prompts are left out."""
+
+
+def checkable(found: Instructed) -> list[str]:
+    """The example_ids of the prompts whose rules can all be checked here, in order.
+
+    Raises:
+        PreconditionError: The package with the rules is not installed.
+        UsageError: A rule is unknown, or lacks an option.
+    """
+    known = _checkers()
+    for example_id, rules in found.rules.items():
+        for rule in rules:
+            _check_rule(f"{found.dataset.data_id}, key {example_id}", rule, known)
+    return [name for name, rules in found.rules.items() if not NEED_PUNKT & {rule.name for rule in rules}]
+
+
+def followed(response: str, prompt: str, rules: Sequence[Rule]) -> list[bool]:
+    """Which rules a response follows, by IFEval's strict reading: the whole response counts as it is."""
+    known = _checkers()
+    found = []
+    for rule in rules:
+        checker = known[rule.name](rule.name)
+        checker.build_description(**rule.options)
+        if "prompt" in (checker.get_instruction_args() or {}):
+            checker.build_description(prompt=prompt)
+        found.append(bool(response.strip()) and bool(checker.check_following(response)))
+    return found
+
+
+def _checkers() -> Mapping[str, Any]:
+    """Class of each rule, by its name."""
+    try:
+        import langdetect
+        from if_verifiable.ifeval.instructions_registry import INSTRUCTION_DICT
+    except ImportError as error:
+        raise PreconditionError(
+            "IFEval's rules are in the package if-verifiable, which is not installed; "
+            "`pip install 'drsow[perform]'` installs it"
+        ) from error
+    # Without a seed langdetect draws at random, and a short text may change its language from call to call.
+    langdetect.DetectorFactory.seed = 0
+    return INSTRUCTION_DICT
+
+
+def _check_rule(where: str, rule: Rule, known: Mapping[str, Any]) -> None:
+    if rule.name not in known:
+        raise UsageError(f"{where}, field instruction_id_list: unknown rule {rule.name!r}")
+    wanted, given = set(known[rule.name](rule.name).get_instruction_args_keys()), set(rule.options)
+    if missing := sorted(wanted - given):
+        # The package would draw a missing option at random.
+        raise UsageError(f"{where}, field kwargs: {rule.name} lacks {missing[0]!r}")
+    if unknown := sorted(given - wanted):
+        raise UsageError(f"{where}, field kwargs: {rule.name} does not know {unknown[0]!r}")

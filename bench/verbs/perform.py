@@ -1,0 +1,185 @@
+"""The verb `perform`: measures how good a single model is, as a score that the registry takes.
+
+Task ifeval lets the model answer prompts and checks the answers by rules; task preferences asks which of two responses
+the model finds likelier for each of its bytes. Neither compares two models, so no pair's rewards take part.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench.data.instructed import Instructed, load_instructed
+from bench.data.load import digest
+from bench.entries import ModelSpec
+from bench.measured import MeasuredScore
+from bench.prefer.rules import checkable, followed
+from bench.schema import CHOSEN, OK, REJECTED, Dataset, UsageError
+from bench.scoring import SPAN, fetch, passes, run
+from bench.store.folder import safe_name, write_csv, write_json
+from bench.study.design import prompt_clusters
+from bench.study.performance import PERFORMANCE, table
+from bench.verbs.session import Session
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+IFEVAL, PREFERENCES = "ifeval", "preferences"
+"""The tasks; a task's name is the performance_id of its score."""
+
+
+class Measured(NamedTuple):
+    """A model's performance."""
+
+    table: pd.DataFrame
+    """PERFORMANCE."""
+    score: MeasuredScore
+    """The score in points."""
+    file: Path
+    """The table's CSV."""
+
+
+class Speech(NamedTuple):
+    """Who answers, and how."""
+
+    model: str
+    """A model_id of the registry, or a model's folder."""
+    template: str | None = None
+    """model_id of the owner of the chat template; None: the model itself."""
+    max_new_tokens: int = 256
+
+
+def measure_ifeval(
+    session: Session, speech: Speech, prompts: str | None, *, limit: int | None, out: Path | None
+) -> Measured:
+    """Let a model answer IFEval's prompts greedily, and check the answers by strict rules, instruction by instruction.
+
+    Args:
+        session: The registry, which knows the model; device and dtype.
+        speech: Who answers.
+        prompts: A .jsonl file in IFEval's columns; None: the hub's, at a fixed commit.
+        limit: Only the first so many of the prompts that can be checked; None for all.
+        out: The folder for the answers and the table; None: one in the results folder.
+    """
+    found = load_instructed(prompts)
+    names = checkable(found)
+    n_left_out = len(found.dataset.examples) - len(names)
+    if n_left_out:
+        print(f"{n_left_out} prompts left out: a rule needs data that nltk would download", file=sys.stderr)
+    if not names:
+        raise UsageError(f"{found.dataset.data_id}: no prompt has rules that can be checked")
+    dataset = _of(found, set(names[:limit]))
+    answers = _answers(session, speech, dataset, out=_folder(session, speech, out) / f"{IFEVAL}.jsonl")
+    items = []
+    for number, example in enumerate(dataset.examples):
+        rules = found.rules[example.example_id]
+        kept = followed(answers[example.example_id], example.messages[0].content, rules)
+        items += [(rule.name, right, number) for rule, right in zip(rules, kept, strict=True)]
+    counts = {"n_left_out": n_left_out, "n_empty": sum(not answer for answer in answers.values())}
+    told = f"IFEval, {len(answers)} prompts, strict accuracy by instruction, greedy, {speech.max_new_tokens} tokens"
+    return _measured(session, speech, IFEVAL, items, counts=counts, told=told, out=_folder(session, speech, out))
+
+
+def _of(found: Instructed, kept: set[str]) -> Dataset:
+    examples = tuple(e for e in found.dataset.examples if e.example_id in kept)
+    return found.dataset._replace(examples=examples, digest=digest(examples))
+
+
+def _answers(session: Session, speech: Speech, dataset: Dataset, *, out: Path) -> dict[str, str]:
+    from bench.prefer.greedy import BATCH, Speaker, answer_all
+    from bench.scoring import models
+    from bench.scoring.chat import Template
+
+    spec = session.registry.policy(speech.model)
+    folder, revision, trusted = fetch.fetch(spec)
+    owner = session.registry.policy(speech.template or speech.model)
+    home, _, owner_trusted = fetch.fetch(owner, weights=False) if owner != spec else (folder, revision, trusted)
+    template = Template(models.load_tokenizer(home, trust_remote_code=owner_trusted), owner.model_id)
+    if not template.source:
+        raise UsageError(
+            f"{owner.model_id} has no chat template, so it cannot answer prompts; name another model's with --template"
+        )
+    options = session.options
+    settings: dict[str, object] = {
+        "model_id": speech.model,
+        "revision": revision,
+        "template": template.source,
+        "dtype": options.dtype,
+        "prompts": dataset.data_id,
+        "prompts_digest": dataset.digest,
+        "max_new_tokens": speech.max_new_tokens,
+        "batch": BATCH,
+        "span": SPAN,
+    }
+
+    def load() -> "PreTrainedModel":
+        dtype = models.TORCH_DTYPES[options.dtype]
+        return models.load_policy(folder, dtype=dtype, device=options.device, trust_remote_code=trusted)
+
+    limit = models.context_tokens(folder, trust_remote_code=trusted)
+    speaker = Speaker(models.load_tokenizer(folder, trust_remote_code=trusted), template, limit)
+    return answer_all(load, speaker, dataset.examples, out=out, settings=settings)
+
+
+def measure_preferences(session: Session, speech: Speech, dataset: Dataset, *, out: Path | None) -> Measured:
+    """Measure how often a model finds the chosen response likelier for each byte than the rejected one.
+
+    The model's scores are stored like those of any pass, so they are computed once. A tie counts as wrong.
+
+    Args:
+        session: The registry, the results folder, device and dtype.
+        speech: Who reads.
+        dataset: Preferences that the model was not tuned on.
+        out: The folder for the table; None: one in the results folder.
+    """
+    spec = _spec(session, speech)
+    owner = session.registry.policy(speech.template) if speech.template else spec
+    ready = passes.make_ready(passes.Work(spec, owner, dataset), session.options)
+    scores = run.score_missing(ready, session.store, session.options).read()
+    per_byte = (scores["logp_sum_nats"] + scores["logp_end_nats"]) / scores["n_bytes"]
+    sides = scores.assign(value=per_byte.where(scores["status"] == OK)).pivot(
+        index="example_id", columns="response_id", values="value"
+    )
+    sides = sides.loc[[example.example_id for example in dataset.examples]]
+    scored = sides[[CHOSEN, REJECTED]].notna().all(axis=1).to_numpy()
+    right = (sides[CHOSEN] > sides[REJECTED]).to_numpy()
+    problems = prompt_clusters(dataset.examples)
+    items = [("", bool(r), int(number)) for r, number in zip(right[scored], problems[scored], strict=True)]
+    counts = {"n_left_out": int(np.sum(~scored)), "n_empty": 0}
+    told = f"{dataset.slug}, {len(items)} preferences, the better response likelier by the byte"
+    return _measured(session, speech, PREFERENCES, items, counts=counts, told=told, out=_folder(session, speech, out))
+
+
+def _folder(session: Session, speech: Speech, out: Path | None) -> Path:
+    return out or session.store.result_dir("performance", safe_name(speech.model))
+
+
+def _spec(session: Session, speech: Speech) -> ModelSpec:
+    """The model. A noise model can be scored, though it is no policy."""
+    return session.registry.models.get(speech.model) or session.registry.policy(speech.model)
+
+
+def _measured(
+    session: Session, speech: Speech, task: str, items: list[tuple], *, counts: dict[str, int], told: str, out: Path
+) -> Measured:
+    """Write the table and the score's provenance."""
+    frame = pd.DataFrame(items, columns=["name", "right", "cluster"])
+    if frame.empty:
+        raise UsageError(f"{speech.model}: every row is longer than it can read, so there is nothing to measure")
+    found = table(frame, model_id=_spec(session, speech).model_id, task=task, **counts)
+    whole = found.iloc[0]
+    stderr = None if pd.isna(whole.stderr) else round(100 * float(whole.stderr), 2)
+    template = f", chat template of {speech.template}" if speech.template else ""
+    score = MeasuredScore(
+        model_id=_spec(session, speech).model_id,
+        performance_id=task,
+        value=round(100 * float(whole.accuracy), 2),
+        stderr=stderr,
+        source=f"drsow perform: {told}, {session.options.dtype}{template}",
+    )
+    file = out / f"{task}.csv"
+    write_csv(file, found, PERFORMANCE)
+    write_json(out / f"{task}.json", score.model_dump() | {"versions": passes.versions()})
+    return Measured(found, score, file)

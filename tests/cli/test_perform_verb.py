@@ -1,0 +1,113 @@
+"""`drsow perform`: a model's score by IFEval's rules and on preferences, and where the registry finds it."""
+
+import json
+
+import pytest
+from commands import write_rows
+
+from bench.files import read_csv
+from bench.registry import load_registry
+
+COMPUTING = ["--dtype", "fp32", "--device", "cpu"]
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    """Two prompts whose rules every answer and no answer follows, one rule each, and one that is left out."""
+    rows = [
+        ({"length_constraints:number_words": {"num_words": 500, "relation": "less than"}}, "Name a colour."),
+        ({"length_constraints:number_words": {"num_words": 500, "relation": "at least"}}, "Is 7 prime?"),
+        ({"length_constraints:number_sentences": {"num_sentences": 2, "relation": "at least"}}, "Two and two?"),
+    ]
+    return write_rows(tmp_path / "prompts.jsonl", [
+        {"key": i, "prompt": text, "instruction_id_list": list(rules), "kwargs": list(rules.values())}
+        for i, (rules, text) in enumerate(rows)
+    ])  # fmt: skip
+
+
+def test_a_measured_model_has_its_score_in_the_registry(drsow, tiny_registry, prompts, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    models = (tiny_registry / "models.toml").read_text().replace('folder = "', f'folder = "{tiny_registry}/')
+    (mine / "models.toml").write_text(models)
+    words = ["perform", "--registry", mine, "--model", "tiny-strong", "--task", "ifeval", "--prompts", prompts]
+    words += ["--max-new-tokens", 6, "--scores", mine / "scores.toml", "--results", tmp_path / "results", *COMPUTING]
+    done = drsow(*words)
+    assert done.returncode == 0, done.stderr
+    assert "1 prompts left out" in done.stderr
+    folder = tmp_path / "results" / "performance" / "tiny-strong"
+    whole = read_csv(folder / "ifeval.csv").query("level == 'overall'").iloc[0]
+    # One of two right, on two prompts: sqrt(2 / 1 x (0.25 + 0.25)) / 2.
+    assert whole[["accuracy", "stderr", "n_prompts", "n_items", "n_left_out"]].tolist() == [0.5, 0.5, 2, 2, 1]
+    score = load_registry(mine).model("tiny-strong").scores["ifeval"]
+    assert (score.value, score.stderr) == (50.0, 50.0)
+    assert score.source == (
+        "drsow perform: IFEval, 2 prompts, strict accuracy by instruction, greedy, 6 tokens, float32"
+    )
+    again = drsow(*words)
+    assert again.stdout == done.stdout and "answering: 2 of 2" not in again.stderr
+
+
+def test_preferences_are_read_from_the_scores_of_a_pass(drsow, tiny_registry, finished, data, tmp_path):
+    # The run has scored the model on these rows already.
+    import shutil
+
+    results = shutil.copytree(finished[0], tmp_path / "results")
+    words = ["perform", "--registry", tiny_registry, "--model", "tiny-strong", "--task", "preferences", "--data", data]
+    done = drsow(*words, "--results", results, "--format", "json", *COMPUTING)
+    assert done.returncode == 0, done.stderr
+    assert "rows/s" not in done.stderr
+    out = tmp_path / "scores.csv"
+    drsow("scores", "--registry", tiny_registry, "--model", "tiny-strong", "--data", data, "--results", results,
+          "--out", out, "--dtype", "fp32")  # fmt: skip
+    scores = read_csv(out)
+    scores["value"] = (scores["logp_sum_nats"] + scores["logp_end_nats"]) / scores["n_bytes"]
+    sides = scores.pivot(index="example_id", columns="response_id", values="value")
+    (row,) = json.loads(done.stdout)
+    assert row["accuracy"] == (sides["chosen"] > sides["rejected"]).mean()
+    assert (row["n_items"], row["n_left_out"]) == (24, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--task", "ifeval", "--data", "sample"], "--task ifeval reads --prompts, not --data"),
+        (["--task", "preferences"], "--task preferences: name the preferences with --data"),
+        (["--task", "preferences", "--prompts", "x"], "--task preferences reads --data, not --prompts"),
+        (["--task", "ifeval", "--prompts", "none.jsonl"], "none.jsonl: no such file"),
+    ],
+)
+def test_options_that_do_not_fit_the_task_are_one_line(drsow, tiny_registry, words, said):
+    done = drsow("perform", "--registry", tiny_registry, "--model", "tiny-strong", *words)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert said in done.stderr
+
+
+def test_a_model_without_a_template_names_the_option_that_lends_it_one(drsow, tiny_registry, prompts, tmp_path):
+    words = ["perform", "--registry", tiny_registry, "--model", "tiny-weak", "--task", "ifeval", "--prompts", prompts]
+    words += ["--max-new-tokens", 4, "--results", tmp_path / "results", *COMPUTING]
+    done = drsow(*words)
+    assert done.returncode == 2
+    assert "tiny-weak has no chat template, so it cannot answer prompts; name another model's with --template" in (
+        done.stderr
+    )
+    done = drsow(*words, "--template", "tiny-strong")
+    assert done.returncode == 0, done.stderr
+    score = json.loads((tmp_path / "results" / "performance" / "tiny-weak" / "ifeval.json").read_text())
+    assert score["source"].endswith("float32, chat template of tiny-strong")
+
+
+def test_without_the_extra_one_line_says_how_to_install_it(drsow, tiny_registry, prompts, tmp_path):
+    (tmp_path / "if_verifiable").mkdir()
+    (tmp_path / "if_verifiable" / "__init__.py").write_text("raise ImportError('not here')\n")
+    words = ["perform", "--registry", tiny_registry, "--model", "tiny-strong", "--task", "ifeval", "--prompts", prompts]
+    done = drsow(*words, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
+    assert "`pip install 'drsow[perform]'` installs it" in done.stderr
+
+
+def test_without_a_hub_the_line_says_that_a_copy_can_be_named(drsow, tiny_registry, tmp_path):
+    words = ["perform", "--registry", tiny_registry, "--model", "tiny-strong", "--task", "ifeval"]
+    done = drsow(*words, HF_HOME=str(tmp_path), HF_HUB_CACHE=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
+    assert "google/IFEval: not on this machine" in done.stderr and "--prompts" in done.stderr

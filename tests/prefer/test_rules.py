@@ -1,0 +1,162 @@
+"""IFEval's rules: the same judgement as lm-eval's own functions, and prompts that cannot be checked are counted out."""
+
+import importlib
+import json
+import sys
+import types
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from bench.data.instructed import Rule, load_instructed
+from bench.prefer.rules import NEED_PUNKT, checkable, followed
+from bench.schema import UsageError
+
+ROWS = [
+    ("Write about tea without commas.", {"punctuation:no_comma": {}}),
+    ("Name birds, at least 4 words.", {"length_constraints:number_words": {"num_words": 4, "relation": "at least"}}),
+    ("Birds in fewer than 4 words.", {"length_constraints:number_words": {"num_words": 4, "relation": "less than"}}),
+    ("No milk.", {"keywords:forbidden_words": {"forbidden_words": ["milk", "cream"]}}),
+    ("Use tea and cup.", {"keywords:existence": {"keywords": ["tea", "cup"]}}),
+    ("Say tea twice.", {"keywords:frequency": {"keyword": "tea", "frequency": 2, "relation": "at least"}}),
+    ("Five e.", {"keywords:letter_frequency": {"letter": "e", "let_frequency": 5, "let_relation": "at least"}}),
+    ("Highlight one.", {"detectable_format:number_highlighted_sections": {"num_highlights": 1}}),
+    ("Repeat: pour tea", {"combination:repeat_prompt": {"prompt_to_repeat": "Repeat: pour tea"}}),
+    ("Quote it.", {"startend:quotation": {}}),
+    ("Small letters.", {"change_case:english_lowercase": {}}),
+    ("Capitals.", {"change_case:english_capital": {}}),
+    ("A title.", {"detectable_format:title": {}}),
+    ("Two bullets.", {"detectable_format:number_bullet_lists": {"num_bullets": 2}}),
+    ("In German.", {"language:response_language": {"language": "de"}}),
+    ("A blank to fill.", {"detectable_content:number_placeholders": {"num_placeholders": 1}}),
+    ("Two paragraphs.", {"length_constraints:number_paragraphs": {"num_paragraphs": 2}}),
+    ("End so.", {"startend:end_checker": {"end_phrase": "That is all."}}),
+    ("With P.S.", {"detectable_content:postscript": {"postscript_marker": "P.S."}}),
+    ("Two answers.", {"combination:two_responses": {}}),
+    ("JSON.", {"detectable_format:json_format": {}}),
+    ("Two parts.", {"detectable_format:multiple_sections": {"section_spliter": "PART", "num_sections": 2}}),
+    ("Second begins with milk.", {"length_constraints:nth_paragraph_first_word": {
+        "num_paragraphs": 2, "nth_paragraph": 2, "first_word": "milk"}}),
+    ("Yes or no.", {"detectable_format:constrained_response": {}}),
+    ("Small and without commas.", {"change_case:english_lowercase": {}, "punctuation:no_comma": {}}),
+]  # fmt: skip
+"""A prompt of our own for every rule that needs no data of nltk's, and one with two rules."""
+
+ANSWERS = [
+    "", "   ", "tea", "Tea, milk and a cup of tea.", '"pour the tea into a cup"', "TEA IS HOT",
+    "tea is hot, milk is not",    "*tea*\n\nand milk [how much]", "<<Tea>>\n* one\n* two",
+    "Repeat: pour tea\n\nHere it is.", '{"tea": "green"}',
+    "```json\n[1, 2]\n```", "Tee und Milch schmecken uns heute besonders gut.", "One.\n***\nTwo.", "one\n******\ntwo",
+    "PART 1\ntea\nPART 2\nmilk", "The end.\n\nP.S. More tea. That is all.", "first\n\nmilk second", "My answer is yes.",
+    "eeeee", "Think of tea\n\n\n\nmilk", "That is all.", "- one\n- two\n- three", "*a* **b** *c d*", "no, tea: tea!",
+]  # fmt: skip
+
+
+def write(path: Path, rows=ROWS) -> Path:
+    lines = [
+        {"key": 1000 + i, "prompt": text, "instruction_id_list": list(rules), "kwargs": list(rules.values())}
+        for i, (text, rules) in enumerate(rows)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def lm_eval(tmp_path_factory):
+    """lm-eval's IFEval functions, without the packages that the rest of lm-eval needs and without its download."""
+    (root,) = find_spec("lm_eval").submodule_search_locations
+    import nltk
+
+    home = tmp_path_factory.mktemp("nltk")
+    (home / "tokenizers" / "punkt_tab").mkdir(parents=True)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(nltk.data, "path", [str(home)])
+    for name in ("lm_eval", "lm_eval.tasks"):
+        package = types.ModuleType(name)
+        package.__path__ = [str(Path(root, *name.split(".")[1:]))]
+        patch.setitem(sys.modules, name, package)
+    yield importlib.import_module("lm_eval.tasks.ifeval.utils")
+    for name in [name for name in sys.modules if name.startswith("lm_eval.tasks.ifeval")]:
+        del sys.modules[name]
+    patch.undo()
+
+
+def test_the_rules_judge_as_those_of_lm_eval(lm_eval, tmp_path):
+    found = load_instructed(str(write(tmp_path / "rows.jsonl")))
+    assert checkable(found) == [example.example_id for example in found.dataset.examples]
+    right = {}
+    for example in found.dataset.examples:
+        rules, prompt = found.rules[example.example_id], example.messages[0].content
+        row = lm_eval.InputExample(
+            int(example.example_id), [r.name for r in rules], prompt, [dict(r.options) for r in rules]
+        )
+        for answer in ANSWERS:
+            mine = followed(answer, prompt, rules)
+            assert mine == lm_eval.test_instruction_following_strict(row, answer).follow_instruction_list, answer
+            for rule, each in zip(rules, mine, strict=True):
+                right.setdefault(rule.name, set()).add(each)
+    # Every rule is followed by some answer and broken by another, so that the comparison says something.
+    assert {name: found for name, found in right.items() if found != {True, False}} == {}
+    assert len(right) == 23
+
+
+def test_an_empty_answer_follows_no_rule():
+    assert followed(" \n", "Write without commas.", [Rule("punctuation:no_comma", {})]) == [False]
+
+
+def test_the_whole_answer_counts_as_it_is():
+    # What stands before "</think>" is part of the answer, and asterisks around it are too.
+    rules = [Rule("punctuation:no_comma", {}), Rule("startend:quotation", {})]
+    assert followed('well, <think>\n</think>"tea"', "Tea?", rules) == [False, False]
+    assert followed('*"tea"*', "Tea?", rules) == [True, False]
+
+
+def test_prompts_whose_rules_need_data_of_nltks_are_counted_out(tmp_path):
+    two = {"length_constraints:number_sentences": {"num_sentences": 2, "relation": "at least"}}
+    capitals = {"change_case:capital_word_frequency": {"capital_frequency": 1, "capital_relation": "at least"}}
+    assert {*two, *capitals} == NEED_PUNKT
+    rows = [ROWS[0], ("Two sentences.", two), ("Shout, no commas.", ROWS[0][1] | capitals), ROWS[3]]
+    assert checkable(load_instructed(str(write(tmp_path / "rows.jsonl", rows)))) == ["1000", "1003"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"keywords:frequency": {"keyword": "tea", "relation": "at least"}}, "keywords:frequency lacks 'frequency'"),
+        ({"startend:quotation": {"mark": "'"}}, "startend:quotation does not know 'mark'"),
+        ({"keywords:rhyme": {}}, "unknown rule 'keywords:rhyme'"),
+    ],
+)
+def test_a_rule_that_would_be_checked_at_random_or_not_at_all_is_an_error(tmp_path, rules, said):
+    found = load_instructed(str(write(tmp_path / "rows.jsonl", [("Tea?", rules)])))
+    with pytest.raises(UsageError, match=rf"rows.jsonl, key 1000, field \w+: {said}"):
+        checkable(found)
+
+
+def test_options_that_a_copy_fills_with_null_are_none(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    kwargs = [{"num_words": None, "keyword": "tea", "frequency": 1, "relation": "at least"}]
+    row = {"key": "a", "prompt": "Tea?", "instruction_id_list": ["keywords:frequency"], "kwargs": kwargs}
+    path.write_text(json.dumps(row) + "\n")
+    found = load_instructed(str(path))
+    assert checkable(found) == ["a"]
+    assert dict(found.rules["a"][0].options) == {"keyword": "tea", "frequency": 1, "relation": "at least"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"key": None}, "line 1, field key: must be a whole number or text"),
+        ({"prompt": " "}, "line 1, field prompt: must be text"),
+        ({"instruction_id_list": []}, "line 1, field instruction_id_list: must be a list of one or more"),
+        ({"kwargs": []}, "line 1, field kwargs: has 0 objects for 1 rules"),
+        ({"kwargs": "{}"}, "line 1, field kwargs: must be a list of objects"),
+    ],
+)
+def test_a_row_that_is_no_prompt_of_ifeval_is_named(tmp_path, change, said):
+    row = {"key": 1, "prompt": "Tea?", "instruction_id_list": ["startend:quotation"], "kwargs": [{}]}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row | change) + "\n")
+    with pytest.raises(UsageError, match=said):
+        load_instructed(str(path))

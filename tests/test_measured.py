@@ -1,0 +1,68 @@
+"""Measured scores: a file that a registry folder adds to models, whoever defines them."""
+
+import pytest
+from tiny_models import entry
+
+from bench.entries import Score
+from bench.measured import MeasuredScore, add_score, typical_stderr
+from bench.registry import load_registry
+from bench.schema import UsageError
+
+ROW = MeasuredScore(model_id="mine", performance_id="ifeval", value=41.5, stderr=1.5, source='said "so"\nhere')
+PERFORMANCE = '[[performances]]\nperformance_id = "ifeval"\nname = "IFEval"\n'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "models.toml").write_text(entry("mine", "x"))
+    return tmp_path
+
+
+def test_a_written_score_is_the_models_score_in_the_registry(folder):
+    add_score(folder / "scores.toml", ROW)
+    other = ROW.model_copy(update={"model_id": "smollm2-135m-instruct-q4", "performance_id": "arena_hard"})
+    add_score(folder / "scores.toml", other)
+    add_score(folder / "scores.toml", ROW.model_copy(update={"value": 42.0, "stderr": None}))
+    known = load_registry(folder)
+    assert known.model("mine").scores == {"ifeval": Score(value=42.0, source='said "so"\nhere')}
+    # A folder adds a score to a model that comes with drsow, too.
+    assert known.model("smollm2-135m-instruct-q4").scores["arena_hard"].stderr == 1.5
+    assert (folder / "scores.toml").read_text().count("[[scores]]") == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_id": "other"}, r"scores.toml: other ifeval: model_id: unknown model 'other'"),
+        ({"performance_id": "lifeval"}, r"mine: scores: unknown performance 'lifeval', did you mean 'ifeval'\?"),
+    ],
+)
+def test_a_score_of_an_unknown_model_or_performance_is_an_error(folder, change, said):
+    add_score(folder / "scores.toml", ROW.model_copy(update=change))
+    with pytest.raises(UsageError, match=said):
+        load_registry(folder)
+
+
+def test_a_score_that_the_models_entry_has_already_is_an_error(folder):
+    with (folder / "models.toml").open("a") as file:
+        file.write('scores.ifeval = { value = 40.0, source = "there" }\n')
+    add_score(folder / "scores.toml", ROW)
+    with pytest.raises(UsageError, match=r"mine ifeval: performance_id: the entry of mine has this score already"):
+        load_registry(folder)
+
+
+@pytest.mark.parametrize("content", ["[[models]]\n", "scores = 1", "[[scores]]\nvalue = 1\n", "not toml"])
+def test_a_file_of_anything_else_is_not_rewritten(tmp_path, content):
+    path = tmp_path / "scores.toml"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=r"scores.toml: is no file of scores .*; name another file with --scores"):
+        add_score(path, ROW)
+    assert path.read_text() == content
+
+
+def test_a_studys_error_is_the_root_mean_square_of_its_models_errors():
+    scores = [Score(value=1, source="a", stderr=3.0), Score(value=2, source="b", stderr=4.0)]
+    assert typical_stderr(scores, 9.0) == pytest.approx(12.5**0.5)
+    # The performance's own error stands in for a score that says none; if none says one, it is taken as it is.
+    assert typical_stderr([scores[0], None], 1.0) == pytest.approx(5**0.5)
+    assert typical_stderr([None, Score(value=1, source="a")], 0.02) == 0.02
