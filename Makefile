@@ -9,7 +9,10 @@ export PIP_ARGS
 
 PAIR ?= embedded
 DATA ?= $(if $(filter embedded,$(PAIR)),sample,reward-bench)
-SUBJECT = $(if $(STUDY),--study $(STUDY),--pair $(PAIR)) --data $(if $(STUDY),$(or $(STUDY_DATA),$(if $(filter command\ line,$(origin DATA)),$(DATA),reward-bench)),$(DATA))
+STUDY_ROWS = $(or $(STUDY_DATA),$(if $(filter command\ line,$(origin DATA)),$(DATA),reward-bench))
+SUBJECT = $(if $(STUDY),--study $(STUDY),--pair $(PAIR)) --data $(if $(STUDY),$(STUDY_ROWS),$(DATA))
+# The scores of a study that are in git.
+SCORES ?= results/$(STUDY)/$(STUDY_ROWS)/scores
 
 .DEFAULT_GOAL := help
 # The whole way from prompts to a tuned model; the second pair took no part in the labels.
@@ -22,7 +25,7 @@ PIPELINE ?= results/pipeline
 RUN = $(PIPELINE)/run
 SHARDS ?= 20
 
-.PHONY: help bench leaderboard figures tables report pipeline slurm test promises test-slow perf check lint docs audit clean
+.PHONY: help bench leaderboard figures tables rebuild report pipeline slurm test promises test-slow perf check lint docs audit clean
 
 help: ## list these verbs
 	@awk -F':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +38,11 @@ leaderboard: $(VENV)/.installed ## make the leaderboard again from stored scores
 	@$(BIN)/drsow leaderboard $(SUBJECT) $(ARGS)
 
 figures tables: $(VENV)/.installed ## draw figures and printable tables again from the CSVs
+	@$(BIN)/drsow figures $(SUBJECT) $(ARGS)
+
+rebuild: $(VENV)/.installed ## make the tables and figures of a study again from its scores in git, without a model (STUDY=packaged)
+	@$(BIN)/drsow import $(SCORES) $(SUBJECT) $(ARGS)
+	@$(BIN)/drsow leaderboard $(SUBJECT) $(ARGS)
 	@$(BIN)/drsow figures $(SUBJECT) $(ARGS)
 
 report: $(VENV)/.installed ## write the self-contained page report.html from stored scores

@@ -40,8 +40,9 @@ AnyOwner = Annotated[
 
 @app.command(rich_help_panel=EXCHANGE)
 def scores(
-    model: ModelName,
-    out: Annotated[Path, typer.Option("--out", help="A .csv or .parquet file to write.")],
+    out: Annotated[Path, typer.Option("--out", help="A .csv or .parquet file to write; with --study, a folder.")],
+    model: Annotated[str | None, typer.Option("--model", help="A model_id of the registry.")] = None,
+    study: StudyName = None,
     data: Data = "reward-bench",
     limit: Limit = None,
     template: AnyOwner = None,
@@ -50,18 +51,35 @@ def scores(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Write one model's stored scores to a file."""
+    """Write one model's stored scores to a file, or those of a study to a folder that `import` restores."""
     from bench.registry import load_registry
 
-    known = load_registry(registry)
-    names = known.model(model).model_id, template and known.model(template).model_id
+    if (model is None) == (study is None):
+        raise UsageError("name whose scores to write: --model MODEL to a file, or --study STUDY to a folder")
+    if study is not None:
+        _check_study_options(template)
+        known, (subject,) = select(registry, None, study, TemplateMode.shared)
+    else:
+        known = load_registry(registry)
+        names = known.model(str(model)).model_id, template and known.model(template).model_id
 
     from bench.store.folder import Store
+    from bench.verbs.bundle import export_study
     from bench.verbs.exchange import export_scores
     from bench.verbs.run import lookup_of
 
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
-    export_scores(Store(results), *names, load(data, limit, offline=True), out, lookup=lookup)
+    dataset = load(data, limit, offline=True)
+    if study is None:
+        export_scores(Store(results), *names, dataset, out, lookup=lookup)
+    else:
+        for file in export_study(Store(results), subject, dataset, out, lookup=lookup):
+            print(file)
+
+
+def _check_study_options(template: str | None) -> None:
+    if template:
+        raise UsageError("--template does not go with --study: the study's families name each model's chat template")
 
 
 @app.command("import", rich_help_panel=EXCHANGE)
@@ -76,21 +94,24 @@ def import_(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Store scores that another engine computed, of one model or a whole study."""
+    """Store scores that another engine computed, of one model or a study, or a study that `scores` exported."""
     from bench.registry import load_registry
     from bench.store.folder import Store
+    from bench.verbs.bundle import import_study, is_bundle
     from bench.verbs.exchange import import_folder, import_scores
 
     store = Store(results)
     if study is not None and model is None:
-        if template:
-            raise UsageError(
-                "--template does not go with --study: the study's families name each model's chat template"
-            )
+        _check_study_options(template)
         if not file.is_dir():
             raise UsageError(f"{file}: no such folder; --study takes a folder with a file for each model")
         known, (subject,) = select(registry, None, study, TemplateMode.shared)
-        for folder in import_folder(store, file, subject, known, load(data, limit, offline=True), dtype=dtype.value):
+        dataset = load(data, limit, offline=True)
+        if is_bundle(file):
+            stored = import_study(store, file, subject, dataset)
+        else:
+            stored = import_folder(store, file, subject, known, dataset, dtype=dtype.value)
+        for folder in stored:
             print(folder)
     elif model is not None and study is None:
         known = load_registry(registry)

@@ -1,0 +1,137 @@
+"""A study's exported scores: restored, they give the tables of the run that computed them, to the byte."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from commands import write_rows
+from tiny_models import entry
+
+ROOT = Path(__file__).parents[2]
+
+NOISE = """
+[[models]]
+model_id = "tiny-noise"
+source = { base = "tiny-strong", noise = 0.3, seed = 1 }
+format = "safetensors"
+method = "noise"
+n_params = 30_000
+licence = "apache-2.0"
+scores.arena_hard = { value = 20.0, source = "made up" }
+"""
+
+STUDY = """
+[[families]]
+family_id = "tiny-family"
+template = "tiny-strong"
+members = ["tiny-strong", "tiny-weak", "tiny-noise"]
+
+[[studies]]
+study_id = "tiny-study"
+families = ["tiny-family"]
+performance = "arena_hard"
+"""
+
+
+@pytest.fixture(scope="module")
+def study(drsow, tiny_registry, data, tmp_path_factory):
+    """The words that name a study of three tiny models, its results, and its exported scores."""
+    home = tmp_path_factory.mktemp("study")
+    models = "".join(
+        entry(name, f"{tiny_registry}/{folder}").rstrip()
+        + f'\nscores.arena_hard = {{ value = {value}, source = "x" }}\n\n'
+        for name, folder, value in (("tiny-strong", "strong", 40.0), ("tiny-weak", "weak", 30.0))
+    )
+    (home / "models.toml").write_text(models + NOISE)
+    (home / "pairs.toml").write_text(STUDY)
+    words = ["--registry", home, "--study", "tiny-study", "--data", data]
+    done = drsow("run", *words, "--dtype", "fp32", "--device", "cpu", "--results", home / "results")
+    assert done.returncode == 0, done.stderr
+    done = drsow("scores", *words, "--results", home / "results", "--out", home / "scores")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (home / "scores").iterdir()) == [
+        "sets.json", "tiny-noise.parquet", "tiny-strong.parquet", "tiny-weak.parquet",
+    ]  # fmt: skip
+    return words, home
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    """Every table and figure of a results folder."""
+    files = [path for path in folder.rglob("*") if path.suffix in {".csv", ".md", ".tex", ".svg"}]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if "scores" not in path.parts}
+
+
+def test_restored_scores_give_the_tables_of_the_run_to_the_byte(drsow, study, tmp_path):
+    words, home = study
+    done = drsow("import", home / "scores", *words, "--results", tmp_path)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, done.stderr
+    for verb in ("leaderboard", "figures"):
+        done = drsow(verb, *words, "--results", tmp_path)
+        assert done.returncode == 0, done.stderr
+    before, after = made(home / "results" / "tiny-study"), made(tmp_path / "tiny-study")
+    assert "rows/leaderboard.csv" in before and "rows/figures/gap_accuracy.svg" in before
+    assert after == before
+    # The same again stores nothing anew.
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "scores").rglob("*.parquet")}
+    assert drsow("import", home / "scores", *words, "--results", tmp_path).returncode == 0
+    assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "scores").rglob("*.parquet")}
+
+
+def copied(source: Path, target: Path) -> Path:
+    target.mkdir()
+    for path in source.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def test_a_file_that_was_changed_is_named_and_nothing_is_stored(drsow, study, tmp_path):
+    words, home = study
+    folder = copied(home / "scores", tmp_path / "scores")
+    (folder / "tiny-weak.parquet").write_bytes((folder / "tiny-noise.parquet").read_bytes())
+    done = drsow("import", folder, *words, "--results", tmp_path / "results")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{folder / 'tiny-weak.parquet'}: was changed after it was exported" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_pass_without_scores_and_other_rows_are_named(drsow, study, tmp_path):
+    words, home = study
+    folder = copied(home / "scores", tmp_path / "scores")
+    index = json.loads((folder / "sets.json").read_text())
+    index["sets"] = [each for each in index["sets"] if each["key"]["model_id"] != "tiny-weak"]
+    (folder / "sets.json").write_text(json.dumps(index))
+    done = drsow("import", folder, *words, "--results", tmp_path / "results")
+    assert done.returncode == 2
+    assert "it has no scores of tiny-weak under the chat template of tiny-strong, so nothing is stored" in done.stderr
+    other = write_rows(tmp_path / "other.jsonl", [{"prompt": "a", "chosen": "b", "rejected": "c"}])
+    done = drsow("import", home / "scores", *words[:-1], other, "--results", tmp_path / "results")
+    assert done.returncode == 2 and "are of other rows than" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_file_for_one_model_and_a_folder_for_a_study_are_told_apart(drsow, study, tmp_path):
+    words, _ = study
+    done = drsow("scores", *words, "--model", "tiny-weak", "--out", tmp_path / "x.csv")
+    assert done.returncode == 2 and "--model MODEL to a file, or --study STUDY to a folder" in done.stderr
+
+
+COMMITTED = sorted(ROOT.glob("results/*/*/scores/sets.json"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", COMMITTED, ids=[str(path.parent.parent.relative_to(ROOT)) for path in COMMITTED])
+def test_a_committed_study_is_rebuilt_from_its_scores_to_the_byte(drsow, index, tmp_path):
+    told, folder = json.loads(index.read_text()), index.parents[1]
+    slug, _, rest = told["data"].partition("-per-subset")[0].rpartition("-")
+    data, limit = (slug, ["--limit-per-subset", rest]) if rest.isdigit() else (told["data"], [])
+    if data == "reward-bench" and "DRSOW_REWARDBENCH" not in os.environ:
+        pytest.skip("DRSOW_REWARDBENCH names no file")
+    variables = {"DRSOW_REWARDBENCH": os.environ.get("DRSOW_REWARDBENCH", "")}
+    registry = ["--registry", folder.parent / "registry"] if (folder.parent / "registry").is_dir() else []
+    words = ["--study", told["study"], "--data", data, *limit, *registry, "--results", tmp_path]
+    for verb in (["import", index.parent], ["leaderboard"], ["figures"]):
+        done = drsow(*verb, *words, **variables)
+        assert done.returncode == 0, done.stderr
+    kept = {name: made(folder)[name] for name in made(folder) if name != "README.md"}
+    assert made(tmp_path / folder.parent.name / folder.name) == kept
