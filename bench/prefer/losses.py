@@ -3,26 +3,6 @@
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-IGNORED = -100
-"""Label of a token outside the response."""
-
-
-def response_logps(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed log-probability and number of the labelled tokens of each sequence.
-
-    Args:
-        logits: (batch, length, vocab), any float dtype; position t predicts the token at t + 1.
-        labels: Token ids, (batch, length), IGNORED outside the response.
-
-    Returns:
-        Nats, (batch,), float32, and counts, (batch,), int64.
-    """
-    targets = labels[:, 1:]
-    known = targets != IGNORED
-    logps = logits[:, :-1].float().log_softmax(dim=-1)
-    picked = logps.gather(2, targets.masked_fill(~known, 0)[..., None])[..., 0]
-    return (picked * known).sum(dim=1), known.sum(dim=1)
-
 
 def simpo(chosen: Tensor, rejected: Tensor, *, beta: float, gamma_ratio: float) -> Tensor:
     """SimPO's loss of each preference (arXiv 2405.14734, eq. 6): -log sigmoid(beta (chosen - rejected) - gamma).

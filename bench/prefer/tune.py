@@ -1,19 +1,23 @@
 """Tunes a policy on preferences: SimPO (arXiv 2405.14734) or DPO, all weights or LoRA, on transformers' Trainer."""
 
 import json
-import warnings
 from collections.abc import Sequence as Seq
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainingArguments
 
-from bench.prefer.losses import IGNORED, dpo, response_logps, simpo
+from bench.prefer.lora import with_lora
+from bench.prefer.losses import dpo, simpo
+from bench.prefer.packed import packable, packed
+from bench.prefer.packed import sums as packed_sums
 from bench.schema import CHOSEN, DrsowError, Example, UsageError
+from bench.scoring.forward.device import moved
 from bench.scoring.progress import Meter
 from bench.scoring.render import Rendered, Sequence
+from bench.store.folder import write_json
 
 SIMPO, DPO = "simpo", "dpo"
 
@@ -25,6 +29,9 @@ CURVE = ("step", "epoch", "loss", *_TOLD, "learning_rate", "grad_norm")
 beta x mean log-probability per token, for DPO beta x (log-probability - log-probability before tuning). `accuracy` is
 the fraction of preferences whose chosen response has the higher reward. `chosen_logp` and `rejected_logp` are mean
 log-probabilities per token, in nats."""
+
+START = "start.json"
+"""File among the checkpoints with the log-probabilities before tuning: chosen and rejected of each row, nats."""
 
 WARMUP = 0.1
 """Fraction of the steps during which the learning rate rises; after that, it falls along a cosine."""
@@ -67,30 +74,10 @@ def rows_of(examples: Seq[Example], rendered: Rendered, *, limit: int) -> list[R
     return [row for row in rows if max(len(row.chosen.ids), len(row.rejected.ids)) <= limit]
 
 
-def collate(rows: Seq[Row]) -> dict:
-    """Builds a batch: first the chosen sequences, then the rejected ones, padded on the right.
-
-    Returns:
-        `input_ids` and `attention_mask`, (2 x rows, length); `labels`, (2 x rows, kept), IGNORED outside the response;
-        `logits_to_keep`, the number of last positions that need logits; `start`, (2 x rows,), nats.
-    """
-    sequences = [row.chosen for row in rows] + [row.rejected for row in rows]
-    width, kept = max(len(s.ids) for s in sequences), min(s.start for s in sequences) - 1
-    ids = torch.zeros(len(sequences), width, dtype=torch.int64)
-    mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
-    for place, sequence in enumerate(sequences):
-        row = torch.from_numpy(sequence.ids.astype("int64"))
-        ids[place, : len(row)], mask[place, : len(row)] = row, 1
-        labels[place, sequence.start : len(row)] = row[sequence.start :]
+def collate(rows: Seq[Row]) -> dict[str, Any]:
+    """Builds a batch: the chosen sequences, then the rejected ones, packed; `start`, (2 x rows,), nats."""
     start = torch.tensor([row.start[0] for row in rows] + [row.start[1] for row in rows])
-    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels[:, kept:]}
-    return batch | {"logits_to_keep": width - kept, "start": start}
-
-
-def batch_logps(model: torch.nn.Module, batch: dict) -> tuple[Tensor, Tensor]:
-    """Summed log-probability in nats, and number of tokens, of each response of a batch, (2 x rows,) each."""
-    told = {name: batch[name] for name in ("input_ids", "attention_mask", "logits_to_keep")}
-    return response_logps(model(**told, use_cache=False).logits, batch["labels"])
+    return packed([row.chosen for row in rows] + [row.rejected for row in rows]) | {"start": start}
 
 
 class PreferenceTrainer(Trainer):
@@ -115,7 +102,8 @@ class PreferenceTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Mean loss of a batch."""
-        sums, counts = batch_logps(model, inputs)
+        sums = packed_sums(model, inputs)
+        counts = moved(inputs["packing"].n_tokens, sums.device)
         losses, rewards = preference_losses(sums, counts, inputs["start"], self.tuning)
         loss = losses.mean()
         if not torch.isfinite(loss):
@@ -171,32 +159,39 @@ def arguments(tuning: Tuning, n_rows: int, *, out: Path, dtype: torch.dtype, dev
     if left:
         raise UsageError(f"--batch {tuning.batch} is not a multiple of --at-once {at_once} on {devices} device(s)")
     warmup = round(WARMUP * tuning.n_epochs * n_rows / tuning.batch)
-    return TrainingArguments(**words, gradient_accumulation_steps=a_step, warmup_steps=warmup)
+    told = TrainingArguments(**words, gradient_accumulation_steps=a_step, warmup_steps=warmup)
+    # One process uses one GPU: Trainer would cut a packed batch into pieces for several.
+    told._n_gpu = min(told.n_gpu, 1)
+    return told
 
 
-def with_lora(model: PreTrainedModel, rank: int) -> torch.nn.Module:
-    """Adds a LoRA adapter to every linear layer except the head (arXiv 2106.09685); only the adapters are tuned."""
-    from peft import LoraConfig, get_peft_model
+def with_start(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int, out: Path) -> list[Row]:
+    """The rows with the log-probabilities of the policy before tuning, which DPO compares the tuned policy with.
 
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    with warnings.catch_warnings():
-        # peft uses names of transformers that are deprecated.
-        warnings.simplefilter("ignore", FutureWarning)
-        return get_peft_model(model, config)
+    One pass computes them; a run that continues reads them from `out`.
+    """
+    note = out / START
+    if not note.is_file():
+        values = _starts(trainer, rows, at_once=at_once)
+        trainer.accelerator.wait_for_everyone()
+        if trainer.is_world_process_zero():
+            write_json(note, values)
+    else:
+        values = json.loads(note.read_text(encoding="utf-8"))
+    return [row._replace(start=tuple(start)) for row, start in zip(rows, values, strict=True)]
 
 
 @torch.no_grad()
-def with_start(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int) -> list[Row]:
-    """The rows with the log-probabilities of the current policy, which DPO compares the tuned policy with."""
-    model = trainer.model.eval()
-    found: list[Row] = []
-    for first in range(0, len(rows), at_once):
-        part = rows[first : first + at_once]
-        batch = trainer._prepare_inputs(collate(part))
-        with trainer.compute_loss_context_manager():
-            chosen, rejected = batch_logps(model, batch)[0].cpu().chunk(2)
-        starts = zip(chosen.tolist(), rejected.tolist(), strict=True)
-        found += [row._replace(start=start) for row, start in zip(part, starts, strict=True)]
+def _starts(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int) -> list[tuple[float, float]]:
+    model, found = trainer.model.eval(), []
+    with Meter("start", n_rows=len(rows), n_tokens=len(rows), unit="preferences") as meter:
+        for first in range(0, len(rows), at_once):
+            part = rows[first : first + at_once]
+            batch = trainer._prepare_inputs(collate(part))
+            with trainer.compute_loss_context_manager():
+                chosen, rejected = packed_sums(model, batch).cpu().chunk(2)
+            found += zip(chosen.tolist(), rejected.tolist(), strict=True)
+            meter.add(rows=len(part), tokens=len(part))
     return found
 
 
@@ -235,10 +230,12 @@ def tune(policy: Policy, rows: Seq[Row], tuning: Tuning, *, out: Path) -> Prefer
     """
     torch.manual_seed(tuning.seed)
     told = arguments(tuning, len(rows), out=out, dtype=policy.dtype, device=policy.device)
-    model = with_lora(policy.model, tuning.lora_rank) if tuning.lora_rank else policy.model
+    model = packable(policy.model, rows[0][:2], dtype=policy.dtype)
+    if tuning.lora_rank:
+        model = with_lora(model, tuning.lora_rank, dtype=policy.dtype)
     trainer = PreferenceTrainer(tuning, model=model, args=told, train_dataset=rows, processing_class=policy.tokenizer)
     if tuning.loss == DPO:
-        trainer.train_dataset = with_start(trainer, rows, at_once=tuning.at_once)
+        trainer.train_dataset = with_start(trainer, rows, at_once=tuning.at_once, out=out)
     found = last_checkpoint(out)
     n_rows = round(tuning.n_epochs * len(rows))
     with Meter("tuning", n_rows=n_rows, n_tokens=n_rows, unit="preferences") as trainer.meter:

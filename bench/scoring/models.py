@@ -128,7 +128,8 @@ def _fits_one_gpu(folder: Path, dtype: torch.dtype, *, kept: PreTrainedModel | N
 
 
 def load_policy(folder: Path, *, dtype: torch.dtype, device: str, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Loads an unchanged causal language model of transformers, to sample from; errors as in `load_model`."""
+    """Loads an unchanged causal language model of transformers, to sample from or tune; errors as in `load_model`."""
+    keep_freed_memory()
     model = _read(folder, dtype=dtype, device_map=None, trust_remote_code=trust_remote_code)
     return model.to(device).eval()
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bench.prefer.losses import IGNORED, dpo, response_logps, simpo
+from bench.prefer.losses import dpo, simpo
 
 
 def test_simpo_by_hand():
@@ -36,11 +36,3 @@ def test_values_and_gradients_are_the_closed_forms_in_float64(name):
     torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=1e-6)
     (gradient,) = torch.autograd.grad(loss.sum(), chosen)
     torch.testing.assert_close(gradient.double(), -beta / (1 + torch.exp(inner.detach())), rtol=1e-4, atol=1e-7)
-
-
-def test_only_labelled_tokens_count_and_each_by_what_stands_before_it():
-    logits = torch.log(torch.tensor([[[0.5, 0.3, 0.2], [0.1, 0.7, 0.2], [0.25, 0.25, 0.5], [0.9, 0.05, 0.05]]]))
-    sums, counts = response_logps(logits, torch.tensor([[IGNORED, IGNORED, 1, 2]]))
-    # Token 1 at position 2 is predicted at position 1, token 2 at position 3 by position 2.
-    assert sums.item() == pytest.approx(math.log(0.7) + math.log(0.5))
-    assert counts.tolist() == [2]

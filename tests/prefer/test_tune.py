@@ -1,16 +1,19 @@
 """Tuning: its loss and gradient beside TRL's and float64, what a stop costs, what the curve says."""
 
+import json
 import math
+import shutil
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from plain import plain_logps
+from plain import padded_batch, plain_logps
 
-from bench.prefer.losses import IGNORED
+from bench.prefer.packed import packable
 from bench.prefer.tune import (
     CURVE,
+    START,
     Policy,
     PreferenceTrainer,
     Tuning,
@@ -72,14 +75,15 @@ def trainer_of(start, tuning, tmp_path) -> PreferenceTrainer:
     return PreferenceTrainer(tuning, model=start.model, args=told, processing_class=start.tokenizer)
 
 
-def test_simpos_loss_of_a_padded_batch_is_its_formula_in_float64(start, rows, exact, tmp_path):
-    trainer = trainer_of(start, SIMPO, tmp_path)
-    loss = trainer.compute_loss(start.model, collate(rows)).item()
+def test_simpos_loss_of_a_packed_batch_is_its_formula_in_float64(tiny_registry, start, rows, exact, tmp_path):
+    model = packable(policy(tiny_registry).model, rows[0][:2], dtype=torch.float32)
+    loss = trainer_of(start, SIMPO, tmp_path).compute_loss(model, collate(rows)).item()
     means = exact[:, 0] / exact[:, 1]
     assert loss == pytest.approx(np.log1p(np.exp(-(10 * (means[:, 0] - means[:, 1]) - 3))).mean(), rel=1e-5)
 
 
-def test_loss_and_gradient_of_every_weight_are_trls(start, rows, tmp_path):
+def test_loss_and_gradient_of_every_weight_are_trls(tiny_registry, rows, tmp_path):
+    start = policy(tiny_registry)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from trl.experimental.cpo import CPOConfig, CPOTrainer
@@ -90,13 +94,12 @@ def test_loss_and_gradient_of_every_weight_are_trls(start, rows, tmp_path):
         )  # fmt: skip
         data = datasets_of(PREFERENCES)
         theirs = CPOTrainer(model=start.model, args=config, train_dataset=data, processing_class=start.tokenizer)
-    batch = collate(rows)
-    labels = torch.full_like(batch["input_ids"], IGNORED)
-    labels[:, -batch["labels"].shape[1] :] = batch["labels"]
-    logits = start.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    ids, mask, labels = padded_batch([row.chosen for row in rows] + [row.rejected for row in rows])
+    logits = start.model(input_ids=ids, attention_mask=mask).logits
     means = theirs.get_batch_logps(logits, labels, average_log_prob=True).chunk(2)
     loss = theirs.cpo_loss(*means)[0].mean()
-    ours = trainer_of(start, SIMPO, tmp_path).compute_loss(start.model, batch)
+    packable(start.model, rows[0][:2], dtype=torch.float32)
+    ours = trainer_of(start, SIMPO, tmp_path).compute_loss(start.model, collate(rows))
     assert ours.item() == pytest.approx(loss.item(), rel=1e-6)
     weights = list(start.model.parameters())
     for mine, reference in zip(torch.autograd.grad(ours, weights), torch.autograd.grad(loss, weights), strict=True):
@@ -178,6 +181,17 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny_registry, rows, tmp_path
     for mine, reference in zip(again.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(mine, reference)
     assert [e["loss"] for e in curve(again)] == [e["loss"] for e in curve(whole)]
+
+
+def test_a_run_that_goes_on_reads_the_log_probabilities_before_tuning(tiny_registry, rows, tmp_path):
+    first = curve(tune(policy(tiny_registry), rows, DPO, out=tmp_path))[0]
+    shutil.rmtree(tmp_path / "checkpoint-2")
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    note = tmp_path / START
+    # 3 nats less for every chosen response: its reward is 0.1 x 3 higher.
+    note.write_text(json.dumps([[chosen - 3, rejected] for chosen, rejected in json.loads(note.read_text())]))
+    again = curve(tune(policy(tiny_registry), rows, DPO, out=tmp_path))[0]
+    assert again["chosen_reward"] == pytest.approx(first["chosen_reward"] + 0.3, abs=1e-6)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tiny_registry, rows, tmp_path):

@@ -1,0 +1,137 @@
+"""Computes attention over a packed step with gradients, tile by tile.
+
+On a processor torch's attention spends ten times as long in its backward pass as these products do, and the gradient of
+each slice of a tensor clears and adds a whole tensor. On a GPU torch's attention is fast.
+"""
+
+import contextlib
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.scoring.forward.context import StepContext
+from bench.scoring.forward.tiles import TileMasks, by_tiles, tile_masks
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+def attend(
+    ctx: StepContext, query: Tensor, key: Tensor, value: Tensor, *, window: int | None, scale: float | None
+) -> Tensor:
+    """Attention of one layer over a step without a trunk, (1, rows, heads, width); arguments as in `by_tiles`."""
+    if query.device.type != "cpu":
+        return by_tiles(ctx, query, key, value, window=window, scale=scale, least=math.inf)
+    make = functools.partial(_masks, ctx, query, window=window)
+    masks = ctx.once(("gradient", window), make)
+    scale = query.shape[3] ** -0.5 if scale is None else scale
+    return TileAttention.apply(query[0], key[0], value[0], masks, scale).transpose(0, 1)[None]
+
+
+def _masks(ctx: StepContext, like: Tensor, *, window: int | None) -> TileMasks:
+    """The step's tiles and their padded masks. A padded query sees every key, because its gradient must not be NaN."""
+    found = tile_masks(ctx, like, window=window, n_before=0, least=0)
+    for tile, mask in zip(*found, strict=True):
+        mask[tile.high - tile.low :] = 0
+    return found
+
+
+class TileAttention(torch.autograd.Function):
+    """Softmax attention in float32 products of the inputs' dtype; the backward pass computes the weights again."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, masks: TileMasks, scale: float) -> Tensor:
+        """(heads, rows, width), 0 behind the last tile.
+
+        Args:
+            ctx: Of autograd.
+            query: (heads, rows, head_dim).
+            key: (kv_heads, n, head_dim).
+            value: (kv_heads, n, width).
+            masks: Of the step.
+            scale: Of the scores.
+        """
+        ctx.save_for_backward(query, key, value)
+        ctx.masks, ctx.scale = masks, scale
+        out = query.new_zeros(len(query), query.shape[1], value.shape[2])
+        groups = out.unflatten(0, (len(key), -1))
+        with _products(query.dtype):
+            for tile, mask in zip(*masks, strict=True):
+                own, seen = ((tile.low, tile.high),), tile.keys
+                weights = _weights(_queries(query, key, own, mask), _stretches(key, seen, mask.shape[1]), mask, scale)
+                result = torch.bmm(weights, _stretches(value, seen, mask.shape[1]))
+                _put(groups, result.unflatten(1, (-1, len(mask))), own)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of what `forward` takes; `grad`: (heads, rows, width)."""
+        query, key, value = ctx.saved_tensors
+        by_query = torch.zeros_like(query)
+        groups = by_query.unflatten(0, (len(key), -1))
+        by_key, by_value = (torch.zeros_like(x, dtype=torch.float32) for x in (key, value))
+        with _products(query.dtype):
+            for tile, mask in zip(*ctx.masks, strict=True):
+                own, seen = ((tile.low, tile.high),), tile.keys
+                queries, slope = (_queries(x, key, own, mask) for x in (query, grad))
+                keys, values = (_stretches(x, seen, mask.shape[1]) for x in (key, value))
+                weights = _weights(queries, keys, mask, ctx.scale)
+                _add(by_value, torch.bmm(weights.mT, slope), seen)
+                by_weights = torch.bmm(slope, values.mT)
+                by_scores = torch._softmax_backward_data(by_weights, weights, -1, torch.float32).mul_(ctx.scale)
+                _put(groups, torch.bmm(by_scores, keys).unflatten(1, (-1, len(mask))), own)
+                _add(by_key, torch.bmm(by_scores.mT, queries), seen)
+        return by_query, by_key.to(key.dtype), by_value.to(value.dtype), None, None
+
+
+def _weights(queries: Tensor, keys: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Attention weights, (kv_heads, group x queries, keys), float32."""
+    scores = torch.bmm(queries, keys.mT).mul_(scale)
+    scores.unflatten(1, (-1, len(mask))).add_(mask)
+    return torch.softmax(scores, -1, out=scores)
+
+
+def _queries(x: Tensor, key: Tensor, ranges: Ranges, mask: Tensor) -> Tensor:
+    """A tile's queries of the heads that share a key head, (kv_heads, group x queries, width), float32."""
+    return _stretches(x.unflatten(0, (len(key), -1)), ranges, len(mask)).flatten(1, 2)
+
+
+def _stretches(x: Tensor, ranges: Ranges, n: int) -> Tensor:
+    """Stretches of the last dimension but one, then zeros up to n; float32."""
+    out = x.new_zeros(*x.shape[:-2], n, x.shape[-1], dtype=torch.float32)
+    at = 0
+    for low, high in ranges:
+        out[..., at : at + high - low, :] = x[..., low:high, :]
+        at += high - low
+    return out
+
+
+def _put(total: Tensor, part: Tensor, ranges: Ranges) -> None:
+    """The inverse of `_stretches`: writes."""
+    at = 0
+    for low, high in ranges:
+        total[..., low:high, :] = part[..., at : at + high - low, :]
+        at += high - low
+
+
+def _add(total: Tensor, part: Tensor, ranges: Ranges) -> None:
+    """The inverse of `_stretches`: adds."""
+    at = 0
+    for low, high in ranges:
+        total[..., low:high, :] += part[..., at : at + high - low, :]
+        at += high - low
+
+
+@contextlib.contextmanager
+def _products(dtype: torch.dtype) -> Iterator[None]:
+    """For bfloat16: oneDNN rounds the factors of float32 products to bfloat16, and keeps the sums in float32."""
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    if dtype == torch.bfloat16:
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
