@@ -38,6 +38,7 @@ class Loss(StrEnum):
 
     simpo = "simpo"
     dpo = "dpo"
+    sft = "sft"
 
 
 class Board(StrEnum):
@@ -47,15 +48,19 @@ class Board(StrEnum):
     arena_hard = "arena-hard"
 
 
-BETA = {Loss.simpo: 10.0, Loss.dpo: 0.1}
-LR, LORA_LR = 1e-6, 1e-4
+BETA = {Loss.simpo: 10.0, Loss.dpo: 0.1, Loss.sft: 0.0}
+LR = {Loss.simpo: 1e-6, Loss.dpo: 1e-6, Loss.sft: 1e-5}
+LORA_LR = 1e-4
 LORA_RANK = 16
 
 PolicyOption = Annotated[str, typer.Option("--policy", help="A model_id of the registry, or a model's folder.")]
 
 
 LossOption = Annotated[
-    Loss, typer.Option("--loss", help="SimPO as in Dr. SoW, or DPO as in REAL.", rich_help_panel=TRAINING)
+    Loss,
+    typer.Option(
+        "--loss", help="SimPO as in Dr. SoW, DPO as in REAL, or SFT on chosen responses.", rich_help_panel=TRAINING
+    ),
 ]
 BetaOption = Annotated[
     float | None,
@@ -65,7 +70,8 @@ GammaRatioOption = Annotated[
     float, typer.Option("--gamma-ratio", min=0, help="SimPO's target margin over beta.", rich_help_panel=TRAINING)
 ]
 LrOption = Annotated[
-    float | None, typer.Option("--lr", min=0, help="Default: 1e-6, with --lora 1e-4.", rich_help_panel=TRAINING)
+    float | None,
+    typer.Option("--lr", min=0, help="Default: 1e-6, for SFT 1e-5, with --lora 1e-4.", rich_help_panel=TRAINING),
 ]
 EpochsOption = Annotated[
     float, typer.Option("--epochs", min=0.01, help="Passes over the preferences.", rich_help_panel=TRAINING)
@@ -86,6 +92,16 @@ SaveEveryOption = Annotated[
 ]
 
 
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        help="For a policy without a chat template: 'plain', or the model whose template it gets.",
+        rich_help_panel=TRAINING,
+    ),
+]
+
+
 @app.command(rich_help_panel=TUNE)
 def tune(
     policy: PolicyOption,
@@ -103,25 +119,26 @@ def tune(
     lora: LoraOption = False,
     lora_rank: LoraRankOption = LORA_RANK,
     save_every: SaveEveryOption = 50,
+    template: TemplateOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the order of rows and of the adapter.")] = 0,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
     registry: RegistryDir = None,
 ) -> None:
-    """Tune a policy on preferences with SimPO or DPO."""
+    """Tune a policy on preferences with SimPO, DPO or SFT."""
     from bench.prefer.tune import Tuning
     from bench.registry import load_registry
     from bench.verbs.session import open_session
+    from bench.verbs.tune import Start, tune_policy
     from bench.verbs.tune import preferences as load_preferences
-    from bench.verbs.tune import tune_policy
 
-    rate = lr if lr is not None else (LORA_LR if lora else LR)
+    rate = lr if lr is not None else (LORA_LR if lora else LR[loss])
     strength = beta if beta is not None else BETA[loss]
     ranks = lora_rank if lora else 0
     tuning = Tuning(loss.value, strength, gamma_ratio, rate, epochs, batch, at_once, ranks, seed, save_every)
     dataset = load_preferences(preferences)
     session = open_session(load_registry(registry), dtype=dtype.value, device=device.value)
-    done = tune_policy(session, policy, dataset, tuning, out=out)
+    done = tune_policy(session, Start(policy, template), dataset, tuning, out=out)
     ends = done.curve.iloc[[0, -1]][["step", "loss", "accuracy", "chosen_reward", "rejected_reward"]]
     emit(ends, Format.table, VIEWS["tune"])
     print(f"{done.n_preferences} preferences, {done.n_too_long} too long; {out / 'model'}")

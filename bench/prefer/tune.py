@@ -1,5 +1,6 @@
-"""Tunes a policy on preferences: SimPO (arXiv 2405.14734) or DPO, all weights or LoRA, on transformers' Trainer."""
+"""Tunes a policy on preferences: SimPO (arXiv 2405.14734), DPO, or SFT on the chosen responses; all weights or LoRA."""
 
+import functools
 import json
 from collections.abc import Sequence as Seq
 from pathlib import Path
@@ -19,7 +20,7 @@ from bench.scoring.progress import Meter
 from bench.scoring.render import Rendered, Sequence
 from bench.store.folder import write_json
 
-SIMPO, DPO = "simpo", "dpo"
+SIMPO, DPO, SFT = "simpo", "dpo", "sft"
 
 _TOLD = ("chosen_reward", "rejected_reward", "accuracy", "chosen_logp", "rejected_logp")
 """Means that `compute_loss` collects for Trainer's log, in this order."""
@@ -28,7 +29,7 @@ CURVE = ("step", "epoch", "loss", *_TOLD, "learning_rate", "grad_norm")
 """One row per step of the optimiser, means over the preferences of the step. A reward is that of the loss: for SimPO
 beta x mean log-probability per token, for DPO beta x (log-probability - log-probability before tuning). `accuracy` is
 the fraction of preferences whose chosen response has the higher reward. `chosen_logp` and `rejected_logp` are mean
-log-probabilities per token, in nats."""
+log-probabilities per token, in nats. SFT has neither rewards nor rejected responses, so only `chosen_logp` is there."""
 
 START = "start.json"
 """File among the checkpoints with the log-probabilities before tuning: chosen and rejected of each row, nats."""
@@ -41,7 +42,7 @@ class Tuning(NamedTuple):
     """Settings of the tuning."""
 
     loss: str = SIMPO
-    """SIMPO or DPO."""
+    """SIMPO, DPO or SFT."""
     beta: float = 10.0
     gamma_ratio: float = 0.3
     """SimPO's target margin divided by beta."""
@@ -66,18 +67,23 @@ class Row(NamedTuple):
     start: tuple[float, float] = (0.0, 0.0)
     """Summed log-probability of chosen and rejected response under the policy before tuning, nats. Only DPO uses it."""
 
+    def read(self, loss: str) -> tuple[Sequence, ...]:
+        """The sequences that a loss reads: SFT the chosen one."""
+        return (self.chosen,) if loss == SFT else (self.chosen, self.rejected)
 
-def rows_of(examples: Seq[Example], rendered: Rendered, *, limit: int) -> list[Row]:
-    """Preferences as token sequences; a preference with a sequence of more than `limit` tokens is left out."""
+
+def rows_of(examples: Seq[Example], rendered: Rendered, *, limit: int, loss: str) -> list[Row]:
+    """Preferences as token sequences; a preference is left out if the loss reads more than `limit` tokens of one."""
     both = {(s.example_id, s.response_id == CHOSEN): s for s in rendered.sequences}
     rows = [Row(both[e.example_id, True], both[e.example_id, False]) for e in examples]
-    return [row for row in rows if max(len(row.chosen.ids), len(row.rejected.ids)) <= limit]
+    return [row for row in rows if max(len(sequence.ids) for sequence in row.read(loss)) <= limit]
 
 
-def collate(rows: Seq[Row]) -> dict[str, Any]:
-    """Builds a batch: the chosen sequences, then the rejected ones, packed; `start`, (2 x rows,), nats."""
+def collate(rows: Seq[Row], *, loss: str) -> dict[str, Any]:
+    """Builds a batch: the chosen sequences, then the rejected ones if the loss reads them; `start` likewise, nats."""
     start = torch.tensor([row.start[0] for row in rows] + [row.start[1] for row in rows])
-    return packed([row.chosen for row in rows] + [row.rejected for row in rows]) | {"start": start}
+    sequences = [sequence for side in zip(*(row.read(loss) for row in rows), strict=True) for sequence in side]
+    return packed(sequences) | {"start": start[: len(sequences)]}
 
 
 class PreferenceTrainer(Trainer):
@@ -85,7 +91,7 @@ class PreferenceTrainer(Trainer):
 
     def __init__(self, tuning: Tuning, **words: object) -> None:
         """Takes Trainer's arguments, and in `tuning` the loss."""
-        super().__init__(data_collator=collate, **words)
+        super().__init__(data_collator=functools.partial(collate, loss=tuning.loss), **words)
         self.tuning = tuning
         # This callback prints to stdout, which is reserved for results.
         self.remove_callback(PrinterCallback)
@@ -104,16 +110,23 @@ class PreferenceTrainer(Trainer):
         """Mean loss of a batch."""
         sums = packed_sums(model, inputs)
         counts = moved(inputs["packing"].n_tokens, sums.device)
-        losses, rewards = preference_losses(sums, counts, inputs["start"], self.tuning)
+        losses, told = self._losses(sums, counts, inputs["start"])
         loss = losses.mean()
         if not torch.isfinite(loss):
             raise DrsowError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; try a lower --lr")
-        means = (sums / counts).chunk(2)
-        right = (rewards[0] > rewards[1]).float()
-        self._told.append(torch.stack([*rewards, right, *means]).detach().float().mean(dim=1))
+        self._told.append(torch.stack(told).detach().float().mean(dim=1))
         if self.meter:
             self.meter.add(rows=len(losses), tokens=len(losses))
         return loss
+
+    def _losses(self, sums: Tensor, counts: Tensor, start: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Loss of each row, and what `_TOLD` names."""
+        means = sums / counts
+        if self.tuning.loss == SFT:
+            unknown = torch.full_like(means, torch.nan)
+            return -means, [unknown, unknown, unknown, means, unknown]
+        losses, rewards = preference_losses(sums, counts, start, self.tuning)
+        return losses, [*rewards, (rewards[0] > rewards[1]).float(), *means.chunk(2)]
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
         """Adds the means over all devices since the last log."""
@@ -187,7 +200,7 @@ def _starts(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int) -> list
     with Meter("start", n_rows=len(rows), n_tokens=len(rows), unit="preferences") as meter:
         for first in range(0, len(rows), at_once):
             part = rows[first : first + at_once]
-            batch = trainer._prepare_inputs(collate(part))
+            batch = trainer._prepare_inputs(collate(part, loss=DPO))
             with trainer.compute_loss_context_manager():
                 chosen, rejected = packed_sums(model, batch).cpu().chunk(2)
             found += zip(chosen.tolist(), rejected.tolist(), strict=True)

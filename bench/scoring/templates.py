@@ -31,6 +31,14 @@ MORE = "additional_chat_templates"
 """Folder beside a tokenizer with further templates, one per file."""
 
 
+PLAIN = (
+    "{% for message in messages %}{{ message.role | capitalize }}: {{ message.content }}"
+    "{% if not loop.last or add_generation_prompt %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+"""The plain format "User: … Assistant: …" as a chat template, for a policy that gets one when it is tuned."""
+
+
 class ChatTemplate(NamedTuple):
     """The chosen template of a tokenizer."""
 

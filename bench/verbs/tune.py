@@ -4,21 +4,26 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from bench.data.load import load_data
 from bench.schema import Dataset, DrsowError, UsageError
 from bench.scoring import SPAN, fetch, passes, templates
-from bench.scoring.located import Located
+from bench.scoring.located import Located, file_digest
 from bench.store.folder import read_csv, rename, write_csv, write_json, write_whole
 from bench.verbs.session import Session
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from bench.prefer.tune import Policy, PreferenceTrainer, Row, Tuning
+
+PLAIN_NAME = "plain"
+"""Name of the plain format as a chat template."""
 
 MODEL, ADAPTER, CHECKPOINTS = "model", "adapter", "checkpoints"
 """What a tuning's folder holds: the whole tuned model; with LoRA the adapter too; checkpoints until tuning ends."""
@@ -40,14 +45,23 @@ def preferences(name: str) -> Dataset:
     return load_data(str(inside) if inside.is_file() else name)
 
 
-def tune_policy(session: Session, name: str, dataset: Dataset, tuning: "Tuning", *, out: Path) -> Tuned:
-    """Tune a model on preferences into a folder: model/, curve.csv, figures/, manifest.json.
+class Start(NamedTuple):
+    """What is tuned."""
+
+    policy: str
+    """A model_id, or a model's folder."""
+    template: str | None = None
+    """The model whose chat template the tuned model gets, or PLAIN_NAME; None: the policy keeps its own."""
+
+
+def tune_policy(session: Session, start: Start, dataset: Dataset, tuning: "Tuning", *, out: Path) -> Tuned:
+    """Tune a model on preferences into a folder: model/, README.md, curve.csv, figures/, manifest.json.
 
     A stopped run continues from its last whole checkpoint; a finished one is not repeated.
 
     Args:
         session: The registry, which knows the policy; device and dtype.
-        name: The policy's model_id, or its folder.
+        start: The policy, and its chat template.
         dataset: The preferences.
         tuning: Loss, rates and sizes of the training.
         out: The folder to write.
@@ -56,10 +70,12 @@ def tune_policy(session: Session, name: str, dataset: Dataset, tuning: "Tuning",
         UsageError: the folder holds a run with other settings, or the policy has no chat template.
         DrsowError: memory or disk ran out, or the loss is no longer finite.
     """
-    located = fetch.fetch(session.registry.policy(name))
-    settings = {"policy": name, "revision": located.revision, "dtype": session.options.dtype, "span": SPAN}
+    located = fetch.fetch(session.registry.policy(start.policy))
+    settings = {"policy": start.policy, "revision": located.revision, "dtype": session.options.dtype, "span": SPAN}
     settings |= {"data": dataset.data_id, "data_digest": dataset.digest} | tuning._asdict()
-    tokenizer, rows, oddities = _read(located, name, dataset)
+    tokenizer = _tokenizer(session, located, start)
+    settings |= {"template": start.template} if start.template else {}
+    rows, oddities = _read(located, start.policy, tokenizer, dataset, loss=tuning.loss)
     counts = {"n_preferences": len(rows), "n_too_long": len(dataset.examples) - len(rows)}
     _begin(out, settings)
     if not (out / MODEL).exists():
@@ -70,15 +86,33 @@ def tune_policy(session: Session, name: str, dataset: Dataset, tuning: "Tuning",
     return Tuned(read_csv(out / "curve.csv"), **counts)
 
 
-def _read(located: Located, name: str, dataset: Dataset) -> tuple[object, list["Row"], dict[str, int]]:
-    """The policy's tokenizer, the preferences that fit its context, and the counts of `Rendered`."""
+def _tokenizer(session: Session, located: Located, start: Start) -> "PreTrainedTokenizerFast":
+    """The policy's tokenizer, with the chat template that the tuned model gets."""
+    from bench.scoring import models
+
+    tokenizer = models.load_tokenizer(located.folder, trust_remote_code=located.trust_remote_code)
+    if start.template == PLAIN_NAME:
+        tokenizer.chat_template = templates.PLAIN
+    elif start.template:
+        owner = fetch.fetch(session.registry.policy(start.template), weights=False)
+        tokenizer.chat_template = templates.read(owner.folder).text
+        if not tokenizer.chat_template:
+            raise UsageError(f"{start.template} has no chat template; name another model, or {PLAIN_NAME}")
+    elif note := templates.read(located.folder).note:
+        print(f"{start.policy} {note}", file=sys.stderr)
+    return tokenizer
+
+
+def _read(
+    located: Located, name: str, tokenizer: "PreTrainedTokenizerFast", dataset: Dataset, *, loss: str
+) -> tuple[list["Row"], dict[str, int]]:
+    """The preferences that fit the policy's context, and the counts of `Rendered`."""
     from bench.prefer.tune import rows_of
     from bench.scoring import models
     from bench.scoring.chat import own_template
     from bench.scoring.render import check_ids, render
 
     folder, _, trusted = located
-    tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)
     n_embedded = models.n_embedded(folder, trust_remote_code=trusted)
     try:
         rendered = render(dataset.examples, tokenizer, own_template(tokenizer, "be tuned on conversations"))
@@ -87,14 +121,13 @@ def _read(located: Located, name: str, dataset: Dataset) -> tuple[object, list["
             check_ids(ids, tokenizer, n_embedded=n_embedded, row=sequence.example_id, model="the policy")
     except DrsowError as error:
         raise type(error)(f"{name}: {error}") from error
-    rows = rows_of(dataset.examples, rendered, limit=models.context_tokens(folder, trust_remote_code=trusted))
+    limit = models.context_tokens(folder, trust_remote_code=trusted)
+    rows = rows_of(dataset.examples, rendered, limit=limit, loss=loss)
     if not rows:
         raise UsageError(f"{dataset.data_id}: every preference is longer than the context of {name}")
-    if note := templates.read(folder).note:
-        print(f"{name} {note}", file=sys.stderr)
     for line in rendered.lines():
         print(f"{name}: {line}", file=sys.stderr)
-    return tokenizer, rows, rendered.counts()
+    return rows, rendered.counts()
 
 
 def _begin(out: Path, settings: dict) -> None:
@@ -113,7 +146,9 @@ def _begin(out: Path, settings: dict) -> None:
     write_json(note, settings)
 
 
-def _policy(located: Located, tokenizer: object, tuning: "Tuning", options: passes.Options) -> "Policy":
+def _policy(
+    located: Located, tokenizer: "PreTrainedTokenizerFast", tuning: "Tuning", options: passes.Options
+) -> "Policy":
     from bench.prefer.tune import Policy
     from bench.scoring import models
 
@@ -134,13 +169,38 @@ def _tune_into(out: Path, policy: "Policy", rows: list["Row"], tuning: "Tuning",
         steps = [entry for entry in trainer.state.log_history if "loss" in entry]
         write_csv(out / "curve.csv", pd.DataFrame(steps)[list(CURVE)], CURVE)
         _draw(out, len(rows))
+        partial = _save(trainer, policy, out=out)
+        facts |= {"n_steps": trainer.state.global_step, "weights": weights(partial)}
         write_json(out / "manifest.json", facts)
-        _save(trainer, policy, out=out)
+        write_whole(out / "README.md", card(facts).encode())
+        rename(partial, out / MODEL)
     trainer.accelerator.wait_for_everyone()
 
 
-def _save(trainer: "PreferenceTrainer", policy: "Policy", *, out: Path) -> None:
-    """Write the tuned model and its tokenizer as a folder of safetensors, which appears whole or not at all."""
+def weights(folder: Path) -> dict[str, str]:
+    """sha256 of each file of weights in a folder."""
+    return {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def card(facts: Mapping[str, Any]) -> str:
+    """The tuned model's README: from which model and data it was made, and how."""
+    unread = {"sft": {"beta", "gamma_ratio"}, "dpo": {"gamma_ratio"}}.get(facts["loss"], set())
+    names = ("n_preferences", "n_too_long", "loss", "beta", "gamma_ratio", "lr", "n_epochs", "n_steps", "batch", "seed")
+    told = {
+        "start": f"{facts['policy']}, revision {facts['revision']}",
+        "chat template": facts.get("template") or "of the start",
+        "data": f"{Path(facts['data']).name}, digest {facts['data_digest']}",
+        **{name.removeprefix("n_").replace("_", " "): facts[name] for name in names if name not in unread},
+        "tuned weights": f"a LoRA adapter of rank {facts['lora_rank']}, merged" if facts["lora_rank"] else "all",
+        "dtype": facts["dtype"],
+        **{f"sha256 of {name}": digest for name, digest in facts["weights"].items()},
+    }
+    lines = [f"- {name}: {value}\n" for name, value in told.items()]
+    return f"# A tuned model\n\n`drsow tune` made it. The licence of its start applies to it.\n\n{''.join(lines)}"
+
+
+def _save(trainer: "PreferenceTrainer", policy: "Policy", *, out: Path) -> Path:
+    """Write the tuned model and its tokenizer as a folder of safetensors, which still has to get its name."""
     model, partial = trainer.accelerator.unwrap_model(trainer.model), out / f"{MODEL}.partial"
     if trainer.tuning.lora_rank:
         model.save_pretrained(out / ADAPTER)
@@ -148,7 +208,7 @@ def _save(trainer: "PreferenceTrainer", policy: "Policy", *, out: Path) -> None:
         model = model.float().merge_and_unload()
     model.save_pretrained(partial)
     policy.tokenizer.save_pretrained(partial)
-    rename(partial, out / MODEL)
+    return partial
 
 
 def curves(curve: pd.DataFrame) -> pd.DataFrame:
@@ -162,7 +222,8 @@ def curves(curve: pd.DataFrame) -> pd.DataFrame:
         curve[["step"]].assign(measure=measure, series=name, value=curve[column])
         for column, (measure, name) in series.items()
     ]
-    return pd.concat(parts, ignore_index=True).assign(low=float("nan"), high=float("nan"))
+    # SFT has no rewards.
+    return pd.concat(parts, ignore_index=True).dropna(subset="value").assign(low=float("nan"), high=float("nan"))
 
 
 def _draw(out: Path, n_preferences: int) -> None:

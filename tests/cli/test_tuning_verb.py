@@ -1,5 +1,6 @@
 """`drsow tune`, `judge` and `agree` on the tiny models: what they write, what they refuse, what a kill costs."""
 
+import hashlib
 import json
 import os
 import signal
@@ -14,7 +15,9 @@ from commands import COMMAND, environment, leftovers, rows, write_rows
 
 from bench import reward
 from bench.prefer.select import cosines
+from bench.schema import Message
 from bench.scoring import models
+from bench.scoring.chat import Template
 from bench.store.folder import read_csv
 
 PROMPTS = [{"id": f"p{i}", "prompt": f"Is {i} prime?"} for i in range(6)]
@@ -48,7 +51,12 @@ def test_a_tuning_leaves_a_whole_model_a_curve_and_a_figure(tuned, tiny_registry
     assert done.returncode == 0, done.stderr
     assert "16 preferences, 0 too long" in done.stdout and "{" not in done.stdout
     assert list(read_csv(out / "curve.csv")["step"]) == list(range(1, 9))
-    assert {p.name for p in out.iterdir()} == {"curve.csv", "figures", "manifest.json", "model", "settings.json"}
+    assert {p.name for p in out.iterdir()} == {
+        "README.md", "curve.csv", "figures", "manifest.json", "model", "settings.json"
+    }  # fmt: skip
+    digest = hashlib.sha256(weights(out)).hexdigest()
+    assert f"- sha256 of model.safetensors: {digest}" in (out / "README.md").read_text()
+    assert json.loads((out / "manifest.json").read_text())["weights"] == {"model.safetensors": digest}
     before, after = (
         models.load_policy(folder, dtype=torch.float32, device="cpu")
         for folder in (tiny_registry / "strong", out / "model")
@@ -104,6 +112,34 @@ def test_a_lora_run_leaves_the_adapter_and_the_merged_model(drsow, words, tiny_r
 
 
 @pytest.mark.slow
+def test_a_base_model_gets_the_plain_format_as_its_template_and_answers_prompts(drsow, words, tiny_registry, tmp_path):
+    out, prompts = tmp_path / "out", write_rows(tmp_path / "prompts.jsonl", PROMPTS)
+    done = drsow(*words, "--policy", "tiny-weak", "--loss", "sft", "--template", "plain", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "16 preferences, 0 too long" in done.stdout
+    curve = read_csv(out / "curve.csv")
+    assert curve["accuracy"].isna().all() and curve["loss"].tolist() == pytest.approx((-curve["chosen_logp"]).tolist())
+    assert "- chat template: plain" in (out / "README.md").read_text() and "beta" not in (out / "README.md").read_text()
+    turns, formats = [Message("system", "a"), Message("user", "b\n")], [Template(None)]
+    formats.append(Template(models.load_tokenizer(out / "model")))
+    for generation in (False, True):
+        plain, own = (each.text(turns, generation=generation) for each in formats)
+        assert own == plain
+    options = ["--n", 2, "--max-new-tokens", 4, "--dtype", "fp32", "--device", "cpu", "--registry", tiny_registry]
+    said = drsow("sample", "--model", out, "--prompts", prompts, *options, "--out", tmp_path / "said.jsonl")
+    assert said.returncode == 0, said.stderr
+
+
+@pytest.mark.slow
+def test_a_base_model_gets_the_template_of_another_model(drsow, words, tiny_registry, tmp_path):
+    out = tmp_path / "out"
+    done = drsow(*words, "--policy", "tiny-weak", "--template", "tiny-strong", "--out", out)
+    assert done.returncode == 0, done.stderr
+    owner = models.load_tokenizer(tiny_registry / "strong")
+    assert models.load_tokenizer(out / "model").chat_template == owner.chat_template
+
+
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(drsow, words, tuned, tmp_path):
     out = tmp_path / "small" / "out"
     out.parent.mkdir()
@@ -125,6 +161,11 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(drsow, words, tun
     ("options", "code", "said"),
     [
         (["--policy", "tiny-weak"], 2, "tiny-weak: it has no chat template, so it cannot be tuned on conversations"),
+        (
+            ["--policy", "tiny-weak", "--template", "tiny-weak"],
+            2,
+            "tiny-weak has no chat template; name another model, or",
+        ),
         (["--policy", "tiny-stron"], 2, "did you mean 'tiny-strong'?"),
     ],
 )

@@ -36,6 +36,7 @@ PREFERENCES = [
 ]
 SIMPO = Tuning(lr=1e-2, batch=2, at_once=2, save_every=2)
 DPO = SIMPO._replace(loss="dpo", beta=0.1)
+SFT = SIMPO._replace(loss="sft")
 
 
 def policy(tiny_registry) -> Policy:
@@ -54,8 +55,8 @@ def start(tiny_registry) -> Policy:
     return policy(tiny_registry)
 
 
-def read(start: Policy, *, limit: int) -> list:
-    return rows_of(PREFERENCES, render(PREFERENCES, start.tokenizer, Template(start.tokenizer)), limit=limit)
+def read(start: Policy, *, limit: int, loss: str = "dpo") -> list:
+    return rows_of(PREFERENCES, render(PREFERENCES, start.tokenizer, Template(start.tokenizer)), limit=limit, loss=loss)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def trainer_of(start, tuning, tmp_path) -> PreferenceTrainer:
 
 def test_simpos_loss_of_a_packed_batch_is_its_formula_in_float64(tiny_registry, start, rows, exact, tmp_path):
     model = packable(policy(tiny_registry).model, rows[0][:2], dtype=torch.float32)
-    loss = trainer_of(start, SIMPO, tmp_path).compute_loss(model, collate(rows)).item()
+    loss = trainer_of(start, SIMPO, tmp_path).compute_loss(model, collate(rows, loss="simpo")).item()
     means = exact[:, 0] / exact[:, 1]
     assert loss == pytest.approx(np.log1p(np.exp(-(10 * (means[:, 0] - means[:, 1]) - 3))).mean(), rel=1e-5)
 
@@ -99,7 +100,7 @@ def test_loss_and_gradient_of_every_weight_are_trls(tiny_registry, rows, tmp_pat
     means = theirs.get_batch_logps(logits, labels, average_log_prob=True).chunk(2)
     loss = theirs.cpo_loss(*means)[0].mean()
     packable(start.model, rows[0][:2], dtype=torch.float32)
-    ours = trainer_of(start, SIMPO, tmp_path).compute_loss(start.model, collate(rows))
+    ours = trainer_of(start, SIMPO, tmp_path).compute_loss(start.model, collate(rows, loss="simpo"))
     assert ours.item() == pytest.approx(loss.item(), rel=1e-6)
     weights = list(start.model.parameters())
     for mine, reference in zip(torch.autograd.grad(ours, weights), torch.autograd.grad(loss, weights), strict=True):
@@ -123,6 +124,35 @@ def test_dpo_starts_at_log_two_with_rewards_of_zero(tiny_registry, rows, tmp_pat
     assert first["chosen_reward"] == pytest.approx(0, abs=1e-4) and first["rejected_reward"] == pytest.approx(
         0, abs=1e-4
     )
+
+
+def test_sfts_loss_is_minus_the_mean_log_probability_of_a_chosen_token(tiny_registry, rows, exact, tmp_path):
+    model = packable(policy(tiny_registry).model, rows[0][:2], dtype=torch.float32)
+    trainer = trainer_of(policy(tiny_registry), SFT, tmp_path)
+    batch = collate(rows, loss="sft")
+    # One sequence a preference; a response weighs the same whatever its length.
+    assert batch["packing"].n_tokens.tolist() == exact[:, 1, 0].tolist()
+    assert trainer.compute_loss(model, batch).item() == pytest.approx(
+        -(exact[:, 0, 0] / exact[:, 1, 0]).mean(), rel=1e-5
+    )
+
+
+def test_sft_raises_the_log_probability_of_chosen_responses_and_says_nothing_of_rejected_ones(
+    tiny_registry, rows, tmp_path
+):
+    told = curve(tune(policy(tiny_registry), rows, SFT._replace(n_epochs=3), out=tmp_path))
+    logps = [entry["chosen_logp"] for entry in told]
+    assert [entry["loss"] for entry in told] == pytest.approx([-logp for logp in logps])
+    assert np.mean(logps[-4:]) > np.mean(logps[:4]) + 0.1
+    unknown = ("chosen_reward", "rejected_reward", "accuracy", "rejected_logp")
+    assert all(math.isnan(entry[name]) for entry in told for name in unknown)
+
+
+def test_sft_leaves_out_no_preference_for_a_long_rejected_response(start):
+    lengths = [(len(row.chosen.ids), len(row.rejected.ids)) for row in read(start, limit=99)]
+    limit = max(chosen for chosen, _ in lengths)
+    assert max(rejected for _, rejected in lengths) > limit
+    assert len(read(start, limit=limit)) < 8 and len(read(start, limit=limit, loss="sft")) == 8
 
 
 def test_dpos_loss_counts_from_the_start_in_float64(exact):
@@ -158,9 +188,13 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("damaged", [False, True])
-def test_a_stopped_run_goes_on_to_the_same_weights(tiny_registry, rows, tmp_path, monkeypatch, damaged):
-    whole = tune(policy(tiny_registry), rows, SIMPO, out=tmp_path / "whole")
+@pytest.mark.parametrize(
+    ("tuning", "damaged"),
+    [(SIMPO, False), (SIMPO, True), (DPO, False), (SFT, False), (SFT._replace(lora_rank=2), False)],
+    ids=["simpo", "a damaged checkpoint", "dpo", "sft", "sft, lora"],
+)
+def test_a_stopped_run_goes_on_to_the_same_weights(tiny_registry, rows, tmp_path, monkeypatch, tuning, damaged):
+    whole = tune(policy(tiny_registry), rows, tuning, out=tmp_path / "whole")
     plain, n_losses = PreferenceTrainer.compute_loss, []
 
     def until(trainer, *args, **words):
@@ -171,12 +205,12 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny_registry, rows, tmp_path
 
     monkeypatch.setattr(PreferenceTrainer, "compute_loss", until)
     with pytest.raises(Stop):
-        tune(policy(tiny_registry), rows, SIMPO, out=tmp_path / "cut")
+        tune(policy(tiny_registry), rows, tuning, out=tmp_path / "cut")
     if damaged:
         # A checkpoint that a kill cut off: its last file is missing.
         (tmp_path / "cut" / "checkpoint-4").mkdir()
     assert last_checkpoint(tmp_path / "cut").name == "checkpoint-2"
-    again = tune(policy(tiny_registry), rows, SIMPO, out=tmp_path / "cut")
+    again = tune(policy(tiny_registry), rows, tuning, out=tmp_path / "cut")
     assert n_losses == [0, 1, 2, 3, 2, 3]
     for mine, reference in zip(again.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(mine, reference)
