@@ -272,6 +272,15 @@ VIEWS = {
         note="The first and the last logged step; accuracy: preferences of the step whose chosen reward is larger.",
         more="curve.csv has all steps",
     ),
+    "ladder": View(
+        ("model_id", "start", "loss", "labels", "n_preferences", "n_steps", "empty", "repeated", "broken"),
+        hidden=("template", "ladder", "data_digest", "weights_sha256"),
+        note="empty, repeated: share of the sampled answers that are empty or repeat themselves; broken: half of them.",
+        own={"n_preferences": Column("preferences", _whole), "n_steps": Column("steps", _whole),
+             "empty": Column("empty %", units.percent), "repeated": Column("repeated %", units.percent),
+             "broken": Column("broken", _whole)},
+        more="rungs.csv has all columns",
+    ),
 }  # fmt: skip
 """Verb -> its view; "" is the view of a table without a verb."""
 

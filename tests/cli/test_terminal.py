@@ -13,7 +13,7 @@ GROUPS = {
     "Choose": ["choose", "compare"],
     "Customise": ["route", "ablate"],
     "Label": ["sample", "select", "annotate", "agree"],
-    "Tune": ["tune", "judge"],
+    "Tune": ["tune", "judge", "ladder"],
     "Exchange": ["export", "scores", "import", "verify"],
     "Look up": ["models", "pairs", "fetch", "bits"],
 }

@@ -1,0 +1,224 @@
+"""Ladders: families of models that are tuned from one start, step by step, to be more or less aligned than it.
+
+Defines the recipe that a file such as `pairs/ladders.toml` holds, which preferences each rung reads, the rule by which
+a rung counts as broken, and the registry entries of what was made.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
+
+from bench.entries import Entry, Id, ModelSpec, Text
+from bench.schema import CHOSEN, REJECTED, Example, UsageError
+
+TURNED = "turned"
+"""Labels under which chosen and rejected have changed places."""
+
+LEAST_BYTES, COMPRESSED = 100, 0.3
+"""An answer of at least so many bytes repeats itself if zlib makes it shorter than this share. Of plain English text
+more than half is left at this length."""
+
+BROKEN_SHARE = 0.5
+"""A rung is broken if at least this share of its sampled answers is empty or repeats itself."""
+
+RUNGS = (
+    "model_id", "template", "ladder", "start", "loss", "labels", "first", "n_preferences", "n_too_long", "n_steps",
+    "lr", "beta", "lora_rank", "seed", "data_digest", "weights_sha256", "n_answers", "empty", "repeated", "broken",
+)  # fmt: skip
+"""One row per model. A ladder's start has a model_id, template and ladder only. `empty` and `repeated` are shares of
+the sampled answers; `broken` is 1 or 0."""
+
+WHOLE_NUMBERS = ("first", "n_preferences", "n_too_long", "n_steps", "lora_rank", "seed", "n_answers", "broken")
+"""Columns of RUNGS that hold whole numbers, or nothing for a start."""
+
+
+class Rung(Entry):
+    """One tuned model: from which model, on which preferences, by which loss."""
+
+    KEY: ClassVar[str] = "rung_id"
+    rung_id: Id
+    after: Id | None = None
+    """rung_id that the tuning starts from; None for the ladder's start."""
+    loss: Literal["sft", "dpo", "simpo"]
+    labels: Literal["given", "turned"] = "given"
+    first: NonNegativeInt = 0
+    """How many preferences, in the ladder's order, come before those of this rung."""
+    n: PositiveInt
+    """Number of preferences."""
+    lr: FiniteFloat = Field(default=1e-4, gt=0, strict=False)
+    beta: FiniteFloat = Field(default=0.1, ge=0, strict=False)
+    n_epochs: FiniteFloat = Field(default=1.0, gt=0, strict=False)
+    seed: NonNegativeInt = 0
+
+
+class Ladder(Entry):
+    """A start and its rungs. A rung's model_id is "<ladder_id>-<rung_id>"."""
+
+    KEY: ClassVar[str] = "ladder_id"
+    ladder_id: Id
+    start: Text
+    """model_id."""
+    template: Text | None = None
+    """Chat template of the rungs, as `drsow tune --template` takes it; None: that of the start."""
+    lora_rank: PositiveInt = 16
+    batch: PositiveInt = 16
+    at_once: PositiveInt = 4
+    rungs: tuple[Rung, ...] = Field(min_length=1, strict=False)
+
+    def model_id(self, rung_id: str | None) -> str:
+        """Of a rung; of the start for None."""
+        return self.start if rung_id is None else f"{self.ladder_id}-{rung_id}"
+
+    @property
+    def owner(self) -> str:
+        """model_id of the owner of the ladder's chat template."""
+        return self.start if self.template is None else self.model_id(self.rungs[0].rung_id)
+
+
+class StudyOf(BaseModel):
+    """What the ladders' study is called and ordered by, as in the registry's studies."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    study_id: Id
+    performance: Text
+    second_performance: Text | None = None
+
+
+class Recipe(BaseModel):
+    """A whole file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    study: StudyOf
+    ladders: tuple[Ladder, ...] = Field(min_length=1, strict=False)
+
+
+def recipe_of(content: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from its parsed file.
+
+    Raises:
+        UsageError: A field is wrong, a rung follows one that is not before it, or an id is there twice.
+    """
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
+    seen: set[str] = set()
+    for ladder in recipe.ladders:
+        known: set[str | None] = {None}
+        for rung in ladder.rungs:
+            if rung.after not in known:
+                raise UsageError(f"{where}: {ladder.id}: {rung.id}: after: {rung.after!r} is no rung before it")
+            if (model_id := ladder.model_id(rung.id)) in seen:
+                raise UsageError(f"{where}: {model_id} is there twice")
+            known.add(rung.id)
+            seen.add(model_id)
+    return recipe
+
+
+def rows_of_rung(examples: Sequence[Example], rung: Rung) -> list[Example]:
+    """The preferences of a rung, in an order that depends only on their ids.
+
+    Raises:
+        UsageError: There are too few.
+    """
+    order = sorted(examples, key=lambda example: hashlib.sha256(example.example_id.encode()).digest())
+    rows = order[rung.first : rung.first + rung.n]
+    if len(rows) < rung.n:
+        raise UsageError(
+            f"{rung.id}: needs the preferences {rung.first + 1} to {rung.first + rung.n}, but there are {len(examples)}"
+        )
+    return [turned(row) for row in rows] if rung.labels == TURNED else rows
+
+
+def turned(example: Example) -> Example:
+    """A preference whose chosen and rejected response have changed places."""
+    texts = dict(example.responses)
+    return example._replace(responses=((CHOSEN, texts[REJECTED]), (REJECTED, texts[CHOSEN])))
+
+
+class Answers(NamedTuple):
+    """What sampled answers say about a rung."""
+
+    n_answers: int
+    empty: float
+    """Share of empty answers."""
+    repeated: float
+    """Share of answers that repeat themselves."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether the rung counts as broken."""
+        return self.empty + self.repeated >= BROKEN_SHARE
+
+
+def judged(texts: Sequence[str]) -> Answers:
+    """Counts empty and repetitive answers."""
+    n_empty = sum(not text.strip() for text in texts)
+    return Answers(len(texts), n_empty / len(texts), sum(map(repeats, texts)) / len(texts))
+
+
+def repeats(text: str) -> bool:
+    """Whether a text says the same again and again."""
+    data = text.encode()
+    return len(data) >= LEAST_BYTES and len(zlib.compress(data, 9)) < COMPRESSED * len(data)
+
+
+def models_toml(specs: Sequence[ModelSpec]) -> str:
+    """A registry's models.toml with these entries."""
+    return _HEAD + "".join(_table("models", spec.model_dump(mode="json", exclude_defaults=True)) for spec in specs)
+
+
+def pairs_toml(recipe: Recipe, broken: Sequence[str], *, has_scores: bool) -> str:
+    """A registry's pairs.toml: a family per ladder and, once every model has its score, the studies.
+
+    Three studies read the same scores: of all models, of those that are not broken, and without the starts.
+
+    Args:
+        recipe: Of the ladders.
+        broken: model_ids of the broken rungs.
+        has_scores: Whether every model has a score of the study's performance.
+    """
+    kinds = {"": set(), "-unbroken": set(broken), "-without-starts": {ladder.start for ladder in recipe.ladders}}
+    tables = []
+    for kind, left_out in kinds.items():
+        families = [entry for ladder in recipe.ladders if (entry := _family(ladder, kind, left_out))]
+        tables += [_table("families", entry) for entry in families]
+        if has_scores and families:
+            told = recipe.study.model_dump(exclude_none=True)
+            told |= {"study_id": f"{recipe.study.study_id}{kind}", "families": [f["family_id"] for f in families]}
+            tables.append(_table("studies", told))
+    return _HEAD + "".join(tables)
+
+
+_HEAD = "# Written by `drsow ladder`; a change is lost when it runs again.\n"
+
+
+def _family(ladder: Ladder, kind: str, left_out: set[str]) -> dict[str, Any] | None:
+    members = [name for name in map(ladder.model_id, (None, *(r.id for r in ladder.rungs))) if name not in left_out]
+    told = {"family_id": f"{ladder.id}{kind}", "template": ladder.owner, "members": members}
+    return told if len(members) > 1 else None
+
+
+def _table(name: str, fields: Mapping[str, Any]) -> str:
+    return "\n".join(["", f"[[{name}]]", *(f"{key} = {_value(value)}" for key, value in fields.items()), ""])
+
+
+def _value(value: Any) -> str:
+    """A value as TOML. JSON writes texts, numbers and lists of texts alike."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_value(part)}" for key, part in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def ladders_in_order(recipe: Recipe) -> Iterator[tuple[Ladder, Rung | None]]:
+    """Every model of the recipe, a start before its rungs."""
+    for ladder in recipe.ladders:
+        yield ladder, None
+        for rung in ladder.rungs:
+            yield ladder, rung

@@ -1,0 +1,196 @@
+"""The verb `ladder`: tunes families of models by a recipe, and writes a registry folder with all of them."""
+
+import gc
+import json
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from bench.data.load import digest
+from bench.data.rows import preference
+from bench.data.sources import file_rows
+from bench.entries import FolderSource, ModelSpec
+from bench.files import edited_text
+from bench.prefer.ladder import (
+    RUNGS,
+    WHOLE_NUMBERS,
+    Ladder,
+    Recipe,
+    Rung,
+    judged,
+    ladders_in_order,
+    models_toml,
+    pairs_toml,
+    recipe_of,
+    rows_of_rung,
+)
+from bench.registry import Registry, load_registry
+from bench.schema import Dataset, Example, UsageError
+from bench.store.folder import write_csv, write_whole
+from bench.verbs.sample import sample_candidates
+from bench.verbs.session import Session
+from bench.verbs.tune import MODEL, Start, tune_policy
+
+WEIGHTS, REGISTRY = "run", "registry"
+"""Folders of a ladder's results: the tuned models, and the registry that names them."""
+
+N_ANSWERS, ANSWER_TOKENS = 2, 128
+"""Sampled answers to each prompt, and their longest length: what tells a broken rung."""
+
+
+class Inputs(NamedTuple):
+    """What a recipe is followed with."""
+
+    preferences: str
+    """A file of preferences, for all rungs."""
+    prompts: Dataset
+    """Prompts that each rung answers, to see whether it is broken."""
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe of a file.
+
+    Raises:
+        UsageError: The file is no TOML, or a field is wrong.
+    """
+    try:
+        return recipe_of(tomllib.loads(edited_text(path)), str(path))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def climb(session: Session, recipe: Recipe, inputs: Inputs, *, out: Path) -> pd.DataFrame:
+    """Tune and sample every rung that is missing, then write the table and the registry.
+
+    A stopped run continues where it was: a rung is tuned from its last checkpoint, and a finished one is not repeated.
+
+    Args:
+        session: The registry, which knows the starts; device and dtype.
+        recipe: What to tune.
+        inputs: The data.
+        out: The folder to write.
+
+    Returns:
+        RUNGS.
+    """
+    examples = judgeable(inputs.preferences)
+    slices = {(ladder.id, rung.id): rows_of_rung(examples, rung) for ladder in recipe.ladders for rung in ladder.rungs}
+    rows = []
+    for ladder, rung in ladders_in_order(recipe):
+        model_id = ladder.model_id(rung and rung.id)
+        row: dict[str, Any] = {"model_id": model_id, "template": ladder.owner, "ladder": ladder.id}
+        if rung is not None:
+            print(f"{model_id}: {rung.loss} on {rung.n} preferences", file=sys.stderr)
+            folder = out / WEIGHTS / model_id
+            row |= _tuned(session, ladder, rung, slices[ladder.id, rung.id], inputs.preferences, folder)
+            row |= _answered(session, inputs.prompts, folder)
+            # The next rung's model needs the room.
+            gc.collect()
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=list(RUNGS)).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
+    write_csv(out / "rungs.csv", table, RUNGS)
+    write_registry(session.registry, recipe, table, out=out)
+    return table
+
+
+def judgeable(path: str) -> list[Example]:
+    """The preferences of a file; rows that cannot be judged are left out, and stderr says how many."""
+    found, errors = [], []
+    for row in file_rows(path):
+        try:
+            found.append(preference(row))
+        except UsageError as error:
+            errors.append(error)
+    if errors:
+        print(f"{len(errors)} rows left out; the first: {errors[0]}", file=sys.stderr)
+    return found
+
+
+def _tuned(
+    session: Session, ladder: Ladder, rung: Rung, examples: list[Example], source: str, folder: Path
+) -> dict[str, Any]:
+    """Tune a rung; returns its recipe and digests for the table."""
+    from bench.prefer.tune import Tuning
+
+    name = f"{Path(source).name}, {rung.labels} labels, rows {rung.first} to {rung.first + rung.n}"
+    dataset = Dataset(name, Path(source).stem, digest(examples), tuple(examples))
+    start = Start(ladder.start, ladder.template)
+    if rung.after is not None:
+        start = Start(str(folder.parent / ladder.model_id(rung.after)))
+    tuning = Tuning(
+        rung.loss, rung.beta, 0.3, rung.lr, rung.n_epochs, ladder.batch, ladder.at_once, ladder.lora_rank, rung.seed,
+        save_every=4,
+    )  # fmt: skip
+    done = tune_policy(session, start, dataset, tuning, out=folder)
+    facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return {
+        "start": ladder.model_id(rung.after),
+        "labels": rung.labels,
+        "first": rung.first,
+        "n_preferences": done.n_preferences,
+        "n_too_long": done.n_too_long,
+        "weights_sha256": " ".join(facts["weights"].values()),
+        **{name: facts[name] for name in ("loss", "n_steps", "lr", "beta", "lora_rank", "seed", "data_digest")},
+    }
+
+
+def _answered(session: Session, prompts: Dataset, folder: Path) -> dict[str, Any]:
+    """Sample a rung's answers, and count those that are empty or repeat themselves."""
+    from bench.prefer.sample import Sampling
+
+    wish = Sampling(N_ANSWERS, max_new_tokens=ANSWER_TOKENS, keep_empty=True)
+    file = folder / "answers.jsonl"
+    sample_candidates(session, prompts, str(folder), wish, out=file)
+    lines = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    found = judged([text for line in lines for text in line["candidates"]])
+    return found._asdict() | {"broken": int(found.broken)}
+
+
+def write_registry(known: Registry, recipe: Recipe, table: pd.DataFrame, *, out: Path) -> Path:
+    """Write the registry folder with every rung, and with the starts that drsow's own registry does not have."""
+    folder, specs, own = out / REGISTRY, [], load_registry().models
+    rows = table.set_index("model_id")
+    for ladder, rung in ladders_in_order(recipe):
+        start = known.model(ladder.start)
+        if rung is None:
+            specs += [_moved(start, folder)] if start.id not in own else []
+            continue
+        row = rows.loc[ladder.model_id(rung.id)]
+        kind = rung.loss if rung.labels == "given" else f"{rung.loss}-{rung.labels}"
+        told = f"{row['start']}; {kind}; {row['n_preferences']} preferences from {rung.first}; {row['n_steps']} steps; "
+        told += f"lr {rung.lr:g}; seed {rung.seed}; weights sha256 {row['weights_sha256']}"
+        specs.append(
+            start.model_copy(
+                update={
+                    "model_id": row.name,
+                    "source": FolderSource(folder=_relative(out / WEIGHTS / str(row.name) / MODEL, folder)),
+                    "format": "safetensors",
+                    "method": kind,
+                    "licence_notice": None,
+                    "scores": {},
+                    "note": told + ("; broken" if row["broken"] else ""),
+                }
+            )
+        )
+    broken = rows.index[rows["broken"] == 1].tolist()
+    write_whole(folder / "models.toml", models_toml(specs).encode())
+    write_whole(folder / "pairs.toml", pairs_toml(recipe, broken, has_scores=False).encode())
+    models = load_registry(folder).models
+    if all(recipe.study.performance in models[name].scores for name in rows.index):
+        write_whole(folder / "pairs.toml", pairs_toml(recipe, broken, has_scores=True).encode())
+    return folder
+
+
+def _moved(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """An entry of a user's registry for another folder: a relative path starts there."""
+    if not isinstance(spec.source, FolderSource):
+        return spec
+    return spec.model_copy(update={"source": FolderSource(folder=_relative(spec.source.folder, folder))})
+
+
+def _relative(path: Path, folder: Path) -> Path:
+    return Path(os.path.relpath(path.resolve(), folder.resolve()))

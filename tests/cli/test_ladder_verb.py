@@ -1,0 +1,87 @@
+"""`drsow ladder` on the tiny models: a kill costs no finished rung, and the registry names what was made."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from commands import COMMAND, environment, rows, write_rows
+
+from bench.registry import load_registry
+from bench.scoring.located import file_digest
+from bench.store.folder import read_csv
+
+RECIPE = """
+[study]
+study_id = "mine"
+performance = "ifeval"
+
+[[ladders]]
+ladder_id = "up"
+start = "tiny-weak"
+template = "plain"
+lora_rank = 2
+batch = 2
+at_once = 2
+rungs = [
+  { rung_id = "sft", loss = "sft", n = 4, lr = 1e-2 },
+  { rung_id = "turned", after = "sft", loss = "dpo", labels = "turned", first = 4, n = 4, lr = 1e-2 },
+]
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_ladder_goes_on_and_its_registry_has_each_rung_with_its_recipe(drsow, tiny_registry, tmp_path):
+    (tmp_path / "ladders.toml").write_text(RECIPE)
+    # A row that cannot be judged is left out, with a word about it.
+    data = write_rows(tmp_path / "train.jsonl", [*rows(8), rows(1)[0] | {"id": "blank", "rejected": " "}])
+    prompts = write_rows(tmp_path / "prompts.jsonl", [{"id": f"p{i}", "prompt": f"Is {i} prime?"} for i in range(2)])
+    out = tmp_path / "out"
+    words = ["ladder", tmp_path / "ladders.toml", "--preferences", data, "--prompts", prompts, "--out", out]
+    words += ["--registry", tiny_registry, "--dtype", "fp32", "--device", "cpu"]
+    first = out / "run" / "up-sft" / "model"
+    run = subprocess.Popen(
+        [COMMAND, *map(str, words)], env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while not first.exists() and run.poll() is None:
+        time.sleep(0.01)
+    os.kill(run.pid, signal.SIGKILL)
+    run.communicate()
+    assert first.exists() and not (out / "rungs.csv").exists()
+    written = (first / "model.safetensors").stat().st_mtime_ns
+    done = drsow(*words)
+    assert done.returncode == 0, done.stderr
+    assert "1 rows left out; the first: " in done.stderr and "line 9, field rejected: only whitespace" in done.stderr
+    assert (first / "model.safetensors").stat().st_mtime_ns == written
+
+    table = read_csv(out / "rungs.csv").set_index("model_id")
+    assert list(table.index) == ["tiny-weak", "up-sft", "up-turned"]
+    assert list(table["start"]) == ["", "tiny-weak", "up-sft"] and list(table["template"]) == ["up-sft"] * 3
+    assert table.loc["up-turned", ["loss", "labels", "n_preferences", "n_steps"]].tolist() == ["dpo", "turned", 4, 2]
+    digest = file_digest(out / "run" / "up-turned" / "model" / "model.safetensors")
+    assert table.loc["up-turned", "weights_sha256"] == digest
+    answers = [json.loads(line) for line in (out / "run" / "up-turned" / "answers.jsonl").read_text().splitlines()]
+    assert [len(line["candidates"]) for line in answers] == [2, 2] and table.loc["up-turned", "n_answers"] == 4
+
+    known = load_registry(out / "registry")
+    assert known.model("up-turned").method == "dpo-turned" and digest in known.model("up-turned").note
+    assert known.model("tiny-weak").source.folder.resolve() == (tiny_registry / "weak").resolve()
+    assert known.families["up"].members == ("tiny-weak", "up-sft", "up-turned")
+    assert "mine" not in known.studies
+    assert drsow("sample", "--model", "up-turned", "--registry", out / "registry", "--prompts", prompts, "--n", 1,
+                 "--max-new-tokens", 2, "--device", "cpu", "--out", tmp_path / "x.jsonl").returncode == 0  # fmt: skip
+    digests = {p: hashlib.sha256(p.read_bytes()).digest() for p in out.rglob("*") if p.is_file()}
+    assert drsow(*words).returncode == 0
+    assert {p: hashlib.sha256(p.read_bytes()).digest() for p in out.rglob("*") if p.is_file()} == digests
+
+
+def test_a_wrong_recipe_writes_nothing(drsow, tiny_registry, tmp_path):
+    (tmp_path / "ladders.toml").write_text(RECIPE.replace('after = "sft"', 'after = "stf"'))
+    words = ["--preferences", tmp_path / "none.jsonl", "--prompts", tmp_path / "none.jsonl", "--out", tmp_path / "out"]
+    done = drsow("ladder", tmp_path / "ladders.toml", *words, "--registry", tiny_registry)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "up: turned: after: 'stf' is no rung before it" in done.stderr
+    assert not (tmp_path / "out").exists()
