@@ -13,22 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.scoring.forward.context import StepContext
+from bench.scoring.forward.context import Softmax, StepContext
 from bench.scoring.forward.tiles import TileMasks, by_tiles, tile_masks
 
 Ranges = tuple[tuple[int, int], ...]
 
 
-def attend(
-    ctx: StepContext, query: Tensor, key: Tensor, value: Tensor, *, window: int | None, scale: float | None
-) -> Tensor:
+def attend(ctx: StepContext, query: Tensor, key: Tensor, value: Tensor, softmax: Softmax) -> Tensor:
     """Attention of one layer over a step without a trunk, (1, rows, heads, width); arguments as in `by_tiles`."""
-    if query.device.type != "cpu":
-        return by_tiles(ctx, query, key, value, window=window, scale=scale, least=math.inf)
-    make = functools.partial(_masks, ctx, query, window=window)
-    masks = ctx.once(("gradient", window), make)
-    scale = query.shape[3] ** -0.5 if scale is None else scale
-    return TileAttention.apply(query[0], key[0], value[0], masks, scale).transpose(0, 1)[None]
+    # The soft cap of the scoring pass works in place, so it has no gradient.
+    if query.device.type != "cpu" and softmax.cap is None:
+        return by_tiles(ctx, query, key, value, softmax, least=math.inf)
+    make = functools.partial(_masks, ctx, query, window=softmax.window)
+    masks = ctx.once(("gradient", softmax.window), make)
+    told = softmax._replace(scale=query.shape[3] ** -0.5) if softmax.scale is None else softmax
+    return TileAttention.apply(query[0], key[0], value[0], masks, told).transpose(0, 1)[None]
 
 
 def _masks(ctx: StepContext, like: Tensor, *, window: int | None) -> TileMasks:
@@ -36,33 +35,34 @@ def _masks(ctx: StepContext, like: Tensor, *, window: int | None) -> TileMasks:
     found = tile_masks(ctx, like, window=window, n_before=0, least=0)
     for tile, mask in zip(*found, strict=True):
         mask[tile.high - tile.low :] = 0
-    return found
+    return TileMasks(found.tiles, [mask.to(like.device) for mask in found.masks])
 
 
 class TileAttention(torch.autograd.Function):
     """Softmax attention in float32 products of the inputs' dtype; the backward pass computes the weights again."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, masks: TileMasks, scale: float) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, masks: TileMasks, softmax: Softmax) -> Tensor:
         """(heads, rows, width), 0 behind the last tile.
 
         Args:
             ctx: Of autograd.
             query: (heads, rows, head_dim).
-            key: (kv_heads, n, head_dim).
-            value: (kv_heads, n, width).
+            key: (kv_heads, rows, head_dim).
+            value: (kv_heads, rows, width).
             masks: Of the step.
-            scale: Of the scores.
+            softmax: The layer's, with its scale.
         """
         ctx.save_for_backward(query, key, value)
-        ctx.masks, ctx.scale = masks, scale
+        ctx.masks, ctx.softmax = masks, softmax
         out = query.new_zeros(len(query), query.shape[1], value.shape[2])
         groups = out.unflatten(0, (len(key), -1))
         with _products(query.dtype):
             for tile, mask in zip(*masks, strict=True):
                 own, seen = ((tile.low, tile.high),), tile.keys
-                weights = _weights(_queries(query, key, own, mask), _stretches(key, seen, mask.shape[1]), mask, scale)
-                result = torch.bmm(weights, _stretches(value, seen, mask.shape[1]))
+                keys, values = (_stretches(x, seen, mask.shape[1]) for x in (key, value))
+                weights = _weights(_scores(_queries(query, key, own, mask), keys, softmax), mask)
+                result = torch.bmm(weights, values)
                 _put(groups, result.unflatten(1, (-1, len(mask))), own)
         return out
 
@@ -78,18 +78,32 @@ class TileAttention(torch.autograd.Function):
                 own, seen = ((tile.low, tile.high),), tile.keys
                 queries, slope = (_queries(x, key, own, mask) for x in (query, grad))
                 keys, values = (_stretches(x, seen, mask.shape[1]) for x in (key, value))
-                weights = _weights(queries, keys, mask, ctx.scale)
+                scores = _scores(queries, keys, ctx.softmax)
+                slopes = _slopes(scores, ctx.softmax)
+                weights = _weights(scores, mask)
                 _add(by_value, torch.bmm(weights.mT, slope), seen)
                 by_weights = torch.bmm(slope, values.mT)
-                by_scores = torch._softmax_backward_data(by_weights, weights, -1, torch.float32).mul_(ctx.scale)
+                by_scores = torch._softmax_backward_data(by_weights, weights, -1, torch.float32).mul_(slopes)
                 _put(groups, torch.bmm(by_scores, keys).unflatten(1, (-1, len(mask))), own)
                 _add(by_key, torch.bmm(by_scores.mT, queries), seen)
         return by_query, by_key.to(key.dtype), by_value.to(value.dtype), None, None
 
 
-def _weights(queries: Tensor, keys: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Attention weights, (kv_heads, group x queries, keys), float32."""
-    scores = torch.bmm(queries, keys.mT).mul_(scale)
+def _scores(queries: Tensor, keys: Tensor, softmax: Softmax) -> Tensor:
+    """Scores under their soft cap and without a mask, (kv_heads, group x queries, keys), float32."""
+    scores = torch.bmm(queries, keys.mT)
+    if softmax.cap is None:
+        return scores.mul_(softmax.scale)
+    return scores.mul_(softmax.scale / softmax.cap).tanh_().mul_(softmax.cap)
+
+
+def _slopes(scores: Tensor, softmax: Softmax) -> Tensor | float:
+    """Gradient of each score by the product of its query and key."""
+    return softmax.scale if softmax.cap is None else (1 - (scores / softmax.cap).square_()).mul_(softmax.scale)
+
+
+def _weights(scores: Tensor, mask: Tensor) -> Tensor:
+    """Attention weights, in the memory of the scores."""
     scores.unflatten(1, (-1, len(mask))).add_(mask)
     return torch.softmax(scores, -1, out=scores)
 
