@@ -240,7 +240,7 @@ def test_agreement_is_counted_on_halves_by_the_cosine_of_the_mean_hidden_states(
     plain = drsow(
         "agree", "--pair", "tiny", "--data", write_rows(tmp_path / "x.jsonl", rows(2)), *options, "--transcripts"
     )
-    assert plain.returncode == 2 and "its prompt is no transcript" in plain.stderr
+    assert plain.returncode == 2 and "is no transcript" in plain.stderr
 
 
 def test_a_broken_line_of_prompts_is_named_and_nothing_is_written(drsow, tiny_registry, tmp_path):
