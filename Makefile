@@ -24,12 +24,15 @@ NEW_TOKENS ?= 80
 PIPELINE ?= results/pipeline
 RUN = $(PIPELINE)/run
 SHARDS ?= 20
-# Alignment ladders: data to tune on, prompts of IFEval, held-out preferences; weights stay in $(LADDERS)/run.
+# Alignment ladders: data to tune on, prompts of IFEval, held-out preferences; weights stay in
+# $(LADDERS)/run. N_INSTRUCTIONS prompts of IFEval for each model; N_ROWS rows of each subset of RewardBench for each pair.
 RECIPE ?= pairs/ladders.toml
 TUNE_ON ?= $(or $(DRSOW_RMB_TRAIN),$(error name preferences to tune on: TUNE_ON=FILE or DRSOW_RMB_TRAIN))
 INSTRUCTIONS ?= $(or $(DRSOW_IFEVAL),$(error name the prompts of IFEval: INSTRUCTIONS=FILE or DRSOW_IFEVAL))
 PREFERENCES ?= $(or $(DRSOW_RMB_HELD_OUT),$(error name held-out preferences: PREFERENCES=FILE or DRSOW_RMB_HELD_OUT))
 LADDERS ?= results/ladders
+N_INSTRUCTIONS ?= 200
+N_ROWS ?= 20
 KNOWN = $(LADDERS)/registry
 CLIMB = $(BIN)/drsow ladder $(RECIPE) --preferences $(TUNE_ON) --prompts $(HELD_OUT) --out $(LADDERS)
 PERFORM = $(BIN)/drsow perform --registry $(KNOWN) --scores $(KNOWN)/scores.toml
@@ -74,10 +77,10 @@ pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model
 ladders: $(VENV)/.installed ## tune ladders of more and less aligned models, measure and judge them (hours; TUNE_ON= INSTRUCTIONS= PREFERENCES=)
 	@$(CLIMB)
 	@tail -n +2 $(LADDERS)/rungs.csv | while IFS=, read -r model template rest; do \
-	  $(PERFORM) --model $$model --template $$template --task ifeval --prompts $(INSTRUCTIONS) --limit 200 </dev/null && \
+	  $(PERFORM) --model $$model --template $$template --task ifeval --prompts $(INSTRUCTIONS) --limit $(N_INSTRUCTIONS) </dev/null && \
 	  $(PERFORM) --model $$model --template $$template --task preferences --data $(PREFERENCES) </dev/null || exit; done
 	@$(CLIMB)
-	@$(BIN)/drsow run --study ladders --registry $(KNOWN) --data reward-bench --limit-per-subset 20 $(ARGS)
+	@$(BIN)/drsow run --study ladders --registry $(KNOWN) --data reward-bench --limit-per-subset $(N_ROWS) $(ARGS)
 
 test: $(VENV)/.tested ## run the tests (under 10 minutes)
 	@$(BIN)/python -m pytest $(ARGS)
