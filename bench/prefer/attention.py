@@ -91,10 +91,8 @@ class TileAttention(torch.autograd.Function):
 
 def _scores(queries: Tensor, keys: Tensor, softmax: Softmax) -> Tensor:
     """Scores under their soft cap and without a mask, (kv_heads, group x queries, keys), float32."""
-    scores = torch.bmm(queries, keys.mT)
-    if softmax.cap is None:
-        return scores.mul_(softmax.scale)
-    return scores.mul_(softmax.scale / softmax.cap).tanh_().mul_(softmax.cap)
+    scores = torch.bmm(queries, keys.mT).mul_(softmax.scale)
+    return scores if softmax.cap is None else scores.div_(softmax.cap).tanh_().mul_(softmax.cap)
 
 
 def _slopes(scores: Tensor, softmax: Softmax) -> Tensor | float:

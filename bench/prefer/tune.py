@@ -89,7 +89,7 @@ def collate(rows: Seq[Row], *, loss: str) -> dict[str, Any]:
 class PreferenceTrainer(Trainer):
     """transformers' Trainer with a preference loss; its log contains the columns of CURVE."""
 
-    def __init__(self, tuning: Tuning, **words: object) -> None:
+    def __init__(self, tuning: Tuning, **words: Any) -> None:
         """Takes Trainer's arguments, and in `tuning` the loss."""
         super().__init__(data_collator=functools.partial(collate, loss=tuning.loss), **words)
         self.tuning = tuning
@@ -103,7 +103,7 @@ class PreferenceTrainer(Trainer):
     def compute_loss(
         self,
         model: torch.nn.Module,
-        inputs: dict,
+        inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
@@ -191,12 +191,13 @@ def with_start(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int, out:
             write_json(note, values)
     else:
         values = json.loads(note.read_text(encoding="utf-8"))
-    return [row._replace(start=tuple(start)) for row, start in zip(rows, values, strict=True)]
+    return [row._replace(start=(chosen, rejected)) for row, (chosen, rejected) in zip(rows, values, strict=True)]
 
 
 @torch.no_grad()
 def _starts(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int) -> list[tuple[float, float]]:
-    model, found = trainer.model.eval(), []
+    model = trainer.model.eval()
+    found: list[tuple[float, float]] = []
     with Meter("start", n_rows=len(rows), n_tokens=len(rows), unit="preferences") as meter:
         for first in range(0, len(rows), at_once):
             part = rows[first : first + at_once]
@@ -243,9 +244,8 @@ def tune(policy: Policy, rows: Seq[Row], tuning: Tuning, *, out: Path) -> Prefer
     """
     torch.manual_seed(tuning.seed)
     told = arguments(tuning, len(rows), out=out, dtype=policy.dtype, device=policy.device)
-    model = packable(policy.model, rows[0][:2], dtype=policy.dtype)
-    if tuning.lora_rank:
-        model = with_lora(model, tuning.lora_rank, dtype=policy.dtype)
+    plain = packable(policy.model, rows[0][:2], dtype=policy.dtype)
+    model = with_lora(plain, tuning.lora_rank, dtype=policy.dtype) if tuning.lora_rank else plain
     trainer = PreferenceTrainer(tuning, model=model, args=told, train_dataset=rows, processing_class=policy.tokenizer)
     if tuning.loss == DPO:
         trainer.train_dataset = with_start(trainer, rows, at_once=tuning.at_once, out=out)

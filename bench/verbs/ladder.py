@@ -81,7 +81,7 @@ def climb(session: Session, recipe: Recipe, inputs: Inputs, *, out: Path) -> pd.
     slices = {(ladder.id, rung.id): rows_of_rung(examples, rung) for ladder in recipe.ladders for rung in ladder.rungs}
     rows = []
     for ladder, rung in ladders_in_order(recipe):
-        model_id = ladder.model_id(rung and rung.id)
+        model_id = ladder.model_id(None if rung is None else rung.id)
         row: dict[str, Any] = {"model_id": model_id, "template": ladder.owner, "ladder": ladder.id}
         if rung is not None:
             print(f"{model_id}: {rung.loss} on {rung.n} preferences", file=sys.stderr)
