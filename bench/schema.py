@@ -12,6 +12,10 @@ SCHEMA_VERSION = 2
 
 CHOSEN, REJECTED = "chosen", "rejected"
 
+RM_BENCH_STYLES = ("concise", "plain", "markdown")
+RM_BENCH_IDS = tuple(f"{side}-{style}" for side in (CHOSEN, REJECTED) for style in RM_BENCH_STYLES)
+"""response_ids of an RM-Bench example: its right responses in three styles, then its wrong ones."""
+
 OK, TOO_LONG, NONFINITE = "ok", "too_long", "nonfinite"
 """Status of a score or margin: scored; longer than the model's context; NaN or infinite."""
 
@@ -35,7 +39,7 @@ class Message(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A prompt with its responses; it does not change after loading."""
+    """A prompt with its candidate responses, of which a set is right; it does not change after loading."""
 
     example_id: str
     """`subset/id`, or the id alone where there is no subset, as `data.example_id` writes it; unique in its data set."""
@@ -45,6 +49,13 @@ class Example(NamedTuple):
     """The prompt; the last turn is never the assistant's."""
     responses: tuple[tuple[str, str], ...]
     """(response_id, text): ("chosen", …), ("rejected", …), or "0" to "n-1" for candidates."""
+    right: tuple[str, ...] = (CHOSEN,)
+    """response_ids of the right responses; the others are wrong. Empty for responses without labels."""
+
+    @property
+    def is_preference(self) -> bool:
+        """Whether the example has one right and one wrong response, with the ids "chosen" and "rejected"."""
+        return tuple(name for name, _ in self.responses) == (CHOSEN, REJECTED) and self.right == (CHOSEN,)
 
 
 class Dataset(NamedTuple):
@@ -55,7 +66,7 @@ class Dataset(NamedTuple):
     slug: str
     """Safe folder name; includes the limit ("reward-bench-5-per-subset")."""
     digest: str
-    """sha256 over every field of every example, in order."""
+    """sha256 over every example, in order (`data.load.digest`)."""
     examples: tuple[Example, ...]
     domain: str = ""
     """Name of the customisation of its prompts, "" for none."""
@@ -63,6 +74,8 @@ class Dataset(NamedTuple):
     """sha256 over all texts that the customisation can add."""
     limit: int | None = None
     """Maximum number of rows of each subset, None for all."""
+    revision: str = ""
+    """Commit of the hub repository that the rows come from; "" for a file, or if it is unknown."""
 
 
 ROUTES = ("example_id", "domain", "confidence")

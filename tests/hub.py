@@ -56,6 +56,10 @@ class Answers(BaseHTTPRequestHandler):
         hub: Hub = self.server
         path = self.path.partition("?")[0]
         hub.asked.append((self.command, path, self.headers.get("Range", "")))
+        if commits := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/commits/main", path):
+            return self._commits(commits[1])
+        # A data set's files are asked for like a model's.
+        path = path.removeprefix("/datasets")
         info = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path)
         file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         repo = (info or file)[1] if info or file else ""
@@ -74,6 +78,13 @@ class Answers(BaseHTTPRequestHandler):
 
     def _error(self, status: int, code: str) -> None:
         self._send(status, {"X-Error-Code": code, "X-Error-Message": code}, json.dumps({"error": code}).encode())
+
+    def _commits(self, repo: str) -> None:
+        told = [
+            {"id": commit, "title": "", "message": "", "authors": [], "date": "2024-11-12T00:00:00.000Z"}
+            for commit in reversed(self.server.repos.get(repo, {}))
+        ]
+        self._send(200, {"Content-Type": "application/json"}, json.dumps(told).encode())
 
     def _info(self, repo: str, commit: str, *, tree: bool) -> None:
         names = sorted(path.name for path in self.server.repos[repo][commit].iterdir())

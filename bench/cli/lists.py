@@ -38,21 +38,22 @@ def pairs(study: StudyName = None, output: As = Format.table, registry: Registry
 
 @app.command(rich_help_panel=LOOK_UP)
 def fetch(
-    names: Annotated[list[str], typer.Argument(help="model_ids, pairs, studies, or data: reward-bench, a hub id.")],
+    names: Annotated[
+        list[str], typer.Argument(help="model_ids, pairs, studies, or data: a benchmark's name, a hub id.")
+    ],
     lock: Annotated[Path | None, typer.Option("--lock", help="Write commits and digests to this file.")] = None,
     registry: RegistryDir = None,
 ) -> None:
     """Download models and data for runs without a network."""
+    from bench.data.load import fetch_data, is_data
     from bench.registry import load_registry
 
     known = load_registry(registry)
-    # A name with a slash is a hub id: no name in the registry has one.
-    data = [name for name in names if name == "reward-bench" or "/" in name]
+    data = [name for name in names if is_data(name)]
     model_ids = list(
         dict.fromkeys(model_id for name in names if name not in data for model_id in known.models_of(name))
     )
 
-    from bench.data.load import fetch_data
     from bench.scoring.fetch import fetch as fetch_model
     from bench.verbs.lock import write_lock
 

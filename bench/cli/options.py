@@ -61,7 +61,7 @@ Pairs = Annotated[list[str] | None, typer.Option("--pair", help="Alias or pair_i
 OnePair = Annotated[str, typer.Option("--pair", help="Alias or pair_id.")]
 StudyName = Annotated[str | None, typer.Option("--study", help="A study: all of its pairs.")]
 Data = Annotated[
-    str, typer.Option("--data", help="reward-bench, sample, a .jsonl, .parquet or .csv file, or a hub id.")
+    str, typer.Option("--data", help="A benchmark's name, sample, a .jsonl, .parquet, .csv or .json file, or a hub id.")
 ]
 Limit = Annotated[int | None, typer.Option("--limit-per-subset", min=1, help="Only the first N rows of each subset.")]
 Results = Annotated[Path, typer.Option("--results", help="Results folder.", rich_help_panel=FOLDERS)]
@@ -96,7 +96,9 @@ Owner = Annotated[
 ScoredDtype = Annotated[ScoredIn, typer.Option("--dtype", help="The dtype that the scores were computed in.")]
 ModelName = Annotated[str, typer.Option("--model", help="A model_id of the registry.")]
 PolicyName = Annotated[str, typer.Option("--model", help="A model_id of the registry, or a model's folder.")]
-Prompts = Annotated[str, typer.Option("--prompts", help="A .jsonl, .parquet or .csv file with prompts, or a hub id.")]
+Prompts = Annotated[
+    str, typer.Option("--prompts", help="A .jsonl, .parquet, .csv or .json file with prompts, or a hub id.")
+]
 Temperature = Annotated[
     float, typer.Option("--temperature", min=0.01, help="Sampling temperature.", rich_help_panel=SAMPLING)
 ]

@@ -12,26 +12,33 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from bench.data.rows import candidates, preference, prompt, transcript
+from bench.data.labelled import labelled, prompt
+from bench.data.named import BENCHMARKS, Found, benchmark_rows, local_files
+from bench.data.rows import candidates, transcript
 from bench.data.sources import READERS, Row, file_rows, hub_rows
 from bench.files import safe_name
-from bench.schema import Dataset, Example, PreconditionError, UsageError
+from bench.schema import CHOSEN, Dataset, Example, PreconditionError, UsageError
 
 REWARD_BENCH, SAMPLE = "reward-bench", "sample"
+NAMES = (REWARD_BENCH, SAMPLE, *BENCHMARKS)
 """Names of the built-in data sets."""
 
 REWARD_BENCH_VARIABLE = "DRSOW_REWARDBENCH"
 """Environment variable with the path of a local copy of "reward-bench"."""
 
 
+_SLUGS = {*NAMES, *(f"{name}-{split}" for name, source in BENCHMARKS.items() for split in source.files)}
+"""Folder names of the built-in data sets."""
+
 _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?")
 
 
 def load_data(data: str, *, limit_per_subset: int | None = None, offline: bool = False) -> Dataset:
-    """Loads preferences: rows with prompt, chosen and rejected, and optionally subset and id.
+    """Loads labelled responses: preferences, or the rows of a benchmark, which are recognised by their columns.
 
     Args:
-        data: "reward-bench", "sample", a path to .jsonl, .parquet or .csv, or a hub id "org/name[:split]".
+        data: One of NAMES, with ":split" for a benchmark that has splits; a path to .jsonl, .parquet, .csv or .json; or
+            a hub id "org/name[:split]".
         limit_per_subset: Number of rows to take from the start of each subset; None for all.
         offline: Read a hub data set only from the cache, without opening a socket.
 
@@ -39,14 +46,14 @@ def load_data(data: str, *, limit_per_subset: int | None = None, offline: bool =
         UsageError: The name is unknown, or a row is bad. The message names its file, line and field.
         PreconditionError: The data set is not on this machine and cannot be fetched.
     """
-    return _load(data, preference, limit_per_subset, offline=offline)
+    return _load(data, labelled, limit_per_subset, offline=offline)
 
 
 def load_candidates(path: str) -> Dataset:
     """Loads rows with a prompt and two or more candidates (texts), and optionally subset and id.
 
     Args:
-        path: A .jsonl, .parquet or .csv file.
+        path: A .jsonl, .parquet, .csv or .json file.
 
     Returns:
         Examples whose response ids are "0" to "n-1", in the order of the candidates.
@@ -73,7 +80,12 @@ def fetch_data(data: str) -> int:
         UsageError: The name is unknown.
         PreconditionError: The data set cannot be downloaded.
     """
-    return sum(1 for _ in _source(data, offline=False)[1])
+    return sum(1 for _ in _source(data, offline=False)[1].rows)
+
+
+def is_data(name: str) -> bool:
+    """Whether a name is that of a data set to download: a benchmark, or a hub id, which has a slash."""
+    return name.partition(":")[0] in (REWARD_BENCH, *BENCHMARKS) or "/" in name
 
 
 def load_transcripts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
@@ -89,38 +101,40 @@ def load_transcripts(data: str, *, limit_per_subset: int | None = None) -> Datas
 def _load(data: str, parse: Callable[[Row], Example], limit: int | None, *, offline: bool = False) -> Dataset:
     if limit is not None and limit < 1:
         raise UsageError(f"limit per subset: must be 1 or more, is {limit}")
-    slug, rows = _source(data, offline=offline)
-    examples = _examples(data, rows, parse)
+    slug, found = _source(data, offline=offline)
+    examples = _examples(data, found.rows, parse)
     if limit is not None:
         slug = f"{slug}-{limit}-per-subset"
         examples = list(_first_of_each_subset(examples, limit))
-    return Dataset(data, slug, digest(examples), tuple(examples), limit=limit)
+    return Dataset(data, slug, digest(examples), tuple(examples), limit=limit, revision=found.revision)
 
 
-def _source(data: str, *, offline: bool) -> tuple[str, Iterator[Row]]:
-    """(slug, rows) of the data set that the user names."""
+def _source(data: str, *, offline: bool) -> tuple[str, Found]:
+    """The slug of the data set that the user names, and its rows."""
     if data == REWARD_BENCH:
-        return REWARD_BENCH, _reward_bench_rows(offline=offline)
+        return REWARD_BENCH, Found(_reward_bench_rows(offline=offline), "")
     if data == SAMPLE:
-        return SAMPLE, file_rows(str(_sample_path()))
+        return SAMPLE, Found(file_rows(str(_sample_path())), "")
+    name, _, split = data.partition(":")
+    if name in BENCHMARKS:
+        return data.replace(":", "-"), benchmark_rows(name, split, offline=offline)
     if Path(data).suffix.lower() in READERS or Path(data).is_file():
         stem = Path(data).stem
         # A user's file "sample.jsonl" must not share a results folder with the built-in "sample".
-        return f"{stem}-file" if stem in (REWARD_BENCH, SAMPLE) else safe_name(stem), file_rows(data)
+        return f"{stem}-file" if stem in _SLUGS else safe_name(stem), Found(file_rows(data), "")
     if hub_id := _HUB_ID.fullmatch(data):
-        return safe_name(data), hub_rows(
-            hub_id[1], hub_id[2], advice=f"`drsow fetch {data}` fetches it", offline=offline
-        )
-    close = difflib.get_close_matches(data.lower(), [REWARD_BENCH, SAMPLE], n=1)
+        advice = f"`drsow fetch {data}` fetches it"
+        return safe_name(data), Found(hub_rows(hub_id[1], hub_id[2], advice=advice, offline=offline), "")
+    close = difflib.get_close_matches(data.lower(), NAMES, n=1)
     raise UsageError(
         f"unknown data set {data!r}"
         + (f", did you mean {close[0]!r}?" if close else "")
-        + f" (known: {REWARD_BENCH}, {SAMPLE}, a {', '.join(READERS)} file, a hub id org/name[:split])"
+        + f" (known: {', '.join(NAMES)}, a {', '.join(READERS)} file, a hub id org/name[:split])"
     )
 
 
 def _reward_bench_rows(*, offline: bool) -> Iterator[Row]:
-    local = os.environ.get(REWARD_BENCH_VARIABLE)
+    local = os.environ.get(REWARD_BENCH_VARIABLE) or next(map(str, local_files(REWARD_BENCH, ["filtered", ""])), None)
     if not local:
         advice = f"`drsow fetch {REWARD_BENCH}` fetches it, or {REWARD_BENCH_VARIABLE}=FILE names a copy"
         return hub_rows("allenai/reward-bench", "filtered", advice=advice, offline=offline)
@@ -144,10 +158,14 @@ def _first_of_each_subset(examples: Iterable[Example], limit: int) -> Iterator[E
 
 
 def digest(examples: Iterable[Example]) -> str:
-    """sha256 over every field of every example, in order."""
+    """sha256 over every example, in order: all fields, but the right responses only where they are not "chosen".
+
+    Preferences and responses without labels had a digest before labels were a field, and they keep it.
+    """
     found = hashlib.sha256()
     for example in examples:
-        found.update(json.dumps(example, separators=(",", ":")).encode() + b"\n")
+        told = list(example)[:4] if example.right in ((), (CHOSEN,)) else example
+        found.update(json.dumps(told, separators=(",", ":")).encode() + b"\n")
     return found.hexdigest()
 
 

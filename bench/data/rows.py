@@ -28,27 +28,27 @@ def preference(row: Row) -> Example:
     rejected_head, rejected = _response(row, REJECTED)
     # A row without a prompt column may have whole conversations as chosen and rejected; they start with the prompt.
     head = chosen_head or rejected_head
-    prompt = head if head and is_empty(row.value("prompt")) else _messages(row, "prompt")
+    prompt = head if head and is_empty(row.value("prompt")) else turns_of(row, "prompt")
     for field, head in ((CHOSEN, chosen_head), (REJECTED, rejected_head)):
         if head and head != prompt:
             raise row.error(field, "its earlier turns differ from the prompt")
     if chosen == rejected:
         raise row.error(REJECTED, "equal to chosen")
-    return _example(row, prompt, ((CHOSEN, chosen), (REJECTED, rejected)))
+    return example_of(row, prompt, ((CHOSEN, chosen), (REJECTED, rejected)), right=(CHOSEN,))
 
 
 def prompt(row: Row) -> Example:
     if is_empty(row.value("prompt")) and not is_empty(row.value(CHOSEN)):
-        return preference(row)._replace(responses=())
-    return _example(row, _messages(row, "prompt"), ())
+        return preference(row)._replace(responses=(), right=())
+    return example_of(row, turns_of(row, "prompt"), (), right=())
 
 
 def candidates(row: Row) -> Example:
     texts = candidate_list(row)
     if len(texts) < 2:
         raise row.error("candidates", "must be a list of two or more texts")
-    responses = tuple((str(i), _text(row, f"candidates[{i}]", text)) for i, text in enumerate(texts))
-    return _example(row, _messages(row, "prompt"), responses)
+    responses = tuple((str(i), text_of(row, f"candidates[{i}]", text)) for i, text in enumerate(texts))
+    return example_of(row, turns_of(row, "prompt"), responses, right=())
 
 
 def candidate_list(row: Row) -> list:
@@ -60,13 +60,27 @@ def candidate_list(row: Row) -> list:
     return value
 
 
-def _example(row: Row, prompt: tuple[Message, ...], responses: tuple[tuple[str, str], ...]) -> Example:
+def example_of(
+    row: Row,
+    prompt: tuple[Message, ...],
+    responses: tuple[tuple[str, str], ...],
+    *,
+    right: tuple[str, ...],
+) -> Example:
+    """The example of a row, with its subset and id checked.
+
+    Args:
+        row: Has the subset and the id.
+        prompt: The turns of the prompt.
+        responses: (response_id, text), checked.
+        right: response_ids of the right responses.
+    """
     if prompt[-1].role == "assistant":
         raise row.error("prompt", "ends on an assistant turn")
     subset, row_id = _name(row, "subset", ""), _name(row, "id", row.number)
     if not row_id:
         raise row.error("id", "empty")
-    return Example(example_id(subset, row_id), subset, prompt, responses)
+    return Example(example_id(subset, row_id), subset, prompt, responses, right)
 
 
 def example_id(subset: str, row_id: str) -> str:
@@ -107,17 +121,18 @@ def _response(row: Row, field: str) -> tuple[tuple[Message, ...], str]:
     """(turns before the response, if any; text of the response)."""
     value = _unpacked(row, field)
     if not isinstance(value, list):
-        return (), _text(row, field, value)
+        return (), text_of(row, field, value)
     *head, last = _turns(row, field, value)
     if last.role != "assistant":
         raise row.error(field, "does not end on an assistant turn")
     return tuple(head), last.content
 
 
-def _messages(row: Row, field: str) -> tuple[Message, ...]:
+def turns_of(row: Row, field: str) -> tuple[Message, ...]:
+    """The turns of a prompt: a text is one turn of the user."""
     value = _unpacked(row, field)
     if not isinstance(value, list):
-        return (Message("user", _text(row, field, value)),)
+        return (Message("user", text_of(row, field, value)),)
     return _turns(row, field, value)
 
 
@@ -137,10 +152,11 @@ def _message(row: Row, field: str, turn: object) -> Message:
         raise row.error(field, f"{more[0]!r} would be lost: only role and content are read")
     if role == "system" and content == "":
         return Message(role, "")
-    return Message(role, _text(row, f"{field}.content", content))
+    return Message(role, text_of(row, f"{field}.content", content))
 
 
-def _text(row: Row, field: str, value: object) -> str:
+def text_of(row: Row, field: str, value: object) -> str:
+    """A value of a row as a text with content."""
     if value is None:
         raise row.error(field, "missing")
     if not isinstance(value, str):

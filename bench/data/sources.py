@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 COLUMNS = ("prompt", "chosen", "rejected", "candidates", "subset", "id")
 """The columns that drsow reads. It never converts other columns, so their types may be ones that Python cannot read."""
 
+JUDGE_BENCH = ("question", "response_A", "response_B", "label")
+"""The columns by which drsow recognises JudgeBench. It also reads `pair_id` and `source` of such a file."""
+
+MORE_COLUMNS = ("right", "domain", "num_correct", *JUDGE_BENCH, "pair_id", "source")
+"""Columns of benchmarks and of labelled candidates. A name that several columns have is not read."""
+
 _UNREADABLE = (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError, pa.ArrowException)
 """Exceptions that Arrow raises for a value without a Python type, such as a date after the year 9999 or an unknown time
 zone."""
@@ -62,7 +68,7 @@ class Row(NamedTuple):
 
 
 def file_rows(name: str) -> Iterator[Row]:
-    """The rows of a .jsonl, .parquet or .csv file.
+    """The rows of a .jsonl, .parquet, .csv or .json file.
 
     Raises:
         UsageError: The file does not exist, has another format, or is broken. The message names the line.
@@ -120,7 +126,7 @@ def _parquet_rows(name: str, data: bytes) -> Iterator[Row]:
         file = pq.ParquetFile(pa.BufferReader(data))
         names = file.schema_arrow.names
         _check_names(name, names)
-        wanted = [column for column in COLUMNS if column in names]
+        wanted = _wanted(names)
         # Reading "prompt" also reads a column "prompt.words"; the selection removes it again.
         table = file.read(columns=wanted).select(wanted)
     except (pa.ArrowException, OSError) as error:
@@ -141,6 +147,30 @@ def _check_names(where: str, names: Collection[str]) -> None:
     for column in COLUMNS:
         if list(names).count(column) > 1:
             raise UsageError(f"{where}: two columns have one name, {column!r}")
+
+
+def _wanted(names: Collection[str]) -> list[str]:
+    """The columns to read, of those that a source has."""
+    return [column for column in (*COLUMNS, *MORE_COLUMNS) if list(names).count(column) == 1]
+
+
+def _json_rows(name: str, data: bytes) -> Iterator[Row]:
+    """The objects of one JSON list, the form of RM-Bench's files."""
+    try:
+        items = json.loads(data.decode(), parse_int=_whole_number)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name}: not UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{name}, line {error.lineno}: broken JSON: {error.msg} (column {error.colno})") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name}: broken JSON: {error}") from error
+    if not isinstance(items, list):
+        raise UsageError(f"{name}: not a JSON list of objects; a file with one object per line is a .jsonl file")
+    for number, fields in enumerate(items):
+        where = f"{name}, row {number + 1}"
+        if not isinstance(fields, dict):
+            raise UsageError(f"{where}: not a JSON object")
+        yield Row(where, number, fields, fields)
 
 
 def _csv_rows(name: str, data: bytes) -> Iterator[Row]:
@@ -176,7 +206,7 @@ def _csv_cells(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
         csv.field_size_limit(limit)
 
 
-READERS = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".csv": _csv_rows}
+READERS = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".csv": _csv_rows, ".json": _json_rows}
 
 
 def hub_rows(repository: str, split: str | None, *, advice: str, offline: bool = False) -> Iterator[Row]:
@@ -217,7 +247,7 @@ def hub_rows(repository: str, split: str | None, *, advice: str, offline: bool =
 def _hub_table_rows(repository: str, found: "Dataset") -> Iterator[Row]:
     names = found.column_names
     # In Arrow's format, so that images and sounds in other columns are not decoded.
-    chosen = found.select_columns([column for column in COLUMNS if column in names]).with_format("arrow")
+    chosen = found.select_columns(_wanted(names)).with_format("arrow")
     cells = (row for table in chosen.iter(batch_size=1000) for row in _cells(table, table.num_rows))
     for number in range(len(found)):
         yield Row(f"{repository}, row {number + 1}", number, next(cells, {}), names)

@@ -110,6 +110,7 @@ def manifest(place: Place, sets: Iterable[ScoreSet]) -> dict:
     return {
         # Only the file's name: a full path would publish private folder names.
         "data": path.name if path.is_absolute() else place.dataset.data_id,
+        **({"data_revision": place.dataset.revision} if place.dataset.revision else {}),
         "n_examples": len(place.dataset.examples),
         **place.identity,
         "score_sets": [{"key": s.key._asdict(), "info": _without_sums(s.info())} for s in sets],

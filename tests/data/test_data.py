@@ -319,7 +319,7 @@ def test_a_csv_row_is_named_by_the_line_on_which_it_starts():
         ("a.csv", b'prompt,chosen,rejected\na,b,"c\n', "a.csv, line 2: broken CSV: unexpected end of data"),
         ("a.csv", b"prompt,prompt\na,b\n", "a.csv, line 1: two columns have one name, 'prompt'"),
         ("a.csv", b"prompt\na\n\xff\n", "a.csv, line 3: not UTF-8 text"),
-        ("a.txt", b"", "a.txt: only .jsonl, .parquet, .csv files are read"),
+        ("a.txt", b"", "a.txt: only .jsonl, .parquet, .csv, .json files are read"),
     ],
 )
 def test_a_broken_file_is_one_line(name, data, message):
@@ -340,7 +340,10 @@ def test_a_broken_parquet_file_is_one_line():
     [
         ("reward-bnech", "unknown data set 'reward-bnech', did you mean 'reward-bench'? (known: "),
         ("Sample", "unknown data set 'Sample', did you mean 'sample'? (known: "),
-        ("qqq", "unknown data set 'qqq' (known: reward-bench, sample, a .jsonl, .parquet, .csv file, a hub id "),
+        (
+            "qqq",
+            "unknown data set 'qqq' (known: reward-bench, sample, reward-bench-2, rm-bench, judge-bench, a .jsonl, .parquet, .csv, .json file, a hub id ",
+        ),
         ("rowz.jsonl", "rowz.jsonl: no such file, did you mean 'rows.jsonl'?"),
         ("nowhere/rows.jsonl", "nowhere/rows.jsonl: no such file"),
     ],
