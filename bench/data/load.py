@@ -134,7 +134,8 @@ def _source(data: str, *, offline: bool) -> tuple[str, Found]:
 
 
 def _reward_bench_rows(*, offline: bool) -> Iterator[Row]:
-    local = os.environ.get(REWARD_BENCH_VARIABLE) or next(map(str, local_files(REWARD_BENCH, ["filtered", ""])), None)
+    files = sorted(local_files(REWARD_BENCH), key=lambda path: not path.name.startswith("filtered"))
+    local = os.environ.get(REWARD_BENCH_VARIABLE) or next(map(str, files), None)
     if not local:
         advice = f"`drsow fetch {REWARD_BENCH}` fetches it, or {REWARD_BENCH_VARIABLE}=FILE names a copy"
         return hub_rows("allenai/reward-bench", "filtered", advice=advice, offline=offline)

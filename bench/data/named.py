@@ -87,16 +87,18 @@ def local_files(name: str, splits: Sequence[str] = ("",)) -> list[Path]:
     folder = Path(root)
     if not folder.is_dir():
         raise PreconditionError(f"{DATA_VARIABLE}: no such folder: {root}")
-    found: list[Path] = []
+    whole = [path for path in (folder / f"{name}{ending}" for ending in READERS) if path.is_file()][:1]
+    if whole and len(splits) > 1:
+        return whole
+    inside = sorted(path for path in (folder / name).rglob("*") if path.suffix in READERS)
+    found = {}
     for split in splits:
-        stem = f"{name}-{split}" if split else name
-        files = [folder / f"{stem}{ending}" for ending in READERS if (folder / f"{stem}{ending}").is_file()]
-        inside = sorted(path for path in (folder / name).rglob("*") if path.suffix in READERS)
-        found += files[:1] or [path for path in inside if path.name.startswith(split)]
-    if not found and (files := [folder / f"{name}{ending}" for ending in READERS]):
-        # One file with all splits serves only a user who asks for all of them.
-        found = [path for path in files if path.is_file()][:1] if len(splits) != 1 else []
-    return found
+        own = [path for path in (folder / f"{name}-{split}{ending}" for ending in READERS) if path.is_file()][:1]
+        found[split] = (own if split else whole) or [path for path in inside if path.name.startswith(split)]
+    lacking = [split for split, files in found.items() if not files]
+    if lacking and len(lacking) < len(splits):
+        raise PreconditionError(f"{folder}: has files of {name}, but none of its split {lacking[0]}")
+    return [path for files in found.values() for path in files]
 
 
 def missing(name: str, repository: str) -> str:

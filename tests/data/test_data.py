@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.data.load import REWARD_BENCH_VARIABLE, load_candidates, load_data, load_prompts, load_transcripts
+from bench.data.load import NAMES, REWARD_BENCH_VARIABLE, load_candidates, load_data, load_prompts, load_transcripts
 from bench.data.rows import own_id
 from bench.schema import SUBSET_WEIGHTS, Message, PreconditionError, UsageError
 

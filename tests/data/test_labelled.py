@@ -222,6 +222,16 @@ def test_a_benchmark_is_read_from_the_folder_that_the_variable_names(monkeypatch
     assert load_data("judge-bench:claude").examples[0].example_id == "mmlu-pro-law/p-2"
 
 
+def test_one_file_holds_all_splits_and_a_missing_split_is_named(monkeypatch):
+    monkeypatch.setenv(DATA_VARIABLE, "air")
+    jsonl(JUDGED, JUDGED | {"pair_id": "p-2"}, name="air/judge-bench.jsonl")
+    assert len(load_data("judge-bench").examples) == 2
+    Path("air/judge-bench.jsonl").rename("air/judge-bench-gpt.jsonl")
+    assert len(load_data("judge-bench:gpt").examples) == 2
+    with pytest.raises(PreconditionError, match=r"^air: has files of judge-bench, but none of its split claude$"):
+        load_data("judge-bench")
+
+
 def test_a_folder_of_benchmarks_that_is_not_there_is_one_line(monkeypatch):
     monkeypatch.setenv(DATA_VARIABLE, "gone")
     with pytest.raises(PreconditionError, match=r"^DRSOW_DATA: no such folder: gone$"):
