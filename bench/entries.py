@@ -21,9 +21,9 @@ from pydantic import (
     ValidationInfo,
     field_validator,
     model_validator,
-)
+)  # fmt: skip
 
-from bench.schema import SECTIONS
+from bench.schema import PARTS
 
 
 def _form(pattern: str, words: str) -> AfterValidator:
@@ -249,9 +249,20 @@ class Reference(_Record):
     """Published accuracies of a pair, to print beside drsow's."""
 
     source: Text
-    percent: dict[Accuracy, FiniteFloat]
-    """Accuracy in percent, by the names of ACCURACY: "score" or a section."""
+    benchmark: Literal[*PARTS] = "reward-bench"
+    percent: dict[str, FiniteFloat]
+    """Accuracy in percent, by the names of ACCURACY: "score" or a part of the benchmark."""
     customised: bool = False
+    differs_because: str = ""
+    """Why the row is not comparable with drsow's, in a few words."""
+
+    @field_validator("percent")
+    @classmethod
+    def _parts_of_the_benchmark(cls, percent: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        known = ("score", *PARTS[info.data.get("benchmark", "reward-bench")])
+        if strange := [name for name in percent if name not in known]:
+            raise ValueError(f"{strange[0]!r} is no part of the benchmark: choose of {', '.join(known)}")
+        return percent
 
 
 class PairEntry(Entry):

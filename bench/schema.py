@@ -126,8 +126,8 @@ that of the end-of-turn token. `n_tokens` counts the tokens of both; `n_bytes` c
 TOKENS = ("example_id", "response_id", "byte_start", "byte_end", "logp_nats")
 
 MARGINS = ("pair_id", "reward", "example_id", "subset", "margin_nats", "status")
-"""One row per pair x reward x preference. `margin_nats` is reward(chosen) - reward(rejected):
-nats for `sum`, nats per token for `mean`, nats per byte for `per-byte`."""
+"""One row per pair x reward x example. `margin_nats` is the best reward of a right response minus the best of a wrong
+one: nats for `sum`, nats per token for `mean`, nats per byte for `per-byte`."""
 
 ACCURACY = (
     "pair_id", "reward", "level", "name", "accuracy", "stderr", "low", "high", "tie_rate",
@@ -143,8 +143,10 @@ LEADERBOARD = (
     "n_examples", "n_excluded", "reward", "dtype", "strong_revision", "weak_revision",
     "n_params", "licence", "cost_flop",
 )  # fmt: skip
-"""`score_held_out` belongs to the rank: it is the expected score, on prompts that did not rank the pairs, of the pair
-that takes this rank. It is missing for a single pair, because there is no ranking."""
+"""The columns of RewardBench's leaderboard. Another benchmark has its own sections in the place of the four, and data
+of no benchmark has none (`study.leaderboard.columns_of`). `score_held_out` belongs to the rank: it is the expected
+score, on prompts that did not rank the pairs, of the pair that takes this rank. It is missing for a single pair,
+because there is no ranking."""
 
 CORRELATION = (
     "reward", "level", "name", "family", "performance", "estimator",
@@ -165,6 +167,14 @@ SECTIONS = {
     "reasoning": ("math-prm", "hep-cpp", "hep-go", "hep-java", "hep-js", "hep-python", "hep-rust"),
 }  # fmt: skip
 """RewardBench's four sections and their 23 subsets."""
+
+PARTS = {
+    "reward-bench": tuple(SECTIONS),
+    "reward-bench-2": ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties"),
+    "rm-bench": ("chat", "math", "code", "safety", "easy", "normal", "hard"),
+    "judge-bench": ("mmlu-pro", "livebench-reasoning", "livebench-math", "livecodebench"),
+}
+"""The parts of each benchmark that leaderboards have columns for, besides the score."""
 
 SUBSET_WEIGHTS = {
     "alpacaeval-easy": 100, "alpacaeval-length": 95, "alpacaeval-hard": 95, "mt-bench-easy": 28, "mt-bench-med": 40,

@@ -8,7 +8,7 @@ from bench.schema import CORRELATION, Dataset, Example, Message
 from bench.study.analysis import correctness
 from bench.study.leaderboard import bootstrap_scores, leaderboard
 from bench.study.metrics import accuracy
-from bench.study.report.cases import cases, worst_rows
+from bench.study.report.cases import N_ROWS, cases, wrong_rows
 from bench.study.report.gather import Report
 from bench.study.reward import margins
 from bench.study.stretches import STRETCHES
@@ -54,9 +54,10 @@ def made_report(
     if hostile:
         pairs["family"] = board["family"] = "<b onclick=alert(1)>family"
     examples = {e.example_id: e for e in data.examples}
-    found = []
+    found, n_wrong = [], {}
     for row in board.head(10).itertuples():
-        worst = worst_rows(scores[row.strong], scores[row.weak], reward="sum")
+        wrong = wrong_rows(scores[row.strong], scores[row.weak], reward="sum")
+        worst, n_wrong[row.pair_id] = wrong.head(N_ROWS), len(wrong)
         stretches = _stretches(worst.index if shaded else [], examples, rng)
         found += cases(row.pair_id, worst, examples, stretches)
     sets = [{"key": {"model_id": m, "revision": "c0ffee" * 7, "dtype": "float32", "ops": "cpu-torch"},
@@ -64,7 +65,7 @@ def made_report(
             for m in models.model_ids]  # fmt: skip
     return Report(
         "made-up", "A world whose truth is known.", data, "the made-up board", "board", board, table,
-        _correlation(board), {"score_sets": sets, "precision": {}}, tuple(found), "",
+        _correlation(board), {"score_sets": sets, "precision": {}}, tuple(found), "", n_wrong,
     )  # fmt: skip
 
 

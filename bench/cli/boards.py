@@ -1,4 +1,4 @@
-"""Prints leaderboards: RewardBench's score, or the plain accuracy if the rows have no such score."""
+"""Prints leaderboards: the benchmark's score, or the plain accuracy if the rows have no such score."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,13 @@ from bench.cli.columns import COLUMNS, VIEWS, View
 from bench.cli.options import Format
 from bench.cli.printed import emit
 from bench.cli.tables import with_gap
-from bench.schema import SECTIONS
+from bench.study.benchmarks import column, of_columns
 from bench.study.board import Written
 from bench.study.interval import wilson
 from bench.study.leaderboard import leader_note
 
-SECTION_COLUMNS = [name.replace("-", "_") for name in SECTIONS]
-
-NO_SCORE = (
-    "No score: the rows lack some of RewardBench's subsets. Accuracy: plain share of right rows, Wilson's interval."
-)
+NO_SCORE = "No score: the rows lack some subsets of {}."
+PLAIN_SHARE = " Accuracy: plain share of right rows, Wilson's interval."
 
 
 def show_boards(written: Sequence[Written], gap: str, *, as_json: bool) -> None:
@@ -43,19 +40,38 @@ def board_view(board: pd.DataFrame, accuracy: pd.DataFrame, gap: str) -> tuple[p
     """The frame, format and view with which a leaderboard is printed.
 
     Args:
-        board: LEADERBOARD of one results folder.
+        board: The leaderboard of one results folder.
         accuracy: ACCURACY of the same folder.
         gap: Name of the performance that its gaps are measured in.
     """
-    view = with_gap(VIEWS["leaderboard"], board, gap)
+    benchmark = of_columns(board.columns)
+    view = with_gap(leaderboard_view(board), board, gap)
     if board["score"].isna().all():
-        board = board.merge(_plain(accuracy), on=["pair_id", "reward"], how="left", validate="one_to_one")
-        return board.drop(columns=["score", "score_low", "score_high"]), Format.table, _noted(view, NO_SCORE)
-    if board[SECTION_COLUMNS].isna().all(axis=None):
+        board = board.drop(columns=["score", "score_low", "score_high"])
+        note = NO_SCORE.format(benchmark.title)
+        if _subsets_are_all(accuracy):
+            board = board.merge(_plain(accuracy), on=["pair_id", "reward"], how="left", validate="one_to_one")
+            note += PLAIN_SHARE
+        return board, Format.table, _noted(view, note)
+    if not benchmark.columns:
         # If the rows have no sections, their score is the plain share of right rows.
         score = COLUMNS["score"]._replace(heading=COLUMNS["plain_accuracy"].heading)
         view = view._replace(own={**view.own, "score": score})
     return board, Format.table, view
+
+
+def leaderboard_view(board: pd.DataFrame) -> View:
+    """The view of a leaderboard, with the benchmark's own columns after the score; styles, the hardest first."""
+    benchmark, view = of_columns(board.columns), VIEWS["leaderboard"]
+    place = view.columns.index("score") + 1
+    parts = tuple(column(name) for name in (*reversed(benchmark.styles), *benchmark.sections))
+    return view._replace(columns=(*view.columns[:place], *parts, *view.columns[place:]))
+
+
+def _subsets_are_all(accuracy: pd.DataFrame) -> bool:
+    """Whether every row is in one subset of the table."""
+    n = accuracy.assign(n=accuracy["n_examples"] + accuracy["n_excluded"]).groupby("level")["n"].sum()
+    return "subset" in n.index and n["subset"] == n["overall"]
 
 
 def _plain(accuracy: pd.DataFrame) -> pd.DataFrame:

@@ -26,7 +26,9 @@ from bench.cli.options import (
 from bench.cli.printed import emit
 from bench.cli.session import Rows, gap_name, select_stored
 
-Section = Annotated[str | None, typer.Option("--section", help="chat, chat-hard, safety or reasoning; default: all.")]
+Section = Annotated[
+    str | None, typer.Option("--section", help="A section of the benchmark, as safety or hard; default: all.")
+]
 MaxParams = Annotated[float | None, typer.Option("--max-params", help="Most parameters of both models together.")]
 Budget = Annotated[float | None, typer.Option("--budget-flop", help="Most FLOP per row, both models together.")]
 Licences = Annotated[str, typer.Option("--licence", help="Allowed licences of both models, comma-separated.")]

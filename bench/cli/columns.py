@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench import units
+from bench.schema import PARTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +69,13 @@ GAP_POINTS = Column("gap", units.decimal)
 GAP_OTHER = Column("gap", units.significant)
 """A gap in any other unit."""
 
+PART_HEADINGS = {
+    "".join(c if c.isalnum() else "_" for c in name.lower()): name.replace("-", " ") if name == name.lower() else name
+    for names in PARTS.values()
+    for name in names
+}
+"""Column of a leaderboard -> heading, for the parts of all benchmarks."""
+
 COLUMNS = {
     "rank": Column("rank", _whole, limits=(_own("rank"),), missing="not ranked"),
     "pair_id": text("pair"),
@@ -105,10 +113,7 @@ COLUMNS = {
     "score": Column("score %", units.percent, limits=(_own("score"), _PLAIN)),
     "score_held_out": Column("held out %", units.percent),
     "plain_accuracy": Column("accuracy %", units.percent, limits=(_own("plain_accuracy"),)),
-    "chat": Column("chat %", units.percent),
-    "chat_hard": Column("chat hard %", units.percent),
-    "safety": Column("safety %", units.percent),
-    "reasoning": Column("reasoning %", units.percent),
+    **{column: Column(f"{heading} %", units.percent) for column, heading in PART_HEADINGS.items()},
     "held_out": Column("held out %", units.percent, limits=(_own("held_out"),)),
     "optimism": Column("optimism (points)", units.points),
     "over_random": Column("over a random pair (points)", units.points, limits=(_own("over_random"),)),
@@ -175,12 +180,10 @@ COLUMNS = {
     "after": Column("after", str),
 }
 
-_SECTIONS = ("chat", "chat_hard", "safety", "reasoning")
-
 VIEWS = {
     "": View(),
     "leaderboard": View(
-        ("rank", "pair_id", "plain_accuracy", "score", *_SECTIONS, "gap_points", "n_examples", "n_excluded", "reward",
+        ("rank", "pair_id", "plain_accuracy", "score", "gap_points", "n_examples", "n_excluded", "reward",
          "dtype", "n_params", "cost_flop", "licence", "family", "strong", "weak", "score_held_out"),
         n_important=9,
         hidden=("strong_revision", "weak_revision"),

@@ -3,17 +3,18 @@
 All runs of the pair judge the same rows, so every comparison is paired.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bench.schema import ABLATION, Dataset
+from bench.schema import ABLATION, Dataset, Example
+from bench.study.benchmarks import STUDIED, benchmark_of
 from bench.study.compare import compare
-from bench.study.design import Rows, judged, prompt_clusters, rows_of
-from bench.study.metrics import accuracy
-from bench.study.reward import margins
+from bench.study.design import Rows, prompt_clusters, rows_of
+from bench.study.metrics import measured
+from bench.study.reward import RewardMatrix, rewards
 
 PLAIN = "plain"
 KNOWN = "section"
@@ -50,14 +51,13 @@ def ablation(
         reward: One of `schema.REWARDS`.
         rng: Source of the bootstrap draws.
     """
-    subsets = pd.Series({example.example_id: example.subset for example in dataset.examples}, name="subset")
-    every = pd.concat([margins(*scores, subsets, pair_id=run.label) for run, scores in runs.items()])
-    every = every[every["reward"] == reward]
-    board = accuracy(every, pd.Series(prompt_clusters(dataset.examples), index=subsets.index))
-    board = board[board["level"] != "subset"].rename(columns={"pair_id": "label", "name": "section"})
-    wide = every.pivot(index="pair_id", columns="example_id", values="margin_nats")
-    wide = wide.loc[[run.label for run in runs], [example.example_id for example in dataset.examples]]
-    correct, rows = judged(wide.to_numpy()).forward, rows_of(dataset.examples)
+    examples = dataset.examples
+    benchmark = benchmark_of(examples)
+    answers = benchmark.judge(examples, _rewards(runs, examples, reward))
+    labels = pd.DataFrame({"pair_id": [run.label for run in runs], "reward": reward})
+    board = measured(labels, answers, benchmark.layout(examples), prompt_clusters(examples))
+    board = board[board["level"].isin(STUDIED)].rename(columns={"pair_id": "label", "name": "section"})
+    correct, rows = answers.values, rows_of(examples)
     names = pd.DataFrame([(run.label, run.variant, run.router) for run in runs], columns=["label", "variant", "router"])
     frame = names.merge(board, on="label", how="left", validate="one_to_many")
     against = {
@@ -66,9 +66,19 @@ def ablation(
     }
     for (name, others), seed in zip(against.items(), rng.spawn(2), strict=True):
         pairs = [(run.label, other.label) for run, other in others.items() if other in runs]
-        found = _differences(correct, list(wide.index), rows, pairs, name, seed)
+        found = _differences(correct, list(labels["pair_id"]), rows, pairs, name, seed)
         frame = frame.merge(found, on=["label", "section"], how="left", validate="one_to_one")
     return frame[list(ABLATION)]
+
+
+def _rewards(
+    runs: Mapping[Run, tuple[pd.DataFrame, pd.DataFrame]], examples: Sequence[Example], reward: str
+) -> list[np.ndarray]:
+    """Rewards of the responses of each example, (runs, responses) each."""
+    responses = pd.MultiIndex.from_tuples([(e.example_id, name) for e in examples for name, _ in e.responses])
+    tables = [rewards(*scores, reward=reward).set_index(["example_id", "response_id"]) for scores in runs.values()]
+    values = np.stack([table["reward"].loc[responses].to_numpy() for table in tables])
+    return RewardMatrix(values, responses).by_example({e.example_id: e for e in examples})[1]
 
 
 def _differences(
@@ -85,4 +95,4 @@ def _differences(
     if not pairs:
         return pd.DataFrame(columns=list(columns.values()))
     found = compare(correct, labels, rows, pairs, rng=rng)
-    return found.loc[found["level"] != "subset", list(columns)].rename(columns=columns)
+    return found.loc[found["level"].isin(STUDIED), list(columns)].rename(columns=columns)

@@ -1,19 +1,20 @@
 """Computes the statistics of a study from its scores and its models' published performances."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bench.schema import CHOSEN, CORRELATION, OK, REJECTED, REWARDS, Example
+from bench.schema import CORRELATION, OK, REWARDS, Example
 from bench.study.baselines import GAP_NOISE, LEFT_OUT, Noise, baseline_judges, gap_noise, leave_one_out, regression
+from bench.study.benchmarks import benchmark_of
 from bench.study.bootstrap import Resampling
 from bench.study.correlate import correlate, groups_of
 from bench.study.design import (
+    Judged,
     Rows,
     Study,
-    judged,
     on_axis,
     oriented,
     performance_of,
@@ -21,7 +22,7 @@ from bench.study.design import (
     rows_of,
     study_of,
 )
-from bench.study.reward import margin_matrix
+from bench.study.reward import RewardMatrix, reward_matrix
 
 LEFT_OUT_COLUMNS = ("reward", "performance", *LEFT_OUT)
 GAP_NOISE_COLUMNS = ("reward", "performance", *GAP_NOISE)
@@ -60,11 +61,10 @@ def analyse(
         rng: Source of the draws.
     """
     study = study_of(pairs)
-    matrices = {reward: margin_matrix(dict(scores), pairs, reward=reward) for reward in REWARDS}
-    ids = matrices[REWARDS[0]].example_ids
-    rows = rows_of([examples[example_id] for example_id in ids])
-    answers = {reward: judged(matrix.values) for reward, matrix in matrices.items()}
-    baselines = baseline_judges(study, _model_margins(study, scores, ids), _length_difference(study, scores, ids))
+    matrices = {reward: reward_matrix(scores, pairs, reward=reward) for reward in REWARDS}
+    rows = rows_of(matrices[REWARDS[0]].by_example(examples)[0])
+    answers = {reward: judgements(matrix, examples) for reward, matrix in matrices.items()}
+    baselines = baseline_judges(study, *_of_models(study, scores, matrices[REWARDS[0]], examples))
     performances = {name: performance_of(study, points) for name, points in axes.items()}
     rngs = rng.spawn(3)
     correlation = correlate(study, rows, answers, performances, baselines=baselines, resampling=resampling, rng=rngs[0])
@@ -83,27 +83,35 @@ def analyse(
 def correctness(
     scores: Mapping[str, pd.DataFrame], pairs: pd.DataFrame, examples: Mapping[str, Example], *, reward: str
 ) -> tuple[np.ndarray, Rows]:
-    """Right (1), wrong or tie (0), excluded (NaN), (pairs, rows), and the description of the rows."""
-    matrix = margin_matrix(dict(scores), pairs, reward=reward)
-    return judged(matrix.values).forward, rows_of([examples[example_id] for example_id in matrix.example_ids])
+    """Judgements from 0 (wrong) to 1 (right), NaN where excluded, (pairs, rows), and the description of the rows."""
+    matrix = reward_matrix(scores, pairs, reward=reward)
+    ordered, rewards = matrix.by_example(examples)
+    return benchmark_of(ordered).judge(ordered, rewards).values, rows_of(ordered)
 
 
-def _model_margins(study: Study, scores: Mapping[str, pd.DataFrame], ids: np.ndarray) -> np.ndarray:
-    """Log-probability of chosen minus that of rejected, (models, rows), nats; NaN where not scored."""
-    return np.array([_difference(scores[model], ids, _total) for model in study.model_ids])
+def judgements(matrix: RewardMatrix, examples: Mapping[str, Example]) -> Judged:
+    """The judgements of the pairs, and those with the two models of each pair swapped.
+
+    Swapping the models of a pair negates its rewards. For the reward `mean` this assumes that both models count the
+    same tokens, which holds for models of one family with one template.
+    """
+    ordered, rewards = matrix.by_example(examples)
+    judge = benchmark_of(ordered).judge
+    return Judged(judge(ordered, rewards).values, judge(ordered, [-each for each in rewards]).values)
 
 
-def _length_difference(study: Study, scores: Mapping[str, pd.DataFrame], ids: np.ndarray) -> np.ndarray:
-    """Bytes of chosen minus bytes of rejected, (rows,)."""
-    return _difference(scores[study.model_ids[0]], ids, lambda frame: frame["n_bytes"].astype(float))
+def _of_models(
+    study: Study, scores: Mapping[str, pd.DataFrame], matrix: RewardMatrix, examples: Mapping[str, Example]
+) -> tuple[list[Example], list[np.ndarray], list[np.ndarray]]:
+    """The examples; each model's log-probabilities of their responses, (models, responses) each; their bytes."""
+    found = []
+    for value in (_total, lambda frame: frame["n_bytes"].astype(float)):
+        values = [value(scores[model].set_index(["example_id", "response_id"])) for model in study.model_ids]
+        table = np.stack([each.loc[matrix.responses].to_numpy() for each in values])
+        found.append(RewardMatrix(table, matrix.responses).by_example(examples)[1])
+    return matrix.by_example(examples)[0], found[0], found[1]
 
 
 def _total(frame: pd.DataFrame) -> pd.Series:
     """Log-probability of the response and its end of turn, nats; missing unless the status is ok."""
     return (frame["logp_sum_nats"] + frame["logp_end_nats"]).where(frame["status"] == OK)
-
-
-def _difference(frame: pd.DataFrame, ids: np.ndarray, value: Callable[[pd.DataFrame], pd.Series]) -> np.ndarray:
-    """A value of the chosen response minus that of the rejected one, (rows,)."""
-    sides = {side: value(rows.set_index("example_id")) for side, rows in frame.groupby("response_id")}
-    return (sides[CHOSEN].loc[ids] - sides[REJECTED].loc[ids]).to_numpy()

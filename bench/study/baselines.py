@@ -5,13 +5,15 @@ other functions repeat the headline estimate with the strong model's performance
 families, and with noise added to the published scores.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bench.schema import CORRELATION
+from bench.schema import CORRELATION, Example
+from bench.study.benchmarks import benchmark_of
 from bench.study.bootstrap import Resampling, basic_interval, crossed_bootstrap, estimate
 from bench.study.correlate import ALL, HEADLINE, MIN_MODELS, Group, describe, groups_of
 from bench.study.design import Judged, OnAxis, Rows, Study, gaps, oriented, pair_families, plain_accuracy
@@ -69,7 +71,9 @@ class Regression:
         return np.hstack(columns)
 
 
-def baseline_judges(study: Study, model_margins: np.ndarray, length_difference: np.ndarray) -> dict[str, Judged]:
+def baseline_judges(
+    study: Study, examples: Sequence[Example], logps: Sequence[np.ndarray], sizes: Sequence[np.ndarray]
+) -> dict[str, Judged]:
     """Judgements of five baselines, by name.
 
     - `strong-alone`: the strong model's log-probability alone.
@@ -80,21 +84,40 @@ def baseline_judges(study: Study, model_margins: np.ndarray, length_difference: 
 
     Args:
         study: Models and pairs.
-        model_margins: Log-probability of chosen minus that of rejected, (models, rows), nats; NaN where not scored.
-        length_difference: Bytes of chosen minus bytes of rejected, (rows,). Equal lengths are a tie, so they count as
+        examples: The rows.
+        logps: Each model's log-probabilities of the responses of each row, (models, responses) each, nats; NaN where
+            not scored.
+        sizes: Bytes of the responses of each row, (models, responses) each. Equal lengths are a tie, so they count as
             wrong.
     """
-    strong, weak = model_margins[study.strong], model_margins[study.weak]
-    margins = strong - weak
-    longer = np.broadcast_to(np.sign(length_difference), margins.shape)
-    coin = np.full(margins.shape, 0.5)
+    benchmark = benchmark_of(examples)
+
+    def judged(rewards: Sequence[np.ndarray], turned: Sequence[np.ndarray]) -> Judged:
+        return Judged(benchmark.judge(examples, rewards).values, benchmark.judge(examples, turned).values)
+
+    strong, weak = ([each[side] for each in logps] for side in (study.strong, study.weak))
+    # Only the order of the lengths counts: they are those of one model, whose template all models share.
+    longer = [np.broadcast_to(each[:1], (len(study.strong), each.shape[1])) for each in sizes]
+    row, n = benchmark.layout(examples).row, len(study.strong)
+    signs = [_agreement(s - w, size) for s, w, size in zip(strong, weak, longer, strict=True)]
+    forward, turned = (np.stack([each[side] for each in signs], axis=1)[:, row] for side in (0, 1))
+    coin = np.full((n, len(row)), 0.5)
     return {
-        "strong-alone": Judged(_positive(strong), _positive(weak)),
-        "minus-weak-alone": Judged(_positive(-weak), _positive(-strong)),
-        "longer": Judged(_positive(longer), _positive(longer)),
-        "prefers-longer": Judged(_positive(margins * longer), _positive(-margins * longer)),
+        "strong-alone": judged(strong, weak),
+        "minus-weak-alone": judged([-each for each in weak], [-each for each in strong]),
+        "longer": judged(longer, longer),
+        "prefers-longer": Judged(forward, turned),
         "chance": Judged(coin, coin),
     }
+
+
+def _agreement(rewards: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Share of the pairs of responses of a row in which the longer one has the higher, and the lower, reward, (k,)."""
+    first, second = np.triu_indices(rewards.shape[1], 1)
+    products = (rewards[:, first] - rewards[:, second]) * np.sign(sizes[:, first] - sizes[:, second])
+    scored = np.isfinite(rewards).all(axis=1)
+    higher, lower = (np.where(scored, (sign * products > 0).mean(axis=1), np.nan) for sign in (1, -1))
+    return higher, lower
 
 
 def two_slopes(
@@ -202,8 +225,3 @@ def gap_noise(
             counts = (int(usable.sum()), int(uncertain.sum()), turned_share)
             lines.append((kind, name, stderr, noise.unit, HEADLINE, rho.mean(), low, high, *counts))
     return pd.DataFrame(lines, columns=list(GAP_NOISE))
-
-
-def _positive(values: np.ndarray) -> np.ndarray:
-    """1 where above 0, else 0; NaN where missing."""
-    return np.where(np.isnan(values), np.nan, values > 0)

@@ -12,11 +12,8 @@ from bench.measured import typical_stderr
 from bench.registry import Pair, Registry
 from bench.schema import (
     ACCURACY,
-    CHOSEN,
     CORRELATION,
-    LEADERBOARD,
     MARGINS,
-    REJECTED,
     CannotWrite,
     Dataset,
     PreconditionError,
@@ -25,6 +22,7 @@ from bench.store.folder import Store, csv_bytes, parse_csv, read_csv, write_csv,
 from bench.store.places import folder_to_write, manifest
 from bench.study.analysis import GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
 from bench.study.baselines import Noise
+from bench.study.benchmarks import benchmark_of
 from bench.study.bootstrap import Resampling
 from bench.study.choose import Choice, Wish, choose
 from bench.study.compare import compare
@@ -32,18 +30,11 @@ from bench.study.design import Rows, prompt_clusters
 from bench.study.held_out import held_out_scores
 from bench.study.interval import Sample
 from bench.study.leaderboard import bootstrap_scores, described, leaderboard
-from bench.study.metrics import accuracy, accuracy_by_length
-from bench.study.reward import margins
-from bench.subject import Sets, Side, Subject, by_model, place_of
+from bench.study.measure import Scores, Table, accuracy_of, by_length, details, margins_of, pair_table, precision
+from bench.subject import Sets, Subject, by_model, place_of
 
 DRAWS = 10_000
 """Number of bootstrap draws, and of relabellings, in a study's statistics."""
-
-_Table = tuple[pd.DataFrame, tuple[str, ...]]
-"""The rows of a table and its columns."""
-
-_Scores = Mapping[Side, pd.DataFrame]
-"""SCORES by model_id and by the model whose chat template the pass used."""
 
 SHOWN_PAIRS = 3
 """Number of best pairs whose every margin margins.csv keeps."""
@@ -54,7 +45,7 @@ class Written(NamedTuple):
 
     folder: Path
     board: pd.DataFrame
-    """LEADERBOARD, as leaderboard.csv holds it."""
+    """The leaderboard, as leaderboard.csv holds it."""
     accuracy: pd.DataFrame
     """ACCURACY of every reward."""
     problem: str = ""
@@ -80,26 +71,26 @@ def write_results(
     """
     by_model(sets)
     scores = {key: score_set.read() for key, score_set in sets.items()}
-    subsets = pd.Series({e.example_id: e.subset for e in dataset.examples}, name="subset")
-    rows = pd.concat([_margins(subject, pair, scores, subsets) for pair in subject.pairs], ignore_index=True)
-    problems = pd.Series(prompt_clusters(dataset.examples), index=subsets.index)
-    table = accuracy(rows, problems)
+    rows = pd.concat([margins_of(subject, pair, scores, dataset) for pair in subject.pairs], ignore_index=True)
+    problems = pd.Series(prompt_clusters(dataset.examples), index=[e.example_id for e in dataset.examples])
+    table = accuracy_of(subject, dataset, scores, problems)
     board = _board(registry, subject, dataset, sets, scores, table[table["reward"] == reward], seed)
     shown = rows[rows["reward"] == reward]
     best = board["pair_id"].head(SHOWN_PAIRS)
     tables = {
         "accuracy.csv": (table, ACCURACY),
         "margins.csv": (shown[shown["pair_id"].isin(best)], MARGINS),
-        "length.csv": _by_length(subject, shown, scores, problems),
-        "leaderboard.csv": (board, LEADERBOARD),
+        "length.csv": by_length(subject, shown, scores, dataset, problems),
+        "leaderboard.csv": (board, tuple(board.columns)),
     }
+    tables |= details(subject, dataset, scores, list(best), reward=reward)
     if subject.axes:
         tables |= _analysis(registry, subject, dataset, scores, rng=seeded(dataset, seed))
     place = place_of(subject, dataset, reward=reward)
-    facts = manifest(place, sets.values()) | {"precision": precision(subject, sets), "seed": seed}
+    told = {"benchmark": benchmark_of(dataset.examples).name, "precision": precision(subject, sets, dataset)}
+    facts = manifest(place, sets.values()) | told | {"seed": seed}
     folder = folder_to_write(store, place)
-    data = csv_bytes(board[list(LEADERBOARD)])
-    board = parse_csv(data, folder / "leaderboard.csv")
+    board = parse_csv(csv_bytes(board), folder / "leaderboard.csv")
     return Written(folder, board, table, _write(folder, tables, facts))
 
 
@@ -108,11 +99,11 @@ def _board(
     subject: Subject,
     dataset: Dataset,
     sets: Sets,
-    scores: _Scores,
+    scores: Scores,
     table: pd.DataFrame,
     seed: int | None,
 ) -> pd.DataFrame:
-    """LEADERBOARD of a subject, from its ACCURACY under one reward."""
+    """The leaderboard of a subject, from its ACCURACY under one reward."""
     pairs, reward = pair_table(subject), str(table["reward"].iloc[0])
     examples = {example.example_id: example for example in dataset.examples}
     correct, rows = correctness({m: f for (m, _), f in scores.items()}, pairs, examples, reward=reward)
@@ -125,7 +116,7 @@ def _board(
     )
 
 
-def _write(folder: Path, tables: Mapping[str, _Table], facts: dict[str, object]) -> str:
+def _write(folder: Path, tables: Mapping[str, Table], facts: dict[str, object]) -> str:
     """Write the tables and the manifest; return why that failed, or "" if it succeeded."""
     try:
         if not (folder / "manifest.json").exists():
@@ -145,8 +136,8 @@ def seeded(dataset: Dataset, seed: int | None) -> np.random.Generator:
 
 
 def _analysis(
-    registry: Registry, subject: Subject, dataset: Dataset, scores: _Scores, *, rng: np.random.Generator
-) -> dict[str, _Table]:
+    registry: Registry, subject: Subject, dataset: Dataset, scores: Scores, *, rng: np.random.Generator
+) -> dict[str, Table]:
     """The tables of a study's statistics: file name -> frame and columns."""
     frames = {model: frame for (model, _), frame in scores.items()}
     axes = {
@@ -169,11 +160,6 @@ def _analysis(
         "left_out.csv": (found.left_out, LEFT_OUT_COLUMNS),
         "gap_noise.csv": (found.gap_noise, GAP_NOISE_COLUMNS),
     }
-
-
-def pair_table(subject: Subject) -> pd.DataFrame:
-    """pair_id, strong, weak, family, gap_points; one row per pair."""
-    return pd.DataFrame(subject.pairs)[["pair_id", "strong", "weak", "family", "gap_points"]]
 
 
 def stored_accuracy(folder: Path) -> pd.DataFrame:
@@ -229,50 +215,12 @@ def comparison(
     return compare(correct, names, rows, [(names[0], names[1])], rng=seeded(dataset, seed))
 
 
-def precision(subject: Subject, sets: Sets) -> dict:
-    """Decisions that differ between the run's dtype and float32, by pair, on the rows that were scored in both."""
-    found = {}
-    for pair in subject.pairs:
-        sums = [sets[side].info().get("precision", {}).get("sums_nats") for side in subject.sides(pair)]
-        if None in sums:
-            continue
-        rows = sorted({key.rpartition(" ")[0] for key in sums[0].keys() & sums[1].keys()})
-        flips = sum(len({_decision(sums, row, which) for which in (0, 1)}) > 1 for row in rows)
-        found[pair.pair_id] = {"n_examples": len(rows), "n_flipped": flips}
-    return found
-
-
-def _decision(sums: Sequence[Mapping[str, Sequence[float]]], row: str, which: int) -> bool:
-    """Whether the pair prefers the chosen response, by the sums of one of the two dtypes."""
-    margin = [side[f"{row} chosen"][which] - side[f"{row} rejected"][which] for side in sums]
-    return margin[0] - margin[1] > 0
-
-
-def _margins(subject: Subject, pair: Pair, scores: _Scores, subsets: pd.Series) -> pd.DataFrame:
-    """MARGINS of one pair."""
-    strong, weak = subject.sides(pair)
-    return margins(scores[strong], scores[weak], subsets, pair_id=pair.pair_id)
-
-
 def _held_out(correct: np.ndarray, rows: Rows, *, rng: np.random.Generator) -> np.ndarray | None:
     """Held-out estimates by rank, for the pairs that are ranked."""
     if not rows.levels or rows.levels[0][1] != "score":
         return None
     whole = correct[np.isfinite(correct).all(axis=1)]
     return held_out_scores(whole, Sample(rows.weights[0], rows.subset, rows.cluster), rng=rng)
-
-
-def _by_length(subject: Subject, margins: pd.DataFrame, scores: _Scores, problems: pd.Series) -> _Table:
-    """Accuracy by the difference in length, and its columns. Each pair's own chat template decides the lengths."""
-    sides = {pair.pair_id: subject.sides(pair)[0] for pair in subject.pairs}
-    owners = margins["pair_id"].map({pair_id: owner for pair_id, (_, owner) in sides.items()})
-    parts = []
-    for _, rows in margins.groupby(owners, sort=False):
-        frame = scores[sides[rows["pair_id"].iloc[0]]]
-        sizes = {side: each.set_index("example_id")["n_bytes"] for side, each in frame.groupby("response_id")}
-        parts.append(accuracy_by_length(rows, sizes[CHOSEN] - sizes[REJECTED], problems=problems))
-    table = pd.concat(parts).sort_values(["pair_id", "reward", "length_low_bytes"], ignore_index=True)
-    return table, tuple(table.columns)
 
 
 def _models(registry: Registry, sets: Sets) -> pd.DataFrame:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench.schema import SECTIONS, UsageError
+from bench.schema import UsageError
+from bench.study.benchmarks import column
 from bench.study.compare import confidence_set
 from bench.study.design import Rows, plain_accuracy
 from bench.study.held_out import HeldOut, held_out, lead_limits, place_limits
@@ -46,7 +47,7 @@ class Wish(NamedTuple):
     """The user's conditions for a pair."""
 
     section: str | None = None
-    """One of `schema.SECTIONS`, or None for the overall score."""
+    """A section or style of the benchmark, or None for the overall score."""
     max_params: float | None = None
     """Upper limit of the parameters of both models together."""
     budget_flop: float | None = None
@@ -110,7 +111,7 @@ def choose(
     """
     if top < 1:
         raise UsageError(f"--top is {top}: choose at least 1 pair")
-    name = name_of(wish)
+    name = name_of(wish, rows)
     only = _on_section(rows, name)
     every = board.reset_index(drop=True).assign(name=name, score=plain_accuracy(correct, only)[0])
     candidates, said = _filtered(every[np.isfinite(correct).all(axis=1)], wish)
@@ -130,13 +131,22 @@ def choose(
     return _choice(weighed, top, wish.gap_unit)
 
 
-def name_of(wish: Wish) -> str:
-    """ "score", or the section that a wish names."""
+def name_of(wish: Wish, rows: Rows) -> str:
+    """ "score", or the section that a wish names.
+
+    Raises:
+        UsageError: The benchmark of the rows has no such section.
+    """
     if wish.section is None:
         return "score"
-    if wish.section not in SECTIONS:
-        raise UsageError(f"unknown section {wish.section!r}{_meant(wish.section, list(SECTIONS))}")
-    return wish.section
+    if not rows.sections:
+        raise UsageError(
+            f"--section {wish.section}: these rows are of no benchmark with sections; leave the option out"
+        )
+    known = {column(name): name for name in rows.sections}
+    if column(wish.section) not in known:
+        raise UsageError(f"unknown section {wish.section!r}{_meant(wish.section, list(rows.sections))}")
+    return known[column(wish.section)]
 
 
 def _on_section(rows: Rows, name: str) -> Rows:
@@ -229,14 +239,14 @@ def _on_level(correct: np.ndarray, sample: Sample) -> tuple[np.ndarray, Sample]:
 def _filtered(board: pd.DataFrame, wish: Wish) -> tuple[pd.DataFrame, str]:
     """The pairs that satisfy a wish, and the filters in words. A pair with an unknown value does not satisfy it."""
     said = []
-    for option, column, limit in (
+    for option, field, limit in (
         ("max-params", "n_params", wish.max_params),
         ("budget-flop", "cost_flop", wish.budget_flop),
     ):
         if limit is not None:
-            values = board[column].astype(float)
-            board = _keep(board, values <= limit, f"--{option} {limit:g}", f"the smallest {column} is {values.min():g}")
-            said.append(f"{column} up to {limit:g}")
+            values = board[field].astype(float)
+            board = _keep(board, values <= limit, f"--{option} {limit:g}", f"the smallest {field} is {values.min():g}")
+            said.append(f"{field} up to {limit:g}")
     if wish.licences:
         known = sorted({part for licence in board["licence"].dropna() for part in licence.split(" + ")})
         strange = [licence for licence in wish.licences if licence not in known]

@@ -12,12 +12,8 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from bench.data.rows import own_id
-from bench.schema import SECTIONS, Example
-from bench.study.metrics import is_rewardbench, weights_vector
-
-_HUMANEVAL_PROBLEMS = 164
-"""RewardBench numbers the 164 problems of HumanEvalPack through all languages, so id modulo 164 is the problem."""
+from bench.schema import Example
+from bench.study.benchmarks import BENCHMARKS, STUDIED, benchmark_of
 
 
 class Study(NamedTuple):
@@ -34,17 +30,19 @@ class Study(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The judged rows and their weights."""
+    """The judged rows and their weights. Where a benchmark judges a row several times, each judgement is a row here."""
 
     levels: tuple[tuple[str, str], ...]
     """(level, name) as in ACCURACY: ("overall", "score"), ("section", "chat"), …"""
     weights: np.ndarray
-    """Weight of each row on each level, (levels, rows). The weights of a level sum to 1 and are equal inside a
-    subset."""
+    """Weight of each row on each level, (levels, rows). The weights of a level are equal inside a subset and sum to 1
+    (those of RewardBench 2's Ties to 1.01)."""
     subset: np.ndarray
-    """Subset of each row, (rows,), int from 0. Resampling the prompts does not change its weight."""
+    """Stratum of each row, (rows,), int from 0. Resampling the prompts does not change its weight."""
     cluster: np.ndarray
     """Problem of each row, (rows,), int from 0. Rows of one problem are resampled together."""
+    sections: tuple[str, ...] = ()
+    """Names of all sections of the benchmark, also of those that these rows lack a part of."""
 
 
 class Judged(NamedTuple):
@@ -124,29 +122,25 @@ def pair_families(study: Study) -> np.ndarray:
 
 
 def rows_of(examples: Sequence[Example]) -> Rows:
-    """Levels, weights, subsets and problems of the examples of a data set, in their order.
+    """Levels, weights, strata and problems of the judgements of a data set's examples, in the order of the benchmark.
 
-    RewardBench's rows get the score and every section of which all subsets are present. Other data get the score alone.
+    A level is the score, a section or a style, of which every part has a row.
     """
-    names = pd.Series([example.subset for example in examples])
-    if is_rewardbench(names):
-        wanted = [("overall", "score"), *(("section", section) for section in SECTIONS)]
-        subset = names.factorize()[0]
-    else:
-        wanted = [("overall", "score")]
-        subset = np.zeros(len(names), dtype=int)
-    weights = np.array([weights_vector(names, name=name) for _, name in wanted])
+    benchmark = benchmark_of(examples)
+    layout = benchmark.layout(examples)
+    wanted = [part for part in layout.parts if part.level in STUDIED]
+    weights = np.array([layout.weights(part) for part in wanted])
     whole = np.isfinite(weights).all(axis=1)
-    levels = tuple(level for level, is_whole in zip(wanted, whole, strict=True) if is_whole)
-    return Rows(levels, weights[whole], subset, prompt_clusters(examples))
+    levels = tuple(part.key for part, is_whole in zip(wanted, whole, strict=True) if is_whole)
+    names = (*benchmark.sections, *benchmark.styles)
+    return Rows(levels, weights[whole], layout.stratum, prompt_clusters(examples)[layout.row], names)
 
 
 def prompt_clusters(examples: Sequence[Example]) -> np.ndarray:
     """Number of the problem of each example. Examples of one problem are not independent evidence.
 
-    Examples with equal prompts (all turns) are one problem. The HumanEvalPack rows of one problem in several languages
-    are also one problem: they are in subsets `hep-…`, have a number as id, and RewardBench numbers them in blocks of
-    164. Both rules together may link longer chains.
+    Examples with equal prompts (all turns) are one problem. So are examples for which a benchmark's `problem` is equal,
+    such as the HumanEvalPack rows of one problem in several languages. All rules together may link longer chains.
 
     Returns:
         (examples,), int, numbered from 0 in the order of first appearance.
@@ -220,7 +214,5 @@ def plain_accuracy(correct: np.ndarray, rows: Rows) -> np.ndarray:
 def _problem_keys(example: Example) -> list[tuple[str, object]]:
     """What identifies the problem of an example. Examples that share any of these are one problem."""
     keys: list[tuple[str, object]] = [("prompt", example.messages)]
-    number = own_id(example)
-    if example.subset.startswith("hep-") and number.isascii() and number.isdigit():
-        keys.append(("humaneval", int(number) % _HUMANEVAL_PROBLEMS))
-    return keys
+    found = {benchmark.name: benchmark.problem(example) for benchmark in BENCHMARKS}
+    return keys + [(name, problem) for name, problem in found.items() if problem is not None]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from bench.registry import Registry
-from bench.schema import SECTIONS
+from bench.schema import PARTS
 from bench.store.folder import read_csv, write_csv, write_whole
 from bench.study import figures, tables
+from bench.study.benchmarks import of_parts, of_table
 from bench.study.board import stored_accuracy
 from bench.study.leaderboard import frontier
 
@@ -49,13 +50,15 @@ def write_figures(folder: Path, registry: Registry, *, axis: str | None = None) 
 
 
 def write_tables(folder: Path, registry: Registry, *, axis: str | None = None, provenance: str) -> list[Path]:
-    """Write the RewardBench table, the leaderboard and a study's correlations as Markdown, LaTeX and CSV."""
+    """Write the benchmark's table, the leaderboard and a study's correlations as Markdown, LaTeX and CSV."""
     board = read_csv(folder / "leaderboard.csv")
     rows = _headline(folder, board)
     made = {"leaderboard": tables.leaderboard_table(board, provenance=provenance)}
-    if rows["level"].eq("section").any():
-        table = tables.rewardbench_table({"plain": rows}, references(registry), provenance=provenance)
-        made["rewardbench"] = table
+    benchmark = of_table(rows)
+    if benchmark.sections:
+        known = references(registry, benchmark.name)
+        table = tables.benchmark_table({"plain": rows}, known, provenance=provenance)
+        made[benchmark.name.replace("-", "")] = table
     if axis is not None and len(effects := _correlation(folder, board, axis)):
         made["correlation"] = tables.correlation_table(effects, provenance=provenance)
     written = []
@@ -71,7 +74,7 @@ def write_tables(folder: Path, registry: Registry, *, axis: str | None = None, p
 def write_ablation(folder: Path, registry: Registry, pair_id: str, *, provenance: str) -> list[Path]:
     """Draw ablation.csv, and write it as Markdown and LaTeX together with the pair's published rows."""
     rows = read_csv(folder / "ablation.csv")
-    known = references(registry)
+    known = references(registry, of_parts(set(rows["section"]) - {"score"}).name)
     table = tables.ablation_table(rows, known[known["pair_id"] == pair_id], provenance=provenance)
     figure = figures.ablation(rows, pair_id)
     files = {f"figures/ablation.{suffix}": figures.encode(figure, suffix) for suffix in figures.FORMATS}
@@ -85,14 +88,22 @@ def write_ablation(folder: Path, registry: Registry, pair_id: str, *, provenance
     return [folder / name for name in files]
 
 
-def references(registry: Registry) -> pd.DataFrame:
-    """The published rows of the registry's pairs, percent; one row per publication."""
+def references(registry: Registry, benchmark: str) -> pd.DataFrame:
+    """The published rows of the registry's pairs on a benchmark, percent; one row per publication."""
     rows = [
-        {"pair_id": pair.pair_id, "source": known.source, "customised": known.customised, **known.percent}
+        {
+            "pair_id": pair.pair_id,
+            "source": known.source,
+            "differs_because": known.differs_because,
+            "customised": known.customised,
+            **known.percent,
+        }
         for pair in registry.named_pairs()
         for known in pair.references
+        if known.benchmark == benchmark
     ]
-    return pd.DataFrame(rows).reindex(columns=["pair_id", "source", "customised", "score", *SECTIONS])
+    columns = ["pair_id", "source", "differs_because", "customised", "score", *PARTS.get(benchmark, ())]
+    return pd.DataFrame(rows).reindex(columns=columns)
 
 
 def _drawings(folder: Path, board: pd.DataFrame, registry: Registry, axis: str | None) -> list[Drawing]:
@@ -103,6 +114,7 @@ def _drawings(folder: Path, board: pd.DataFrame, registry: Registry, axis: str |
         Drawing("margins", margins, lambda: figures.margin_distributions(margins, board)),
         Drawing("length", by_length, lambda: figures.length_accuracy(by_length, board)),
     ]
+    drawn += _of_benchmark(folder, rows, board)
     if axis is None:
         drawn.append(Drawing("accuracy", rows, lambda: figures.pair_accuracy(rows, board.iloc[0])))
         return drawn
@@ -118,6 +130,18 @@ def _drawings(folder: Path, board: pd.DataFrame, registry: Registry, axis: str |
         Drawing("subset_pair", rows, lambda: figures.subset_pair_heatmap(rows, board)),
         *([Drawing("accuracy_cost", best, lambda: figures.accuracy_cost(board, best))] if costed else []),
     ]
+
+
+def _of_benchmark(folder: Path, rows: pd.DataFrame, board: pd.DataFrame) -> list[Drawing]:
+    """The figures of what the benchmark has besides accuracies by part: a matrix of styles, the margins of Ties."""
+    drawn = []
+    best = rows[rows["pair_id"] == board["pair_id"].iloc[0]]
+    if (cells := best[best["level"] == "cell"].reset_index(drop=True)).size:
+        drawn.append(Drawing("matrix", cells, lambda: figures.style_matrix(cells, board.iloc[0])))
+    if (folder / "ties.csv").is_file():
+        ties = read_csv(folder / "ties.csv")
+        drawn.append(Drawing("ties", ties, lambda: figures.ties_margins(ties)))
+    return drawn
 
 
 def _correlation(folder: Path, board: pd.DataFrame, axis: str) -> pd.DataFrame:

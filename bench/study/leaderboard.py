@@ -8,10 +8,9 @@ every pair, so that pairs are compared on equal draws.
 import numpy as np
 import pandas as pd
 
-from bench.schema import LEADERBOARD, SECTIONS
+from bench.schema import LEADERBOARD
+from bench.study.benchmarks import Benchmark, column, of_table
 from bench.study.design import Rows, accuracy, plain_accuracy
-
-_COLUMNS = {section: section.replace("-", "_") for section in SECTIONS}
 
 
 def bootstrap_scores(correct: np.ndarray, rows: Rows, *, rng: np.random.Generator, draws: int = 1000) -> np.ndarray:
@@ -66,8 +65,8 @@ def leaderboard(
         held_out: Result of `held_out_scores` for the pairs without an excluded row, best place first; None for missing.
 
     Returns:
-        LEADERBOARD. `score_held_out` belongs to the place; pairs of one rank share its mean. `cost_flop` is 2 x active
-        parameters x tokens per row, summed over both models.
+        The columns of `columns_of`. `score_held_out` belongs to the place; pairs of one rank share its mean.
+        `cost_flop` is 2 x active parameters x tokens per row, summed over both models.
 
     Raises:
         ValueError: There is more than one reward, or a pair lacks its overall accuracy or one of its models.
@@ -80,7 +79,13 @@ def leaderboard(
     frame = pd.concat([frame, _ranks(frame, draws)], axis=1)
     frame["score_held_out"] = _held_out(frame["rank"], held_out)
     order = frame.sort_values(["rank", "score", "pair_id"], ascending=[True, False, True], na_position="last")
-    return order[list(LEADERBOARD)].reset_index(drop=True)
+    return order[list(columns_of(of_table(accuracy)))].reset_index(drop=True)
+
+
+def columns_of(benchmark: Benchmark) -> tuple[str, ...]:
+    """The columns of a leaderboard: LEADERBOARD, with the benchmark's sections and styles in the place of its own."""
+    head, tail = LEADERBOARD.index("chat"), LEADERBOARD.index("n_examples")
+    return (*LEADERBOARD[:head], *benchmark.columns, *LEADERBOARD[tail:])
 
 
 def frontier(board: pd.DataFrame) -> pd.DataFrame:
@@ -120,8 +125,10 @@ def _scores(accuracy: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     unscored = frame.loc[frame["n_examples"].isna(), "pair_id"]
     if len(unscored):
         raise ValueError(f"{unscored.iloc[0]}: this pair has no overall accuracy")
-    sections = accuracy[accuracy["level"] == "section"].pivot(index="pair_id", columns="name", values="accuracy")
-    sections = sections.reindex(index=frame["pair_id"], columns=list(SECTIONS)).astype(float).rename(columns=_COLUMNS)
+    names = list(of_table(accuracy).columns.values())
+    parts = accuracy[accuracy["level"].isin(["section", "style"])]
+    sections = parts.pivot(index="pair_id", columns="name", values="accuracy")
+    sections = sections.reindex(index=frame["pair_id"], columns=names).astype(float).rename(columns=column)
     frame = frame.astype({"n_examples": int, "n_excluded": int})
     return pd.concat([frame, sections.reset_index(drop=True)], axis=1)
 

@@ -1,32 +1,88 @@
-"""Computes accuracy by subset, by section and overall from margins.
+"""Computes accuracy by part of a benchmark from the rewards of its responses or from margins.
 
-A preference is judged rightly when its margin is above 0. A tie is wrong, as in RewardBench, and is counted. A row
-whose margin is NaN (a response is too long or its score is not finite) is excluded and counted.
-
-On RewardBench's subsets, the accuracy of a section is the mean of its subsets' accuracies, weighted with
-`schema.SUBSET_WEIGHTS`, and the score is the plain mean of the four sections. A subset without a scored row makes its
-section and the score NaN. On any other data there are no sections, and the score is the proportion of right rows.
+What the parts are, and which judgements they are the means of, is the benchmark's affair (`study.benchmarks`). A row
+of which a response is too long or not finite is excluded and counted.
 """
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array
 
-from bench.schema import ACCURACY, SECTIONS, SUBSET_WEIGHTS
-from bench.study.interval import Sample, share_limits, standard_error
+from bench.schema import ACCURACY, Example
+from bench.study.benchmarks import Answers, Benchmark, Layout, Part, Rewards, benchmark_of
+from bench.study.interval import Limits, Sample, share_limits, standard_error, weighted_share
+
+TABLE = ("level", "name", "value", "stderr", "n")
+"""One row per part of a benchmark. `value` and `stderr` are fractions, and `n` counts the rows."""
 
 _RUN = ["pair_id", "reward"]
 _COUNTS = ["n_examples", "n_ties", "n_excluded"]
 _RATES = ["accuracy", "tie_rate"]
 
 
-def accuracy(margins: pd.DataFrame, problems: pd.Series | None = None) -> pd.DataFrame:
-    """Compute the accuracy of each pair and reward on each subset, each section and overall.
+def table(benchmark: Benchmark, examples: Sequence[Example], rewards: Rewards) -> pd.DataFrame:
+    """A benchmark's numbers for one judge.
+
+    Args:
+        benchmark: One of `benchmarks.BENCHMARKS` that fits the examples.
+        examples: The rows.
+        rewards: Rewards of the responses of each example, (1, responses) each; NaN where one is not scored.
+
+    Returns:
+        TABLE.
+    """
+    runs = pd.DataFrame({"pair_id": [""], "reward": [""]})
+    found = measured(runs, benchmark.judge(examples, rewards), benchmark.layout(examples))
+    return found.rename(columns={"accuracy": "value", "n_examples": "n"})[list(TABLE)]
+
+
+def measured(runs: pd.DataFrame, answers: Answers, layout: Layout, problems: np.ndarray | None = None) -> pd.DataFrame:
+    """Compute every part of a benchmark for several runs.
 
     The standard error is over problems. Where each row is its own problem, it is the binomial one for a subset, sqrt(p
-    (1 - p) / n), and sqrt(sum of weight² x stderr²) for a section and the score. It is 0 where all rows are right or
-    all are wrong; the 95% interval from `low` to `high` (`interval.share_limits`) has a width there too. The tie rates
-    of a section and of the score are weighted like their accuracy, so swapping the two models gives 1 - accuracy -
-    tie_rate on every level.
+    (1 - p) / n), and sqrt(sum of weight² x stderr²) for a weighted sum. It is 0 where all rows are right or all are
+    wrong; the 95% interval from `low` to `high` (`interval.share_limits`) has a width there too. Tie rates are weighted
+    like accuracies, so swapping the two models of a pair gives 1 - accuracy - tie_rate on every level of a benchmark of
+    preferences.
+
+    Args:
+        runs: pair_id and reward, one row per run.
+        answers: The judgements of the runs, (runs, judgements).
+        layout: The judgements' parts.
+        problems: Number of each example's problem, (examples,); None where each example is its own.
+
+    Returns:
+        ACCURACY; for each run the parts in the order of the layout.
+    """
+    rates: dict[tuple[str, str], pd.DataFrame] = {}
+    for part in layout.parts:
+        if part.inside is not None:
+            rates[part.key] = _plain_rates(answers, part.inside)
+    for part in reversed(layout.parts):
+        # A part comes before those that it is made of.
+        if part.inside is None:
+            of_means = all(each.inside is not None for each in layout.parts if each.key in part.of)
+            rates[part.key] = _weighted_rates(part, rates, len(runs), neighbours=of_means)
+    problem = layout.row if problems is None else problems[layout.row]
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in (*_RATES, *_COUNTS, "stderr", "low", "high")}
+    for part in layout.parts:
+        found = {name: rates[part.key][name].to_numpy() for name in _RATES}
+        found |= _counts(answers, layout, part) | _limits(answers.values, layout, part, problem)
+        for name, values in found.items():
+            columns[name].append(values)
+    n_parts = len(layout.parts)
+    frame = pd.DataFrame({name: np.stack(values, axis=1).ravel() for name, values in columns.items()})
+    for name in _RUN:
+        frame[name] = np.repeat(runs[name].to_numpy(), n_parts)
+    frame["level"] = [part.level for part in layout.parts] * len(runs)
+    frame["name"] = [part.name for part in layout.parts] * len(runs)
+    return frame[list(ACCURACY)]
+
+
+def accuracy(margins: pd.DataFrame, problems: pd.Series | None = None) -> pd.DataFrame:
+    """Compute the accuracy of each pair and reward on preferences: a margin above 0 is right, a tie is wrong.
 
     Args:
         margins: MARGINS of any number of pairs and rewards on one data set.
@@ -34,33 +90,25 @@ def accuracy(margins: pd.DataFrame, problems: pd.Series | None = None) -> pd.Dat
             example is its own problem.
 
     Returns:
-        ACCURACY; for each pair and reward the score, the sections, the subsets.
+        ACCURACY.
     """
-    subsets = _by_subset(margins)
-    if is_rewardbench(margins["subset"]):
-        sections = pd.concat([_weighted(subsets, section, names) for section, names in SECTIONS.items()])
-        overall = _mean_of_sections(sections)
-    else:
-        sections = subsets.iloc[:0]
-        overall = _of_counts(subsets.groupby(_RUN, sort=False)[[*_COUNTS, "n_right"]].sum().reset_index(), "overall")
-    frame = pd.concat([overall, sections, subsets], ignore_index=True)
-    # Groups keep the order of their first row, and the three levels of a pair keep their order.
-    order = frame.groupby(_RUN, sort=False).ngroup().sort_values(kind="stable").index
-    limits = _limits(margins, problems, frame[["level", "name"]].drop_duplicates())
-    frame = frame.loc[order].merge(limits, on=[*_RUN, "level", "name"], how="left", validate="one_to_one")
-    return frame[list(ACCURACY)]
+    rows = margins[["example_id", "subset"]].drop_duplicates("example_id")
+    examples = [Example(str(row), str(subset), (), ()) for row, subset in rows.itertuples(index=False)]
+    runs, answers = _judged_margins(margins)
+    numbers = None if problems is None else problems.loc[rows["example_id"]].to_numpy()
+    return measured(runs, answers, benchmark_of(examples).layout(examples), numbers)
 
 
 def accuracy_by_length(
     margins: pd.DataFrame, length_difference: pd.Series, *, n_bins: int = 10, problems: pd.Series | None = None
 ) -> pd.DataFrame:
-    """Compute the plain accuracy of each pair and reward by how much longer the chosen response is.
+    """Compute the plain accuracy of each pair and reward by how much longer the right response is.
 
     This shows whether a reward only measures length.
 
     Args:
         margins: MARGINS of any number of pairs and rewards on one data set.
-        length_difference: Bytes of chosen minus bytes of rejected, by example_id.
+        length_difference: Bytes of the right response minus bytes of the wrong one, by example_id.
         n_bins: Number of bins of about equal size; fewer where many differences are equal, one where all are.
         problems: As in `accuracy`.
 
@@ -68,105 +116,90 @@ def accuracy_by_length(
         `pair_id, reward, length_low_bytes, length_high_bytes, accuracy, low, high, n_examples, n_ties, n_excluded`;
         both ends of a bin belong to it. The interval is computed as in `accuracy`.
     """
-    examples = length_difference.loc[pd.unique(margins["example_id"])]
+    ids = pd.unique(margins["example_id"])
+    examples = length_difference.loc[ids]
     bins = _bins(examples, n_bins)
     ends = examples.groupby(bins).agg(["min", "max"]).set_axis(["length_low_bytes", "length_high_bytes"], axis=1)
-    rows = margins.assign(subset=margins["example_id"].map(bins))
-    table = _by_subset(rows)
-    limits = _limits(rows, problems, table[["level", "name"]].drop_duplicates())
-    table = table.merge(limits, on=[*_RUN, "level", "name"], how="left", validate="one_to_one").merge(
-        ends, left_on="name", right_index=True, how="left", validate="many_to_one"
-    )
+    parts = tuple(Part("bin", str(number), (bins == number).to_numpy()) for number in ends.index)
+    layout = Layout(np.arange(len(ids)), np.zeros(len(ids), dtype=int), parts)
+    runs, answers = _judged_margins(margins)
+    found = measured(runs, answers, layout, None if problems is None else problems.loc[ids].to_numpy())
+    found = found.merge(ends.rename(index=str), left_on="name", right_index=True, how="left", validate="many_to_one")
     columns = [*_RUN, "length_low_bytes", "length_high_bytes", "accuracy", "low", "high", *_COUNTS]
-    return table.sort_values([*_RUN, "length_low_bytes"], ignore_index=True)[columns]
+    return found.sort_values([*_RUN, "length_low_bytes"], ignore_index=True)[columns]
 
 
-def weights_vector(subsets: pd.Series, *, name: str = "score") -> np.ndarray:
-    """Weight of each row, so that `correct @ weights` is the accuracy.
+def _judged_margins(margins: pd.DataFrame) -> tuple[pd.DataFrame, Answers]:
+    """The runs of some margins in their order, and one judgement per example, in the order of the examples."""
+    runs = margins[_RUN].drop_duplicates().reset_index(drop=True)
+    run = margins.groupby(_RUN, sort=False).ngroup().to_numpy()
+    column, ids = pd.factorize(margins["example_id"])
+    values = np.full((len(runs), len(ids)), np.nan)
+    values[run, column] = margins["margin_nats"]
+    return runs, Answers(np.where(np.isnan(values), np.nan, values > 0), values == 0)
 
-    Pass only the scored rows: the rows of a subset divide the weight of that subset among themselves.
 
-    Args:
-        subsets: Subset of each row, (rows,).
-        name: "score" or a section of `schema.SECTIONS`.
+def _plain_rates(answers: Answers, inside: np.ndarray) -> pd.DataFrame:
+    """Accuracy and tie rate over some judgements; NaN where none is scored."""
+    values = answers.values[:, inside]
+    n_scored = np.isfinite(values).sum(axis=1)
+    n = np.where(n_scored > 0, n_scored, np.nan)
+    share, ties = np.nansum(values, axis=1) / n, answers.ties[:, inside].sum(axis=1) / n
+    return pd.DataFrame({"accuracy": share, "tie_rate": ties})
 
-    Returns:
-        (rows,), float64, sum 1; all NaN where a subset of `name` has no row.
+
+def _weighted_rates(
+    part: Part, rates: Mapping[tuple[str, str], pd.DataFrame], n_runs: int, *, neighbours: bool
+) -> pd.DataFrame:
+    """Weighted sum of the rates of other parts; NaN if one of them is NaN or missing.
+
+    The last bit of a group's sum in pandas depends on whether its rows are neighbours. The tables in git were computed
+    with neighbours for a sum of plain means and without for a sum of sums.
     """
-    subsets = pd.Series(np.asarray(subsets))
-    counts = subsets.map(subsets.value_counts()).to_numpy(dtype=float)
-    if name == "score" and not is_rewardbench(subsets):
-        return np.full(len(subsets), 1 / len(subsets))
-    shares = subset_shares(name)
-    if not set(shares).issubset(subsets):
-        return np.full(len(subsets), np.nan)
-    return subsets.map(shares).fillna(0.0).to_numpy(dtype=float) / counts
+    terms = [(rates[key] if key in rates else _missing(n_runs)) * weight for key, weight in part.of.items()]
+    if not terms:
+        return _missing(n_runs)
+    every = pd.concat(terms)
+    every = every.sort_index(kind="stable") if neighbours else every
+    return every.groupby(level=0, sort=False).sum(skipna=False)
 
 
-def subset_shares(name: str) -> dict[str, float]:
-    """Weight of each RewardBench subset in a section or, for "score", in the score; they sum to 1."""
-    if name != "score":
-        total = sum(SUBSET_WEIGHTS[subset] for subset in SECTIONS[name])
-        return {subset: SUBSET_WEIGHTS[subset] / total for subset in SECTIONS[name]}
-    return {subset: share / len(SECTIONS) for section in SECTIONS for subset, share in subset_shares(section).items()}
+def _missing(n_runs: int) -> pd.DataFrame:
+    return pd.DataFrame({rate: np.full(n_runs, np.nan) for rate in _RATES})
 
 
-def is_rewardbench(subsets: pd.Series) -> bool:
-    """Whether every subset is one of RewardBench's. Only then do sections exist and weights apply."""
-    return set(pd.unique(subsets)).issubset(SUBSET_WEIGHTS)
-
-
-def in_sections(names: pd.Series) -> list[str]:
-    """Distinct subsets in the order of the sections; subsets of no section come last, in the order of the data."""
-    distinct = list(pd.unique(names))
-    known = [subset for subsets in SECTIONS.values() for subset in subsets if subset in distinct]
-    return known + [name for name in distinct if name not in known]
-
-
-def _by_subset(margins: pd.DataFrame) -> pd.DataFrame:
-    """Counts and rates of each subset, in the order of the data."""
-    margin = margins["margin_nats"]
-    rows = margins[[*_RUN, "subset"]].assign(
-        n_examples=margin.notna(), n_right=margin > 0, n_ties=margin == 0, n_excluded=margin.isna()
+def _counts(answers: Answers, layout: Layout, part: Part) -> dict[str, np.ndarray]:
+    """Numbers of scored rows, of rows with a tie and of excluded rows, of the rows that a part is about."""
+    leaves = {each.key: each.inside for each in layout.parts if each.inside is not None}
+    inside = np.zeros(len(layout.row), dtype=bool)
+    for key in layout.shares(part):
+        inside |= leaves.get(key, False)
+    rows, place = np.unique(layout.row[inside], return_inverse=True)
+    if not len(rows):
+        return {name: np.zeros(len(answers.values), dtype=int) for name in _COUNTS}
+    of_row = csr_array((np.ones(len(place)), (np.arange(len(place)), place)), shape=(len(place), len(rows)))
+    excluded, ties = (
+        flags.astype(float) @ of_row > 0 for flags in (np.isnan(answers.values[:, inside]), answers.ties[:, inside])
     )
-    counts = rows.groupby([*_RUN, "subset"], sort=False)[[*_COUNTS, "n_right"]].sum().reset_index()
-    return _of_counts(counts.rename(columns={"subset": "name"}), "subset")
+    counts = ((~excluded).sum(axis=1), (ties & ~excluded).sum(axis=1), excluded.sum(axis=1))
+    return dict(zip(_COUNTS, counts, strict=True))
 
 
-def _of_counts(counts: pd.DataFrame, level: str) -> pd.DataFrame:
-    """Rates from counts; NaN where no row is scored."""
-    n_examples = counts["n_examples"].where(counts["n_examples"] > 0)
-    share = counts["n_right"] / n_examples
-    frame = counts.assign(
-        level=level,
-        accuracy=share,
-        tie_rate=counts["n_ties"] / n_examples,
-    )
-    return frame if level == "subset" else frame.assign(name="score")
-
-
-def _weighted(subsets: pd.DataFrame, section: str, names: tuple[str, ...]) -> pd.DataFrame:
-    """Accuracy and tie rate of one section, for every pair and reward."""
-    runs = subsets[_RUN].drop_duplicates()
-    parts = runs.merge(pd.DataFrame({"name": names}), how="cross").merge(
-        subsets[subsets["name"].isin(names)], on=[*_RUN, "name"], how="left", validate="one_to_one"
-    )
-    share = parts["name"].map(subset_shares(section))
-    return _combine(parts, share).assign(level="section", name=section)
-
-
-def _mean_of_sections(sections: pd.DataFrame) -> pd.DataFrame:
-    """The score, for every pair and reward."""
-    return _combine(sections, pd.Series(1 / len(SECTIONS), index=sections.index)).assign(level="overall", name="score")
-
-
-def _combine(parts: pd.DataFrame, share: pd.Series) -> pd.DataFrame:
-    """Weighted mean of the rates of several subsets or sections, for each pair and reward; NaN if one of them is
-    NaN."""
-    terms = parts[_RUN].assign(**{rate: parts[rate] * share for rate in _RATES})
-    means = terms.groupby(_RUN, sort=False).sum(skipna=False)
-    counts = parts.groupby(_RUN, sort=False)[_COUNTS].sum().astype(int)
-    return means.join(counts).reset_index()
+def _limits(values: np.ndarray, layout: Layout, part: Part, problem: np.ndarray) -> dict[str, np.ndarray]:
+    """Standard error and limits of a part, (runs,) each; missing where one of its means has no judgement."""
+    weight = layout.weights(part)
+    if np.isnan(weight).any():
+        return {name: np.full(len(values), np.nan) for name in ("stderr", "low", "high")}
+    sample = Sample(weight, layout.stratum if part.inside is None else np.zeros(len(weight), dtype=int), problem)
+    ends = share_limits(values, sample)
+    if part.inside is not None and (values[:, part.inside] < 0).any():
+        # No share: a mean of values from -1 to 1 has a standard error alone.
+        ends = Limits(*np.full((2, len(values)), np.nan))
+    share = weighted_share(values, sample)
+    # A weighted sum with such a mean in it can lie slightly outside 0 and 1.
+    low, high = np.minimum(ends.low, np.minimum(share, 0)), np.maximum(ends.high, np.maximum(share, 1))
+    low, high = np.where(share < 0, low, ends.low), np.where(share > 1, high, ends.high)
+    return {"stderr": standard_error(values, sample), "low": low, "high": high}
 
 
 def _bins(examples: pd.Series, n_bins: int) -> pd.Series:
@@ -175,35 +208,3 @@ def _bins(examples: pd.Series, n_bins: int) -> pd.Series:
         # qcut fails where all quantiles are equal
         return pd.Series(0, index=examples.index)
     return pd.qcut(examples, n_bins, labels=False, duplicates="drop")
-
-
-def _limits(margins: pd.DataFrame, problems: pd.Series | None, levels: pd.DataFrame) -> pd.DataFrame:
-    """Standard error and limits of the accuracy of each pair and reward on the given levels (level, name)."""
-    runs = margins[_RUN].drop_duplicates()
-    run = margins.groupby(_RUN, sort=False).ngroup().to_numpy()
-    column, example_ids = pd.factorize(margins["example_id"])
-    _, first = np.unique(column, return_index=True)
-    subsets = margins["subset"].to_numpy()[first]
-    number = np.arange(len(first)) if problems is None else problems.loc[example_ids].to_numpy()
-    right = np.full((len(runs), len(first)), np.nan)
-    right[run, column] = np.where(margins["margin_nats"].notna(), margins["margin_nats"] > 0, np.nan)
-    frames = []
-    for level, name in levels.itertuples(index=False):
-        sample = _sample(pd.Series(subsets), level, name, number)
-        if sample is None:
-            found: dict[str, np.ndarray | float] = dict.fromkeys(("stderr", "low", "high"), np.nan)
-        else:
-            ends = share_limits(right, sample)
-            found = {"stderr": standard_error(right, sample), "low": ends.low, "high": ends.high}
-        frames.append(runs.assign(level=level, name=name, **found))
-    return pd.concat(frames, ignore_index=True)
-
-
-def _sample(subsets: pd.Series, level: str, name: str, problem: np.ndarray) -> Sample | None:
-    """The rows of a level; None if one of its subsets has no row."""
-    if level == "subset":
-        inside = (subsets == name).to_numpy()
-        return Sample(inside / max(inside.sum(), 1), np.zeros(len(subsets), dtype=int), problem)
-    weight = weights_vector(subsets, name=name)
-    strata = pd.factorize(subsets)[0] if is_rewardbench(subsets) else np.zeros(len(subsets), dtype=int)
-    return None if np.isnan(weight).any() else Sample(weight, strata, problem)

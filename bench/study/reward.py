@@ -7,23 +7,46 @@ model's template renders it. Under a shared template both models read the same b
 not.
 """
 
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bench.schema import CHOSEN, MARGINS, NONFINITE, OK, REJECTED, REWARDS, TOO_LONG
+from bench.schema import CHOSEN, MARGINS, NONFINITE, OK, REJECTED, REWARDS, TOO_LONG, Example
 
 _KEY = ["example_id", "response_id"]
 
 
-class MarginMatrix(NamedTuple):
-    """The margins of many pairs on the same preferences."""
+class RewardMatrix(NamedTuple):
+    """The rewards of many pairs for the same responses."""
 
     values: np.ndarray
-    """reward(chosen) - reward(rejected), (pairs, examples), float64; NaN where a score is missing."""
-    example_ids: np.ndarray
-    """(examples,), in the order of the first model's scores."""
+    """(pairs, responses), float64; NaN where a score is missing."""
+    responses: pd.MultiIndex
+    """(example_id, response_id) of each response, in the order of the first model's scores."""
+
+    def by_example(self, examples: Mapping[str, Example]) -> tuple[list[Example], list[np.ndarray]]:
+        """The scored examples, in the order of the scores, and the rewards of the responses of each.
+
+        Args:
+            examples: The data set by example_id.
+
+        Raises:
+            ValueError: An example is not in the data set, or one of its responses is not scored.
+        """
+        scored = []
+        for example_id in pd.unique(self.responses.get_level_values(0)):
+            if example_id not in examples:
+                raise ValueError(f"{example_id}: this example has scores, but the data set does not contain it")
+            scored.append(examples[example_id])
+        wanted = [(example.example_id, name) for example in scored for name, _ in example.responses]
+        places = self.responses.get_indexer(pd.MultiIndex.from_tuples(wanted))
+        if (places < 0).any():
+            example_id, name = wanted[int(np.argmin(places))]
+            raise ValueError(f"{example_id}: response {name} is not scored")
+        ends = np.cumsum([len(example.responses) for example in scored])[:-1]
+        return scored, [self.values[:, columns] for columns in np.split(places, ends)]
 
 
 def rewards(strong: pd.DataFrame, weak: pd.DataFrame, *, reward: str) -> pd.DataFrame:
@@ -47,51 +70,76 @@ def rewards(strong: pd.DataFrame, weak: pd.DataFrame, *, reward: str) -> pd.Data
     return both[_KEY].assign(reward=value, status=both["status"])
 
 
-def margins(strong: pd.DataFrame, weak: pd.DataFrame, subsets: pd.Series, *, pair_id: str) -> pd.DataFrame:
-    """Compute the margin of every preference under the three rewards.
+def margins(
+    strong: pd.DataFrame,
+    weak: pd.DataFrame,
+    subsets: pd.Series,
+    *,
+    pair_id: str,
+    right: Mapping[str, Collection[str]] | None = None,
+) -> pd.DataFrame:
+    """Compute the margin of every example under the three rewards.
 
     Args:
-        strong: SCORES of the strong model, two responses per example.
+        strong: SCORES of the strong model.
         weak: SCORES of the weak model, over the same responses.
         subsets: Subset of each example, indexed by example_id.
         pair_id: Value of the column `pair_id`.
+        right: response_ids of the right responses, by example_id; None for preferences, whose right one is "chosen".
 
     Returns:
         MARGINS, grouped by reward, then in the strong model's order.
 
     Raises:
-        ValueError: An example has no subset, or its responses are not one chosen and one rejected.
+        ValueError: An example has no subset, or lacks a right or a wrong response; without `right`, its responses are
+            not one chosen and one rejected.
     """
-    sides = _sides(_scored_by_both(strong, weak), pair_id)
-    chosen = sides[CHOSEN]
-    rejected = sides[REJECTED].loc[chosen.index]
-    unknown = chosen.index.difference(subsets.index)
+    both = _scored_by_both(strong, weak)
+    is_right = _labels(both, right, pair_id)
+    order = pd.Index(pd.unique(both.loc[is_right, "example_id"]))
+    unknown = order.difference(subsets.index)
     if len(unknown):
         raise ValueError(f"{unknown[0]}: {pair_id} has scores of this example, but the data set does not contain it")
-    status = _worse(chosen["status"], rejected["status"])
-    values = [
-        (chosen["difference"] / _divisor(chosen, name) - rejected["difference"] / _divisor(rejected, name))
-        for name in REWARDS
-    ]
-    n = len(chosen)
+    status, n = _worst(both).loc[order], len(REWARDS)
+    values = [_leads(both, is_right, name).loc[order].where(status == OK) for name in REWARDS]
     frame = pd.DataFrame(
         {
             "pair_id": pair_id,
-            "reward": np.repeat(REWARDS, n),
-            "example_id": np.tile(chosen.index, len(REWARDS)),
-            "subset": np.tile(subsets.loc[chosen.index], len(REWARDS)),
-            "margin_nats": np.concatenate([value.where(status == OK) for value in values]),
-            "status": np.tile(status, len(REWARDS)),
+            "reward": np.repeat(REWARDS, len(order)),
+            "example_id": np.tile(order, n),
+            "subset": np.tile(subsets.loc[order], n),
+            "margin_nats": np.concatenate(values),
+            "status": np.tile(status, n),
         }
     )
     return frame[list(MARGINS)]
 
 
-def margin_matrix(scores: dict[str, pd.DataFrame], pairs: pd.DataFrame, *, reward: str) -> MarginMatrix:
-    """Compute the margins of many pairs at once; they equal those of `margins` to the bit.
+def _leads(both: pd.DataFrame, is_right: pd.Series, reward: str) -> pd.Series:
+    """The best reward of a right response minus the best of a wrong one, by example_id."""
+    best = (both["difference"] / _divisor(both, reward)).groupby([is_right, both["example_id"]]).max()
+    return best.loc[True] - best.loc[False]
+
+
+def _labels(both: pd.DataFrame, right: Mapping[str, Collection[str]] | None, pair_id: str) -> pd.Series:
+    """Whether each response is a right one; checks that every example has a right and a wrong one."""
+    if right is None:
+        _sides(both, pair_id)
+        return both["response_id"] == CHOSEN
+    ids = zip(both["example_id"], both["response_id"], strict=True)
+    is_right = pd.Series([name in right[example] for example, name in ids], index=both.index)
+    kinds = is_right.groupby(both["example_id"]).nunique()
+    if (kinds < 2).any():
+        row = kinds.idxmin()
+        raise ValueError(f"{row}: a margin needs a right and a wrong response, but {pair_id} scored only one kind")
+    return is_right
+
+
+def reward_matrix(scores: Mapping[str, pd.DataFrame], pairs: pd.DataFrame, *, reward: str) -> RewardMatrix:
+    """Compute the rewards of many pairs at once; they equal those of `rewards` to the bit.
 
     Args:
-        scores: SCORES by model_id, all over the same preferences.
+        scores: SCORES by model_id, all over the same responses.
         pairs: One row per pair; `strong` and `weak` are model_ids.
         reward: One of `schema.REWARDS`.
 
@@ -102,22 +150,17 @@ def margin_matrix(scores: dict[str, pd.DataFrame], pairs: pd.DataFrame, *, rewar
         ValueError: Two models were not scored on the same responses.
     """
     models = pd.unique(pd.concat([pairs["strong"], pairs["weak"]], ignore_index=True))
-    sides = _sides(scores[models[0]], models[0])
-    example_ids = sides[CHOSEN].index
-    totals = np.empty((2, len(models), len(example_ids)))
-    divisors = np.empty_like(totals)
+    first = pd.MultiIndex.from_frame(scores[models[0]][_KEY])
+    totals, divisors = np.empty((2, len(models), len(first)))
     for position, model_id in enumerate(models):
-        sides = _sides(scores[model_id], model_id)
-        _check_same_examples(example_ids, sides[CHOSEN].index, models[0], model_id)
-        for side, response_id in enumerate((CHOSEN, REJECTED)):
-            frame = sides[response_id].loc[example_ids]
-            total = (frame["logp_sum_nats"] + frame["logp_end_nats"]).where(frame["status"] == OK)
-            totals[side, position] = total
-            divisors[side, position] = _divisor(frame, reward)
+        frame = scores[model_id].set_index(_KEY)
+        _check_same_responses(first, frame.index, models[0], model_id)
+        frame = frame.loc[first]
+        totals[position] = (frame["logp_sum_nats"] + frame["logp_end_nats"]).where(frame["status"] == OK)
+        divisors[position] = _divisor(frame, reward)
     strong = pd.Index(models).get_indexer(pairs["strong"])
     weak = pd.Index(models).get_indexer(pairs["weak"])
-    values = (totals[:, strong] - totals[:, weak]) / divisors[:, strong]
-    return MarginMatrix(values[0] - values[1], example_ids.to_numpy())
+    return RewardMatrix((totals[strong] - totals[weak]) / divisors[strong], first)
 
 
 def _scored_by_both(strong: pd.DataFrame, weak: pd.DataFrame) -> pd.DataFrame:
@@ -172,11 +215,19 @@ def _sides(frame: pd.DataFrame, name: str) -> dict[str, pd.DataFrame]:
     return sides
 
 
-def _check_same_examples(first: pd.Index, second: pd.Index, first_name: str, second_name: str) -> None:
-    """Fails on the first example that only one of two models has."""
+def _worst(both: pd.DataFrame) -> pd.Series:
+    """The joint status of all responses of each example."""
+    flags = pd.DataFrame({name: both["status"] == name for name in (TOO_LONG, NONFINITE)})
+    found = flags.groupby(both["example_id"], sort=False).any()
+    status = pd.Series(OK, index=found.index).mask(found[NONFINITE], NONFINITE)
+    return status.mask(found[TOO_LONG], TOO_LONG)
+
+
+def _check_same_responses(first: pd.MultiIndex, second: pd.Index, first_name: str, second_name: str) -> None:
+    """Fails on the first response that only one of two models has."""
     if first.equals(second):
         return
     lone = first.symmetric_difference(second)
     if len(lone):
         has, lacks = (first_name, second_name) if lone[0] in first else (second_name, first_name)
-        raise ValueError(f"{lone[0]}: {has} scored this example, but {lacks} did not")
+        raise ValueError(f"{lone[0][0]}: {has} scored response {lone[0][1]} of this example, but {lacks} did not")

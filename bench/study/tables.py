@@ -9,18 +9,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bench.schema import SECTIONS
+from bench.study.benchmarks import STUDIED, Benchmark, column, of_columns, of_table, title
 from bench.study.correlate import ALL, TITLES, TOO_FEW, lacks_models
 from bench.study.leaderboard import leader_note
 
-_SCORES = ("score", *SECTIONS)
-_TITLES = {
-    "score": "Score",
-    "chat": "Chat",
-    "chat-hard": "Chat Hard",
-    "safety": "Safety",
-    "reasoning": "Reasoning",
-}
 _DASH = "–"
 _LATEX = str.maketrans(
     {
@@ -47,47 +39,54 @@ class Table(NamedTuple):
     """Data, coverage and provenance, in a few sentences."""
 
 
-def rewardbench_table(runs: Mapping[str, pd.DataFrame], references: pd.DataFrame, *, provenance: str) -> Table:
+def benchmark_table(runs: Mapping[str, pd.DataFrame], references: pd.DataFrame, *, provenance: str) -> Table:
     """The measured rows of each pair, and below them the published ones, marked as published.
 
     Args:
         runs: ACCURACY of the pairs under one reward, by what was run ("plain", or the name of a customisation).
-        references: pair_id, source, customised (bool), and in percent `score`, `chat`, `chat-hard`, `safety`,
-            `reasoning`, missing where not published.
+        references: pair_id, source, differs_because, customised (bool), and in percent `score` and the benchmark's
+            sections and styles, missing where not published.
         provenance: How the numbers were made, for the note.
     """
-    ours = pd.concat([_measured(frame).assign(system=name, source="measured") for name, frame in runs.items()])
+    benchmark = of_table(pd.concat(runs.values()))
+    parts = _parts(benchmark)
+    measured = [_measured(frame, parts).assign(system=name, source="measured") for name, frame in runs.items()]
+    ours = pd.concat(measured)
     known = references[references["pair_id"].isin(ours["pair_id"])]
-    published = known.rename(columns={name: f"{_column(name)}_percent" for name in _SCORES}).assign(
+    published = known.rename(columns={name: f"{column(name)}_percent" for name in parts.values()}).assign(
         system="published" + known["customised"].map({True: ", customised", False: ""}).astype(str)
     )
-    columns = ["pair_id", "system", *_percent_columns(), "n_examples", "n_excluded", "source"]
+    columns = ["pair_id", "system", *_percent_columns(parts), "n_examples", "n_excluded", "source"]
     order = {pair_id: position for position, pair_id in enumerate(pd.unique(ours["pair_id"]))}
     frame = pd.concat([ours.reindex(columns=columns), published.reindex(columns=columns)], ignore_index=True)
     frame = frame.sort_values("pair_id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
     cells = pd.DataFrame({"Pair": frame["pair_id"], "System": frame["system"]})
-    cells = cells.assign(**_score_cells(frame), Prompts=_counts(frame["n_examples"]))
+    cells = cells.assign(**_score_cells(frame, parts), Prompts=_counts(frame["n_examples"]))
     cells = cells.assign(**{"Left out": _counts(frame["n_excluded"]), "Source": frame["source"]})
+    reasons = [
+        f"{row['source']}: {row['differs_because']}" for row in known.to_dict("records") if row["differs_because"]
+    ]
+    differs = f"Published rows differ because: {'; '.join(dict.fromkeys(reasons))}. " if reasons else ""
     note = (
         "Accuracies are in percent, with 95% intervals over prompts; prompts of one problem are treated as one. "
-        f"Reward: {_one(pd.concat(runs.values())['reward'])}. {provenance}"
+        f"Reward: {_one(pd.concat(runs.values())['reward'])}. {differs}{provenance}"
     )
-    return Table("RewardBench", frame.astype({"n_examples": "Int64", "n_excluded": "Int64"}), cells, note)
+    return Table(benchmark.title, frame.astype({"n_examples": "Int64", "n_excluded": "Int64"}), cells, note)
 
 
 def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
     """The pairs in their order, ranks and scores with their 95% intervals.
 
     Args:
-        board: LEADERBOARD, complete or only its first rows.
+        board: A leaderboard, complete or only its first rows.
         provenance: How the numbers were made, for the note.
     """
     frame = pd.DataFrame({name: board[name] for name in ("rank", "rank_low", "rank_high", "strong", "weak", "family")})
-    percents = {name: name for name in ("score", "score_low", "score_high", "score_held_out")}
-    percents |= {_column(section): _column(section) for section in SECTIONS}
+    parts = _parts(of_columns(board.columns))
+    percents = ["score", "score_low", "score_high", "score_held_out", *[name for name in parts if name != "score"]]
     frame = frame.assign(
         gap_points=board["gap_points"],
-        **{f"{name}_percent": 100 * board[column] for name, column in percents.items()},
+        **{f"{name}_percent": 100 * board[name] for name in percents},
         n_examples=board["n_examples"],
         n_excluded=board["n_excluded"],
         cost_flop=board["cost_flop"],
@@ -98,7 +97,7 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
     ]
     cells = pd.DataFrame({"Rank": ranks, "Strong": board["strong"].array, "Weak": board["weak"].array})
     numbers = frame.reset_index(drop=True)
-    scores = _score_cells(numbers)
+    scores = _score_cells(numbers, parts)
     scores = {"Score": scores.pop("Score"), "Held out": _numbers(numbers["score_held_out_percent"], 1), **scores}
     cells = cells.assign(Gap=_numbers(numbers["gap_points"], 1), **scores)
     cells = cells.assign(Prompts=_counts(numbers["n_examples"]))
@@ -121,7 +120,7 @@ def correlation_table(correlation: pd.DataFrame, *, provenance: str) -> Table:
     """
     frame = correlation[correlation["estimator"].isin(list(TITLES))].reset_index(drop=True)
     rows = frame.to_dict("records")
-    cells = pd.DataFrame({"Of": frame["name"].map(_TITLES), "Family": frame["family"].replace(ALL, "all families")})
+    cells = pd.DataFrame({"Of": frame["name"].map(title), "Family": frame["family"].replace(ALL, "all families")})
     cells = cells.assign(Estimator=frame["estimator"].map(TITLES), Estimate=_numbers(frame["estimate"], 2))
     cells["95% interval"] = [
         TOO_FEW if lacks_models(row) else _DASH if pd.isna(row["low"]) else f"[{row['low']:.2f}, {row['high']:.2f}]"
@@ -151,10 +150,11 @@ def ablation_table(rows: pd.DataFrame, references: pd.DataFrame, *, provenance: 
     cells, labels = [], rows[["variant", "router"]].fillna("").drop_duplicates()
     for label in labels.itertuples(index=False):
         mine = rows[(rows["variant"] == label.variant) & (rows["router"].fillna("") == label.router)]
-        line = {_TITLES[row["section"]]: _gain(row) for row in mine.to_dict("records")}
+        line = {title(row["section"]): _gain(row) for row in mine.to_dict("records")}
         cells.append({"Variant": label.variant, "Router": label.router or _DASH, **line, "Prompts": _most(mine)})
     for row in references.to_dict("records"):
-        line = {_TITLES[name]: _DASH if pd.isna(row[name]) else f"{row[name]:.1f}" for name in _SCORES}
+        named = [name for name in dict.fromkeys(rows["section"]) if name in row]
+        line = {title(name): _DASH if pd.isna(row[name]) else f"{row[name]:.1f}" for name in named}
         words = "published, customised" if row["customised"] else "published"
         cells.append({"Variant": f"{words}: {row['source']}", "Router": _DASH, **line, "Prompts": _DASH})
     note = (
@@ -212,35 +212,35 @@ def latex(table: Table) -> str:
     )
 
 
-def _measured(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """One row per pair: score with its interval, sections in percent, coverage."""
-    tops = accuracy[accuracy["level"] != "subset"]
-    wide = tops.pivot(index="pair_id", columns="name", values="accuracy").reindex(columns=list(_SCORES))
-    percents = (100 * wide).rename(columns=lambda name: f"{_column(name)}_percent")
+def _parts(benchmark: Benchmark) -> dict[str, str]:
+    """Column -> name of the score and of the benchmark's sections and styles."""
+    return {"score": "score", **benchmark.columns}
+
+
+def _measured(accuracy: pd.DataFrame, parts: Mapping[str, str]) -> pd.DataFrame:
+    """One row per pair: score with its interval, sections and styles in percent, coverage."""
+    tops = accuracy[accuracy["level"].isin(STUDIED)]
+    wide = tops.pivot(index="pair_id", columns="name", values="accuracy").reindex(columns=list(parts.values()))
+    percents = (100 * wide).rename(columns=lambda name: f"{column(name)}_percent")
     overall = tops[tops["level"] == "overall"].set_index("pair_id")
     frame = overall[["n_examples", "n_excluded"]].join(percents, validate="one_to_one")
     limits = {f"score_{end}_percent": 100 * overall[end] for end in ("low", "high")}
     return frame.assign(**limits).reset_index()
 
 
-def _percent_columns() -> list[str]:
+def _percent_columns(parts: Mapping[str, str]) -> list[str]:
     """The columns of numbers in percent, in their order."""
-    score, *sections = [f"{_column(name)}_percent" for name in _SCORES]
+    score, *sections = [f"{name}_percent" for name in parts]
     return [score, "score_low_percent", "score_high_percent", *sections]
 
 
-def _column(name: str) -> str:
-    """The name of a section as it begins a column's name."""
-    return name.replace("-", "_")
-
-
-def _score_cells(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """Text of the score with its interval, and of the sections."""
+def _score_cells(frame: pd.DataFrame, parts: Mapping[str, str]) -> dict[str, list[str]]:
+    """Text of the score with its interval, and of the sections and styles."""
     intervals = [
         "" if pd.isna(low) else f" [{low:.1f}, {high:.1f}]"
         for low, high in frame[["score_low_percent", "score_high_percent"]].itertuples(index=False)
     ]
-    cells = {title: _numbers(frame[f"{_column(name)}_percent"], 1) for name, title in _TITLES.items()}
+    cells = {title(name): _numbers(frame[f"{key}_percent"], 1) for key, name in parts.items()}
     scores = [score + interval for score, interval in zip(cells["Score"], intervals, strict=True)]
     return cells | {"Score": scores}
 

@@ -51,7 +51,7 @@ def accuracies(rows: list[tuple]) -> pd.DataFrame:
 
 
 def test_a_leaderboard_at_80_columns_folds_names_and_says_what_is_not_shown(shown):
-    assert shown(BOARD, with_gap(VIEWS["leaderboard"], BOARD, POINTS), 80) == [
+    assert shown(BOARD, with_gap(boards.leaderboard_view(BOARD), BOARD, POINTS), 80) == [
         "                                                         chat",
         "                                                   chat  hard  safety  reasoning",
         "    rank  pair                            score %     %     %       %          %",
@@ -67,7 +67,7 @@ def test_a_leaderboard_at_80_columns_folds_names_and_says_what_is_not_shown(show
 
 
 def test_where_stdout_is_no_terminal_all_columns_stand_on_one_line(shown):
-    heading, first, _, note = shown(BOARD, with_gap(VIEWS["leaderboard"], BOARD, POINTS))
+    heading, first, _, note = shown(BOARD, with_gap(boards.leaderboard_view(BOARD), BOARD, POINTS))
     assert heading.split()[:3] == ["rank", "pair", "score"]
     numbers = "56.4 [54.5, 58.3] 73.5 47.1 55.9 48.9 22.4 2,985 0 sum bfloat16 16.1 B 18.9 PFLOP llama3 a b"
     assert first.split() == f"1 [1, 2] {ROW['pair_id']} {numbers}".split()
@@ -127,7 +127,7 @@ def test_control_characters_and_markup_of_a_name_are_shown_as_text(shown):
 
 
 def test_rows_without_sections_show_their_plain_accuracy(shown):
-    board = BOARD.assign(chat=np.nan, chat_hard=np.nan, safety=np.nan, reasoning=np.nan, gap_points=np.nan)
+    board = BOARD.drop(columns=["chat", "chat_hard", "safety", "reasoning"]).assign(gap_points=np.nan)
     frame, output, view = boards.board_view(board.iloc[1:], accuracies([("overall", "score", 0.5, 8)]), POINTS)
     assert output is Format.table
     heading, row, _ = shown(frame, view)

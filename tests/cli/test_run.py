@@ -12,8 +12,10 @@ from commands import COMMAND, environment, lasting, leftovers
 from tiny_models import entry, pair_entry
 
 import bench
-from bench.schema import ACCURACY, LEADERBOARD, SCORES
+from bench.schema import ACCURACY, SCORES
 from bench.store.folder import read_csv, write_csv
+from bench.study.benchmarks.plain import PLAIN
+from bench.study.leaderboard import columns_of
 
 pytestmark = pytest.mark.slow  # a process of its own for every fact: minutes
 
@@ -46,7 +48,7 @@ def test_a_run_writes_tables_and_figures_and_prints_the_leaderboard(finished):
     folder, done = finished
     assert done.returncode == 0, done.stderr
     board, table = (read_csv(folder / FOLDER / f"{name}.csv") for name in ("leaderboard", "accuracy"))
-    assert (tuple(board.columns), tuple(table.columns)) == (LEADERBOARD, ACCURACY)
+    assert (tuple(board.columns), tuple(table.columns)) == (columns_of(PLAIN), ACCURACY)
     assert set(table["name"]) >= {"score", "numbers", "words"}
     assert (folder / FOLDER / "manifest.json").is_file()
     assert (folder / FOLDER / "figures" / "accuracy.png").stat().st_size > 10_000
@@ -131,7 +133,7 @@ def test_json_is_one_list_of_the_leaderboards_rows(drsow, tiny_run, tiny_registr
     assert (done.returncode, done.stderr) == (0, "")
     rows = json.loads(done.stdout)
     assert [row["pair_id"] for row in rows] == ["tiny", "again"]
-    assert all(tuple(row) == LEADERBOARD for row in rows)
+    assert all(tuple(row) == columns_of(PLAIN) for row in rows)
     assert rows[0]["score"] == rows[1]["score"] == read_csv(results / FOLDER / "leaderboard.csv")["score"][0]
 
 

@@ -342,7 +342,7 @@ def test_a_broken_parquet_file_is_one_line():
         ("Sample", "unknown data set 'Sample', did you mean 'sample'? (known: "),
         (
             "qqq",
-            "unknown data set 'qqq' (known: reward-bench, sample, reward-bench-2, rm-bench, judge-bench, a .jsonl, .parquet, .csv, .json file, a hub id ",
+            f"unknown data set 'qqq' (known: {', '.join(NAMES)}, a .jsonl, .parquet, .csv, .json file, a hub id ",
         ),
         ("rowz.jsonl", "rowz.jsonl: no such file, did you mean 'rows.jsonl'?"),
         ("nowhere/rows.jsonl", "nowhere/rows.jsonl: no such file"),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.registry import load_registry
 from bench.schema import CHOSEN, OK, REJECTED, SCORES
-from bench.study.reward import margin_matrix
+from bench.study.reward import reward_matrix
 from bench.verbs.listing import pairs_frame
 from perf.gauge import peak
 from perf.scorers import DTYPES, OURS, SCORERS
@@ -78,7 +78,7 @@ def _subtracted(n: int) -> tuple:
     with peak() as memory:
         for _ in range(REPEATS):
             began = time.perf_counter()
-            margin_matrix(scores, pairs, reward="sum")
+            reward_matrix(scores, pairs, reward="sum")
             spent_s.append(time.perf_counter() - began)
     return REWARDBENCH_ROWS, len(names), n, 0, round(statistics.median(spent_s), 6), memory.n_bytes
 

@@ -28,7 +28,8 @@ def scores(n_rows: int, *, seed: int, status: str = "ok") -> pd.DataFrame:
 
 
 def analysed(axes: dict, *, n_rows: int = 4, status: str = "ok", subset: str = ""):
-    examples = {str(i): Example(str(i), subset, (Message("user", str(i)),), ()) for i in range(n_rows)}
+    texts = (("chosen", "yes"), ("rejected", "no"))
+    examples = {str(i): Example(str(i), subset, (Message("user", str(i)),), texts) for i in range(n_rows)}
     tables = {model: scores(n_rows, seed=seed, status=status) for seed, model in enumerate(MODELS)}
     rng = np.random.default_rng(0)
     return analyse(tables, PAIRS, examples, axes, noise=Noise(1.0, "points"), resampling=Resampling(50), rng=rng)

@@ -6,7 +6,7 @@ import pytest
 import statsmodels.api as sm
 from scipy import stats
 
-from bench.schema import CORRELATION
+from bench.schema import CORRELATION, Example
 from bench.study.baselines import (
     GAP_NOISE,
     LEFT_OUT,
@@ -44,7 +44,10 @@ def inside_families(gap: np.ndarray, y: np.ndarray, used: np.ndarray) -> float:
 def test_each_baseline_judges_as_it_is_called():
     pair = Study(np.array(["s", "w"]), np.array(["f", "f"]), np.array([0]), np.array([1]))
     margins = np.array([[2.0, -1, 1, NAN], [1.0, -3, 2, 1]])
-    found = baseline_judges(pair, margins, np.array([5.0, -5, 0, 5]))
+    rows = [Example(str(i), "", (), (("chosen", "a"), ("rejected", "b"))) for i in range(4)]
+    logps = [np.stack([margin, np.zeros(2)], axis=1) for margin in margins.T]
+    sizes = [np.full((2, 2), [10.0 + longer, 10]) for longer in (5, -5, 0, 5)]
+    found = baseline_judges(pair, rows, logps, sizes)
     expected = {
         "strong-alone": ([1, 0, 1, NAN], [1, 0, 1, 1]),
         "minus-weak-alone": ([0, 1, 0, 0], [0, 1, 0, NAN]),

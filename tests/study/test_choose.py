@@ -61,7 +61,9 @@ def true_safety() -> np.ndarray:
 
 def plain_rows(n_rows: int, n_problems: int | None = None) -> Rows:
     cluster = np.arange(n_rows) % (n_problems or n_rows)
-    return Rows((("overall", "score"),), np.full((1, n_rows), 1 / n_rows), np.zeros(n_rows, dtype=int), cluster)
+    return Rows(
+        (("overall", "score"),), np.full((1, n_rows), 1 / n_rows), np.zeros(n_rows, dtype=int), cluster, tuple(SECTIONS)
+    )
 
 
 def sample_of(rows: Rows) -> Sample:

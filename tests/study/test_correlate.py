@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from joblib.externals.loky import get_reusable_executor
+from part_weights import weights_vector
 from scipy import stats
 from worlds import dataset, difference, draw_models, draw_rows, model_margins, study
 
@@ -16,7 +17,6 @@ from bench.study.compare import holm
 from bench.study.correlate import ALL, HEADLINE, POOLED, SIGN_ONLY, correlate
 from bench.study.design import Judged, judged, plain_accuracy, rows_of
 from bench.study.effects import EFFECTS
-from bench.study.metrics import weights_vector
 
 NAN = float("nan")
 FEW = Resampling(n_draws=99)

@@ -6,9 +6,11 @@ from importlib import metadata
 import numpy as np
 import pandas as pd
 import pytest
+from part_weights import weights_vector
 
 from bench.schema import ACCURACY, MARGINS, SECTIONS, SUBSET_WEIGHTS
-from bench.study.metrics import accuracy, accuracy_by_length, subset_shares, weights_vector
+from bench.study.benchmarks.reward_bench import subset_shares
+from bench.study.metrics import accuracy, accuracy_by_length
 
 NAN = float("nan")
 
@@ -142,7 +144,7 @@ def test_the_weights_are_missing_where_a_subset_is():
 
 def test_every_subset_lies_in_one_section_and_the_shares_sum_to_one():
     assert sorted(subset for names in SECTIONS.values() for subset in names) == sorted(SUBSET_WEIGHTS)
-    assert sum(subset_shares("score").values()) == pytest.approx(1)
+    assert all(sum(subset_shares(section).values()) == pytest.approx(1) for section in SECTIONS)
     assert subset_shares("reasoning")["math-prm"] == 0.5
 
 

@@ -9,7 +9,7 @@ from made_report import HOSTILE, made_report
 
 from bench.schema import OK, SCORES, DrsowError, Example, Message
 from bench.study.report import Report, html, views
-from bench.study.report.cases import Run, cases, shown, worst_rows
+from bench.study.report.cases import Run, cases, shown, wrong_rows
 from bench.study.stretches import STRETCHES, pieces, stretches
 
 NAN = float("nan")
@@ -29,20 +29,19 @@ WEAK = scores(("a", -2.0, -2.0), ("b", -1.0, -1.0), ("c", -1.0, -2.0), ("tie", -
 
 
 def test_the_worst_rows_are_wrong_ones_by_margin_and_a_tie_is_none():
-    worst = worst_rows(STRONG, WEAK, reward="sum")
+    worst = wrong_rows(STRONG, WEAK, reward="sum")
     assert worst.index.tolist() == ["c", "b"]
     assert worst.loc["c"].tolist() == [-8.0, 1.0, -9.0]
-    assert worst_rows(STRONG, WEAK, reward="sum", n_rows=1).index.tolist() == ["c"]
 
 
 def test_a_row_left_out_is_no_worst_row():
     strong = STRONG.assign(status=STRONG["status"].mask(STRONG["example_id"] == "c", "too_long"))
-    assert worst_rows(strong, WEAK, reward="sum").index.tolist() == ["b"]
+    assert wrong_rows(strong, WEAK, reward="sum").index.tolist() == ["b"]
 
 
 def test_a_case_holds_both_rewards_and_is_not_shaded_without_stretches():
     examples = {"b": Example("b", "mine", (Message("user", "Why?"),), (("chosen", "So."), ("rejected", "No.")))}
-    worst = worst_rows(STRONG, WEAK, reward="sum").loc[["b"]]
+    worst = wrong_rows(STRONG, WEAK, reward="sum").loc[["b"]]
     (case,) = cases("p", worst, examples, pd.DataFrame(columns=["example_id", "response_id", *STRETCHES]))
     assert (case.margin, [answer.reward for answer in case.answers]) == (-4.0, [-4.0, 0.0])
     assert [answer.shaded for answer in case.answers] == [False, False]
@@ -168,9 +167,13 @@ def test_statistics_name_the_estimator_its_declared_test_and_where_models_are_to
     assert views.tabs(few)[1].statistics[0]["p_holm"] == "< 0.001"
 
 
-def test_wrong_rows_are_counted_without_ties(report: Report):
-    row = report.accuracy.iloc[[-1]].assign(level="subset", n_examples=10, accuracy=0.6, tie_rate=0.1, pair_id="p")
-    assert views.wrong_counts(report._replace(accuracy=row)) == {"p": 3}
+def test_a_row_of_several_candidates_is_wrong_where_a_wrong_one_has_the_best_reward():
+    lines = [("q", name, value, 0.0, 2, 8, OK) for name, value in (("0", -1.0), ("1", -3.0), ("2", -2.0))]
+    strong = pd.DataFrame(lines, columns=list(SCORES))
+    weak = strong.assign(logp_sum_nats=-2.0)
+    # Rewards 1, -1, 0.
+    assert wrong_rows(strong, weak, reward="sum", right={"q": ["0", "1"]}).empty
+    assert wrong_rows(strong, weak, reward="sum", right={"q": ["1", "2"]})["margin"].tolist() == [-1.0]
 
 
 def test_data_without_sections_have_one_tab(report: Report):

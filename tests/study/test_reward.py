@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.schema import MARGINS, REWARDS, SCORES
-from bench.study.reward import margin_matrix, margins, rewards
+from bench.schema import MARGINS, REWARDS, SCORES, Example
+from bench.study.reward import margins, reward_matrix, rewards
 
 
 def scores(*rows: tuple) -> pd.DataFrame:
@@ -150,24 +150,38 @@ def random_scores(n_models: int, n_examples: int, *, rng: np.random.Generator) -
 
 
 @pytest.mark.parametrize("reward", REWARDS)
-def test_the_matrix_equals_the_margins_pair_by_pair(reward):
+def test_the_matrix_equals_the_rewards_pair_by_pair(reward):
     models = random_scores(3, 50, rng=np.random.default_rng(1))
     models["m2"] = models["m2"].sample(frac=1, random_state=1)
     pairs = pd.DataFrame({"pair_id": ["a", "b", "c"], "strong": ["m0", "m2", "m1"], "weak": ["m1", "m0", "m2"]})
-    matrix = margin_matrix(models, pairs, reward=reward)
-    subsets = pd.Series("s", index=matrix.example_ids)
+    matrix = reward_matrix(models, pairs, reward=reward)
     for row, pair in enumerate(pairs.itertuples()):
-        frame = margins(models[pair.strong], models[pair.weak], subsets, pair_id=pair.pair_id)
-        expected = frame[frame["reward"] == reward].set_index("example_id")["margin_nats"]
+        frame = rewards(models[pair.strong], models[pair.weak], reward=reward)
+        expected = frame.set_index(["example_id", "response_id"])["reward"]
         assert 0 < expected.isna().sum() < len(expected)
-        np.testing.assert_array_equal(matrix.values[row], expected.loc[matrix.example_ids])
+        np.testing.assert_array_equal(matrix.values[row], expected.loc[matrix.responses])
 
 
-def test_the_matrix_refuses_models_that_were_scored_on_other_examples():
+def test_the_matrix_is_split_by_example_in_the_examples_order_of_responses():
+    pairs = pd.DataFrame({"strong": ["strong"], "weak": ["weak"]})
+    matrix = reward_matrix({"strong": STRONG, "weak": WEAK}, pairs, reward="sum")
+    turned = {name: Example(name, "chat", (), (("rejected", "b"), ("chosen", "a"))) for name in ("chat/2", "chat/1")}
+    examples, found = matrix.by_example(turned)
+    assert [example.example_id for example in examples] == ["chat/1", "chat/2"]
+    assert [each.tolist() for each in found] == [[[4.0, 10.0]], [[0.0, 0.0]]]
+    with pytest.raises(ValueError, match="chat/2: this example has scores, but the data set does not contain it"):
+        matrix.by_example({"chat/1": turned["chat/1"]})
+    more = turned["chat/1"]._replace(responses=(("chosen", "a"), ("other", "c")))
+    with pytest.raises(ValueError, match="chat/1: response other is not scored"):
+        matrix.by_example(turned | {"chat/1": more})
+
+
+def test_the_matrix_refuses_models_that_were_scored_on_other_responses():
     models = {"strong": STRONG, "weak": WEAK.iloc[:2]}
     pairs = pd.DataFrame({"strong": ["strong"], "weak": ["weak"]})
-    with pytest.raises(ValueError, match="chat/2: strong scored this example, but weak did not"):
-        margin_matrix(models, pairs, reward="sum")
+    message = "chat/2: strong scored response (chosen|rejected) of this example, but weak did not"
+    with pytest.raises(ValueError, match=message):
+        reward_matrix(models, pairs, reward="sum")
 
 
 def test_the_whole_study_is_subtracted_in_seconds():
@@ -175,5 +189,25 @@ def test_the_whole_study_is_subtracted_in_seconds():
     chosen = np.random.default_rng(3).integers(0, 44, (221, 2))
     pairs = pd.DataFrame({"strong": [f"m{i}" for i, _ in chosen], "weak": [f"m{i}" for _, i in chosen]})
     start = time.perf_counter()
-    assert margin_matrix(models, pairs, reward="mean").values.shape == (221, 2985)
+    assert reward_matrix(models, pairs, reward="mean").values.shape == (221, 2 * 2985)
     assert time.perf_counter() - start < 5
+
+
+def test_the_margin_of_several_candidates_is_the_best_right_reward_less_the_best_wrong_one():
+    names = ["0", "1", "2", "3"]
+    frames = [
+        scores(*(("q", name, value, 0.0, 2, 4, "ok") for name, value in zip(names, values, strict=True)))
+        for values in ([-1.0, -4.0, -3.0, -9.0], [-2.0, -2.0, -2.0, -2.0])
+    ]
+    # Rewards 1, -2, -1, -7.
+    for right, margin in ((["0"], 2.0), (["1", "2"], -2.0), (["3", "0"], 2.0), (["3"], -8.0)):
+        found = margins(*frames, pd.Series({"q": "mine"}), pair_id="p", right={"q": right})
+        assert found.set_index("reward")["margin_nats"].to_dict() == {
+            "sum": margin, "mean": margin / 2, "per-byte": margin / 4,
+        }  # fmt: skip
+    found = margins(
+        set_status(frames[0], 3, "too_long"), frames[1], pd.Series({"q": ""}), pair_id="p", right={"q": ["0"]}
+    )
+    assert found["status"].tolist() == ["too_long"] * 3 and found["margin_nats"].isna().all()
+    with pytest.raises(ValueError, match="q: a margin needs a right and a wrong response, but p scored only one kind"):
+        margins(*frames, pd.Series({"q": ""}), pair_id="p", right={"q": names})

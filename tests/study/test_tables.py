@@ -8,11 +8,11 @@ from bench.schema import CORRELATION, LEADERBOARD, MARGINS, SUBSET_WEIGHTS
 from bench.study.metrics import accuracy
 from bench.study.tables import (
     Table,
+    benchmark_table,
     correlation_table,
     latex,
     leaderboard_table,
     markdown,
-    rewardbench_table,
 )
 
 NAN = float("nan")
@@ -20,6 +20,7 @@ REFERENCES = pd.DataFrame(
     {
         "pair_id": ["b", "a", "a", "unseen"],
         "source": ["board", "board", "paper", "board"],
+        "differs_because": "",
         "customised": [False, False, True, False],
         "score": [NAN, NAN, 82.6, 50.0],
         "chat": [92.2, 95.3, NAN, 50.0],
@@ -64,9 +65,7 @@ def board() -> pd.DataFrame:
 
 
 def table() -> Table:
-    return rewardbench_table(
-        {"plain": run("ab", 1.0), "both": run("a", -1.0)}, REFERENCES, provenance="Model at c0ffee."
-    )
+    return benchmark_table({"plain": run("ab", 1.0), "both": run("a", -1.0)}, REFERENCES, provenance="Model at c0ffee.")
 
 
 def test_published_rows_stand_under_ours_marked_as_published():
@@ -92,14 +91,14 @@ def test_what_was_not_published_is_missing_not_zero():
 
 
 def test_pairs_without_a_reference_and_references_without_a_run_are_fine():
-    frame = rewardbench_table({"plain": run("c", 1.0)}, REFERENCES, provenance="").frame
+    frame = benchmark_table({"plain": run("c", 1.0)}, REFERENCES, provenance="").frame
     assert frame["system"].tolist() == ["plain"]
 
 
 def test_a_table_shows_one_reward():
     mixed = {"plain": run("a", 1.0), "mean": run("a", 1.0).assign(reward="mean")}
     with pytest.raises(ValueError, match="one reward, not sum, mean"):
-        rewardbench_table(mixed, REFERENCES, provenance="")
+        benchmark_table(mixed, REFERENCES, provenance="")
 
 
 def test_the_leaderboard_has_intervals_and_a_dash_for_what_is_not_ranked():

@@ -5,16 +5,18 @@ A new benchmark is a module with a `Benchmark`, its entry here, and a test (docs
 
 from collections.abc import Collection, Sequence
 
+import pandas as pd
+
 from bench.schema import Example
 from bench.study.benchmarks.judge_bench import JUDGE_BENCH
-from bench.study.benchmarks.layout import STUDIED, Answers, Benchmark, Layout, Part, Rewards, column
+from bench.study.benchmarks.layout import STUDIED, Answers, Benchmark, Layout, Part, Rewards, column, title
 from bench.study.benchmarks.plain import PLAIN
 from bench.study.benchmarks.reward_bench import REWARD_BENCH
 from bench.study.benchmarks.reward_bench_2 import REWARD_BENCH_2
 from bench.study.benchmarks.rm_bench import RM_BENCH
 
 __all__ = ["BENCHMARKS", "STUDIED", "Answers", "Benchmark", "Layout", "Part", "Rewards", "benchmark_of", "column"]
-__all__ += ["of_columns", "of_sections"]
+__all__ += ["of_columns", "of_parts", "of_sections", "of_table", "title"]
 
 BENCHMARKS = (REWARD_BENCH, RM_BENCH, REWARD_BENCH_2, JUDGE_BENCH, PLAIN)
 """The first one that fits all rows of a data set is the data set's benchmark; PLAIN fits every row."""
@@ -26,8 +28,18 @@ def benchmark_of(examples: Sequence[Example]) -> Benchmark:
 
 
 def of_sections(names: Collection[str]) -> Benchmark:
-    """The benchmark with exactly these sections: the one that a table of ACCURACY belongs to."""
+    """The benchmark with exactly these sections."""
     return next(benchmark for benchmark in BENCHMARKS if set(benchmark.sections) == set(names))
+
+
+def of_parts(names: Collection[str]) -> Benchmark:
+    """The benchmark whose sections and styles these names are; the first one if several have them."""
+    return next(benchmark for benchmark in BENCHMARKS if set(names) == {*benchmark.sections, *benchmark.styles})
+
+
+def of_table(accuracy: pd.DataFrame) -> Benchmark:
+    """The benchmark that a table of ACCURACY belongs to."""
+    return of_sections(set(accuracy.loc[accuracy["level"] == "section", "name"]))
 
 
 def of_columns(names: Collection[str]) -> Benchmark:

@@ -11,6 +11,8 @@ import numpy as np
 from bench.schema import Example
 from bench.study.benchmarks.layout import Benchmark, Layout, Part, best_is_right, masks
 
+WORDS = "The score is the share of right rows; the sections are the families of the questions' sources."
+
 FAMILIES = ("mmlu-pro", "livebench-reasoning", "livebench-math", "livecodebench")
 
 
@@ -30,8 +32,11 @@ def layout(examples: Sequence[Example]) -> Layout:
     families = np.array([FAMILIES.index(family(source)) for source in sources])
     score = Part("overall", "score", np.ones(len(examples), dtype=bool))
     sections = [Part("section", name, families == number) for number, name in enumerate(FAMILIES)]
-    subsets = [Part("subset", name, inside) for name, inside in masks(sources).items()]
+    # A family of one source is listed once, as a section.
+    subsets = [Part("subset", name, inside) for name, inside in masks(sources).items() if name not in FAMILIES]
     return Layout(np.arange(len(examples)), families, (score, *sections, *subsets))
 
 
-JUDGE_BENCH = Benchmark("judge-bench", "JudgeBench", fits, layout, best_is_right, sections=FAMILIES, section_of=family)
+JUDGE_BENCH = Benchmark(
+    "judge-bench", "JudgeBench", fits, layout, best_is_right, sections=FAMILIES, section_of=family, words=WORDS
+)

@@ -5,10 +5,11 @@ part is a number of the benchmark's table: the mean of some judgements, or a wei
 know judgements, weights and strata alone, so they are the same for every benchmark.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from bench.schema import Example
 
@@ -102,16 +103,38 @@ class Benchmark(NamedTuple):
     """Name of a part of level "subset" -> its section; "" for none."""
     problem: Callable[[Example], Hashable | None] = lambda _: None
     """What identifies the problem of an example besides its prompt; None for nothing."""
+    sides: tuple[str, str] = ("chosen", "rejected")
+    """What figures call the responses that a margin compares."""
+    words: str = ""
+    """A sentence on how the score is made, for the report."""
+    details: Mapping[str, Callable[[Sequence[Example], Rewards], pd.DataFrame]] = {}
+    """Further tables of the best pairs by file name: a function from rewards to a frame whose column `run` numbers the
+    runs."""
 
     @property
     def columns(self) -> dict[str, str]:
         """Column of the leaderboard -> name of the part."""
         return {column(name): name for name in (*self.sections, *self.styles)}
 
+    def section(self, name: str) -> str:
+        """The section of a subset, or the section itself; "" for none."""
+        return name if name in self.sections else self.section_of(name)
+
+    def sorted(self, names: Iterable[str]) -> list[str]:
+        """Distinct subsets in the order of the sections; those of no section come last, in the order of the data."""
+        distinct = list(dict.fromkeys(names))
+        order = {name: place for place, name in enumerate(self.sections)}
+        return sorted(distinct, key=lambda name: order.get(self.section(name), len(order)))
+
 
 def column(name: str) -> str:
     """The name of a part as a column's name."""
     return "".join(c if c.isalnum() else "_" for c in name.lower())
+
+
+def title(name: str) -> str:
+    """The name of a part as a heading: "chat-hard" becomes "Chat Hard", and a name with capital letters stays."""
+    return name if name != name.lower() else name.replace("-", " ").title()
 
 
 def masks(names: Sequence[str]) -> dict[str, np.ndarray]:

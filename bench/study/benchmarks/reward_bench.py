@@ -62,4 +62,5 @@ REWARD_BENCH = Benchmark(
     sections=tuple(SECTIONS),
     section_of=section_of,
     problem=problem,
+    words="The score is the plain mean of four sections.",
 )

@@ -16,6 +16,7 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from bench.data.rows import own_id
 from bench.schema import Example
@@ -32,6 +33,11 @@ TIES_PARTS = {
 }
 """The means that the number of Ties is made of, and their weights."""
 
+TIES_MARGINS = ("prompt", "spread", "lead_tied", "lead_ref")
+"""Columns of ties.csv besides those of the run, in the unit of the reward. `spread` is d of the tied row, `lead_tied`
+and `lead_ref` are c of both rows. The right responses of a prompt differ less than right and wrong ones where
+`lead_tied` is larger than `spread`."""
+
 _TIED, _REF, *_OF_BOTH = TIES_PARTS
 
 
@@ -45,9 +51,12 @@ class TiesRow(NamedTuple):
 
 
 def fits(examples: Sequence[Example]) -> bool:
-    """Whether every row has lists of responses, in a known subset."""
+    """Whether every row has lists of responses, in a known subset, and Ties its two forms."""
     return all(
-        example.subset in SUBSETS and all("-" in name for name, _ in example.responses) and example.right
+        example.subset in SUBSETS
+        and bool(example.right)
+        and all("-" in name for name, _ in example.responses)
+        and (example.subset != TIES or own_id(example).startswith(("tied:", "ref:")))
         for example in examples
     )
 
@@ -105,6 +114,17 @@ def both_forms(examples: Sequence[Example]) -> list[tuple[int, int]]:
     return [(tied, ref) for tied, ref in found if ref is not None]
 
 
+def ties_margins(examples: Sequence[Example], rewards: Rewards) -> pd.DataFrame:
+    """TIES_MARGINS: the margins of each prompt of Ties that has both forms."""
+    frames = []
+    for tied, ref in both_forms(examples):
+        rows = [ties_row(examples[place], rewards[place]) for place in (tied, ref)]
+        values = {"spread": rows[0].spread, "lead_tied": rows[0].lead, "lead_ref": rows[1].lead}
+        number = own_id(examples[tied]).partition(":")[2]
+        frames.append(pd.DataFrame({"run": np.arange(len(rows[0].lead)), "prompt": number, **values}))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["run", *TIES_MARGINS])
+
+
 def _kind(example: Example) -> str:
     """The mean that the judgement of a row belongs to."""
     if example.subset != TIES:
@@ -150,5 +170,9 @@ REWARD_BENCH_2 = Benchmark(
     judge,
     sections=SUBSETS,
     section_of=section_of,
+    sides=("best right", "best wrong"),
     problem=problem,
+    words="The score is the plain mean of six subsets. A row counts 1/k if the right response is among the k best of "
+    "four; Ties weighs the accuracy and the margins of prompts with one and with several right responses.",
+    details={"ties.csv": ties_margins},
 )

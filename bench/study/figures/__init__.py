@@ -4,6 +4,7 @@ A figure is a function from a frame to a Figure. It computes no statistic, saves
 turns the Figure into the bytes of a file.
 """
 
+from bench.study.figures.benchmarks import style_matrix, ties_margins
 from bench.study.figures.heatmaps import strong_weak_heatmap, strong_weak_overview, subset_pair_heatmap
 from bench.study.figures.margins import length_accuracy, margin_distributions
 from bench.study.figures.pair import pair_accuracy
@@ -22,6 +23,8 @@ __all__ = [
     "pair_accuracy",
     "strong_weak_heatmap",
     "strong_weak_overview",
+    "style_matrix",
     "subset_pair_heatmap",
+    "ties_margins",
     "tuning",
 ]

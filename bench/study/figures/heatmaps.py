@@ -12,10 +12,9 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.schema import SECTIONS
+from bench.study.benchmarks import Benchmark, of_table
 from bench.study.figures.style import CHANCE, INK, STYLE, counts, head, n_models, named_families, percent
 from bench.study.leaderboard import by_strength
-from bench.study.metrics import in_sections
 
 _SCALE = "viridis"
 _CELL = 0.34
@@ -82,7 +81,8 @@ def subset_pair_heatmap(accuracy: pd.DataFrame, leaderboard: pd.DataFrame) -> Fi
     pairs = named_families(leaderboard).sort_values(["family", "gap_points", "pair_id"])
     subsets = accuracy[accuracy["level"] == "subset"]
     cells = subsets.pivot(index="name", columns="pair_id", values="accuracy")
-    names = in_sections(subsets["name"])
+    benchmark = of_table(accuracy)
+    names = benchmark.sorted(subsets["name"])
     named = len(pairs) <= _MAX_NAMED_PAIRS
     figure = Figure(figsize=(max(6.5, min(14, 2.6 + 0.25 * len(pairs))), 2 + 0.24 * len(names) + 2.4 * named))
     figure.set_layout_engine("constrained")
@@ -98,7 +98,7 @@ def subset_pair_heatmap(accuracy: pd.DataFrame, leaderboard: pd.DataFrame) -> Fi
     main.grid(False)
     _family_marks(main, pairs, named=named)
     top.tick_params(bottom=False, labelbottom=False)
-    _lines_between_sections(main, names)
+    _lines_between_sections(main, names, benchmark)
     _colour_bar(figure, [main])
     note = counts(n_models(pairs), len(pairs), pairs["n_examples"].max())
     head(figure, f"Accuracy by subset and pair; reward: {pairs['reward'].iloc[0]}", f"{note}; prompts in brackets")
@@ -156,11 +156,10 @@ def _strong_weak_head(figure: Figure, leaderboard: pd.DataFrame, title: str) -> 
     head(figure, f"{title}; reward: {leaderboard['reward'].iloc[0]}", note)
 
 
-def _lines_between_sections(axes: Axes, names: list[str]) -> None:
+def _lines_between_sections(axes: Axes, names: list[str], benchmark: Benchmark) -> None:
     """Draw a line below the last subset of each section."""
-    section_of = {subset: section for section, subsets in SECTIONS.items() for subset in subsets}
     for position in range(1, len(names)):
-        if section_of.get(names[position - 1]) != section_of.get(names[position]):
+        if benchmark.section(names[position - 1]) != benchmark.section(names[position]):
             axes.axhline(position, color="white", linewidth=2)
 
 

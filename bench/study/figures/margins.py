@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.schema import SECTIONS
+from bench.study.benchmarks import of_columns
 from bench.study.figures.style import CHANCE, FAINT, INK, STYLE, Look, counts, head, looks, n_models, percent, say
 
 _N_BINS = 40
@@ -26,14 +26,16 @@ def margin_distributions(margins: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
 
     Args:
         margins: MARGINS of at most three pairs under one reward.
-        pairs: pair_id, strong, weak of these pairs; other pairs may be included.
+        pairs: The leaderboard of these pairs; other pairs may be included. Its columns say what the sections are.
     """
     shown = sorted(pd.unique(margins["pair_id"]))
     if len(shown) > _MAX_OUTLINES:
         raise ValueError(f"{len(shown)} pairs in one figure of margins: show at most {_MAX_OUTLINES}")
     scored = margins.dropna(subset=["margin_nats"])
     parts = {"all": scored}
-    parts |= {section: scored[scored["subset"].isin(subsets)] for section, subsets in SECTIONS.items()}
+    benchmark = of_columns(pairs.columns)
+    sections = scored["subset"].map(benchmark.section)
+    parts |= {section: scored[sections == section] for section in benchmark.sections}
     parts = {name: rows for name, rows in parts.items() if len(rows) or name == "all"}
     figure = Figure(figsize=(7.5, 1.2 + 1.45 * len(parts)), layout="constrained")
     panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False).ravel()
@@ -45,7 +47,7 @@ def margin_distributions(margins: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     if scored.empty:
         say(panels[0], f"There is no margin to show: all {margins['example_id'].nunique():,} rows are left out.")
     reward = margins["reward"].iloc[0]
-    panels[-1].set_xlabel(f"Margin, chosen minus rejected ({_UNITS[reward]})")
+    panels[-1].set_xlabel(f"Margin, {' minus '.join(benchmark.sides)} ({_UNITS[reward]})")
     figure.supylabel("Proportion of the prompts", fontsize=8)
     if len(shown) > 1 and len(scored):
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left")
@@ -65,9 +67,10 @@ def length_accuracy(by_length: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
 
     Args:
         by_length: Result of `metrics.accuracy_by_length` under one reward. Intervals are drawn for at most six pairs.
-        pairs: pair_id, strong, weak of these pairs; other pairs may be included.
+        pairs: The leaderboard of these pairs; other pairs may be included.
     """
     shown = sorted(pd.unique(by_length["pair_id"]))
+    sides = of_columns(pairs.columns).sides
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.add_subplot()
     axes.axhline(CHANCE, color=INK, linestyle=":", linewidth=1)
@@ -87,7 +90,7 @@ def length_accuracy(by_length: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
         say(axes, "There is no accuracy to show: all rows are left out.")
     elif len(bins) < 2:
         axes.set_title("Too few rows, or too few different lengths, to compare accuracy by length.")
-    axes.set_xlabel("Bytes of chosen minus bytes of rejected")
+    axes.set_xlabel(" minus ".join(f"{each} of {side}" for each, side in zip(("Bytes", "bytes"), sides, strict=True)))
     n_prompts = by_length.groupby("pair_id")["n_examples"].sum().max()
     head(
         figure,

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.schema import SECTIONS
+from bench.study.benchmarks import of_table
 from bench.study.figures.style import CHANCE, COLOURS, FAINT, INK, STYLE, counts, head, percent
 
 
@@ -33,7 +33,7 @@ def pair_accuracy(accuracy: pd.DataFrame, pair: pd.Series) -> Figure:
     axes.grid(False, axis="y")
     _margin_notes(axes, rows)
     percent(axes.xaxis)
-    axes.set_xlabel("Accuracy: chosen above rejected, ties wrong (95% interval)")
+    axes.set_xlabel(f"Accuracy: {' above '.join(of_table(accuracy).sides)}, ties wrong (95% interval)")
     overall = rows.iloc[0]
     gap = "no published gap" if pd.isna(pair["gap_points"]) else f"gap {pair['gap_points']:g}"
     head(
@@ -68,19 +68,24 @@ _BLUE, _ORANGE, *_ = COLOURS
 _MARKS = {
     "overall": _Mark("D", 7, _ORANGE, _ORANGE),
     "section": _Mark("s", 6, _BLUE, _BLUE),
+    "style": _Mark("s", 6, _BLUE, "white"),
     "subset": _Mark("o", 4.5, INK, "white"),
 }
 
 
 def _in_sections(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """The rows from top to bottom: the score, then each section with its subsets. `place` leaves gaps between them."""
+    """The rows from top to bottom: the score, each section with its subsets, the styles. `place` leaves gaps."""
+    benchmark = of_table(accuracy)
     groups = [accuracy[accuracy["level"] == "overall"]]
-    for section, subsets in SECTIONS.items():
+    subsets = accuracy[accuracy["level"] == "subset"]
+    for section in benchmark.sections:
         group = accuracy[(accuracy["name"] == section) & (accuracy["level"] == "section")]
         if len(group):
-            groups.append(pd.concat([group, accuracy[accuracy["name"].isin(subsets)]]))
+            groups.append(pd.concat([group, subsets[subsets["name"].map(benchmark.section_of) == section]]))
     if len(groups) == 1:
-        groups.append(accuracy[accuracy["level"] == "subset"])
+        groups.append(subsets)
+    if (styles := accuracy["level"] == "style").any():
+        groups.append(accuracy[styles])
     placed = [group.assign(block=block) for block, group in enumerate(groups)]
     rows = pd.concat(placed, ignore_index=True)
     return rows.assign(place=rows.index + 0.8 * rows["block"])

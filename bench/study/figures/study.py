@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, NullFormatter
 from matplotlib.typing import HashableList
 
+from bench.study.benchmarks import of_columns, title
 from bench.study.correlate import ALL, HEADLINE, TOO_FEW, lacks_models
 from bench.study.figures.style import (
     CHANCE,
@@ -24,13 +25,10 @@ from bench.study.figures.style import (
     say,
 )
 
-_PANELS = {
-    "score": "Score",
-    "chat": "Chat",
-    "chat_hard": "Chat Hard",
-    "safety": "Safety",
-    "reasoning": "Reasoning",
-}
+_TESTED = (
+    "ρ: Spearman's inside families (mean weighted by pairs) with its 95% interval; lines: common slope inside families",
+    "p: QAP, labels exchangeable inside families; adjusted by Holm except for the declared test (score, sum)",
+)
 
 
 @matplotlib.rc_context(STYLE)
@@ -48,31 +46,27 @@ def gap_accuracy(
     if correlation["performance"].nunique() > 1 or correlation["reward"].nunique() > 1:
         raise ValueError("a figure shows the correlation for one performance and one reward")
     drawn = named_families(leaderboard).dropna(subset=["gap_points", "score"])
-    columns = [column for column in _PANELS if drawn[column].notna().any()]
-    rows: list[HashableList[str]] = [["score"]]
-    if len(columns) > 1:
-        rows = [["score", "chat", "chat_hard"], ["score", "safety", "reasoning"]]
-    figure = Figure(figsize=(10.5, 5.6) if len(columns) > 1 else (6.5, 5.4), layout="constrained")
-    panels = figure.subplot_mosaic(rows, width_ratios=[1.7, 1, 1] if len(columns) > 1 else [1])
+    benchmark = of_columns(leaderboard.columns)
+    names = {"score": "score", **benchmark.columns}
+    columns = [column for column in names if drawn[column].notna().any()]
+    rows = _places(list(benchmark.columns)) if len(columns) > 1 else [["score"]]
+    n_beside = len(rows[0]) - 1
+    figure = Figure(figsize=(5.5 + 2.5 * n_beside, 5.6) if n_beside else (6.5, 5.4), layout="constrained")
+    panels = figure.subplot_mosaic(rows, width_ratios=[1.7 if n_beside else 1, *[1] * n_beside])
     styles = looks(sorted(pd.unique(drawn["family"])))
     for column in columns:
         _scatter(panels[column], drawn, column, styles)
-        _trend(panels[column], drawn, column, correlation, styles)
-        panels[column].set_xlabel("Gap" if column in ("safety", "reasoning") else "")
+        panels[column].set_title(title(names[column]))
+        _trend(panels[column], drawn, column, correlation[correlation["name"] == names[column]], styles)
+        panels[column].set_xlabel("Gap" if n_beside and column in rows[-1] else "")
     if drawn.empty:
         say(panels["score"], "No pair has both a gap and a score: there is nothing to show.")
-    panels["score"].set_xlabel(f"Gap, strong minus weak: {performance}")
-    panels["score"].set_ylabel("Accuracy: chosen above rejected")
+    accuracy = f"Accuracy: {' above '.join(benchmark.sides)}"
+    panels["score"].set(xlabel=f"Gap, strong minus weak: {performance}", ylabel=accuracy)
     figure.legend(*panels["score"].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    title = f"Gap against accuracy, one point per pair; reward: {leaderboard['reward'].iloc[0]}"
+    words = f"Gap against accuracy, one point per pair; reward: {leaderboard['reward'].iloc[0]}"
     notes = [f"{_counted(drawn, leaderboard, 'a gap')}; dotted: chance"]
-    if correlation["estimator"].eq(HEADLINE).any():
-        notes += [
-            "ρ: Spearman's inside families (mean weighted by pairs) with its 95% interval; lines: common slope inside "
-            "families",
-            "p: QAP, labels exchangeable inside families; adjusted by Holm except for the declared test (score, sum)",
-        ]
-    head(figure, title, *notes)
+    head(figure, words, *notes, *(_TESTED if correlation["estimator"].eq(HEADLINE).any() else ()))
     return figure
 
 
@@ -105,9 +99,15 @@ def accuracy_cost(leaderboard: pd.DataFrame, frontier: pd.DataFrame) -> Figure:
         say(axes, "No pair has both a cost and a score: there is nothing to show.")
     axes.set(xlabel="Compute per row, both models", ylabel="Score (95% interval over prompts)")
     _name_frontier(figure, axes, frontier)
-    title = f"Score against compute, one point per pair; reward: {leaderboard['reward'].iloc[0]}"
-    head(figure, title, _counted(drawn, leaderboard, "a cost"))
+    words = f"Score against compute, one point per pair; reward: {leaderboard['reward'].iloc[0]}"
+    head(figure, words, _counted(drawn, leaderboard, "a cost"))
     return figure
+
+
+def _places(columns: list[str]) -> list[HashableList[str]]:
+    """The panels: the score on the left, the others in two rows beside it."""
+    n = -(-len(columns) // 2)
+    return [["score", *columns[:n]], ["score", *columns[n:], *["."] * (2 * n - len(columns))]]
 
 
 def _intervals(axes: Axes, rows: pd.DataFrame, style: Look) -> None:
@@ -153,14 +153,12 @@ def _scatter(axes: Axes, drawn: pd.DataFrame, column: str, styles: dict[str, Loo
             label=f"{family} ({len(rows)} pairs)",
         )
     axes.axhline(CHANCE, color=INK, linestyle=":", linewidth=0.8, zorder=0)
-    axes.set_title(_PANELS[column])
     percent(axes.yaxis)
 
 
 def _trend(axes: Axes, drawn: pd.DataFrame, column: str, correlation: pd.DataFrame, styles: dict[str, Look]) -> None:
     """Draw one line per family, with the common slope through the family's means, and write rho with its interval."""
-    name = column.replace("_", "-")
-    rows = correlation[(correlation["name"] == name) & (correlation["family"] == ALL)]
+    rows = correlation[correlation["family"] == ALL]
     effects = rows.set_index("estimator")
     if "slope" in effects.index:
         # the estimates leave out pairs with a gap of 0

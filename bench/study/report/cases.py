@@ -1,12 +1,12 @@
 """Finds the rows that a pair gets wrong by the largest margin, and shades their text by log-ratio."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bench.schema import CHOSEN, REJECTED, Example, Message
+from bench.schema import CHOSEN, Example, Message
 from bench.study.reward import rewards
 from bench.study.stretches import pieces
 
@@ -44,6 +44,7 @@ class Answer(NamedTuple):
     """One response of a case."""
 
     response_id: str
+    is_right: bool
     reward: float
     """In the report's unit: nats, nats per token or nats per byte."""
     text: Text
@@ -56,28 +57,36 @@ class Case(NamedTuple):
     pair_id: str
     example_id: str
     margin: float
-    """reward(chosen) - reward(rejected), below 0."""
+    """The best reward of a right response minus the best of a wrong one, below 0."""
     prompt: tuple[tuple[str, Text], ...]
     """(role, text) of each turn."""
     answers: tuple[Answer, ...]
 
 
-def worst_rows(strong: pd.DataFrame, weak: pd.DataFrame, *, reward: str, n_rows: int = N_ROWS) -> pd.DataFrame:
-    """The preferences for which the rejected response leads by the largest margin, worst first.
+def wrong_rows(
+    strong: pd.DataFrame, weak: pd.DataFrame, *, reward: str, right: Mapping[str, Sequence[str]] | None = None
+) -> pd.DataFrame:
+    """The examples of which a wrong response has the highest reward, largest margin first.
 
     Args:
         strong: SCORES of the strong model.
         weak: SCORES of the weak model.
         reward: One of `schema.REWARDS`.
-        n_rows: Largest number of rows.
+        right: response_ids of the right responses by example_id; None for preferences.
 
     Returns:
-        Index example_id; `chosen` and `rejected`, the rewards, and `margin`, below 0.
+        Index example_id; the rewards by response_id, missing where an example has no such response, and `margin`, below
+        0. Examples of which a response is not scored are left out.
     """
-    table = rewards(strong, weak, reward=reward).pivot(index="example_id", columns="response_id", values="reward")
-    table = table.assign(margin=table[CHOSEN] - table[REJECTED])
+    rows = rewards(strong, weak, reward=reward)
+    ids = zip(rows["example_id"], rows["response_id"], strict=True)
+    is_right = np.array([name == CHOSEN if right is None else name in right[example] for example, name in ids])
+    right_best, wrong_best = (rows[side].groupby("example_id")["reward"].max() for side in (is_right, ~is_right))
+    unscored = rows.loc[rows["reward"].isna(), "example_id"].unique()
+    table = rows.pivot(index="example_id", columns="response_id", values="reward")
+    table = table.assign(margin=(right_best - wrong_best).drop(unscored))
     # Rows with equal margins are sorted by id, so that a report is always the same.
-    return table[table["margin"] < 0].sort_index().sort_values("margin", kind="stable").head(n_rows)
+    return table[table["margin"] < 0].sort_index().sort_values("margin", kind="stable")
 
 
 def cases(pair_id: str, worst: pd.DataFrame, examples: dict[str, Example], stretches: pd.DataFrame) -> list[Case]:
@@ -85,7 +94,7 @@ def cases(pair_id: str, worst: pd.DataFrame, examples: dict[str, Example], stret
 
     Args:
         pair_id: The pair that gets the rows wrong.
-        worst: Result of `worst_rows`.
+        worst: The first rows of `wrong_rows`.
         examples: The data set by example_id.
         stretches: example_id, response_id and STRETCHES of the pair's rows, where known.
     """
@@ -95,7 +104,13 @@ def cases(pair_id: str, worst: pd.DataFrame, examples: dict[str, Example], stret
         example_id = str(key)
         example = examples[example_id]
         answers = [
-            _answer(response_id, row[response_id], text, grouped.get((example_id, response_id)))
+            _answer(
+                response_id,
+                row[response_id],
+                text,
+                grouped.get((example_id, response_id)),
+                is_right=response_id in example.right,
+            )
             for response_id, text in example.responses
         ]
         found.append(Case(pair_id, example_id, row["margin"], _prompt(example.messages), tuple(answers)))
@@ -127,11 +142,10 @@ def shown(parts: Iterable[tuple[str, float]], *, limit: int) -> Text:
     return Text(tuple(runs), hidden)
 
 
-def _answer(response_id: str, reward: float, text: str, rows: pd.DataFrame | None) -> Answer:
+def _answer(response_id: str, reward: float, text: str, rows: pd.DataFrame | None, *, is_right: bool) -> Answer:
     """One response; its text is not shaded if no stretches are known."""
-    if rows is None:
-        return Answer(response_id, reward, shown([(text, np.nan)], limit=RESPONSE_BYTES), shaded=False)
-    return Answer(response_id, reward, shown(pieces(rows), limit=RESPONSE_BYTES), shaded=True)
+    parts = [(text, np.nan)] if rows is None else pieces(rows)
+    return Answer(response_id, is_right, reward, shown(parts, limit=RESPONSE_BYTES), shaded=rows is not None)
 
 
 def _prompt(messages: Sequence[Message]) -> tuple[tuple[str, Text], ...]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from bench.registry import Pair, Registry
 from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
 from bench.store.folder import Store, read_csv, write_whole
 from bench.study.board import stored_accuracy
-from bench.study.report.cases import N_PAIRS, Case, cases, worst_rows
+from bench.study.report.cases import N_PAIRS, N_ROWS, Case, cases, wrong_rows
 from bench.study.stretches import STRETCHES
 from bench.subject import Lookup, Sets, Subject, result_folder, stored_sets
 
@@ -43,6 +44,8 @@ class Report(NamedTuple):
     cases: tuple[Case, ...]
     missing: str
     """Why there are no cases; "" if there are some."""
+    n_wrong: Mapping[str, int] = {}
+    """For each pair that has cases, the number of rows that it gets wrong, without ties."""
 
 
 def gather(
@@ -61,10 +64,11 @@ def gather(
     correlation = folder / "correlation.csv"
     axis = subject.axes[0] if subject.axes else ""
     found: tuple[Case, ...] = ()
+    n_wrong: dict[str, int] = {}
     missing = ""
     try:
         sets = stored_sets(store, subject, dataset, lookup)
-        found = _cases(folder, subject, dataset, sets, board)
+        found, n_wrong = _cases(folder, subject, dataset, sets, board)
     except PreconditionError as error:
         missing = str(error)
     return Report(
@@ -79,6 +83,7 @@ def gather(
         {} if stored is None else json.loads(stored),
         found,
         missing,
+        n_wrong,
     )
 
 
@@ -88,7 +93,8 @@ def stretched_rows(
     """The best pairs, and the example_ids whose stretches a report shows."""
     board = read_csv(result_folder(store, subject, dataset, reward=reward) / "leaderboard.csv")
     sets = stored_sets(store, subject, dataset, lookup)
-    return [(pair, list(_worst(subject, pair, sets, reward).index)) for pair in _best(subject, board)]
+    wrong = {pair: _wrong(subject, pair, sets, dataset, reward) for pair in _best(subject, board)}
+    return [(pair, list(rows.head(N_ROWS).index)) for pair, rows in wrong.items()]
 
 
 def store_stretches(store: Store, subject: Subject, dataset: Dataset, frame: pd.DataFrame, *, reward: str) -> Path:
@@ -114,22 +120,28 @@ def _best(subject: Subject, board: pd.DataFrame) -> list[Pair]:
     return [pairs[pair_id] for pair_id in ranked if pair_id in pairs][:N_PAIRS]
 
 
-def _worst(subject: Subject, pair: Pair, sets: Sets, reward: str) -> pd.DataFrame:
-    """The rows that a pair gets wrong by the largest margin."""
+def _wrong(subject: Subject, pair: Pair, sets: Sets, dataset: Dataset, reward: str) -> pd.DataFrame:
+    """The rows that a pair gets wrong, largest margin first."""
     strong, weak = subject.sides(pair)
-    return worst_rows(sets[strong].read(), sets[weak].read(), reward=reward)
+    right = {example.example_id: example.right for example in dataset.examples}
+    return wrong_rows(sets[strong].read(), sets[weak].read(), reward=reward, right=right)
 
 
-def _cases(folder: Path, subject: Subject, dataset: Dataset, sets: Sets, board: pd.DataFrame) -> tuple[Case, ...]:
-    """The cases of the best pairs."""
+def _cases(
+    folder: Path, subject: Subject, dataset: Dataset, sets: Sets, board: pd.DataFrame
+) -> tuple[tuple[Case, ...], dict[str, int]]:
+    """The cases of the best pairs, and how many rows each of these pairs gets wrong."""
     examples = {example.example_id: example for example in dataset.examples}
     reward = board["reward"].iloc[0]
     stretches = _stretches(folder, dataset, board)
-    found = []
+    found: list[Case] = []
+    n_wrong = {}
     for pair in _best(subject, board):
         mine = stretches[stretches["pair_id"] == pair.pair_id]
-        found += cases(pair.pair_id, _worst(subject, pair, sets, reward), examples, mine)
-    return tuple(found)
+        wrong = _wrong(subject, pair, sets, dataset, reward)
+        n_wrong[pair.pair_id] = len(wrong)
+        found += cases(pair.pair_id, wrong.head(N_ROWS), examples, mine)
+    return tuple(found), n_wrong
 
 
 def _stretches(folder: Path, dataset: Dataset, board: pd.DataFrame) -> pd.DataFrame:

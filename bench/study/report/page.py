@@ -15,6 +15,7 @@ import pandas as pd
 from bokeh.resources import Resources
 from markupsafe import Markup
 
+from bench.study.benchmarks import of_table
 from bench.study.report import views
 from bench.study.report.cases import N_ROWS, Case
 from bench.study.report.gather import Report
@@ -46,10 +47,11 @@ def html(report: Report) -> str:
         families=sorted(set(board["family"]) - {""}),
         board=views.board_rows(report),
         section_titles=views.section_titles(report),
+        benchmark=of_table(report.accuracy),
         tabs=views.tabs(report),
         details=views.details(report),
         cases=_by_pair(report.cases),
-        n_wrong=views.wrong_counts(report),
+        n_wrong=report.n_wrong,
         shaded=any(answer.shaded for case in report.cases for answer in case.answers),
         n_rows=N_ROWS,
         sets=report.manifest.get("score_sets", []),

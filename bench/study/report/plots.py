@@ -31,7 +31,6 @@ from bokeh.themes import Theme
 from bokeh.transform import transform
 
 from bench.study.leaderboard import by_strength
-from bench.study.metrics import in_sections
 
 CHANCE = 0.5
 
@@ -152,13 +151,13 @@ def subset_pair(rows: pd.DataFrame, pairs: pd.DataFrame) -> LayoutDOM:
     """Accuracy of every pair on every subset. Pairs are sorted by family and gap.
 
     Args:
-        rows: pair_id, name (the subset), accuracy, low, high, n_examples.
+        rows: pair_id, name (the subset), accuracy, low, high, n_examples; the subsets top to bottom.
         pairs: pair_id, family, gap_points.
     """
     order = pairs.sort_values(["family", "gap_points", "pair_id"])[["pair_id", "family", "gap_points"]]
     order = order.assign(place=np.arange(len(order)) + 0.5)
     cells = rows.merge(order, on="pair_id", how="inner", validate="many_to_one")
-    names = in_sections(cells["name"])
+    names = list(pd.unique(rows["name"]))
     plot = figure(
         width=1000,
         height=90 + 20 * len(names),

@@ -6,16 +6,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench.schema import SECTIONS
+from bench.study.benchmarks import Benchmark, column, of_table
+from bench.study.benchmarks import title as heading
 from bench.study.correlate import ALL, HEADLINE, TOO_FEW, lacks_models
 from bench.study.correlate import TITLES as ESTIMATORS
-from bench.study.metrics import in_sections
 from bench.study.report import plots
 from bench.study.report.gather import Report
 
-TITLES = {"score": "Overall", "chat": "Chat", "chat-hard": "Chat Hard", "safety": "Safety", "reasoning": "Reasoning"}
-
 DASH = "–"
+
+_PARTS = ["section", "style"]
+"""Levels of the leaderboard's columns."""
 
 UNITS = {"sum": "nats", "mean": "nats per token", "per-byte": "nats per byte"}
 
@@ -48,6 +49,11 @@ class Tab(NamedTuple):
     statistics: tuple[dict[str, str], ...]
 
 
+def title(name: str) -> str:
+    """The heading of the score, a section or a style."""
+    return "Overall" if name == "score" else heading(name)
+
+
 def share(value: float, low: float = np.nan, high: float = np.nan) -> Cell:
     """A proportion as percent with one decimal, and its interval."""
     if pd.isna(value):
@@ -62,7 +68,8 @@ def number(value: float, words: str = "{:,.0f}") -> Cell:
 
 def board_rows(report: Report) -> list[dict[str, Any]]:
     """The rows of the leaderboard, one per pair."""
-    sections = _of_level(report, "section").set_index(["pair_id", "name"])[["accuracy", "low", "high"]]
+    tops = report.accuracy[report.accuracy["level"].isin(_PARTS)]
+    sections = tops.set_index(["pair_id", "name"])[["accuracy", "low", "high"]]
     limits = sections.to_dict("index")
     rows = []
     for place, row in enumerate(report.board.to_dict("records")):
@@ -70,8 +77,7 @@ def board_rows(report: Report) -> list[dict[str, Any]]:
         if rank.text != DASH:
             rank = rank._replace(note=f"[{row['rank_low']:.0f}, {row['rank_high']:.0f}]")
         cells = {
-            name: share(row[name.replace("-", "_")], *_limits(limits.get((row["pair_id"], name))))
-            for name in _sections(report)
+            name: share(row[column(name)], *_limits(limits.get((row["pair_id"], name)))) for name in _sections(report)
         }
         rows.append(
             {
@@ -91,20 +97,20 @@ def board_rows(report: Report) -> list[dict[str, Any]]:
 
 def section_titles(report: Report) -> list[str]:
     """Headings of the sections' columns; none where the data have no sections."""
-    return [TITLES[name] for name in _sections(report)]
+    return [title(name) for name in _sections(report)]
 
 
 def tabs(report: Report) -> list[Tab]:
     """The score first, then the sections."""
     return [
-        Tab(name, TITLES[name], tuple(_figures(report, name)), tuple(_statistics(report, name)))
+        Tab(name, title(name), tuple(_figures(report, name)), tuple(_statistics(report, name)))
         for name in ("score", *_sections(report))
     ]
 
 
 def details(report: Report) -> dict[str, list[dict[str, Any]]]:
     """For each pair its score, sections and subsets, each beside the median of all pairs."""
-    rows = report.accuracy
+    rows = report.accuracy[report.accuracy["level"].isin(["overall", *_PARTS, "subset"])]
     middle = rows.groupby(["level", "name"])["accuracy"].median()
     rows = _in_order(report, rows)
     # The score has the same interval as in the leaderboard.
@@ -113,7 +119,7 @@ def details(report: Report) -> dict[str, list[dict[str, Any]]]:
     for row in rows.to_dict("records"):
         ends = (row["low"], row["high"]) if row["level"] != "overall" else limits[row["pair_id"]].values()
         line = {
-            "name": TITLES.get(row["name"], row["name"]) if row["level"] != "subset" else row["name"],
+            "name": title(row["name"]) if row["level"] != "subset" else row["name"],
             "level": row["level"],
             "accuracy": share(row["accuracy"], *ends),
             "median": share(middle[row["level"], row["name"]]),
@@ -123,13 +129,6 @@ def details(report: Report) -> dict[str, list[dict[str, Any]]]:
         }
         found.setdefault(row["pair_id"], []).append(line)
     return found
-
-
-def wrong_counts(report: Report) -> dict[str, int]:
-    """For each pair the number of rows that it gets wrong, without ties."""
-    rows = _of_level(report, "subset")
-    wrong = (rows["n_examples"] * (1 - rows["accuracy"] - rows["tie_rate"])).round()
-    return wrong.groupby(rows["pair_id"]).sum().astype(int).to_dict()
 
 
 def _of_level(report: Report, level: str) -> pd.DataFrame:
@@ -145,10 +144,15 @@ def _left_out(n_excluded: int) -> str:
     return f"{n_excluded:,} left out" if n_excluded else ""
 
 
+def _benchmark(report: Report) -> Benchmark:
+    """The benchmark of the report's tables."""
+    return of_table(report.accuracy)
+
+
 def _sections(report: Report) -> list[str]:
-    """The sections that the data have."""
-    there = set(_of_level(report, "section")["name"])
-    return [name for name in SECTIONS if name in there]
+    """The sections and styles that the data have."""
+    there = set(report.accuracy.loc[report.accuracy["level"].isin(_PARTS), "name"])
+    return [name for name in _benchmark(report).columns.values() if name in there]
 
 
 def _in_order(report: Report, rows: pd.DataFrame) -> pd.DataFrame:
@@ -158,26 +162,28 @@ def _in_order(report: Report, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _order(report: Report) -> list[str]:
-    """Names: the score, then each section and its subsets."""
-    subsets = in_sections(_of_level(report, "subset")["name"])
+    """Names: the score, then each section and its subsets, then the styles."""
+    benchmark = _benchmark(report)
+    subsets = benchmark.sorted(_of_level(report, "subset")["name"])
     names = ["score"]
     for section in _sections(report):
-        names += [section, *(name for name in SECTIONS[section] if name in subsets)]
+        names += [section, *(name for name in subsets if benchmark.section_of(name) == section)]
     return names + [name for name in subsets if name not in names]
 
 
 def _figures(report: Report, name: str) -> list[Figure]:
     """The figures of the score or of one section."""
-    title = TITLES[name]
+    words, benchmark = title(name), _benchmark(report)
     pairs = _pairs(report, name)
-    within = _of_level(report, "subset")
+    within = _in_order(report, _of_level(report, "subset"))
     if name != "score":
-        within = within[within["name"].isin(SECTIONS[name])]
+        within = within[within["name"].map(benchmark.section_of) == name]
     if len(pairs) < 2:
-        rows = report.accuracy if name == "score" else pd.concat([_rows(report, name), within])
+        every = report.accuracy[report.accuracy["level"].isin(["overall", *_PARTS, "subset"])]
+        rows = every if name == "score" else pd.concat([_rows(report, name), within])
         rows = _in_order(report, rows)
         words = (
-            f"{title}: accuracy with its 95% interval, one line per subset; dotted: chance. The pair's table has the "
+            f"{words}: accuracy with its 95% interval, one line per subset; dotted: chance. The pair's table has the "
             "numbers."
         )
         return [Figure("Accuracy by subset", words, plots.embedded(plots.intervals_by_name(rows)))]
@@ -185,13 +191,19 @@ def _figures(report: Report, name: str) -> list[Figure]:
         *_scatter(report, name, pairs),
         Figure(
             "Strong model by weak model",
-            f"{title}: accuracy of each pair, one square per family. The leaderboard has the numbers.",
+            f"{words}: accuracy of each pair, one square per family. The leaderboard has the numbers.",
             plots.embedded(plots.strong_weak(pairs)),
         ),
-        Figure(
-            "Subsets",
-            f"{title}: accuracy of each pair on each subset. The pairs' tables have the numbers.",
-            plots.embedded(plots.subset_pair(within[[*_DRAWN, "name"]], pairs)),
+        *(
+            [
+                Figure(
+                    "Subsets",
+                    f"{words}: accuracy of each pair on each subset. The pairs' tables have the numbers.",
+                    plots.embedded(plots.subset_pair(within[[*_DRAWN, "name"]], pairs)),
+                )
+            ]
+            if len(within)
+            else []
         ),
     ]
 
@@ -201,8 +213,8 @@ _DRAWN = ["pair_id", "accuracy", "low", "high", "n_examples"]
 
 def _rows(report: Report, name: str) -> pd.DataFrame:
     """ACCURACY of the score or of one section."""
-    level = "overall" if name == "score" else "section"
-    return report.accuracy[(report.accuracy["level"] == level) & (report.accuracy["name"] == name)]
+    levels = ["overall"] if name == "score" else _PARTS
+    return report.accuracy[report.accuracy["level"].isin(levels) & (report.accuracy["name"] == name)]
 
 
 def _pairs(report: Report, name: str) -> pd.DataFrame:
@@ -220,7 +232,7 @@ def _scatter(report: Report, name: str, pairs: pd.DataFrame) -> list[Figure]:
     if drawn.empty:
         return []
     words = (
-        f"{TITLES[name]}: accuracy against the gap, one point per pair; lines: common slope inside families; dotted: "
+        f"{title(name)}: accuracy against the gap, one point per pair; lines: common slope inside families; dotted: "
         "chance. "
         "The leaderboard has the numbers."
     )
