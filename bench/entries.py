@@ -256,13 +256,11 @@ class Reference(_Record):
     differs_because: str = ""
     """Why the row is not comparable with drsow's, in a few words."""
 
-    @field_validator("percent")
-    @classmethod
-    def _parts_of_the_benchmark(cls, percent: dict[str, float], info: ValidationInfo) -> dict[str, float]:
-        known = ("score", *PARTS[info.data.get("benchmark", "reward-bench")])
-        if strange := [name for name in percent if name not in known]:
-            raise ValueError(f"{strange[0]!r} is no part of the benchmark: choose of {', '.join(known)}")
-        return percent
+    @model_validator(mode="after")
+    def _of_the_benchmark(self) -> "Reference":
+        if strange := set(self.percent) - {"score", *PARTS[self.benchmark]}:
+            raise ValueError(f"percent: {min(strange)!r} is no part of {self.benchmark}")
+        return self
 
 
 class PairEntry(Entry):

@@ -309,7 +309,10 @@ def test_a_bad_package_source_is_named_with_its_field(change, message, tmp_path)
         (PAIR.replace('weak = "mistral-7b-v0.1"', 'weak = "mine"'), "mine-vs-base: weak: is the strong model"),
         (PAIR + 'template = "mein"', "mine-vs-base: template: unknown model 'mein', did you mean 'mine'?"),
         (PAIR.replace("mine-vs-base", "embedded"), f"pair_id is taken by an entry of {pairs_folder() / 'pairs.toml'}"),
-        (PAIR + '[[pairs.references]]\nsource = "a"\npercent = { maths = 1.0 }', "mine-vs-base: references.0.percent"),
+        (
+            PAIR + '[[pairs.references]]\nsource = "a"\npercent = { maths = 1.0 }',
+            "mine-vs-base: references.0: percent: 'maths' is no part of reward-bench",
+        ),
         (FAMILY.replace('"yours"', '"your"'), "ours: members: unknown model 'your', did you mean 'yours'?"),
         (FAMILY.replace(', "yours"', ""), "ours: members: Tuple should have at least 2 items"),
         (FAMILY + MY_STUDY.replace('["ours"]', '["our"]'), "our-study: families: unknown family 'our', did you mean"),

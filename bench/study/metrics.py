@@ -72,12 +72,9 @@ def measured(runs: pd.DataFrame, answers: Answers, layout: Layout, problems: np.
         found |= _counts(answers, layout, part) | _limits(answers.values, layout, part, problem)
         for name, values in found.items():
             columns[name].append(values)
-    n_parts = len(layout.parts)
     frame = pd.DataFrame({name: np.stack(values, axis=1).ravel() for name, values in columns.items()})
-    for name in _RUN:
-        frame[name] = np.repeat(runs[name].to_numpy(), n_parts)
-    frame["level"] = [part.level for part in layout.parts] * len(runs)
-    frame["name"] = [part.name for part in layout.parts] * len(runs)
+    frame[_RUN] = runs[_RUN].loc[runs.index.repeat(len(layout.parts))].to_numpy()
+    frame[["level", "name"]] = [part.key for part in layout.parts] * len(runs)
     return frame[list(ACCURACY)]
 
 

@@ -102,17 +102,9 @@ def margins(
         raise ValueError(f"{unknown[0]}: {pair_id} has scores of this example, but the data set does not contain it")
     status, n = _worst(both).loc[order], len(REWARDS)
     values = [_leads(both, is_right, name).loc[order].where(status == OK) for name in REWARDS]
-    frame = pd.DataFrame(
-        {
-            "pair_id": pair_id,
-            "reward": np.repeat(REWARDS, len(order)),
-            "example_id": np.tile(order, n),
-            "subset": np.tile(subsets.loc[order], n),
-            "margin_nats": np.concatenate(values),
-            "status": np.tile(status, n),
-        }
-    )
-    return frame[list(MARGINS)]
+    columns = {"pair_id": pair_id, "reward": np.repeat(REWARDS, len(order)), "example_id": np.tile(order, n)}
+    columns |= {"subset": np.tile(subsets.loc[order], n), "margin_nats": np.concatenate(values)}
+    return pd.DataFrame(columns | {"status": np.tile(status, n)})[list(MARGINS)]
 
 
 def _leads(both: pd.DataFrame, is_right: pd.Series, reward: str) -> pd.Series:
