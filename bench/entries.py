@@ -89,8 +89,7 @@ class PackageSource(_Record):
     packages: tuple[Requirement, ...] = Field(min_length=1, strict=False)
     file: InnerPath
     """Path inside the wheel. With `parts`, the name of the file that results from joining them in order."""
-    parts: tuple[InnerPath, ...] = Field(default=(), strict=False)
-    """One path inside each of `packages`."""
+    parts: tuple[InnerPath, ...] = Field(default=(), strict=False)  # one path inside each of `packages`
     sha256: Digest
     """sha256 of the whole file."""
     n_bytes: PositiveInt | None = None
@@ -239,8 +238,7 @@ class Study(Entry):
     KEY = "study_id"
     study_id: Id
     families: tuple[str, ...] = Field(min_length=1, strict=False)
-    performance: str
-    """performance_id of the scores that order each pair; every member must have such a score."""
+    performance: str  # performance_id of the scores that order each pair; every member must have such a score
     second_performance: str | None = None
     note: str = ""
 
@@ -254,7 +252,7 @@ class Reference(_Record):
     """Accuracy in percent, by the names of ACCURACY: "score" or a part of the benchmark."""
     customised: bool = False
     differs_because: str = ""
-    """Why the row is not comparable with drsow's, in a few words."""
+    """Why it is not comparable with drsow's row, in a few words."""
 
     @model_validator(mode="after")
     def _of_the_benchmark(self) -> "Reference":
