@@ -33,7 +33,7 @@ TEXT_COLUMNS = frozenset({
     "example_id", "response_id", "status", "pair_id", "reward", "subset", "level", "name", "strong", "weak", "family",
     "dtype", "strong_revision", "weak_revision", "licence", "performance", "estimator", "model_id", "template",
     "variant", "router", "section", "domain", "known", "ladder", "start", "labels", "data_digest",
-    "weights_sha256", "prompt", "benchmark", "source",
+    "weights_sha256", "prompt", "source", "system",
 })  # fmt: skip
 """Columns of `schema` that are text even if every cell looks like a number ("007" is an id)."""
 
@@ -48,6 +48,7 @@ WRITERS = {
         "curve.csv": "tune",
         "skipped.csv": "annotate",
         "rungs.csv": "ladder",
+        "board.csv": "board",
     },
 }
 """The verb that writes each table, by file name."""

@@ -48,8 +48,12 @@ class Subject(NamedTuple):
 
 def place_of(subject: Subject, dataset: Dataset, *, reward: str = "sum") -> Place:
     """Where a subject's tables on a data set are stored; native templates and other rewards have their own folders."""
-    parts = (["native"] if subject.native else []) + ([reward] if reward != "sum" else [])
-    return Place(subject.name, dataset, "-".join(parts))
+    return Place(subject.name, dataset, variant_of(subject, reward))
+
+
+def variant_of(subject: Subject, reward: str) -> str:
+    """Name of the change of a subject's tables to those of shared templates and the reward `sum`, "" for none."""
+    return "-".join((["native"] if subject.native else []) + ([reward] if reward != "sum" else []))
 
 
 def result_folder(store: Store, subject: Subject, dataset: Dataset, *, reward: str = "sum") -> Path:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from bench.cli.columns import COLUMNS, VIEWS, View
+from bench import units
+from bench.cli.columns import COLUMNS, VIEWS, Column, View
 from bench.cli.options import Format
 from bench.cli.printed import emit
 from bench.cli.tables import with_gap
@@ -12,6 +13,7 @@ from bench.study.benchmarks import column, of_columns
 from bench.study.board import Written
 from bench.study.interval import wilson
 from bench.study.leaderboard import leader_note
+from bench.study.overview import data_columns
 
 NO_SCORE = "No score: the rows lack some subsets of {}."
 PLAIN_SHARE = " Accuracy: plain share of right rows, Wilson's interval."
@@ -66,6 +68,21 @@ def leaderboard_view(board: pd.DataFrame) -> View:
     place = view.columns.index("score") + 1
     parts = tuple(column(name) for name in (*reversed(benchmark.styles), *benchmark.sections))
     return view._replace(columns=(*view.columns[:place], *parts, *view.columns[place:]))
+
+
+def overview_view(frame: pd.DataFrame) -> View:
+    """The view of the pairs over all benchmarks, with a column for each benchmark."""
+    view, names = VIEWS["board"], data_columns(frame)
+    own = {
+        name: Column(f"{name.replace('_', ' ')} %", units.percent, limits=((f"{name}_low", f"{name}_high"),))
+        for name in names
+    }
+    return view._replace(
+        columns=(*view.columns, *names, "source"),
+        n_important=len(view.columns) + len(names),
+        hidden=(*view.hidden, *(f"{name}_rank" for name in names)),
+        own={**view.own, **own},
+    )
 
 
 def _subsets_are_all(accuracy: pd.DataFrame) -> bool:

@@ -1,4 +1,4 @@
-"""The verbs `choose` and `compare`: choose a pair of a study, and compare two pairs."""
+"""The verbs `choose`, `compare` and `board`: choose a pair, compare two, show pairs over all benchmarks."""
 
 from typing import Annotated
 
@@ -15,16 +15,18 @@ from bench.cli.options import (
     Format,
     Limit,
     OpsOption,
+    Pairs,
     RegistryDir,
     Results,
     Reward,
     RewardOption,
     Seed,
+    StudyName,
     TemplateMode,
     TemplateOption,
 )  # fmt: skip
 from bench.cli.printed import emit
-from bench.cli.session import Rows, gap_name, select_stored
+from bench.cli.session import Rows, gap_name, select, select_stored
 
 Section = Annotated[
     str | None, typer.Option("--section", help="A section of the benchmark, as safety or hard; default: all.")
@@ -97,3 +99,29 @@ def compare(
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
     frame = compared_pairs(subjects, dataset, Store(results), lookup=lookup, reward=reward.value, seed=seed)
     emit(frame, output, VIEWS["compare"], title=f"Accuracy of {first} less that of {second}, in percentage points")
+
+
+@app.command(rich_help_panel=CHOOSE)
+def board(
+    pair: Pairs = None,
+    study: StudyName = None,
+    template: TemplateOption = TemplateMode.shared,
+    reward: RewardOption = Reward.sum,
+    results: Results = RESULTS,
+    registry: RegistryDir = None,
+    output: As = Format.table,
+) -> None:
+    """Show pairs over all benchmarks whose results are stored, with published rows."""
+    known, subjects = select(registry, pair, study, template)
+
+    from bench.cli.boards import overview_view
+    from bench.store.folder import Store
+    from bench.verbs.board import board as overview
+    from bench.verbs.board import write_board
+
+    store = Store(results)
+    frame = overview(store, known, subjects, reward=reward.value)
+    emit(frame, output, overview_view(frame))
+    if output is Format.table:
+        for path in write_board(frame, store.board_dir([subject.name for subject in subjects])):
+            print(path)

@@ -92,6 +92,9 @@ COLUMNS = {
     "dtype": text("dtype"),
     "rule": text("rule"),
     "place": Column("place", _whole),
+    "system": text("system"),
+    "mean_rank": Column("mean rank", units.decimal),
+    "n_ranked": Column("benchmarks", units.count),
     "name": text("on"),
     "level": text("level"),
     "why": text("why"),
@@ -206,6 +209,14 @@ VIEWS = {
         note="n: rows that both pairs scored. [low, high] and p: 95% interval of the difference and test that it is 0, "
         "from 10,000 redraws of problems; McNemar's test is exact and unweighted.",
         own={"name": text("rows")},
+    ),
+    "board": View(
+        ("pair_id", "system", "mean_rank"),
+        hidden=("strong", "weak"),
+        note="[low, high]: 95% intervals over prompts. mean rank: over the benchmarks that rank the pair, among the "
+        "measured pairs here. hard: RM-Bench's plain right responses against fancier wrong ones.",
+        own={"source": text("published in")},
+        more="board.csv has all columns",
     ),
     "plan": View(
         ("model_id", "status", "tokens", "flop", "gpu_h", "cpu_s", "download_bytes", "weights_bytes", "counted",

@@ -5,6 +5,7 @@ A score set is a folder `scores/<model>-<digest of its key>/` with a manifest an
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.files import (
@@ -102,3 +103,7 @@ class Store:
         if not _SLUG.fullmatch(leaf):
             raise ValueError(f"{leaf!r} is no safe folder name")
         return self.root / safe_name(name) / leaf
+
+    def board_dir(self, names: Sequence[str]) -> Path:
+        """The folder of the table of one or several pairs or studies over all benchmarks."""
+        return self.root / (safe_name(names[0]) if len(names) == 1 else safe_name("+".join(sorted(names))))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.files import read_if_there
+from bench.files import read_if_there, safe_name
 from bench.schema import Dataset, PreconditionError
 from bench.store.folder import ScoreSet, Store
 from bench.store.parts import canonical
@@ -96,6 +96,17 @@ def folder_to_read(store: Store, place: Place, *, option: str, verb: str = "run"
             f"{expected}: it has no manifest.json that names the rows of its tables; {command} writes both"
         )
     raise PreconditionError(f"{expected / 'leaderboard.csv'}: not found; `drsow {verb}` writes it: {command}")
+
+
+def tables_of(store: Store, subject: str, variant: str = "") -> dict[Path, dict]:
+    """The folders with a leaderboard of a subject, on any data, and the manifest of each, sorted by the data's name."""
+    folders = sorted((store.root / safe_name(subject)).glob("*/leaderboard.csv"))
+    known = {path.parent: _manifest(path.parent) for path in folders}
+    return {
+        folder: stored
+        for folder, stored in known.items()
+        if stored.get("subject", subject) == subject and stored.get("variant", variant) == variant
+    }
 
 
 def data_option(dataset: Dataset) -> str:

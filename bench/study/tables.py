@@ -12,6 +12,7 @@ import pandas as pd
 from bench.study.benchmarks import STUDIED, Benchmark, column, of_columns, of_table, title
 from bench.study.correlate import ALL, TITLES, TOO_FEW, lacks_models
 from bench.study.leaderboard import leader_note
+from bench.study.overview import data_columns
 
 _DASH = "–"
 _LATEX = str.maketrans(
@@ -162,6 +163,29 @@ def ablation_table(rows: pd.DataFrame, references: pd.DataFrame, *, provenance: 
         f"Prompts: rows that both models scored. {provenance}"
     )
     return Table("Customisation by domain", rows, pd.DataFrame(cells).fillna(_DASH), note)
+
+
+def overview_table(frame: pd.DataFrame) -> Table:
+    """The pairs over all benchmarks: the score of each with its interval and rank, and the mean rank.
+
+    Args:
+        frame: OVERVIEW with the columns of the benchmarks.
+    """
+    cells = pd.DataFrame({"Pair": frame["pair_id"], "System": frame["system"]})
+    cells = cells.assign(**{"Mean rank": _numbers(frame["mean_rank"].astype(float), 1)})
+    for name in data_columns(frame):
+        ends = [f"{name}_low", f"{name}_high"]
+        limits = frame.reindex(columns=ends).astype(float).itertuples(index=False)
+        intervals = ["" if pd.isna(low) else f" [{100 * low:.1f}, {100 * high:.1f}]" for low, high in limits]
+        numbers = _numbers(100 * frame[name].astype(float), 1)
+        cells[name.replace("_", "-")] = [n + interval for n, interval in zip(numbers, intervals, strict=True)]
+    cells["Source"] = frame["source"]
+    note = (
+        "Scores are in percent, with 95% intervals over prompts. Mean rank: over the benchmarks that rank the pair, "
+        "among the measured pairs of this table. RM-Bench's hard column compares plain right responses with fancier "
+        "wrong ones."
+    )
+    return Table("Pairs over all benchmarks", frame, cells, note)
 
 
 def _gain(row: Mapping[str, float]) -> str:
