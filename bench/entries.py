@@ -21,7 +21,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
     model_validator,
-)  # fmt: skip
+)
 
 from bench.schema import PARTS
 
@@ -251,8 +251,7 @@ class Reference(_Record):
     percent: dict[str, FiniteFloat]
     """Accuracy in percent, by the names of ACCURACY: "score" or a part of the benchmark."""
     customised: bool = False
-    differs_because: str = ""
-    """Why it is not comparable with drsow's row, in a few words."""
+    differs_because: str = ""  # why it is not comparable with drsow's row, in a few words
 
     @model_validator(mode="after")
     def _of_the_benchmark(self) -> "Reference":

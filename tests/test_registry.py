@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bench.entries import FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource
@@ -143,14 +146,47 @@ def test_a_gap_without_a_published_score_is_nan():
 def test_a_model_has_one_entry_even_where_a_study_and_a_named_pair_share_it():
     assert REGISTRY.pair("zephyr-7b-beta").strong in REGISTRY.families["mistral-base"].members
     repos = [model.source.location for model in REGISTRY.models.values()]
-    assert len(repos) == len(set(repos)) == 61 + 12
+    assert len(repos) == len(set(repos)) == 61 + 12 + 67
 
 
 def test_published_rows_keep_their_source():
-    plain, customised = REGISTRY.pair("mistral-7b").references
+    plain, other, customised = REGISTRY.pair("mistral-7b").references
     assert plain.percent == {"chat": 92.2, "chat-hard": 60.5, "safety": 82.3, "reasoning": 73.8}
     assert "RewardBench" in plain.source and not plain.customised
+    assert (other.benchmark, other.percent["hard"], other.percent["score"]) == ("rm-bench", 49.1, 59.9)
+    assert "8 bit" in plain.differs_because and "8 bit" in other.differs_because
     assert customised.percent == {"score": 82.6, "safety": 91.0, "reasoning": 88.0} and customised.customised
+
+
+def test_the_registry_has_rewardbenchs_42_published_rows_and_rm_benchs_4():
+    rows = [reference for pair in REGISTRY.named_pairs() for reference in pair.references if not reference.customised]
+    published = [row for row in rows if row.benchmark == "reward-bench"]
+    assert len(published) == 42 and all("8 bit" in row.differs_because for row in published)
+    assert all(set(row.percent) == {"chat", "chat-hard", "safety", "reasoning"} for row in published)
+    others = [row.percent for row in rows if row.benchmark == "rm-bench"]
+    assert len(others) == 4
+    for row in others:
+        # Published to one decimal: the score is the mean of the domains, and of easy, normal and hard.
+        for parts in (("chat", "math", "code", "safety"), ("easy", "normal", "hard")):
+            assert sum(row[name] for name in parts) / len(parts) == pytest.approx(row["score"], abs=0.11)
+
+
+def test_a_published_row_equals_the_table_that_it_comes_from():
+    if "DRSOW_REWARDBENCH" not in os.environ:
+        pytest.skip("DRSOW_REWARDBENCH is not set")
+    path = Path(os.environ["DRSOW_REWARDBENCH"]).with_name("rewardbench_published_dpo.csv")
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not beside it")
+    table = pd.read_csv(path).set_index("model")
+    for pair in REGISTRY.named_pairs():
+        for row in pair.references:
+            if row.benchmark == "reward-bench" and not row.customised:
+                theirs = table.loc[REGISTRY.model(pair.strong).source.repo]
+                assert row.percent == {name: theirs[name.replace("-", "_")] for name in row.percent}
+                assert f"score of {theirs['score']}" in row.differs_because
+                # Their score: the four sections and, at half weight, the prior sets.
+                whole = sum(row.percent.values()) + theirs["prior"] / 2
+                assert whole / 4.5 == pytest.approx(theirs["score"], abs=0.08)
 
 
 def test_the_pairs_table_has_both_gaps():

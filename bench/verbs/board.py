@@ -1,12 +1,13 @@
 """The verb `board`: one table of pairs over all benchmarks whose results are stored."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from bench.registry import Registry
-from bench.schema import PARTS
+from bench.schema import PARTS, PreconditionError
 from bench.store.folder import Store, read_csv, write_csv, write_whole
 from bench.store.places import tables_of
 from bench.study.benchmarks import of_table
@@ -30,10 +31,14 @@ def board(store: Store, registry: Registry, subjects: Sequence[Subject], *, rewa
 
 
 def measured_of(store: Store, subject: Subject, *, reward: str) -> list[Measured]:
-    """The stored tables of a subject on every benchmark, under one reward."""
+    """The stored tables of a subject on every benchmark, under one reward; a warning names each that cannot be read."""
     found = []
     for folder in tables_of(store, subject.name, variant_of(subject, reward)):
-        rows = stored_accuracy(folder)
+        try:
+            rows = stored_accuracy(folder)
+        except PreconditionError as error:
+            print(f"warning: left out of the board: {error}", file=sys.stderr)
+            continue
         if of_table(rows).sections:
             mine = rows[rows["reward"] == read_csv(folder / "leaderboard.csv")["reward"].iloc[0]]
             found.append(Measured(folder.name, mine.reset_index(drop=True)))

@@ -1,0 +1,124 @@
+"""One table of pairs over all benchmarks: a column per benchmark, ranks, and published rows beside ours."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_benchmarks import JUDGE_BENCH, PLAIN, RM_BENCH, pair, six
+
+from bench.registry import load_registry
+from bench.store.folder import Store, read_csv, write_csv, write_json
+from bench.study.benchmarks import Benchmark
+from bench.study.metrics import measured
+from bench.study.overview import OVERVIEW, Measured, data_columns, overview
+from bench.study.tables import markdown, overview_table
+from bench.subject import Subject
+from bench.verbs.board import board, write_board
+
+PAIRS = pd.DataFrame({"pair_id": ["a", "b", "c"], "strong": ["s", "s", "t"], "weak": "w"})
+PUBLISHED = {
+    "rm-bench": pd.DataFrame(
+        {
+            "pair_id": ["b", "unknown"],
+            "source": "a paper",
+            "differs_because": ["8 bit", ""],
+            "customised": False,
+            "score": [60.0, 50.0],
+            "chat": np.nan,
+            "hard": [40.0, 10.0],
+        }
+    ),
+}
+
+
+def table(benchmark: Benchmark, examples: list, pairs: str, rewards: list[list[list[float]]]) -> pd.DataFrame:
+    """ACCURACY of some pairs: the rewards of each pair for each example."""
+    runs = pd.DataFrame({"pair_id": list(pairs), "reward": "sum"})
+    every = [np.array([pair_rewards[i] for pair_rewards in rewards], dtype=float) for i in range(len(examples))]
+    return measured(runs, benchmark.judge(examples, every), benchmark.layout(examples))
+
+
+RM = table(RM_BENCH, [six("chat", 1)], "ab", [[[1, 1, 1, 0, 0, 0]], [[0, 0, 1, 0, 0, 0]]])
+JB = table(
+    JUDGE_BENCH,
+    [pair("livecodebench", str(i)) for i in range(2)],
+    "abc",
+    [[[1, 0], [0, 1]], [[1, 0]] * 2, [[0, 1]] * 2],
+)
+
+
+def test_a_row_is_a_pair_and_a_column_a_benchmark_with_interval_and_rank():
+    frame = overview([Measured("rm-bench", RM), Measured("judge-bench", JB)], PAIRS, {})
+    assert tuple(frame.columns[:6]) == OVERVIEW[:6] and frame.columns[-1] == "source"
+    assert data_columns(frame) == ["rm_bench", "rm_bench_hard", "judge_bench"]
+    # a: 1.0 and 0.5; b: of nine comparisons the three with a marked-up right response, and 1.0; c: only the last, 0.
+    assert frame["pair_id"].tolist() == ["a", "b", "c"]
+    assert frame["rm_bench"].tolist()[:2] == pytest.approx([1.0, 1 / 3])
+    assert frame["rm_bench_hard"].tolist()[:2] == [1.0, 0.0]
+    assert frame["judge_bench"].tolist() == [0.5, 1.0, 0.0]
+    assert frame["rm_bench_rank"].tolist()[:2] == [1, 2] and pd.isna(frame["rm_bench_rank"].iloc[2])
+    assert frame["judge_bench_rank"].tolist() == [2, 1, 3]
+    assert frame["mean_rank"].tolist() == [1.5, 1.5, 3.0] and frame["n_ranked"].tolist() == [2, 2, 1]
+    assert frame["judge_bench_low"].notna().all()
+
+
+def test_a_pair_with_rows_left_out_has_no_rank_on_that_benchmark():
+    part = table(
+        JUDGE_BENCH, [pair("livecodebench", str(i)) for i in range(2)], "ab", [[[1, 0], [np.nan, 1]], [[1, 0]] * 2]
+    )
+    frame = overview([Measured("judge-bench", part)], PAIRS.iloc[:2], {}).set_index("pair_id")
+    assert frame.loc["a", "judge_bench"] == 1.0 and pd.isna(frame.loc["a", "judge_bench_rank"])
+    assert (frame.loc["b", "judge_bench_rank"], frame.loc["a", "n_ranked"]) == (1, 0)
+
+
+def test_published_rows_are_marked_and_have_no_rank():
+    frame = overview([Measured("rm-bench", RM)], PAIRS, PUBLISHED)
+    assert list(zip(frame["pair_id"], frame["system"], strict=True)) == [
+        ("a", "measured"), ("b", "measured"), ("b", "published"), ("c", "measured"),
+    ]  # fmt: skip
+    row = frame.iloc[2]
+    assert (row["rm_bench"], row["rm_bench_hard"]) == (0.6, 0.4)
+    assert row["source"] == "a paper; differs because: 8 bit" and pd.isna(row["mean_rank"])
+
+
+def test_a_pair_that_is_not_measured_is_there_with_its_published_rows():
+    frame = overview([], PAIRS.iloc[[1]], PUBLISHED)
+    assert frame[["system", "rm_bench", "rm_bench_hard"]].to_numpy().tolist() == [["published", 0.6, 0.4]]
+
+
+def test_a_published_row_without_a_score_has_the_mean_of_its_sections():
+    rows = {"pair_id": ["a"], "source": "p", "differs_because": "", "customised": False, "score": np.nan}
+    rows = pd.DataFrame(rows | {"chat": 90.0, "chat-hard": 60.0, "safety": 80.0, "reasoning": 70.0})
+    frame = overview([], PAIRS.iloc[[0]], {"reward-bench": rows})
+    assert frame["reward_bench"].tolist() == [0.75]
+    assert frame["source"].tolist() == ["p (mean of its sections)"]
+
+
+def test_the_table_in_markdown_has_percent_and_intervals():
+    text = markdown(overview_table(overview([Measured("rm-bench", RM)], PAIRS.iloc[:2], PUBLISHED)))
+    assert "| Pair | System | Mean rank | rm-bench | rm-bench-hard | Source |" in text
+    assert "| b | published | – | 60.0 | 40.0 | a paper; differs because: 8 bit |" in text
+
+
+def test_the_board_takes_the_stored_tables_of_every_benchmark_and_writes_its_own(tmp_path):
+    store, known = Store(tmp_path), load_registry()
+    folders = {"rm_bench_chat": RM, "judge-bench": JB, "mine": table(PLAIN, [pair("x", "1")], "a", [[[1, 0]]])}
+    for name, rows in folders.items():
+        rows = rows[rows["pair_id"] == "a"].assign(pair_id="mistral-7b")
+        write_csv(tmp_path / "mistral-7b" / name / "accuracy.csv", rows, tuple(rows.columns))
+        write_csv(tmp_path / "mistral-7b" / name / "leaderboard.csv", pd.DataFrame({"reward": ["sum"]}), ("reward",))
+        write_json(tmp_path / "mistral-7b" / name / "manifest.json", {"subject": "mistral-7b", "variant": ""})
+    write_json(tmp_path / "mistral-7b" / "mine" / "manifest.json", {"subject": "mistral-7b", "variant": "native"})
+    frame = board(store, known, [Subject("mistral-7b", (known.pair("mistral-7b"),))], reward="sum")
+    assert data_columns(frame) == [
+        "judge_bench",
+        "rm_bench_chat",
+        "rm_bench_chat_hard",
+        "reward_bench",
+        "rm_bench",
+        "rm_bench_hard",
+    ]
+    assert frame["system"].tolist() == ["measured", "published", "published", "published"]
+    paths = write_board(frame, tmp_path / "mistral-7b")
+    assert [path.name for path in paths] == ["board.csv", "board.md"]
+    again = read_csv(paths[0])
+    assert again["rm_bench_chat"].tolist()[0] == 1.0 and again["source"].tolist()[0] == ""
