@@ -1,7 +1,4 @@
-"""Defines and checks the entries of `pairs/*.toml`: one immutable record per entry, which rejects wrong values.
-
-`registry.py` checks the references between entries, such as from a pair to its models.
-"""
+"""Checks each entry of `pairs/*.toml` alone; `registry.py` checks what it refers to."""
 
 import math
 import re
@@ -42,7 +39,7 @@ Repo = Annotated[str, _form(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", "hub repos
 Commit = Annotated[str, _form(r"[0-9a-f]{40}", "commit (40 hex digits)")]
 Digest = Annotated[str, _form(r"[0-9a-f]{64}", "sha256 (64 hex digits)")]
 Requirement = Annotated[str, _form(r"[A-Za-z0-9][\w.-]*==[\w.]+", "pinned package (name==version)")]
-Accuracy = Annotated[str, _form("|".join(("score", *SECTIONS)), f"accuracy (score, {', '.join(SECTIONS)})")]
+Benchmark = Annotated[str, _form("|".join(PARTS), f"benchmark ({', '.join(PARTS)})")]
 InnerPath = Annotated[str, _form(r"\w[\w.+-]*(/\w[\w.+-]*)*", "path inside a package")]
 
 
@@ -219,8 +216,7 @@ class Performance(Entry):
     unit: Text = "points"
     """Unit of its scores."""
     stderr: FiniteFloat = Field(default=1.0, gt=0)
-    """Plausible standard error of a model's score that says none itself. gap_noise.csv shows the effect of such errors,
-    and of errors twice as large, on a study."""
+    """Plausible standard error of a score that says none itself; gap_noise.csv shows its effect on a study."""
 
 
 class Family(Entry):
@@ -247,11 +243,11 @@ class Reference(_Record):
     """Published accuracies of a pair, to print beside drsow's."""
 
     source: Text
-    benchmark: Literal[*PARTS] = "reward-bench"
+    benchmark: Benchmark = "reward-bench"
     percent: dict[str, FiniteFloat]
-    """Accuracy in percent, by the names of ACCURACY: "score" or a part of the benchmark."""
+    """Accuracy in percent of "score" or a part of the benchmark."""
     customised: bool = False
-    differs_because: str = ""  # why it is not comparable with drsow's row, in a few words
+    differs_because: str = ""  # why drsow's row is another number, in a few words
 
     @model_validator(mode="after")
     def _of_the_benchmark(self) -> "Reference":

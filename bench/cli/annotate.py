@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import LABEL, app
-from bench.cli.columns import VIEWS
 from bench.cli.customise import Router
 from bench.cli.options import (
     FILTERS,
@@ -26,6 +25,7 @@ from bench.cli.options import (
 )
 from bench.cli.printed import emit
 from bench.cli.session import load, select
+from bench.cli.views import VIEWS
 from bench.schema import PreconditionError, UsageError
 
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bench import units
-from bench.cli.columns import COLUMNS, VIEWS, Column, View
+from bench.cli.columns import COLUMNS, Column
 from bench.cli.options import Format
 from bench.cli.printed import emit
 from bench.cli.tables import with_gap
+from bench.cli.views import VIEWS, View
 from bench.study.benchmarks import column, of_columns
 from bench.study.board import Written
 from bench.study.interval import wilson

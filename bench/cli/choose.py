@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import CHOOSE, app
-from bench.cli.columns import VIEWS
 from bench.cli.options import (
     RESULTS,
     As,
@@ -27,6 +26,7 @@ from bench.cli.options import (
 )  # fmt: skip
 from bench.cli.printed import emit
 from bench.cli.session import Rows, gap_name, select, select_stored
+from bench.cli.views import VIEWS
 
 Section = Annotated[
     str | None, typer.Option("--section", help="A section of the benchmark, as safety or hard; default: all.")

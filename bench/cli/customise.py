@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import CUSTOMISE, app
-from bench.cli.columns import VIEWS
 from bench.cli.options import (
     RESULTS,
     Data,
@@ -27,6 +26,7 @@ from bench.cli.options import (
 )
 from bench.cli.printed import emit
 from bench.cli.session import load, select
+from bench.cli.views import VIEWS
 
 
 class Router(StrEnum):

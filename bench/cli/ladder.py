@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import TUNE, app
-from bench.cli.columns import VIEWS
 from bench.cli.options import Device, DeviceOption, Dtype, DtypeOption, Format, Limit, Prompts, RegistryDir
 from bench.cli.printed import emit
+from bench.cli.views import VIEWS
 
 
 @app.command(rich_help_panel=TUNE)

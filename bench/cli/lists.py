@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import LOOK_UP, app
-from bench.cli.columns import VIEWS
 from bench.cli.options import As, Format, RegistryDir, StudyName
 from bench.cli.printed import emit
+from bench.cli.views import VIEWS
 
 
 @app.command(rich_help_panel=LOOK_UP)

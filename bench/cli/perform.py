@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import SCORE, app
-from bench.cli.columns import VIEWS
 from bench.cli.options import (
     FOLDERS,
     RESULTS,
@@ -24,6 +23,7 @@ from bench.cli.options import (
 )
 from bench.cli.printed import emit
 from bench.cli.session import load
+from bench.cli.views import VIEWS
 from bench.schema import UsageError
 
 

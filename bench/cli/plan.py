@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import SCORE, app
-from bench.cli.columns import VIEWS
 from bench.cli.options import (
     RESULTS,
     As,
@@ -25,6 +24,7 @@ from bench.cli.options import (
 )
 from bench.cli.printed import emit
 from bench.cli.session import Rows, select_stored
+from bench.cli.views import VIEWS
 
 
 class Gpu(StrEnum):

@@ -4,8 +4,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from bench.cli.columns import VIEWS, View
 from bench.cli.options import Format
+from bench.cli.views import VIEWS, View
 
 if TYPE_CHECKING:
     import pandas as pd

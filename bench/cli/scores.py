@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import EXCHANGE, app
-from bench.cli.columns import VIEWS
 from bench.cli.options import (
     RESULTS,
     As,
@@ -30,6 +29,7 @@ from bench.cli.options import (
 )
 from bench.cli.printed import emit
 from bench.cli.session import load, select
+from bench.cli.views import VIEWS
 from bench.schema import UsageError
 
 AnyOwner = Annotated[

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import LABEL, app
-from bench.cli.columns import VIEWS
 from bench.cli.options import Device, DeviceOption, Dtype, DtypeOption, Format, Limit, RegistryDir
 from bench.cli.printed import emit
+from bench.cli.views import VIEWS
 from bench.schema import UsageError
 
 

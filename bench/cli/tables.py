@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench.cli.columns import COLUMNS, GAP_OTHER, GAP_POINTS, Column, View, text
+from bench.cli.columns import COLUMNS, GAP_OTHER, GAP_POINTS, Column, text
 from bench.cli.terminal import printable
+from bench.cli.views import View
 from bench.units import MISSING, count, significant
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bench.cli.app import EXCHANGE, LABEL, TUNE, app
-from bench.cli.columns import VIEWS, measured
+from bench.cli.columns import measured
 from bench.cli.options import (
     RESULTS,
     TRAINING,
@@ -30,6 +30,7 @@ from bench.cli.options import (
 )
 from bench.cli.printed import emit
 from bench.cli.session import select
+from bench.cli.views import VIEWS
 from bench.schema import UsageError
 
 

@@ -47,9 +47,11 @@ def table(items: pd.DataFrame, *, model_id: str, task: str, n_left_out: int, n_e
         n_left_out: What could not be checked or scored.
         n_empty: Number of empty responses.
     """
-    groups = [(OVERALL, "score", items, n_left_out, n_empty)]
+    groups: list[tuple[str, str, pd.DataFrame, int | None, int | None]] = [
+        (OVERALL, "score", items, n_left_out, n_empty)
+    ]
     named = items[items["name"] != ""]
-    groups += [(RULE, name, rows, None, None) for name, rows in named.groupby("name", sort=True)]
+    groups += [(RULE, str(name), rows, None, None) for name, rows in named.groupby("name", sort=True)]
     lines = [
         [model_id, task, level, name, *share(rows["right"].to_numpy(), rows["cluster"].to_numpy()),
          rows["cluster"].nunique(), len(rows), *counts]

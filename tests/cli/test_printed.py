@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from bench.cli import boards
-from bench.cli.columns import VIEWS, View, measured
+from bench.cli.columns import measured
 from bench.cli.options import Format
 from bench.cli.printed import emit
 from bench.cli.tables import fold, gap_unit, print_frame, with_gap
+from bench.cli.views import VIEWS, View
 from bench.schema import ACCURACY, LEADERBOARD
 from bench.study.judging import JUDGED
 

@@ -76,7 +76,7 @@ def judge(examples: Sequence[Example], rewards: Rewards) -> Answers:
         order = [name for name, _ in example.responses]
         six = found[:, [order.index(name) for name in RM_BENCH_IDS]]
         right, wrong = six[:, :_N, None], six[:, None, _N:]
-        scored = np.isfinite(six).all(axis=1)[:, None]
+        scored = np.isfinite(six).all(axis=1, keepdims=True)
         values.append(np.where(scored, (right > wrong).reshape(len(six), -1), np.nan))
         ties.append(scored & (right == wrong).reshape(len(six), -1))
     return Answers(np.concatenate(values, axis=1), np.concatenate(ties, axis=1))
