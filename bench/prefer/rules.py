@@ -1,6 +1,8 @@
 """Checks responses by IFEval's rules (Zhou et al., arXiv 2311.07911), with the functions of if-verifiable."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.data.instructed import Instructed, Rule
@@ -28,13 +30,25 @@ def followed(response: str, prompt: str, rules: Sequence[Rule]) -> list[bool]:
     """Which rules a response follows, by IFEval's strict reading: the whole response counts as it is."""
     known = _checkers()
     found = []
-    for rule in rules:
-        checker = known[rule.name](rule.name)
-        checker.build_description(**rule.options)
-        if "prompt" in (checker.get_instruction_args() or {}):
-            checker.build_description(prompt=prompt)
-        found.append(bool(response.strip()) and bool(checker.check_following(response)))
+    with _silent():
+        for rule in rules:
+            checker = known[rule.name](rule.name)
+            checker.build_description(**rule.options)
+            if "prompt" in (checker.get_instruction_args() or {}):
+                checker.build_description(prompt=prompt)
+            found.append(bool(response.strip()) and bool(checker.check_following(response)))
     return found
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keeps the package's log off stderr: it reports every answer whose language cannot be told."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _checkers() -> Mapping[str, Any]:

@@ -47,9 +47,7 @@ def table(items: pd.DataFrame, *, model_id: str, task: str, n_left_out: int, n_e
         n_left_out: What could not be checked or scored.
         n_empty: Number of empty responses.
     """
-    groups: list[tuple[str, str, pd.DataFrame, int | None, int | None]] = [
-        (OVERALL, "score", items, n_left_out, n_empty)
-    ]
+    groups: list[tuple] = [(OVERALL, "score", items, n_left_out, n_empty)]
     named = items[items["name"] != ""]
     groups += [(RULE, str(name), rows, None, None) for name, rows in named.groupby("name", sort=True)]
     lines = [

@@ -160,3 +160,10 @@ def test_a_row_that_is_no_prompt_of_ifeval_is_named(tmp_path, change, said):
     path.write_text(json.dumps(row | change) + "\n")
     with pytest.raises(UsageError, match=said):
         load_instructed(str(path))
+
+
+def test_an_answer_without_a_language_is_no_message(capfd, caplog):
+    # langdetect finds no language in a number; the rule then counts as followed, as in IFEval.
+    assert followed("12345", "Capitals, please.", [Rule("change_case:english_capital", {})]) == [False]
+    assert followed("12345", "In German.", [Rule("language:response_language", {"language": "de"})]) == [True]
+    assert capfd.readouterr().err == "" and caplog.records == []
