@@ -16,7 +16,7 @@ HEADER = "# Scores that `drsow perform` measured; see docs/guides/perform.md.\n"
 
 
 class MeasuredScore(Entry):
-    """A score of one model, in a table of its own, so that a folder can add it to a model that another file defines."""
+    """A score of one model, in a separate table, so that a folder can add it to a model that another file defines."""
 
     KEY = "score"
     model_id: Id

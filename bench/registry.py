@@ -1,7 +1,4 @@
-"""Loads the registry of models, families, studies, named pairs and domains from `pairs/*.toml`, and looks up names.
-
-A user's folder can add entries but cannot replace one.
-"""
+"""Loads the registry from `pairs/*.toml` and a user's folder, which can add entries but cannot replace one."""
 
 import difflib
 import itertools
@@ -291,9 +288,9 @@ def _strangers(
 
 
 def _known(kind: str, name: str, known: Collection[str]) -> str:
-    if name not in known:
-        raise UsageError(_unknown(kind, name, known))
-    return name
+    if name in known:
+        return name
+    raise UsageError(_unknown(kind, name, known))
 
 
 def _unknown(kind: str, name: str, known: Collection[str]) -> str:

@@ -130,7 +130,7 @@ def answers_of(
     for name, ids in heads.items():
         check_ids(ids, tokenizer, n_embedded=size, row=name, model="the model")
     ends = end_ids(model, tokenizer, template)
-    # The tokenizer's own padding token may have no embedding; the mask hides what stands before a prompt.
+    # The tokenizer's own padding token may have no embedding; the mask hides the padding before a prompt.
     told = GenerationConfig(
         do_sample=False, max_new_tokens=min(n_new, speaker.limit - width), eos_token_id=ends, pad_token_id=ends[0]
     )

@@ -92,8 +92,8 @@ def widened(prepared: Prepared, folder: Path) -> Prepared | None:
     """A model on a GPU in float32, in place: exact and without its files being read again.
 
     Returns:
-        None where that is not the model in float32 (its files hold more than bfloat16, or it is spread over
-        GPUs) or where the GPU has no room.
+        None if that would not be exact (its files hold more than bfloat16, or it is spread over
+        GPUs) or if the GPU has no room.
     """
     model = prepared.model
     alone = model.device.type == "cuda" and len({weight.device for weight in model.parameters()}) == 1

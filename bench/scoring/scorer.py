@@ -80,7 +80,7 @@ class Scorer:
         return self._model
 
     def _widened(self, wanted: torch.dtype) -> Prepared | None:
-        """The loaded model in float32, in place; None where that is not possible."""
+        """The loaded model in float32, in place; None if that is not possible."""
         if self._model is None or wanted != torch.float32 or noise_of(self.ready.work.spec):
             return None
         return models.widened(self._model, self.ready.model.folder)
@@ -194,7 +194,7 @@ class Scorer:
         If memory runs out, the budget is halved and the work starts again. `dtype` is the run's by default. `on_share`
         is called after each step with the fraction of the work that is done, 0 to 1.
         """
-        counts = counts or {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
+        counts = counts or dict.fromkeys(("n_steps", "n_computed_tokens", "halved"), 0)
         # A budget that was too large for one part is too large for the next part.
         budget = min(budget, self._most_tokens.get(dtype, budget))
         fits = [s for s in sequences if len(s.ids) <= self.limit]
@@ -207,8 +207,7 @@ class Scorer:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or budget <= 1:
                     raise self._full(error, "with one token a step") from error
-            budget //= 2
-            self._most_tokens[dtype] = budget
+            budget = self._most_tokens[dtype] = budget // 2
             counts["halved"] += 1
             print(f"{self.ready.key.model_id}: out of memory, continuing with {budget} tokens a step", file=sys.stderr)
             self._let_go()

@@ -51,7 +51,7 @@ def measured(runs: pd.DataFrame, answers: Answers, layout: Layout, problems: np.
         runs: pair_id and reward, one row per run.
         answers: The judgements of the runs, (runs, judgements).
         layout: The judgements' parts.
-        problems: Number of each example's problem, (examples,); None where each example is its own.
+        problems: Number of each example's problem, (examples,); None if each example is its own.
 
     Returns:
         ACCURACY; for each run the parts in the order of the layout.

@@ -1,6 +1,6 @@
 """Puts the results of pairs on several benchmarks into one table: a row per pair, a column per benchmark.
 
-A benchmark's number is its score. RM-Bench's hard column stands beside its score, because it shows whether a reward
+A benchmark's number is its score. RM-Bench's hard column is printed beside its score, because it shows whether a reward
 measures style or length. Ranks are among the measured pairs of the table; as in a leaderboard, a pair of which rows
 were left out has no rank on that benchmark. Published rows are below the measured one of their pair, without a rank.
 """

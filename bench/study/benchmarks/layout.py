@@ -102,7 +102,7 @@ class Benchmark(NamedTuple):
     section_of: Callable[[str], str] = lambda _: ""
     """Name of a part of level "subset" -> its section; "" for none."""
     problem: Callable[[Example], Hashable | None] = lambda _: None
-    """What identifies the problem of an example besides its prompt; None for nothing."""
+    """What identifies the problem of an example besides its prompt; None if nothing does."""
     sides: tuple[str, str] = ("chosen", "rejected")
     """What figures call the responses that a margin compares."""
     words: str = ""
