@@ -37,7 +37,7 @@ KNOWN = $(LADDERS)/registry
 CLIMB = $(BIN)/drsow ladder $(RECIPE) --preferences $(TUNE_ON) --prompts $(HELD_OUT) --out $(LADDERS)
 PERFORM = $(BIN)/drsow perform --registry $(KNOWN) --scores $(KNOWN)/scores.toml
 
-.PHONY: help bench leaderboard figures tables rebuild report pipeline ladders slurm test promises test-slow perf check lint docs audit clean
+.PHONY: help bench leaderboard figures tables rebuild report pipeline ladders slurm test promises test-slow perf perf-gpu check lint docs audit clean
 
 help: ## list these verbs
 	@awk -F':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ test-slow: $(VENV)/.tested $(VENV)/.docs ## run the tests that take longer
 
 perf: $(VENV)/.perf ## measure speed, memory and precision against the peers (two hours; needs DRSOW_REWARDBENCH)
 	@PYTHONPATH=tests $(BIN)/python -m perf $(ARGS)
+
+perf-gpu: $(VENV)/.tested ## measure correctness and speed on a GPU in eight minutes, without a network: LENGTHS=FILE
+	@PYTHONPATH=tests $(BIN)/python -m perf.gpu --lengths $(LENGTHS) --profile $(ARGS)
 
 check lint: $(VENV)/.tested ## style, layers, spelling, types: under 20 seconds (the first time a minute)
 	@$(BIN)/ruff check

@@ -223,15 +223,19 @@ def loading(run: Run) -> Iterator[Row]:
 def main() -> None:
     """Measure, part by part, within the time; the card's rate first, then speed, then correctness."""
     parser = argparse.ArgumentParser(prog="perf.gpu", description=__doc__)
-    parser.add_argument(
-        "--lengths", type=Path, required=True, help="CSV of token counts: prompt,chosen,rejected,shared"
-    )
+    parser.add_argument("--lengths", type=Path, help="CSV from perf.gpu.lengths")
     parser.add_argument("--out", type=Path, default=Path("results/perf/gpu"))
     parser.add_argument("--seconds", type=float, default=460.0, help="nothing is begun that does not fit")
     parser.add_argument("--budget", type=int, default=32768, help="tokens of a step")
     parser.add_argument("--only", action="append", help="timing, loading, correctness, or how an architecture begins")
     parser.add_argument("--profile", action="store_true", help="write where a step's time goes")
+    parser.add_argument("--report", action="store_true", help="measure nothing: write figure and README of the rows")
     args = parser.parse_args()
+    if args.report:
+        print(report.write(args.out))
+        return
+    if args.lengths is None:
+        parser.error("--lengths FILE: python -m perf.gpu.lengths writes it")
     if not torch.cuda.is_available():
         sys.exit("perf.gpu: torch finds no GPU on this machine")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -248,7 +252,7 @@ def main() -> None:
             run.part(name, "architecture", lambda name=name: architecture(name))
     if "loading" in only:
         run.part("loading", "loading", lambda: loading(run))
-    print(report.bars(args.out))
+    print(report.write(args.out))
 
 
 if __name__ == "__main__":
