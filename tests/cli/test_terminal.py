@@ -10,7 +10,7 @@ from commands import COMMAND, environment, write_rows
 
 GROUPS = {
     "Score": ["run", "leaderboard", "figures", "perform", "show", "plan", "report"],
-    "Choose": ["choose", "compare"],
+    "Choose": ["choose", "compare", "board"],
     "Customise": ["route", "ablate"],
     "Label": ["sample", "select", "annotate", "agree"],
     "Tune": ["tune", "judge", "ladder"],

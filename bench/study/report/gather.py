@@ -12,7 +12,9 @@ from bench.files import read_if_there
 from bench.registry import Pair, Registry
 from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
 from bench.store.folder import Store, read_csv, write_whole
+from bench.study.across import board as board_over_all
 from bench.study.board import stored_accuracy
+from bench.study.overview import data_columns
 from bench.study.report.cases import N_PAIRS, N_ROWS, Case, cases, wrong_rows
 from bench.study.stretches import STRETCHES
 from bench.subject import Lookup, Sets, Subject, result_folder, stored_sets
@@ -46,6 +48,8 @@ class Report(NamedTuple):
     """Why there are no cases; "" if there are some."""
     n_wrong: Mapping[str, int] = {}
     """For each pair that has cases, the number of rows that it gets wrong, without ties."""
+    overview: pd.DataFrame | None = None
+    """OVERVIEW of the subject's pairs over all benchmarks; None if only one has results."""
 
 
 def gather(
@@ -63,6 +67,7 @@ def gather(
     stored = read_if_there(folder / "manifest.json")
     correlation = folder / "correlation.csv"
     axis = subject.axes[0] if subject.axes else ""
+    over_all = board_over_all(store, registry, [subject], reward=reward)
     found: tuple[Case, ...] = ()
     n_wrong: dict[str, int] = {}
     missing = ""
@@ -84,6 +89,7 @@ def gather(
         found,
         missing,
         n_wrong,
+        over_all if len(data_columns(over_all)) > 1 else None,
     )
 
 

@@ -19,6 +19,7 @@ from bench.study.benchmarks import of_table
 from bench.study.report import views
 from bench.study.report.cases import N_ROWS, Case
 from bench.study.report.gather import Report
+from bench.study.tables import overview_table
 
 _HERE = "bench.study.report"
 
@@ -48,6 +49,7 @@ def html(report: Report) -> str:
         board=views.board_rows(report),
         section_titles=views.section_titles(report),
         benchmark=of_table(report.accuracy),
+        overview=None if report.overview is None else overview_table(report.overview),
         tabs=views.tabs(report),
         details=views.details(report),
         cases=_by_pair(report.cases),
