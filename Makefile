@@ -34,7 +34,7 @@ LADDERS ?= results/ladders
 N_INSTRUCTIONS ?= 200
 N_ROWS ?= 20
 KNOWN = $(LADDERS)/registry
-CLIMB = $(BIN)/drsow ladder $(RECIPE) --preferences $(TUNE_ON) --prompts $(HELD_OUT) --limit-per-subset 8 --out $(LADDERS)
+CLIMB = $(BIN)/drsow ladder $(RECIPE) --preferences $(TUNE_ON) --prompts $(HELD_OUT) --limit-per-subset 4 --out $(LADDERS)
 PERFORM = $(BIN)/drsow perform --registry $(KNOWN) --scores $(KNOWN)/scores.toml
 
 .PHONY: help bench leaderboard figures tables rebuild report pipeline ladders slurm test promises test-slow perf perf-gpu check lint docs audit clean

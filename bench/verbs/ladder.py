@@ -38,7 +38,7 @@ from bench.verbs.tune import MODEL, Start, tune_policy
 WEIGHTS, REGISTRY = "run", "registry"
 """Folders of a ladder's results: the tuned models, and the registry that names them."""
 
-N_ANSWERS, ANSWER_TOKENS = 4, 128
+N_ANSWERS, ANSWER_TOKENS = 8, 128
 """Sampled answers to each prompt, and their longest length: what tells a broken rung."""
 
 

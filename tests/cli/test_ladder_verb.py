@@ -64,7 +64,7 @@ def test_a_killed_ladder_goes_on_and_its_registry_has_each_rung_with_its_recipe(
     digest = file_digest(out / "run" / "up-turned" / "model" / "model.safetensors")
     assert table.loc["up-turned", "weights_sha256"] == digest
     answers = [json.loads(line) for line in (out / "run" / "up-turned" / "answers.jsonl").read_text().splitlines()]
-    assert [len(line["candidates"]) for line in answers] == [4, 4] and table.loc["up-turned", "n_answers"] == 8
+    assert [len(line["candidates"]) for line in answers] == [8, 8] and table.loc["up-turned", "n_answers"] == 16
 
     known = load_registry(out / "registry")
     assert known.model("up-turned").method == "dpo-turned" and digest in known.model("up-turned").note
