@@ -10,7 +10,6 @@ EXCHANGE, LOOK_UP = "Exchange", "Look up"
 
 app = typer.Typer(
     name="drsow",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )

@@ -15,7 +15,7 @@ GROUPS = {
     "Label": ["sample", "select", "annotate", "agree"],
     "Tune": ["tune", "judge", "ladder"],
     "Exchange": ["export", "scores", "import", "verify"],
-    "Look up": ["models", "pairs", "fetch", "bits"],
+    "Look up": ["models", "pairs", "fetch", "bits", "doctor"],
 }
 
 HEAVY = {"torch", "transformers", "matplotlib", "pandas", "pyarrow", "scipy", "numpy"}
