@@ -83,6 +83,20 @@ def fetch_data(data: str) -> int:
     return sum(1 for _ in _source(data, offline=False)[1].rows)
 
 
+def check_preferences(dataset: Dataset) -> None:
+    """Check that every row has one chosen and one rejected response.
+
+    Raises:
+        UsageError: A row has several candidates; names the row.
+    """
+    for example in dataset.examples:
+        if not example.is_preference:
+            raise UsageError(
+                f"{dataset.data_id}: {example.example_id}: this verb takes preferences, one chosen and one rejected "
+                f"response a row, and this row has {len(example.responses)} responses"
+            )
+
+
 def is_data(name: str) -> bool:
     """Whether a name is that of a data set to download: a benchmark, or a hub id, which has a slash."""
     return name.partition(":")[0] in (REWARD_BENCH, *BENCHMARKS) or "/" in name

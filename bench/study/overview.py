@@ -67,7 +67,7 @@ def overview(measured: Sequence[Measured], pairs: pd.DataFrame, published: Mappi
 def data_columns(frame: pd.DataFrame) -> list[str]:
     """The columns of the benchmarks in a table, without their limits and ranks."""
     ends = ("_low", "_high", "_rank")
-    return [name for name in frame if name not in OVERVIEW and not name.endswith(ends)]
+    return [name for name in map(str, frame) if name not in OVERVIEW and not name.endswith(ends)]
 
 
 def _by_data(measured: Sequence[Measured]) -> list[Measured]:

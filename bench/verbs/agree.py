@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from bench.data.load import check_preferences
 from bench.prefer.select import cosines
 from bench.schema import Dataset
 from bench.store.folder import write_csv, write_json, write_whole
@@ -29,9 +30,13 @@ def agree(session: Session, subject: Subject, dataset: Dataset, *, embedder: str
 
     Returns:
         The folder, below results/real/.
+
+    Raises:
+        UsageError: a row has not exactly one chosen and one rejected response.
     """
     from bench.scoring.embed import embed_with
 
+    check_preferences(dataset)
     sets = checked_scores(session, subject, dataset)
     subsets = pd.Series({e.example_id: e.subset for e in dataset.examples}, name="subset")
     strong, weak = (each.read() for each in sets)

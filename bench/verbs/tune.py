@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from bench.data.load import load_data
+from bench.data.load import check_preferences, load_data
 from bench.schema import Dataset, DrsowError, UsageError
 from bench.scoring import SPAN, fetch, passes, templates
 from bench.scoring.located import Located, file_digest
@@ -42,7 +42,9 @@ class Tuned(NamedTuple):
 def preferences(name: str) -> Dataset:
     """The preferences of a folder that `annotate` wrote, or of anything that `load_data` takes."""
     inside = Path(name) / "preferences.jsonl"
-    return load_data(str(inside) if inside.is_file() else name)
+    found = load_data(str(inside) if inside.is_file() else name)
+    check_preferences(found)
+    return found
 
 
 class Start(NamedTuple):

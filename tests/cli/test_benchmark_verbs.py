@@ -159,3 +159,20 @@ def test_a_section_that_a_benchmark_lacks_is_refused(walk):
     name, _, where = walk
     with pytest.raises(UsageError, match="leave the option out" if name == "plain" else "unknown section 'chatt'"):
         app(["choose", "--study", "all", "--section", "chatt", *where], standalone_mode=False)
+
+
+def test_six_responses_of_a_prompt_cost_their_unique_tokens(registry, tmp_path):
+    """At most 1.05 of the nodes of one token trie over all rows, although a pass is computed in parts."""
+    from bench.registry import load_registry
+    from bench.scoring.passes import Work, make_ready, resolved
+    from bench.scoring.plan import exact_tokens
+    from bench.scoring.scorer import Scorer
+
+    data = load_data(str(write_rows(tmp_path / "rows.jsonl", [styles("chat", i) for i in range(60)])))
+    known, options = load_registry(registry), resolved("fp32", "cpu")
+    ready = make_ready(Work(known.model("two"), known.model("two"), data), options, ops="none")
+    nodes = set()
+    for sequence in Scorer(ready, options).rendered(data.examples).sequences:
+        ids = sequence.ids.tolist()
+        nodes |= {tuple(ids[: end + 1]) for end in range(len(ids))}
+    assert len(nodes) <= exact_tokens(ready, options) <= 1.05 * len(nodes)

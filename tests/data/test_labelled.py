@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hub import Hub
 
-from bench.data.load import REWARD_BENCH_VARIABLE, digest, fetch_data, load_data, load_prompts
+from bench.data.load import REWARD_BENCH_VARIABLE, check_preferences, digest, fetch_data, load_data, load_prompts
 from bench.data.named import BENCHMARKS, DATA_VARIABLE
 from bench.schema import RM_BENCH_IDS, Example, Message, PreconditionError, UsageError
 
@@ -297,6 +297,16 @@ def test_the_hub_is_read_at_the_fixed_commit_and_then_without_a_socket(tmp_path)
     assert code == 4 and words.startswith("rm-bench: THU-KEG/RM-Bench is not on this machine; with access to the hub, ")
     # The newer commit has two rows.
     assert found == {name: [1, commits[name.partition(":")[0]]] for name in found}
+
+
+def test_a_verb_that_takes_preferences_names_a_row_of_several_candidates():
+    check_preferences(load_data(jsonl(PAIR)))
+    check_preferences(load_data(jsonl(JUDGED)))
+    words = (
+        r"^rows\.jsonl: x: this verb takes preferences, one chosen and one rejected response a row, and this row has 3"
+    )
+    with pytest.raises(UsageError, match=words):
+        check_preferences(load_data(jsonl(OWN)))
 
 
 def test_fetching_an_unknown_name_is_refused():
