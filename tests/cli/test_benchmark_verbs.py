@@ -162,7 +162,7 @@ def test_a_section_that_a_benchmark_lacks_is_refused(walk):
 
 
 def test_six_responses_of_a_prompt_cost_their_unique_tokens(registry, tmp_path):
-    """At most 1.05 of the inner nodes of one token trie over all rows: nothing follows a last token, so none is computed."""
+    """At most 1.05 of the inner nodes of one token trie over all rows; last tokens need no computation."""
     from bench.registry import load_registry
     from bench.scoring.passes import Work, make_ready, resolved
     from bench.scoring.plan import exact_tokens
