@@ -75,7 +75,7 @@ def test_what_was_possible_is_the_rate_of_each_turn_times_its_seconds(monkeypatc
     rates = itertools.cycle([1e9, 1e9, 3e9, 3e9])
     monkeypatch.setattr(gauge.Cube, "rate", lambda self: next(rates))
     for _, (wall_s, flop) in turns.in_turns(possible, [(3.2,), (3.2,)], turn_s=[TURN_S] * 2, dtype=torch.float32):
-        # Turns of one rate and of the other take turns themselves; the first and the last are cut, the more on a busy machine.
+        # Turns of both rates alternate; the first and the last are cut, by more on a busy machine.
         assert 1.3e9 < flop / wall_s < 2.7e9
 
 
