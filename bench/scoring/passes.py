@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench.entries import HubSource, ModelSpec
+from bench.entries import HubSource, ModelSpec, UrlSource
 from bench.schema import (
     DTYPES,
     NONFINITE,
@@ -24,7 +24,7 @@ from bench.schema import (
     ScoreKey,
     UsageError,
 )
-from bench.scoring import SPAN, fetch, located
+from bench.scoring import SPAN, fetch, located, wire
 from bench.scoring.forward import ATTENTION
 from bench.scoring.forward.device import default_device, default_dtype
 from bench.scoring.forward.trie import common_prefix
@@ -108,10 +108,11 @@ def make_ready(work: Work, options: Options, *, ops: str | None = None) -> Ready
         ops: Name of the ops that compute the scores. None chooses this machine's, which may compile kernels.
 
     Raises:
-        PreconditionError: A model is not on this machine and cannot be fetched.
+        PreconditionError: A model is not on this machine and cannot be fetched, or its server cannot be used.
     """
     model = fetch.fetch(work.spec)
     owner = model if work.owner == work.spec else fetch.fetch(work.owner, weights=False)
+    served = work.spec.source if isinstance(work.spec.source, UrlSource) else None
     key = ScoreKey(
         model_id=work.spec.model_id,
         revision=model.revision,
@@ -119,9 +120,9 @@ def make_ready(work: Work, options: Options, *, ops: str | None = None) -> Ready
         domain=work.dataset.domain,
         domain_digest=work.dataset.domain_digest,
         data_digest=work.dataset.digest,
-        dtype=options.dtype,
-        ops=ops or ops_name(options.device, options.dtype),
-        attention=ATTENTION,
+        dtype=DTYPES[served.dtype] if served else options.dtype,
+        ops=ops or (wire.identify(served).name if served else ops_name(options.device, options.dtype)),
+        attention=served.kind if served else ATTENTION,
         span=SPAN,
         schema_version=SCHEMA_VERSION,
     )

@@ -49,9 +49,10 @@ def tokens_by_bytes(n_bytes: int, n_rows: int, tokens_per_byte: float) -> int:
 def exact_tokens(ready: Ready, options: Options) -> int:
     """The number of tokens that the pass computes. Needs the tokenizer and the template, but no weights."""
     from bench.scoring.render import render
-    from bench.scoring.scorer import Scorer, group
+    from bench.scoring.scorer import group
+    from bench.scoring.served import scorer_of
 
-    scorer = Scorer(ready, options)
+    scorer = scorer_of(ready, options)
     rows = group(render(ready.work.dataset.examples, scorer.tokenizer, scorer.template).sequences)
     total = 0
     for part in cut_parts(rows, part_tokens=PART_BUDGETS * options.batch_tokens):

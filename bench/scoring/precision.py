@@ -25,9 +25,9 @@ def precision(scorer: "Scorer", by_example: Seq[Seq[Sequence]], budget: int) -> 
 
     Returns:
         `precision` with `n_responses`, `mean_shift_nats`, `max_shift_nats` and, for each response, both sums in nats;
-        empty in float32, and if nothing could be measured.
+        empty in float32, for a model on a server, and if nothing could be measured.
     """
-    if scorer.ready.key.dtype == "float32":
+    if scorer.ready.key.dtype == "float32" or scorer.served:
         return {}
     sample = [s for row in _sampled(by_example, scorer.limit) for s in row]
     try:

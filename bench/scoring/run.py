@@ -74,11 +74,12 @@ def score_missing(
     with lock:
         # Another process may have finished the set while this one waited for the lock.
         if not score_set.complete:
-            from bench.scoring.scorer import OtherOps, Scorer
+            from bench.scoring.scorer import OtherOps
+            from bench.scoring.served import scorer_of
 
             _keep_apart(store, ready.key, share)
             try:
-                Scorer(ready, options).fill(score_set, share, following)
+                scorer_of(ready, options).fill(score_set, share, following)
                 return score_set
             except OtherOps as other:
                 ready = ready._replace(key=ready.key._replace(ops=str(other)))

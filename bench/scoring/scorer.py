@@ -18,17 +18,7 @@ from bench.scoring.fetch import read_ahead
 from bench.scoring.forward import engine, trie
 from bench.scoring.forward.engine import Prepared
 from bench.scoring.noise import noise_of
-from bench.scoring.passes import (
-    PART_BUDGETS,
-    WHOLE,
-    Options,
-    Ready,
-    Share,
-    cut_parts,
-    group,
-    provenance,
-    scores_frame,
-)
+from bench.scoring.passes import PART_BUDGETS, WHOLE, Options, Ready, Share, cut_parts, group, provenance, scores_frame
 from bench.scoring.precision import precision
 from bench.scoring.progress import Meter, counting
 from bench.scoring.render import Rendered, Sequence, Template, check_ids, render
@@ -45,12 +35,15 @@ class OtherOps(Exception):
     """The loaded model computes with other ops than the key says. The text is the name of these ops."""
 
 
-def _unheard(share: float) -> None:
+def unheard(share: float) -> None:
     """An OnShare that does nothing."""
 
 
 class Scorer:
     """A tokenizer with its model, which is loaded when it is first needed."""
+
+    served = False
+    """Whether the model is on a server, in the dtype that the server chose."""
 
     def __init__(self, ready: Ready, options: Options) -> None:
         """Loads the tokenizer, but not the weights."""
@@ -62,10 +55,18 @@ class Scorer:
         if not ready.plain and ready.owner != ready.model:
             owner = models.load_tokenizer(ready.owner.folder, trust_remote_code=ready.owner.trust_remote_code)
         self.template = Template(owner, ready.work.owner.model_id)
-        self.limit = models.context_tokens(files, trust_remote_code=trusted)
-        self.n_embedded = models.n_embedded(files, trust_remote_code=trusted)
+        self.limit, self.n_embedded = self._sizes(files, trusted=trusted)
         self._model: Prepared | None = None
         self._most_tokens: dict[str | None, int] = {}
+
+    def _sizes(self, files: Path, *, trusted: bool) -> tuple[int, int]:
+        """The longest sequence in tokens, and the number of token ids."""
+        context = models.context_tokens(files, trust_remote_code=trusted)
+        return context, models.n_embedded(files, trust_remote_code=trusted)
+
+    def load(self) -> None:
+        """Loads the model, unless it is loaded."""
+        self.model()
 
     def model(self, dtype: str | None = None) -> Prepared:
         """The model in a dtype, by default the run's. A loaded model of another dtype is released first."""
@@ -107,10 +108,7 @@ class Scorer:
         self._say(rendered.lines())
         with self._with_others(score_set, share):
             # The process that begins the set decides for all others how the rows are divided.
-            settings = score_set.recorded_settings() or {
-                "batch_tokens": self.options.batch_tokens,
-                "n_threads": torch.get_num_threads(),
-            }
+            settings = score_set.recorded_settings() or self._settings()
             parts = cut_parts(by_example, part_tokens=PART_BUDGETS * settings["batch_tokens"])
             settings = score_set.begin(len(parts), settings, self.ready.names, alone=share.whole)
         torch.set_num_threads(settings["n_threads"])
@@ -126,6 +124,9 @@ class Scorer:
                 info = provenance(self.ready, device=self._device_words()) | facts
                 score_set.finish(info | self._spent(score_set, began))
 
+    def _settings(self) -> dict:
+        return {"batch_tokens": self.options.batch_tokens, "n_threads": torch.get_num_threads()}
+
     def _fill_parts(
         self,
         score_set: ScoreSet,
@@ -140,7 +141,7 @@ class Scorer:
         rows = {index: len({s.example_id for s in part}) for index, part in todo.items()}
         with Meter(self.ready.key.model_id, n_rows=sum(rows.values()), n_tokens=sum(tokens.values())) as meter:
             if todo:
-                self.model()
+                self.load()
                 meter.restart()
             for index, sequences in todo.items():
                 counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
@@ -187,7 +188,7 @@ class Scorer:
         counts: dict | None = None,
         *,
         dtype: str | None = None,
-        on_share: OnShare = _unheard,
+        on_share: OnShare = unheard,
     ) -> list[np.ndarray | None]:
         """Log-probabilities of each response's tokens in nats; None if the sequence is longer than the model's context.
 
@@ -205,7 +206,7 @@ class Scorer:
                 out = engine.score(model, plan, counting(plan.n_computed, on_share))
                 break
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or budget <= 1:
+                if not models.out_of_memory(error) or budget <= 1:
                     raise self._full(error, "with one token a step") from error
             budget = self._most_tokens[dtype] = budget // 2
             counts["halved"] += 1
@@ -258,7 +259,7 @@ class Scorer:
     def _full(self, error: Exception, how: str) -> Exception:
         """The error to raise: one that the user can solve if memory ran out, otherwise the same error."""
         model_id = self.ready.key.model_id
-        return DrsowError(f"{model_id}: out of memory on {self.device} {how}") if out_of_memory(error) else error
+        return DrsowError(f"{model_id}: out of memory on {self.device} {how}") if models.out_of_memory(error) else error
 
     def examples_logps(self, examples: Seq[Example]) -> list[list[np.ndarray]]:
         """Log-probabilities of the tokens of each example's responses in nats, the end of turn last.
@@ -289,8 +290,3 @@ class Scorer:
 
     def _device_words(self) -> str:
         return torch.cuda.get_device_name() if self.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -105,13 +105,13 @@ def check_room(session: Session, subject: Subject, dataset: Dataset, domains: se
     Raises:
         UsageError: a domain's text is too long; names the domain and the model.
     """
-    from bench.scoring.scorer import Scorer
+    from bench.scoring.served import scorer_of
 
     registry, options = session.registry, session.options
     texts = {name: customise.blocks(registry.domains, name, variant=variant) for name in sorted(domains)}
     for model_id, owner in subject.passes():
         work = passes.Work(registry.model(model_id), registry.model(owner), dataset)
-        scorer = Scorer(passes.make_ready(work, options), options)
+        scorer = scorer_of(passes.make_ready(work, options), options)
         for name, blocks in texts.items():
             n_tokens = max(map(len, scorer.tokenizer(blocks, verbose=False).input_ids))
             if n_tokens >= scorer.limit:

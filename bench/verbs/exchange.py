@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bench.entries import HubSource, NoiseSource
+from bench.entries import HubSource, NoiseSource, UrlSource
 from bench.registry import Registry
 from bench.schema import DTYPES, IMPORTED, SCHEMA_VERSION, Dataset, DrsowError, ScoreKey, UsageError
 from bench.scoring import passes
@@ -59,6 +59,11 @@ def verify_scores(session: Session, work: passes.Work, *, lookup: Lookup, n_rows
     if isinstance(work.spec.source, NoiseSource):
         raise UsageError(
             f"{model_id}: noise is added to its weights in memory, so transformers cannot load them; verify its base"
+        )
+    if isinstance(work.spec.source, UrlSource):
+        raise UsageError(
+            f"{model_id}: its weights are on a server, so transformers cannot load them; verify a model_id whose files "
+            "are here"
         )
     score_set = one_set(session.store, work.dataset, lookup, model_id, work.owner.model_id)
     from bench.scoring.verify import verify

@@ -36,21 +36,21 @@ def scorers(session: Session, pair: Pair) -> PairScorers:
     Raises:
         PreconditionError: a model is not on this machine and cannot be fetched.
     """
-    from bench.scoring.scorer import Scorer
+    from bench.scoring.served import scorer_of
 
     registry, options = session.registry, session.options
     owner = registry.model(pair.template)
     works = [passes.Work(registry.model(model_id), owner, NO_ROWS) for model_id in (pair.strong, pair.weak)]
     # Both are found or fetched before the first one reads its files.
     ready = [passes.make_ready(work, options) for work in works]
-    return PairScorers(*(Scorer(each, options) for each in ready))
+    return PairScorers(*(scorer_of(each, options) for each in ready))
 
 
 def loaded_scorers(session: Session, pair: Pair) -> PairScorers:
     """Both models of a pair with their weights in memory."""
     models = scorers(session, pair)
     for model in models:
-        model.model()
+        model.load()
     return models
 
 

@@ -241,7 +241,7 @@ def _failing_clearly(out: Path) -> Iterator[None]:
     """Turn a full disk or a lack of memory into one clear error."""
     from safetensors import SafetensorError
 
-    from bench.scoring.scorer import out_of_memory
+    from bench.scoring.models import out_of_memory
 
     try:
         yield

@@ -1,14 +1,20 @@
 """A GGUF file becomes a folder of safetensors with the same weights and words."""
 
+import hashlib
 import json
 
 import gguf
+import pytest
 import torch
 from tiny_models import tiny_model
 from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM, Qwen2Config
 
+from bench.registry import load_registry
+from bench.schema import DrsowError, PreconditionError
+from bench.scoring.fetch import fetch
 from bench.scoring.gguf import convert_gguf
+from bench.scoring.located import Located
 from bench.scoring.models import load_tokenizer
 
 NAMES = {
@@ -71,3 +77,32 @@ def test_a_converted_file_has_the_weights_and_words_of_the_original(tmp_path):
     with torch.no_grad():
         found = AutoModelForCausalLM.from_pretrained(tmp_path / "folder", dtype=torch.float32)(ids).logits
         torch.testing.assert_close(found, model(ids).logits, rtol=1e-5, atol=1e-4)
+
+
+def test_a_file_on_this_machine_is_a_models_source_once_its_digest_is_right(tmp_path, monkeypatch):
+    monkeypatch.setenv("DRSOW_CACHE", str(tmp_path / "cache"))
+    tokenizer = byte_level(eos="<end>")
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    model = tiny_model(config, seed=3)
+    write_gguf(tmp_path / "tiny.gguf", model, tokenizer)
+    digest = hashlib.sha256((tmp_path / "tiny.gguf").read_bytes()).hexdigest()
+    entry = '[[models]]\nmodel_id = "mine"\nformat = "gguf"\nmethod = "sft"\n'
+    entry += 'source = {{ file = "{}", sha256 = "{}" }}\n'
+
+    def located(name: str, sha256: str) -> Located:
+        (tmp_path / "models.toml").write_text(entry.format(name, sha256))
+        return fetch(load_registry(tmp_path).model("mine"))
+
+    with pytest.raises(DrsowError, match=r"sha256 is .* expected 0000"):
+        located("tiny.gguf", "0" * 64)
+    with pytest.raises(PreconditionError, match=r"absent.gguf: no such file; correct `source`"):
+        located("absent.gguf", digest)
+    found = located("tiny.gguf", digest)
+    assert found.revision == f"sha256:{digest}"
+    weights = AutoModelForCausalLM.from_pretrained(found.folder, dtype=torch.float32).state_dict()
+    torch.testing.assert_close(weights["model.norm.weight"], model.state_dict()["model.norm.weight"])
+    (tmp_path / "tiny.gguf").unlink()
+    assert located("tiny.gguf", digest) == found

@@ -22,8 +22,9 @@ from bench.registry import Registry, load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
 from bench.scoring import PLAIN, fetch, models, passes, run
 from bench.scoring.forward.engine import Prepared
+from bench.scoring.models import out_of_memory
 from bench.scoring.render import render
-from bench.scoring.scorer import Scorer, out_of_memory
+from bench.scoring.scorer import Scorer
 from bench.store.folder import Store
 from bench.study.board import Subject
 from bench.subject import Lookup

@@ -1,0 +1,183 @@
+"""Scores with a model on a server: drsow renders and tokenises here, the server returns the log-probabilities.
+
+Before the first row a short text is scored (the preflight), which shows whether the server's numbers can be used at
+all. The same text after each part shows whether the server still has the same model.
+"""
+
+import concurrent.futures
+import functools
+import math
+from collections.abc import Sequence as Seq
+from pathlib import Path
+
+import numpy as np
+
+from bench.entries import UrlSource
+from bench.schema import DrsowError, Example, Message, PreconditionError
+from bench.scoring import models, wire
+from bench.scoring.chat import adds_bos
+from bench.scoring.passes import WHOLE, Options, Ready, Share
+from bench.scoring.render import Sequence
+from bench.scoring.scorer import OnShare, Scorer, unheard
+from bench.store.folder import ScoreSet
+
+PROBE = Example(
+    "the preflight",
+    "",
+    (Message("user", "Count from one to ten."),),
+    (("0", "One, two, three, four, five, six, seven, eight, nine, ten."),),
+)
+"""The text of the preflight. Every language model expects most of its response."""
+
+CHANCE_NATS = 1.0
+"""How much better than chance, -log(number of tokens), a model must expect the preflight's tokens in the mean."""
+
+SAME_NATS = 0.05
+"""Largest mean difference a token between two scores of the preflight by one model. The batch changes the last bits of
+bfloat16, which is a tenth of that; two models differ by more."""
+
+PROBED = "probe_nats"
+"""The setting of a score set that holds the preflight's log-probabilities."""
+
+
+def scorer_of(ready: Ready, options: Options) -> Scorer:
+    """The scorer of a pass: the model is on this machine, or on a server."""
+    return ServedScorer(ready, options) if isinstance(ready.work.spec.source, UrlSource) else Scorer(ready, options)
+
+
+class ServedScorer(Scorer):
+    """A tokenizer here with its model on a server."""
+
+    served = True
+
+    @property
+    def source(self) -> UrlSource:
+        """Where the server is."""
+        source = self.ready.work.spec.source
+        assert isinstance(source, UrlSource)
+        return source
+
+    def _sizes(self, files: Path, *, trusted: bool) -> tuple[int, int]:
+        """The context and the number of tokens, from the registry or the tokenizer's folder."""
+        known = self.ready.work.spec.context_tokens
+        if (files / "config.json").is_file():
+            limit = known or models.context_tokens(files, trust_remote_code=trusted)
+            return limit, models.n_embedded(files, trust_remote_code=trusted)
+        if known is None:
+            raise PreconditionError(
+                f"{self.ready.work.spec.model_id}: its tokenizer's folder has no config.json, so its context is "
+                "unknown; add `context_tokens` to its entry in models.toml"
+            )
+        return known, len(self.tokenizer)
+
+    def load(self) -> None:
+        """Nothing is loaded; the server shows that its numbers can be used."""
+        self.probe()
+
+    def _check_ops(self) -> None:
+        self.load()
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - a process has one scorer a model
+    def probe(self) -> np.ndarray:
+        """The preflight: the log-probabilities of the probe's response, nats, float64.
+
+        Raises:
+            PreconditionError: The server's numbers cannot be used. The message says why.
+        """
+        server = wire.identify(self.source)
+        self.limit = min(self.limit, server.context_tokens or self.limit)
+        (sequence,) = self.rendered([PROBE]).sequences
+        first, second = self._probed(sequence), self._probed(sequence)
+        words = ""
+        if np.isinf(first).any():
+            words = f"clamps log-probabilities at {wire.CLAMP_NATS:g}"
+        elif first.mean() < CHANCE_NATS - math.log(len(self.tokenizer)):
+            words = f"computes chance values: {first.mean():.1f} nats a token for a text that every model expects"
+        elif np.abs(first - second).mean() > SAME_NATS:
+            words = "gives other numbers when it is asked again"
+        if words:
+            raise self._refused(words)
+        note = f"scores come from {server.name} at {self.source.url}; their last digits depend on how it batches"
+        self._say([note])
+        return first
+
+    def _probed(self, sequence: Sequence) -> np.ndarray:
+        try:
+            return wire.score(self.source, self._text(sequence))
+        except wire.WireError as error:
+            raise self._refused(str(error)) from None
+
+    def _refused(self, words: str) -> PreconditionError:
+        where = f"{self.ready.key.model_id}: the server at {self.source.url} {words}"
+        return PreconditionError(
+            f"{where}; drsow cannot use its scores. Change how the server is started, or use another"
+        )
+
+    def _text(self, sequence: Sequence) -> wire.Text:
+        ids = [int(each) for each in sequence.ids]
+        named = self.tokenizer.added_tokens_decoder
+        special = frozenset(i for i, token in named.items() if token.special)
+        # Only a server that takes text needs the pieces.
+        echo = self.source.kind == "openai-echo"
+        pieces = [self.tokenizer.decode([i], skip_special_tokens=False) for i in ids] if echo else []
+        return wire.Text(ids, sequence.start, pieces, adds_bos(self.tokenizer), special)
+
+    def _settings(self) -> dict:
+        return super()._settings() | {PROBED: [round(float(value), 6) for value in self.probe()]}
+
+    def fill(self, score_set: ScoreSet, share: Share = WHOLE, following: Path | None = None) -> None:
+        """As `Scorer.fill`, if the server still has the model that began the set."""
+        known = (score_set.recorded_settings() or {}).get(PROBED)
+        if known is not None:
+            self._check_same(np.array(known), self.probe())
+        super().fill(score_set, share, following)
+
+    def _check_same(self, before: np.ndarray, now: np.ndarray) -> None:
+        """Refuses to continue with another model.
+
+        Raises:
+            DrsowError: The numbers of the preflight have changed.
+        """
+        if len(before) != len(now) or np.abs(before - now).mean() > SAME_NATS:
+            raise DrsowError(
+                f"{self.ready.key.model_id}: the server at {self.source.url} has another model than before: the same "
+                "text has other log-probabilities. Start it with the first model and run again: stored parts stay"
+            )
+
+    def logps(
+        self,
+        sequences: Seq[Sequence],
+        budget: int,
+        counts: dict | None = None,
+        *,
+        dtype: str | None = None,
+        on_share: OnShare = unheard,
+    ) -> list[np.ndarray | None]:
+        """As `Scorer.logps`; several questions are under way at once, and the server chooses budget and dtype."""
+        before = self.probe()
+        fits = [s for s in sequences if len(s.ids) <= self.limit]
+        found: dict[int, np.ndarray] = {}
+        with concurrent.futures.ThreadPoolExecutor(self.source.concurrency) as pool:
+            asked = {pool.submit(wire.score, self.source, self._text(s)): s for s in fits}
+            try:
+                for n, done in enumerate(concurrent.futures.as_completed(asked), start=1):
+                    found[id(asked[done])] = done.result()
+                    on_share(n / len(fits))
+            except wire.WireError as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                at = asked[done]
+                raise self._refused(f"{error} ({at.example_id}, response {at.response_id})") from None
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        self._check_same(before, self._probed(self.rendered([PROBE]).sequences[0]))
+        if counts is not None:
+            counts["n_steps"] += len(fits)
+            counts["n_computed_tokens"] += sum(len(s.ids) for s in fits)
+        return [found.get(id(s)) for s in sequences]
+
+    def close(self) -> None:
+        """Nothing is held here."""
+
+    def _device_words(self) -> str:
+        return f"{self.ready.key.ops} at {self.source.url}; scores depend on the server's batching"

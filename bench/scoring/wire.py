@@ -1,0 +1,210 @@
+"""Speaks the formats of the servers that can return a prompt's own log-probabilities: vLLM, SGLang, OpenAI's echo.
+
+The functions of a format are pure: token ids -> question, answer -> log-probabilities. An answer about other token ids
+than those that drsow sent is refused, because its numbers are those of another text.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.entries import UrlSource
+from bench.schema import DrsowError, PreconditionError
+from bench.scoring.asking import ask
+
+CLAMP_NATS = -9999.0
+"""The value that servers write instead of minus infinity, which JSON lacks."""
+
+
+class Text(NamedTuple):
+    """A text to score."""
+
+    ids: Sequence[int]
+    """Prompt, response and end of turn."""
+    first: int
+    """Index of the first id whose log-probability is wanted, at least 1."""
+    pieces: Sequence[str]
+    """The text of each id; for a server that takes only text. A special token is its own name."""
+    adds_bos: bool
+    """Whether the tokenizer adds the first id, so that the server adds it too."""
+    special: frozenset[int]
+    """The ids of special tokens, which a server may return without a text."""
+
+
+class WireError(DrsowError):
+    """An answer whose numbers drsow cannot use. The text says what the server does."""
+
+
+class Format(NamedTuple):
+    """How one kind of server is asked, and what it answers."""
+
+    path: str
+    question: Callable[[str, Text], dict[str, object]]
+    """The body for a model's name and a text."""
+    logps: Callable[[Any, Text], np.ndarray]
+    """Nats of ids[first:], (n,), from the answer."""
+    identity: str
+    """Path of the server's version."""
+
+
+def _vllm_question(model: str, text: Text) -> dict[str, object]:
+    return {
+        "model": model,
+        "prompt": [list(text.ids)],
+        "max_tokens": 1,
+        "temperature": 0,
+        "prompt_logprobs": 0,
+        "return_token_ids": True,
+    }
+
+
+def _vllm_logps(answer: Any, text: Text) -> np.ndarray:
+    choice = answer["choices"][0]
+    if choice.get("prompt_logprobs") is None:
+        raise WireError("returns no prompt_logprobs: it does not compute a prompt's log-probabilities")
+    if choice.get("prompt_token_ids") is None:
+        raise WireError("returns no prompt_token_ids, so the ids cannot be checked: vLLM 0.10.2 or newer returns them")
+    _check_ids(choice["prompt_token_ids"], text.ids)
+    entries = choice["prompt_logprobs"]
+    if len(entries) != len(text.ids):
+        raise WireError(f"returns {len(entries)} log-probabilities for {len(text.ids)} tokens")
+    return _checked([entries[i][str(text.ids[i])]["logprob"] for i in range(text.first, len(text.ids))])
+
+
+def _sglang_question(model: str, text: Text) -> dict[str, object]:
+    # The first entry of an answer has no number, so the answer begins one token early.
+    return {
+        "input_ids": list(text.ids),
+        "sampling_params": {"temperature": 0, "max_new_tokens": 0},
+        "return_logprob": True,
+        "logprob_start_len": text.first - 1,
+    }
+
+
+def _sglang_logps(answer: Any, text: Text) -> np.ndarray:
+    meta = (answer[0] if isinstance(answer, list) else answer)["meta_info"]
+    entries = meta.get("input_token_logprobs")
+    if not entries:
+        raise WireError("returns no input_token_logprobs: it does not compute a prompt's log-probabilities")
+    n_tokens = meta.get("prompt_tokens", len(text.ids))
+    ids = [*text.ids[: text.first - 1], *(entry[1] for entry in entries)]
+    if n_tokens < len(text.ids):
+        raise WireError(f"cuts a text: it read {n_tokens} of {len(text.ids)} tokens")
+    if n_tokens > len(text.ids) and n_tokens - len(ids) in (0, 1) and ids[-1] == text.ids[-1]:
+        raise WireError("adds a BOS token to the ids that it is sent")
+    _check_ids(ids, text.ids)
+    return _checked([entry[0] for entry in entries[1:]])
+
+
+def _echo_question(model: str, text: Text) -> dict[str, object]:
+    return {
+        "model": model,
+        "prompt": "".join(text.pieces[1 if text.adds_bos else 0 :]),
+        "max_tokens": 1,
+        "temperature": 0,
+        "echo": True,
+        "logprobs": 1,
+    }
+
+
+def _echo_logps(answer: Any, text: Text) -> np.ndarray:
+    found = answer["choices"][0].get("logprobs")
+    if not found or not found.get("token_logprobs"):
+        raise WireError("returns no logprobs with echo: it does not compute a prompt's log-probabilities")
+    tokens, n_tokens = found["tokens"], len(text.ids)
+    usage = answer.get("usage") or {}
+    n_read = usage.get("prompt_tokens", n_tokens)
+    if n_read < n_tokens or len(tokens) < n_tokens:
+        raise WireError(f"cuts a text, or divides it in another way: it read {n_read} tokens, drsow sent {n_tokens}")
+    if n_read > n_tokens:
+        raise WireError(f"adds a BOS token, or divides a text in another way: it read {n_read} tokens for {n_tokens}")
+    # The server returns texts, not ids. A special token may come as an empty text; half a character has no text.
+    for i, (token, piece) in enumerate(zip(tokens, text.pieces, strict=False)):
+        known = "�" in piece or (text.ids[i] in text.special and not token)
+        if not known and token.strip() != piece.strip():
+            raise WireError(f"reads other tokens than drsow sent: token {i} is {token!r}, not {piece!r}")
+    return _checked(found["token_logprobs"][text.first : n_tokens])
+
+
+FORMATS: Mapping[str, Format] = {
+    "vllm": Format("/v1/completions", _vllm_question, _vllm_logps, "/version"),
+    "sglang": Format("/generate", _sglang_question, _sglang_logps, "/get_server_info"),
+    "openai-echo": Format("/v1/completions", _echo_question, _echo_logps, "/openapi.json"),
+}
+
+
+def _check_ids(got: Sequence[int], sent: Sequence[int]) -> None:
+    got, sent = list(got), list(sent)
+    if got == sent:
+        return
+    if got[1:] == sent:
+        raise WireError("adds a BOS token to the ids that it is sent")
+    if len(got) < len(sent) and (got == sent[-len(got) :] or got == sent[: len(got)]):
+        raise WireError(f"cuts a text: it read {len(got)} of {len(sent)} tokens")
+    place = next(
+        (i for i, pair in enumerate(zip(got, sent, strict=False)) if pair[0] != pair[1]), min(len(got), len(sent))
+    )
+    raise WireError(f"reads other tokens than drsow sent: they differ from token {place} on")
+
+
+def _checked(values: Sequence[float | None]) -> np.ndarray:
+    if any(value is None for value in values):
+        raise WireError("returns no number for a token of the response")
+    logps = np.array(values, dtype=np.float64)
+    if (logps > 1e-4).any():
+        raise WireError(f"returns a log-probability above 0: {logps.max():g}")
+    # What a server clamps is minus infinity: the response is not finite, and counted as that.
+    logps[logps <= CLAMP_NATS] = -math.inf
+    return logps
+
+
+def score(source: UrlSource, text: Text) -> np.ndarray:
+    """The log-probabilities of a text's ids from `first` on, (n,), nats.
+
+    Raises:
+        WireError: The server's numbers are not those of this text.
+        DrsowError: The server refuses the question.
+        PreconditionError: The server cannot be reached.
+    """
+    form = FORMATS[source.kind]
+    answer = ask(source, form.path, form.question(source.model, text)).content
+    try:
+        return form.logps(answer, text)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        words = f"answers in another format than {source.kind} ({type(error).__name__}: {error}); correct `kind`"
+        raise WireError(words) from None
+
+
+class Server(NamedTuple):
+    """What a server says about itself."""
+
+    name: str
+    """Kind and version, such as "vllm-0.12.0"."""
+    context_tokens: int | None
+    """The longest text that it takes, None if it does not say."""
+
+
+def identify(source: UrlSource) -> Server:
+    """Asks a server for its version, its models and its context.
+
+    Raises:
+        PreconditionError: It is llama.cpp's own server, it does not have the model, or it cannot be reached.
+    """
+    models = ask(source, "/v1/models")
+    listed = models.content.get("data", []) if isinstance(models.content, dict) else []
+    if models.server.startswith("llama.cpp") or any(each.get("owned_by") == "llamacpp" for each in listed):
+        raise PreconditionError(
+            f"{source.url}: llama.cpp's own server cannot return prompt log-probabilities; serve the file with "
+            "llama-cpp-python's server (kind openai-echo), or let drsow read it"
+        )
+    known = {each["id"]: each for each in listed}
+    if source.model not in known:
+        words = f"the server has no model {source.model!r}, but {', '.join(sorted(known)) or 'none'}"
+        raise PreconditionError(f"{source.url}: {words}; correct `model` in models.toml")
+    about = ask(source, FORMATS[source.kind].identity).content
+    version = about.get("info", {}).get("version") if source.kind == "openai-echo" else about.get("version")
+    limit = known[source.model].get("max_model_len") or about.get("context_length")
+    # A server keeps room for one new token.
+    return Server(f"{source.kind}-{version or 'unknown'}", limit and int(limit) - 1)

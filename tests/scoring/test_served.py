@@ -1,0 +1,277 @@
+"""Models on a server: three formats of a process of ours, planted faults, and a run that stops and goes on.
+
+The process (recorded_server.py) answers in the formats of vLLM, SGLang and llama-cpp-python; it is none of them.
+"""
+
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chat_templates import CHATML
+from recorded_server import nats
+from tiny_tokenizers import byte_level
+
+import bench
+from bench.registry import load_registry
+from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
+from bench.scoring import passes, run, wire
+from bench.scoring.served import ServedScorer, scorer_of
+from bench.store.folder import Store
+
+OPTIONS = passes.resolved("fp32", "cpu", 2)  # several parts
+ROWS = tuple(
+    Example(f"s/{i}", "s", (Message("user", f"{i}?"),), (("chosen", f"yes {i}"), ("rejected", "no"))) for i in range(12)
+)
+
+
+class Process:
+    """A server process and how to plant a fault in it."""
+
+    def __init__(self, kind: str, tokenizer: Path) -> None:
+        script = Path(__file__).parents[1] / "recorded_server.py"
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), kind, str(tokenizer)], stdout=subprocess.PIPE, text=True
+        )
+        self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
+
+    def plant(self, fault: str, after: int = 0) -> None:
+        body = json.dumps({"fault": fault, "after": after}).encode()
+        urllib.request.urlopen(urllib.request.Request(f"{self.url}/fault", data=body)).read()
+
+    def seen(self) -> dict:
+        return json.loads(urllib.request.urlopen(f"{self.url}/seen").read())
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    made = byte_level(eos="<|im_end|>", special=["<|im_start|>"])
+    made.chat_template = CHATML
+    made.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["vllm", "sglang", "openai-echo"])
+def any_server(request, tokenizer) -> Iterator[tuple[str, Process]]:
+    process = Process(request.param, tokenizer)
+    yield request.param, process
+    process.end()
+
+
+@pytest.fixture(scope="module")
+def shared(tokenizer) -> Iterator[Process]:
+    process = Process("vllm", tokenizer)
+    yield process
+    process.end()
+
+
+@pytest.fixture
+def vllm(shared) -> Process:
+    shared.plant("")
+    return shared
+
+
+def ready(folder: Path, kind: str, url: str, **more: object) -> passes.Ready:
+    """The pass of a model on a server over ROWS."""
+    fields = {"url": url, "model": "tiny", "kind": kind, "tokenizer": "tokenizer", "retries": 1, **more}
+    source = ", ".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())
+    entry = f'[[models]]\nmodel_id = "served"\nsource = {{ {source} }}\nformat = "server"\nmethod = "sft"\n'
+    (folder / "models.toml").write_text(entry + "context_tokens = 512\n")
+    spec = load_registry(folder).model("served")
+    return passes.make_ready(passes.Work(spec, spec, Dataset("d", "d", "d", ROWS)), OPTIONS)
+
+
+@pytest.fixture
+def place(tmp_path, tokenizer) -> Path:
+    """A registry's folder, with the tokenizer beside the file."""
+    (tmp_path / "tokenizer").symlink_to(tokenizer)
+    return tmp_path
+
+
+def test_each_formats_numbers_are_those_of_the_ids_that_drsow_sent(any_server, place):
+    kind, process = any_server
+    process.plant("")
+    job = ready(place, kind, process.url)
+    scores = run.score_missing(job, Store(place / "results"), OPTIONS).read().set_index(["example_id", "response_id"])
+    scorer = scorer_of(job, OPTIONS)
+    assert isinstance(scorer, ServedScorer)
+    for s in scorer.rendered(ROWS).sequences:
+        ids = s.ids.tolist()
+        expected = [nats(ids[i - 1], ids[i]) for i in range(s.start, len(ids))]
+        row = scores.loc[(s.example_id, s.response_id)]
+        assert row["logp_sum_nats"] == pytest.approx(sum(expected[:-1]))
+        assert row["logp_end_nats"] == pytest.approx(expected[-1])
+        assert (row["n_tokens"], row["status"]) == (len(expected), "ok")
+    version = {"vllm": "vllm-0.12.0", "sglang": "sglang-0.5.6", "openai-echo": "openai-echo-0.3.36"}[kind]
+    assert (job.key.ops, job.key.attention, job.key.dtype) == (version, kind, "bfloat16")
+
+
+FAULTS = {
+    "cuts": "cuts a text|read .* tokens",
+    "adds BOS": "adds a BOS token",
+    "other ids": "reads other tokens than drsow sent",
+    "clamps": "clamps log-probabilities at -9999",
+    "chance": "computes chance values: -20.* nats a token",
+    "no numbers": "it does not compute a prompt's log-probabilities",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_preflight_refuses_a_server_that(any_server, place, fault):
+    kind, process = any_server
+    process.plant(fault)
+    job = ready(place, kind, process.url)
+    with pytest.raises(PreconditionError, match=FAULTS[fault]) as error:
+        scorer_of(job, OPTIONS).load()
+    assert str(error.value).startswith(f"served: the server at {process.url} ")
+    assert "\n" not in str(error.value)
+
+
+def test_llama_cpps_own_server_is_refused(vllm, place):
+    vllm.plant("llama.cpp")
+    with pytest.raises(PreconditionError, match="own server cannot return prompt log-probabilities"):
+        ready(place, "vllm", vllm.url)
+
+
+def test_a_model_that_the_server_does_not_have_is_refused_with_those_that_it_has(vllm, place):
+    with pytest.raises(PreconditionError, match="the server has no model 'other', but tiny"):
+        ready(place, "vllm", vllm.url, model="other")
+
+
+def test_a_wrong_kind_is_refused(vllm, place):
+    job = ready(place, "openai-echo", vllm.url)
+    with pytest.raises(DrsowError, match=r"answered|format|close"):
+        scorer_of(job, OPTIONS).load()
+
+
+@pytest.mark.parametrize("fault", ["busy once", "broken once"])
+def test_a_server_that_is_busy_or_broken_once_is_asked_again(vllm, place, fault):
+    job = ready(place, "vllm", vllm.url)
+    vllm.plant(fault, after=5)
+    assert run.score_missing(job, Store(place / "results"), OPTIONS).complete
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("busy", r"answered 429 \(planted 429\) 2 times; run the command again"),
+        ("broken", r"answered 500 \(planted 500\) 2 times"),
+        ("bad", r"answered 400 \(planted 400\); check `url`, `model` and `kind`"),
+        ("half", "the answer broke off"),
+        ("other model", "has another model than before"),
+        ("other ids", r"reads other tokens than drsow sent.*\(s/\d+, response"),
+    ],
+)
+def test_a_server_that_fails_in_the_middle_loses_no_part_and_the_run_goes_on(vllm, place, fault, words):
+    job, store = ready(place, "vllm", vllm.url, concurrency=1), Store(place / "results")
+    vllm.plant(fault, after=14)
+    with pytest.raises(DrsowError, match=words):
+        run.score_missing(job, store, OPTIONS)
+    score_set = store.score_set(job.key)
+    kept = {path.name: path.stat().st_mtime_ns for path in score_set.folder.glob("part-*")}
+    assert kept and not score_set.complete
+    vllm.plant("")
+    assert run.score_missing(job, store, OPTIONS).complete
+    assert kept.items() <= {p.name: p.stat().st_mtime_ns for p in score_set.folder.glob("part-*")}.items()
+    whole = run.score_missing(job, Store(place / "whole"), OPTIONS).read()
+    assert score_set.read().equals(whole)
+
+
+def test_a_killed_server_is_one_line_and_its_successor_goes_on(tokenizer, place):
+    process = Process("vllm", tokenizer)
+    store = Store(place / "results")
+    job = ready(place, "vllm", process.url, concurrency=1)
+    scorer = scorer_of(job, OPTIONS)
+    scorer.load()
+    process.end()
+    with pytest.raises(PreconditionError, match=r"cannot be reached .*start the server and run the command again"):
+        run.score_missing(job, store, OPTIONS)
+
+
+def test_a_run_does_not_go_on_with_another_model_under_the_same_name(vllm, place):
+    job, store = ready(place, "vllm", vllm.url, concurrency=1), Store(place / "results")
+    vllm.plant("broken", after=14)
+    with pytest.raises(DrsowError, match="500"):
+        run.score_missing(job, store, OPTIONS)
+    vllm.plant("other model")
+    with pytest.raises(DrsowError, match="has another model than before"):
+        run.score_missing(job, store, OPTIONS)
+
+
+def test_a_slow_server_is_asked_several_questions_at_once(vllm, place):
+    job = ready(place, "vllm", vllm.url, concurrency=4)
+    scorer = scorer_of(job, OPTIONS)
+    scorer.load()
+    vllm.plant("slow")
+    scorer.examples_logps(ROWS[:4])
+    assert vllm.seen()["most"] > 1
+
+
+def test_a_server_that_never_answers_is_given_up_after_the_timeout(vllm, place):
+    job = ready(place, "vllm", vllm.url, timeout_s=3, retries=0)
+    vllm.plant("stuck")
+    with pytest.raises(PreconditionError, match=r"cannot be reached .*timed out"):
+        scorer_of(job, OPTIONS).load()
+
+
+def test_the_token_comes_from_the_environment_and_is_in_no_file(vllm, place, monkeypatch):
+    monkeypatch.setenv("MY_SERVER", "very-secret")
+    job = ready(place, "vllm", vllm.url, token_env="MY_SERVER")
+    run.score_missing(job, Store(place / "results"), OPTIONS)
+    assert vllm.seen()["authorization"][-1] == "Bearer very-secret"
+    assert not any(b"very-secret" in p.read_bytes() for p in (place / "results").rglob("*") if p.is_file())
+
+
+def test_a_row_longer_than_the_servers_context_is_too_long(vllm, place):
+    job = ready(place, "vllm", vllm.url)
+    long = Example("s/long", "s", (Message("user", "x" * 600),), (("chosen", "a"), ("rejected", "b")))
+    work = job.work._replace(dataset=Dataset("d", "d", "other", (*ROWS, long)))
+    job = job._replace(work=work, key=job.key._replace(data_digest="other"))
+    scores = run.score_missing(job, Store(place / "results"), OPTIONS).read().set_index("example_id")
+    assert scores.loc["s/long", "status"].tolist() == ["too_long", "too_long"]
+    assert scores["status"].eq("ok").sum() == 2 * len(ROWS)
+
+
+def test_a_clamped_number_in_a_row_is_not_finite():
+    logps = wire._checked([-1.0, -9999.0])
+    assert logps.tolist() == [-1.0, -float("inf")]
+
+
+def test_a_pair_on_a_server_gives_rewards_in_python(vllm, place):
+    ready(place, "vllm", vllm.url)
+    (place / "pairs.toml").write_text('[[pairs]]\npair_id = "both"\nstrong = "served"\nweak = "served"\n')
+    with pytest.raises(UsageError, match="is the strong model"):
+        bench.reward("both", "7?", ["yes"], registry=place)
+    entry = (place / "models.toml").read_text()
+    (place / "models.toml").write_text(entry + entry.replace('"served"', '"twin"'))
+    (place / "pairs.toml").write_text('[[pairs]]\npair_id = "both"\nstrong = "served"\nweak = "twin"\n')
+    assert bench.reward("both", "7?", ["yes", "no"], registry=place) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("url", "ftp://x", "http or https address"),
+        ("url", "http://me:secret@host", "http or https address"),
+        ("kind", "llama.cpp", "kind"),
+        ("tokenizer", "nowhere", "hub repository"),
+    ],
+)
+def test_a_wrong_entry_is_refused_with_its_field(place, field, value, words):
+    with pytest.raises(UsageError, match=words):
+        ready(place, **({"kind": "vllm", "url": "http://127.0.0.1:9"} | {field: value}))
+
+
+def test_a_model_on_a_server_is_not_sampled_or_tuned(place, vllm):
+    ready(place, "vllm", vllm.url)
+    with pytest.raises(UsageError, match="a model on a server can be scored, not sampled or tuned"):
+        load_registry(place).policy("served")
