@@ -32,7 +32,7 @@ MORE_COLUMNS = ("right", "domain", "num_correct", *JUDGE_BENCH, "pair_id", "sour
 
 _UNREADABLE = (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError, pa.ArrowException)
 """Exceptions that Arrow raises for a value without a Python type, such as a date after the year 9999 or an unknown time
-zone."""
+zone. NotImplementedError is Arrow's own for the scalars of a type that it cannot convert at all."""
 
 
 class Row(NamedTuple):
