@@ -41,7 +41,7 @@ ROWS = [
     ("Yes or no.", {"detectable_format:constrained_response": {}}),
     ("Small and without commas.", {"change_case:english_lowercase": {}, "punctuation:no_comma": {}}),
 ]  # fmt: skip
-"""One prompt for each rule that works without nltk's data, and one prompt with two rules. All were written for this test."""
+"""One prompt for each rule that works without nltk's data, and one prompt with two rules; all made up here."""
 
 ANSWERS = [
     "", "   ", "tea", "Tea, milk and a cup of tea.", '"pour the tea into a cup"', "TEA IS HOT",
