@@ -17,6 +17,7 @@ from bench.scoring.forward.ops import choose
 from bench.study.figures.style import FORMATS, encode
 from perf import figures
 from perf.bars import Measured, bars, mean_times, own_ids_words, table
+from perf.markdown import markdown
 
 MANIFEST = "manifest.json"
 PACKAGES = ("torch", "transformers", "lm_eval", "rewardbench")
@@ -95,18 +96,9 @@ def _readme(measured: Measured, found: pd.DataFrame, ran: dict) -> str:
     return TEMPLATE.read_text(encoding="utf-8").format(
         **ran | facts,
         bars=f"```\n{table(found)}\n```" if len(found) else "none measured",
-        times="" if times is None else _markdown(times.reset_index()),
+        times="" if times is None else markdown(times.reset_index()),
         own_ids=f"\non these rows {own_ids_words(measured.own_ids)}" if len(measured.own_ids) else "",
-        profile=_markdown(measured.profile) if len(measured.profile) else "",
-        precision=_markdown(measured.precision) if len(measured.precision) else "",
+        profile=markdown(measured.profile) if len(measured.profile) else "",
+        precision=markdown(measured.precision) if len(measured.precision) else "",
         unmeasured=f"\nNot measured in this run: {', '.join(missing)}." if missing else "",
     )
-
-
-def _markdown(frame: pd.DataFrame) -> str:
-    """A table of a frame, numbers to four digits."""
-    lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * frame.shape[1]]
-    for row in frame.itertuples(index=False):
-        cells = [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
