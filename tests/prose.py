@@ -33,8 +33,8 @@ PAGES = [
     ROOT / "docs" / "guides" / "customise.md",
     ROOT / "docs" / "explanation" / "method.md",
     ROOT / "docs" / "explanation" / "statistics.md",
-    # make perf writes that one whole, from a template
-    *(page for page in sorted((ROOT / "results").glob("**/README.md")) if page.parent.name != "perf"),
+    # make perf and make perf-gpu write theirs whole, from a template
+    *(page for page in sorted((ROOT / "results").glob("**/README.md")) if "perf" not in page.parts),
 ]
 
 _ROW = re.compile(r"^(\w+) = (\S+)((?: \S+)*)$")
