@@ -46,6 +46,14 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+def _from_the_file(path: Path, info: ValidationInfo) -> Path:
+    return (info.context or Path()) / path.expanduser()
+
+
+LocalPath = Annotated[Path, AfterValidator(_from_the_file), Field(strict=False)]
+"""A path on this machine. A relative path starts at the TOML file's folder."""
+
+
 class HubSource(Record):
     """A repository on the hub."""
 
@@ -94,36 +102,26 @@ class PackageSource(Record):
 
 
 class FolderSource(Record):
-    """A local folder with weights, configuration and tokenizer. A relative path starts at the TOML file's folder."""
+    """A local folder with weights, configuration and tokenizer."""
 
-    folder: Path = Field(strict=False)
+    folder: LocalPath
 
     @property
     def location(self) -> str:
         """What a table calls it."""
         return str(self.folder)
 
-    @field_validator("folder")
-    @classmethod
-    def _start_at_the_file(cls, folder: Path, info: ValidationInfo) -> Path:
-        return info.context / folder.expanduser() if info.context else folder
-
 
 class FileSource(Record):
-    """A GGUF file on this machine, which drsow converts once. A relative path starts at the TOML file's folder."""
+    """A GGUF file on this machine, which drsow converts once."""
 
-    file: Path = Field(strict=False)
+    file: LocalPath
     sha256: Digest
 
     @property
     def location(self) -> str:
         """What a table calls it."""
         return str(self.file)
-
-    @field_validator("file")
-    @classmethod
-    def _start_at_the_file(cls, file: Path, info: ValidationInfo) -> Path:
-        return info.context / file.expanduser() if info.context else file
 
 
 class UrlSource(Record):
@@ -135,7 +133,7 @@ class UrlSource(Record):
     """The model's name on the server."""
     kind: Literal["vllm", "sglang", "openai-echo"]
     tokenizer: Text
-    """Hub repository or local folder of the model's tokenizer. A relative path starts at the TOML file's folder."""
+    """Hub repository or local folder of the model's tokenizer; of a folder the record has the absolute path."""
     dtype: Literal["bf16", "fp32"] = "bf16"
     """The dtype that the server computes in, which drsow cannot ask."""
     token_env: Annotated[str, form(r"[A-Za-z_]\w*", "name of an environment variable")] = "DRSOW_SERVER_TOKEN"
@@ -155,11 +153,8 @@ class UrlSource(Record):
     @property
     def files(self) -> HubSource | FolderSource:
         """Where the tokenizer is."""
-        return (
-            FolderSource(folder=Path(self.tokenizer))
-            if Path(self.tokenizer).is_dir()
-            else HubSource(repo=self.tokenizer)
-        )
+        path = Path(self.tokenizer)
+        return FolderSource(folder=path) if path.is_absolute() else HubSource(repo=self.tokenizer)
 
     @field_validator("url")
     @classmethod
@@ -169,7 +164,7 @@ class UrlSource(Record):
     @field_validator("tokenizer")
     @classmethod
     def _folder_or_repository(cls, tokenizer: str, info: ValidationInfo) -> str:
-        folder = (info.context or Path()) / Path(tokenizer).expanduser()
+        folder = _from_the_file(Path(tokenizer), info).absolute()
         if folder.is_dir():
             return str(folder)
         HubSource(repo=tokenizer)

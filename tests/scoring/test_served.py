@@ -20,6 +20,7 @@ from bench.registry import load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
 from bench.scoring import passes, run, wire
 from bench.scoring.served import ServedScorer, scorer_of
+from bench.sources import FolderSource, HubSource, UrlSource
 from bench.store.folder import Store
 
 OPTIONS = passes.resolved("fp32", "cpu", 2)  # several parts
@@ -269,6 +270,16 @@ def test_a_pair_on_a_server_gives_rewards_in_python(vllm, place):
 def test_a_wrong_entry_is_refused_with_its_field(place, field, value, words):
     with pytest.raises(UsageError, match=words):
         ready(place, **({"kind": "vllm", "url": "http://127.0.0.1:9"} | {field: value}))
+
+
+def test_a_tokenizer_on_the_hub_is_no_folder_of_the_same_name_where_drsow_runs(tmp_path, monkeypatch):
+    fields = {"url": "http://host", "model": "m", "kind": "vllm"}
+    (tmp_path / "me" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "registry"
+    assert UrlSource.model_validate(fields | {"tokenizer": "me/mine"}, context=other).files == HubSource(repo="me/mine")
+    here = UrlSource.model_validate(fields | {"tokenizer": "me/mine"}, context=tmp_path)
+    assert here.files == FolderSource(folder=tmp_path / "me" / "mine")
 
 
 def test_a_model_on_a_server_is_not_sampled_or_tuned(place, vllm):
