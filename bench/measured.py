@@ -6,11 +6,12 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import FiniteFloat
+from pydantic import Field, FiniteFloat
 
 from bench.entries import Entry, Id, ModelSpec, Score
 from bench.files import edited_text, write_whole
 from bench.schema import UsageError
+from bench.sources import Text
 
 HEADER = "# Scores that `drsow perform` measured; see docs/guides/perform.md.\n"
 
@@ -22,8 +23,8 @@ class MeasuredScore(Entry):
     model_id: Id
     performance_id: Id
     value: FiniteFloat
-    stderr: FiniteFloat | None = None
-    source: str
+    stderr: FiniteFloat | None = Field(default=None, ge=0)
+    source: Text
 
     @property
     def id(self) -> str:
@@ -94,6 +95,8 @@ def _rows(path: Path) -> list[MeasuredScore]:
 
 
 def _written(row: MeasuredScore) -> str:
-    # A JSON text is a TOML text too.
-    lines = [f"{name} = {json.dumps(value)}" for name, value in row.model_dump(exclude_none=True).items()]
+    # A JSON text is a TOML text too, except for JSON's escapes of characters beyond 16 bits.
+    lines = [
+        f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in row.model_dump(exclude_none=True).items()
+    ]
     return "\n".join(["", "[[scores]]", *lines, ""])

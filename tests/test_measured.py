@@ -18,6 +18,11 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_a_source_may_have_any_character(folder):
+    add_score(folder / "scores.toml", ROW.model_copy(update={"source": "répété 😀"}))
+    assert load_registry(folder).model("mine").scores["ifeval"].source == "répété 😀"
+
+
 def test_a_written_score_is_the_models_score_in_the_registry(folder):
     add_score(folder / "scores.toml", ROW)
     other = ROW.model_copy(update={"model_id": "smollm2-135m-instruct-q4", "performance_id": "arena_hard"})
@@ -40,6 +45,21 @@ def test_a_written_score_is_the_models_score_in_the_registry(folder):
 def test_a_score_of_an_unknown_model_or_performance_is_an_error(folder, change, said):
     add_score(folder / "scores.toml", ROW.model_copy(update=change))
     with pytest.raises(UsageError, match=said):
+        load_registry(folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("stderr = -1.0", "stderr: Input should be greater than or equal to 0"),
+        ('source = ""', "source: String should have at least 1 character"),
+    ],
+)
+def test_a_wrong_score_is_named_with_its_file_and_field(folder, line, said):
+    rest = "" if line.startswith("source") else 'source = "there"\n'
+    row = '[[scores]]\nmodel_id = "mine"\nperformance_id = "ifeval"\nvalue = 1.0\n'
+    (folder / "scores.toml").write_text(f"{row}{line}\n{rest}")
+    with pytest.raises(UsageError, match=f"scores.toml: entry 1 of scores: {said}"):
         load_registry(folder)
 
 
