@@ -32,6 +32,8 @@ def form(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+_ADDRESS = r"https?://(\[[0-9A-Fa-f:.]+\]|[^\s/@?#:]+)(:\d{1,5})?(/[^\s@?#]*)?"
+
 Text = Annotated[str, Field(min_length=1)]
 Repo = Annotated[str, form(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", "hub repository (owner/name)")]
 Commit = Annotated[str, form(r"[0-9a-f]{40}", "commit (40 hex digits)")]
@@ -127,7 +129,7 @@ class FileSource(Record):
 class UrlSource(Record):
     """A model on a server that returns the log-probabilities of token ids (`scoring.wire`)."""
 
-    url: Annotated[str, form(r"https?://[^\s/@?#]+(/[^\s@?#]*)?", "http or https address without user, ? and #")]
+    url: Annotated[str, form(_ADDRESS, "http or https address without user, ? and #")]
     """Address of the server, without the path of a format."""
     model: Text
     """The model's name on the server."""

@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from tokenizers import Tokenizer
 
 VERSIONS = {"vllm": "0.12.0", "sglang": "0.5.6", "openai-echo": "0.3.36"}
+ABOUT = {"vllm": "/version", "sglang": "/get_server_info", "openai-echo": "/openapi.json"}
+"""The path of each kind's version; no other kind has it."""
 
 
 def nats(before: int, token: int, shift: float = 0.0) -> float:
@@ -50,11 +52,10 @@ class Answers(BaseHTTPRequestHandler):
         models = [{"id": "tiny", "object": "model", "owned_by": "vllm", "max_model_len": 2049}]
         if server.fault == "llama.cpp":
             models[0]["owned_by"] = "llamacpp"
+        version = {"version": VERSIONS[server.kind]}
         told = {
             "/v1/models": {"object": "list", "data": models},
-            "/version": {"version": VERSIONS["vllm"]},
-            "/get_server_info": {"version": VERSIONS["sglang"]},
-            "/openapi.json": {"info": {"title": "llama.cpp Python API", "version": VERSIONS["openai-echo"]}},
+            ABOUT[server.kind]: {"info": version} if server.kind == "openai-echo" else version,
             "/seen": {"authorization": server.seen, "most": server.most},
         }
         self._send(200, told[self.path]) if self.path in told else self._send(404, {"error": "no such path"})
@@ -63,7 +64,7 @@ class Answers(BaseHTTPRequestHandler):
         server: Server = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/fault":
-            server.fault, server.left = body["fault"], body.get("after", 0)
+            server.fault, server.left, server.most = body["fault"], body.get("after", 0), 0
             return self._send(200, {})
         with server.lock:
             server.seen.append(self.headers.get("Authorization", ""))
@@ -85,6 +86,10 @@ class Answers(BaseHTTPRequestHandler):
         status = {"busy": 429, "broken": 500, "bad": 400}.get(fault.split()[0] if fault else "")
         if status:
             self._send(status, {"error": {"message": f"planted {status}", "type": "planted"}})
+        if fault == "no http":
+            self.wfile.write(b"hello\r\n\r\n")
+            self.close_connection = True
+            return True
         if fault == "half":
             self.send_response(200)
             self.send_header("Content-Length", "1000")

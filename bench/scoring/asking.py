@@ -1,12 +1,13 @@
 """Asks a model server over HTTP: JSON in, JSON out, with retries. The token comes from the environment only."""
 
+import http.client
 import json
 import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from bench.entries import UrlSource
 from bench.schema import DrsowError, PreconditionError
@@ -52,7 +53,7 @@ def ask(source: UrlSource, path: str, body: Mapping[str, object] | None = None) 
             if error.code not in RETRIED:
                 raise problem from None
         except OSError as error:
-            reason = getattr(error, "reason", error)
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
             problem = PreconditionError(
                 f"{source.url} cannot be reached ({reason}); start the server and run the command again: it continues"
             )
@@ -68,24 +69,18 @@ def _once(source: UrlSource, path: str, body: Mapping[str, object] | None) -> An
         headers["Authorization"] = f"Bearer {token}"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(source.url + path, data=data, headers=headers)
-    with _OPENER.open(request, timeout=source.timeout_s) as response:
-        text = _whole(response)
-        try:
-            return Answer(json.loads(text), response.headers.get("Server", ""))
-        except ValueError:
-            raise DrsowError(
-                f"{source.url}{path}: the server answered no JSON: {text[:80].decode(errors='replace')!r}"
-            ) from None
-
-
-def _whole(response: IO[bytes]) -> bytes:
-    """The answer's bytes. A connection that breaks off in the middle is an error of the system, like a refused one."""
-    import http.client
-
     try:
-        return response.read()
+        with _OPENER.open(request, timeout=source.timeout_s) as response:
+            text, server = response.read(), response.headers.get("Server", "")
     except http.client.HTTPException as error:
+        # An error of the system, like a refused connection.
         raise ConnectionError(f"the answer broke off: {type(error).__name__}") from error
+    try:
+        return Answer(json.loads(text), server)
+    except ValueError:
+        raise DrsowError(
+            f"{source.url}{path}: the server answered no JSON: {text[:80].decode(errors='replace')!r}"
+        ) from None
 
 
 def _refusal(source: UrlSource, error: urllib.error.HTTPError) -> DrsowError:
@@ -107,7 +102,7 @@ def _said(error: urllib.error.HTTPError) -> str:
     """The first line of a server's complaint, at most 200 characters."""
     try:
         text = error.read().decode(errors="replace")
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return ""
     try:
         content = json.loads(text)
