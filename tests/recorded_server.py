@@ -50,6 +50,8 @@ class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server: Server = self.server
         models = [{"id": "tiny", "object": "model", "owned_by": "vllm", "max_model_len": 2049}]
+        if server.fault == "odd list":
+            models = ["tiny"]
         if server.fault == "llama.cpp":
             models[0]["owned_by"] = "llamacpp"
         version = {"version": VERSIONS[server.kind]}
@@ -112,6 +114,8 @@ class Answers(BaseHTTPRequestHandler):
 
     def _nats(self, ids: list[int], fault: str) -> list[float | None]:
         shift = {"other model": 0.5, "chance": 20.0}.get(fault, 0.0)
+        if fault == "no number":
+            shift = float("nan")
         found = [None, *(nats(before, token, shift) for before, token in itertools.pairwise(ids))]
         return [*found[:-2], -9999.0, found[-1]] if fault == "clamps" else found
 

@@ -45,6 +45,11 @@ def scorer_of(ready: Ready, options: Options) -> Scorer:
     return ServedScorer(ready, options) if isinstance(ready.work.spec.source, UrlSource) else Scorer(ready, options)
 
 
+def _same(before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether two scores of the preflight can be one model's."""
+    return len(before) == len(now) and bool(np.abs(before - now).mean() <= SAME_NATS)
+
+
 class ServedScorer(Scorer):
     """A tokenizer here with its model on a server."""
 
@@ -72,12 +77,12 @@ class ServedScorer(Scorer):
 
     def load(self) -> None:
         """Nothing is loaded; the server shows that its numbers can be used."""
-        self.probe()
+        _ = self.probe
 
     def _check_ops(self) -> None:
         self.load()
 
-    @functools.lru_cache(maxsize=1)  # noqa: B019 - a process has one scorer a model
+    @functools.cached_property
     def probe(self) -> np.ndarray:
         """The preflight: the log-probabilities of the probe's response, nats, float64.
 
@@ -86,14 +91,15 @@ class ServedScorer(Scorer):
         """
         server = wire.identify(self.source)
         self.limit = min(self.limit, server.context_tokens or self.limit)
-        (sequence,) = self.rendered([PROBE]).sequences
-        first, second = self._probed(sequence), self._probed(sequence)
+        first, second = self._probed(), self._probed()
         words = ""
-        if np.isinf(first).any():
+        if np.isnan(first).any():
+            words = "returns log-probabilities that are no numbers"
+        elif np.isinf(first).any():
             words = f"clamps log-probabilities at {wire.CLAMP_NATS:g}"
         elif first.mean() < CHANCE_NATS - math.log(len(self.tokenizer)):
             words = f"computes chance values: {first.mean():.1f} nats a token for a text that every model expects"
-        elif np.abs(first - second).mean() > SAME_NATS:
+        elif not _same(first, second):
             words = "gives other numbers when it is asked again"
         if words:
             raise self._refused(words)
@@ -101,11 +107,16 @@ class ServedScorer(Scorer):
         self._say([note])
         return first
 
-    def _probed(self, sequence: Sequence) -> np.ndarray:
+    def _probed(self) -> np.ndarray:
+        (sequence,) = self.rendered([PROBE]).sequences
+        return self._scored(self._text(sequence))
+
+    def _scored(self, text: wire.Text, row: str = "") -> np.ndarray:
+        """The log-probabilities of a text's response, nats, (n,), float64; `row` is an error's name of the text."""
         try:
-            return wire.score(self.source, self._text(sequence))
+            return wire.score(self.source, text)
         except wire.WireError as error:
-            raise self._refused(str(error)) from None
+            raise self._refused(f"{error}{row}") from None
 
     def _refused(self, words: str) -> PreconditionError:
         where = f"{self.ready.key.model_id}: the server at {self.source.url} {words}"
@@ -115,21 +126,24 @@ class ServedScorer(Scorer):
 
     def _text(self, sequence: Sequence) -> wire.Text:
         ids = [int(each) for each in sequence.ids]
-        named = self.tokenizer.added_tokens_decoder
-        special = frozenset(i for i, token in named.items() if token.special)
-        # Only a server that takes text needs the pieces.
-        echo = self.source.kind == "openai-echo"
-        pieces = [self.tokenizer.decode([i], skip_special_tokens=False) for i in ids] if echo else []
-        return wire.Text(ids, sequence.start, pieces, adds_bos(self.tokenizer), special)
+        if self.source.kind != "openai-echo":
+            return wire.Text(ids, sequence.start)
+        # Decoded as a whole: a character may have several tokens, and a piece alone may lose its space.
+        words = self._decoded(ids[1 if adds_bos(self.tokenizer) else 0 :])
+        special = frozenset(i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special)
+        return wire.Text(ids, sequence.start, words, [self._decoded([i]) for i in ids], special)
+
+    def _decoded(self, ids: Seq[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _settings(self) -> dict:
-        return super()._settings() | {PROBED: [round(float(value), 6) for value in self.probe()]}
+        return super()._settings() | {PROBED: [round(float(value), 6) for value in self.probe]}
 
     def fill(self, score_set: ScoreSet, share: Share = WHOLE, following: Path | None = None) -> None:
         """As `Scorer.fill`, if the server still has the model that began the set."""
         known = (score_set.recorded_settings() or {}).get(PROBED)
         if known is not None:
-            self._check_same(np.array(known), self.probe())
+            self._check_same(np.array(known), self.probe)
         super().fill(score_set, share, following)
 
     def _check_same(self, before: np.ndarray, now: np.ndarray) -> None:
@@ -138,7 +152,7 @@ class ServedScorer(Scorer):
         Raises:
             DrsowError: The numbers of the preflight have changed.
         """
-        if len(before) != len(now) or np.abs(before - now).mean() > SAME_NATS:
+        if not _same(before, now):
             raise DrsowError(
                 f"{self.ready.key.model_id}: the server at {self.source.url} has another model than before: the same "
                 "text has other log-probabilities. Start it with the first model and run again: stored parts stay"
@@ -154,23 +168,22 @@ class ServedScorer(Scorer):
         on_share: OnShare = unheard,
     ) -> list[np.ndarray | None]:
         """As `Scorer.logps`; several questions are under way at once, and the server chooses budget and dtype."""
-        before = self.probe()
+        before = self.probe
         fits = [s for s in sequences if len(s.ids) <= self.limit]
         found: dict[int, np.ndarray] = {}
         with concurrent.futures.ThreadPoolExecutor(self.source.concurrency) as pool:
-            asked = {pool.submit(wire.score, self.source, self._text(s)): s for s in fits}
+            asked = {
+                pool.submit(self._scored, self._text(s), f" ({s.example_id}, response {s.response_id})"): s
+                for s in fits
+            }
             try:
                 for n, done in enumerate(concurrent.futures.as_completed(asked), start=1):
                     found[id(asked[done])] = done.result()
                     on_share(n / len(fits))
-            except wire.WireError as error:
-                pool.shutdown(wait=False, cancel_futures=True)
-                at = asked[done]
-                raise self._refused(f"{error} ({at.example_id}, response {at.response_id})") from None
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        self._check_same(before, self._probed(self.rendered([PROBE]).sequences[0]))
+        self._check_same(before, self._probed())
         if counts is not None:
             counts["n_steps"] += len(fits)
             counts["n_computed_tokens"] += sum(len(s.ids) for s in fits)

@@ -18,6 +18,10 @@ CLAMP_NATS = -9999.0
 """The value that servers write instead of minus infinity, which JSON lacks."""
 
 
+MALFORMED = (KeyError, TypeError, IndexError, AttributeError, ValueError)
+"""The errors of reading an answer that has another form."""
+
+
 class Text(NamedTuple):
     """A text to score."""
 
@@ -25,11 +29,11 @@ class Text(NamedTuple):
     """Prompt, response and end of turn."""
     first: int
     """Index of the first id whose log-probability is wanted, at least 1."""
-    pieces: Sequence[str]
-    """The text of each id; for a server that takes only text. A special token is its own name."""
-    adds_bos: bool
-    """Whether the tokenizer adds the first id, so that the server adds it too."""
-    special: frozenset[int]
+    words: str = ""
+    """The text of all ids but a BOS that the server adds; like the next two only for a server that takes no ids."""
+    pieces: Sequence[str] = ()
+    """The text of each id. A special token is its own name; a piece of a character is U+FFFD."""
+    special: frozenset[int] = frozenset()
     """The ids of special tokens, which a server may return without a text."""
 
 
@@ -101,7 +105,7 @@ def _sglang_logps(answer: Any, text: Text) -> np.ndarray:
 def _echo_question(model: str, text: Text) -> dict[str, object]:
     return {
         "model": model,
-        "prompt": "".join(text.pieces[1 if text.adds_bos else 0 :]),
+        "prompt": text.words,
         "max_tokens": 1,
         "temperature": 0,
         "echo": True,
@@ -172,9 +176,12 @@ def score(source: UrlSource, text: Text) -> np.ndarray:
     answer = ask(source, form.path, form.question(source.model, text)).content
     try:
         return form.logps(answer, text)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        words = f"answers in another format than {source.kind} ({type(error).__name__}: {error}); correct `kind`"
-        raise WireError(words) from None
+    except MALFORMED as error:
+        raise WireError(_other_format(source, error)) from None
+
+
+def _other_format(source: UrlSource, error: Exception) -> str:
+    return f"answers in another format than {source.kind} ({type(error).__name__}: {error}); correct `kind`"
 
 
 class Server(NamedTuple):
@@ -191,7 +198,15 @@ def identify(source: UrlSource) -> Server:
 
     Raises:
         PreconditionError: It is llama.cpp's own server, it does not have the model, or it cannot be reached.
+        DrsowError: Its answers have another format.
     """
+    try:
+        return _identified(source)
+    except MALFORMED as error:
+        raise DrsowError(f"{source.url}: the server {_other_format(source, error)} in models.toml") from None
+
+
+def _identified(source: UrlSource) -> Server:
     models = ask(source, "/v1/models")
     listed = models.content.get("data", []) if isinstance(models.content, dict) else []
     if models.server.startswith("llama.cpp") or any(each.get("owned_by") == "llamacpp" for each in listed):

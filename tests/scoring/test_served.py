@@ -122,6 +122,7 @@ FAULTS = {
     "other ids": "reads other tokens than drsow sent",
     "clamps": "clamps log-probabilities at -9999",
     "chance": "computes chance values: -20.* nats a token",
+    "no number": "returns log-probabilities that are no numbers",
     "no numbers": "it does not compute a prompt's log-probabilities",
 }
 
@@ -146,6 +147,36 @@ def test_llama_cpps_own_server_is_refused(vllm, place):
 def test_a_model_that_the_server_does_not_have_is_refused_with_those_that_it_has(vllm, place):
     with pytest.raises(PreconditionError, match="the server has no model 'other', but tiny"):
         ready(place, "vllm", vllm.url, model="other")
+
+
+def test_a_list_of_models_in_another_form_is_one_line(vllm, place):
+    vllm.plant("odd list")
+    with pytest.raises(DrsowError, match=r"^http\S+: the server answers in another format than vllm \(.*models.toml$"):
+        ready(place, "vllm", vllm.url)
+
+
+def test_characters_of_several_tokens_reach_a_server_that_takes_text(tokenizer, place):
+    process = Process("openai-echo", tokenizer)
+    job = ready(place, "openai-echo", process.url)
+    row = Example("s/0", "s", (Message("user", "répété 😀?"),), (("chosen", "日本 😀"), ("rejected", "no")))
+    scorer = scorer_of(job, OPTIONS)
+    found = scorer.examples_logps([row])[0]
+    process.end()
+    for s, logps in zip(scorer.rendered([row]).sequences, found, strict=True):
+        ids = s.ids.tolist()
+        assert logps.tolist() == pytest.approx([nats(ids[i - 1], ids[i]) for i in range(s.start, len(ids))])
+
+
+def test_two_models_in_turn_have_one_preflight_each(vllm, place):
+    job = ready(place, "vllm", vllm.url)
+    first, second = (scorer_of(job, OPTIONS) for _ in range(2))
+    for scorer in (first, second):
+        scorer.load()
+    before = len(vllm.seen()["authorization"])
+    for scorer in (first, second, first):
+        scorer.examples_logps(ROWS[:1])
+    # Two responses each, and the preflight's text once behind them.
+    assert len(vllm.seen()["authorization"]) - before == 3 * 3
 
 
 def test_a_wrong_kind_is_refused(vllm, place):
