@@ -24,6 +24,8 @@ class Hub(ThreadingHTTPServer):
         """Repository -> how many of its next downloads of weights break off in the middle."""
         self.lies: set[str] = set()
         """Repositories whose weights are not those that their sha256 promises."""
+        self.silent: set[str] = set()
+        """Repositories whose list of commits is never answered: the connection closes."""
         self.slow: set[str] = set()
         """Repositories whose weights come in ten pieces, a fifth of a second apart."""
         self.asked: list[tuple[str, str, str]] = []
@@ -80,6 +82,9 @@ class Answers(BaseHTTPRequestHandler):
         self._send(status, {"X-Error-Code": code, "X-Error-Message": code}, json.dumps({"error": code}).encode())
 
     def _commits(self, repo: str) -> None:
+        if repo in self.server.silent:
+            self.close_connection = True
+            return
         told = [
             {"id": commit, "title": "", "message": "", "authors": [], "date": "2024-11-12T00:00:00.000Z"}
             for commit in reversed(self.server.repos.get(repo, {}))

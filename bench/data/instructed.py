@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from bench.data.load import digest
 from bench.data.sources import Row, file_rows
+from bench.faults import first_line
 from bench.files import safe_name
 from bench.schema import Dataset, Example, Message, PreconditionError, UsageError
 
@@ -64,10 +65,9 @@ def _hub_file() -> str:
     try:
         return hf_hub_download(REPOSITORY, FILE, repo_type="dataset", revision=REVISION)
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise PreconditionError(
-            f"{REPOSITORY}: not on this machine, and the hub cannot be reached ({reason}); name a copy of {FILE} with "
-            "--prompts"
+            f"{REPOSITORY}: not on this machine, and the hub cannot be reached ({first_line(error)}); name a copy of "
+            f"{FILE} with --prompts"
         ) from error
 
 

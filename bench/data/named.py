@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.data.sources import READERS, Row, file_rows
+from bench.faults import first_line
 from bench.schema import PreconditionError, UsageError
 
 DATA_VARIABLE = "DRSOW_DATA"
@@ -101,7 +102,7 @@ def local_files(name: str, splits: Sequence[str] = ("",)) -> list[Path]:
     return [path for files in found.values() for path in files]
 
 
-def missing(name: str, repository: str) -> str:
+def _missing(name: str, repository: str) -> str:
     """The message if a benchmark's files are not on this machine."""
     endings = ", ".join(READERS)
     return (
@@ -115,30 +116,24 @@ def _hub_files(name: str, source: HubFiles, files: Sequence[str], *, offline: bo
     # Slow to import, and most data sets are files.
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
-    commit = source.commit
+    commit, place = source.commit, {"repo_id": source.repository, "repo_type": "dataset"}
     if len(commit) < COMMIT_DIGITS:
         folder = Path(HF_HUB_CACHE) / f"datasets--{source.repository.replace('/', '--')}" / "snapshots"
         commit = next((path.name for path in sorted(folder.glob(f"{commit}*"))), commit)
-    no_socket = offline or bool(os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"})
     try:
-        if len(commit) < COMMIT_DIGITS and not no_socket:
-            commits = HfApi().list_repo_commits(source.repository, repo_type="dataset")
+        if len(commit) < COMMIT_DIGITS and not offline:
+            commits = HfApi().list_repo_commits(**place)
             commit = next((c.commit_id for c in commits if c.commit_id.startswith(commit)), commit)
         if len(commit) < COMMIT_DIGITS:
-            raise PreconditionError(missing(name, source.repository))
+            raise PreconditionError(_missing(name, source.repository))
         paths = [
-            Path(
-                hf_hub_download(
-                    source.repository, file, repo_type="dataset", revision=commit, local_files_only=no_socket
-                )
-            )
-            for file in files
+            Path(hf_hub_download(**place, filename=file, revision=commit, local_files_only=offline)) for file in files
         ]
     except LocalEntryNotFoundError as error:
-        raise PreconditionError(missing(name, source.repository)) from error
-    except (HfHubHTTPError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise PreconditionError(f"{missing(name, source.repository)} ({reason})") from error
+        raise PreconditionError(_missing(name, source.repository)) from error
+    # A broken connection is an error of the HTTP library, which is no OSError.
+    except (HTTPError, OSError) as error:
+        raise PreconditionError(f"{_missing(name, source.repository)} ({first_line(error)})") from error
     return paths, commit

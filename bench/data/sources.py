@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.faults import first_line
 from bench.schema import PreconditionError, UsageError
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ class Row(NamedTuple):
         try:
             return cell.as_py()
         except _UNREADABLE as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise self.error(field, f"a value of type {cell.type} cannot be read: {reason}") from error
+            raise self.error(field, f"a value of type {cell.type} cannot be read: {first_line(error)}") from error
 
     def error(self, field: str, problem: str) -> UsageError:
         """The error to raise for a field of this row."""
@@ -130,7 +130,7 @@ def _parquet_rows(name: str, data: bytes) -> Iterator[Row]:
         # Reading "prompt" also reads a column "prompt.words"; the selection removes it again.
         table = file.read(columns=wanted).select(wanted)
     except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{name}: broken parquet: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{name}: broken parquet: {first_line(error)}") from error
     for number, cells in enumerate(_cells(table, file.metadata.num_rows)):
         yield Row(f"{name}, row {number + 1}", number, cells, names)
 
@@ -231,7 +231,7 @@ def hub_rows(repository: str, split: str | None, *, advice: str, offline: bool =
         with _cache_alone(datasets) if offline else contextlib.nullcontext():
             found = datasets.load_dataset(repository, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         if reason.startswith("Unknown split"):
             raise UsageError(f"{repository}: {reason}") from error
         if offline or datasets.config.HF_HUB_OFFLINE:

@@ -260,13 +260,26 @@ def outcome(name, offline):
         return [len(data.examples), data.revision]
     except DrsowError as error:
         return [error.code, str(error)]
+"""
 
+FETCHED = """
 found = {"before": outcome("rm-bench", True)}
 for name in ("reward-bench-2", "rm-bench", "judge-bench:gpt"):
     fetch_data(name)
     found[name] = outcome(name, True)
 print(json.dumps(found))
 """
+
+
+def outcome_of(script: str, hub: Hub, folder: Path) -> str:
+    """The last line that a script prints, which finds `hub` and an empty cache."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DRSOW_", "HF_"))}
+    variables = {"HF_HOME": str(folder / "cache"), "HF_ENDPOINT": hub.url, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", HUB + script], env=kept | variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
 
 
 def test_the_hub_is_read_at_the_fixed_commit_and_then_without_a_socket(tmp_path):
@@ -286,17 +299,21 @@ def test_the_hub_is_read_at_the_fixed_commit_and_then_without_a_socket(tmp_path)
                 else:
                     path.write_text("".join(json.dumps(row) + "\n" for row in every))
             hub.add(source.repository, tmp_path / name / commit, commit)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DRSOW_", "HF_"))}
-    variables = {"HF_HOME": str(tmp_path / "cache"), "HF_ENDPOINT": hub.url, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        [sys.executable, "-c", HUB], env=kept | variables, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(outcome_of(FETCHED, hub, tmp_path))
     code, words = found.pop("before")
     assert code == 4 and words.startswith("rm-bench: THU-KEG/RM-Bench is not on this machine; with access to the hub, ")
     # The newer commit has two rows.
     assert found == {name: [1, commits[name.partition(":")[0]]] for name in found}
+
+
+def test_a_hub_that_breaks_the_connection_off_is_one_line(tmp_path):
+    hub = Hub()
+    hub.silent.add(BENCHMARKS["rm-bench"].repository)
+    # The library waits for seconds between its tries.
+    script = 'import time\ntime.sleep = lambda _: None\nprint(json.dumps(outcome("rm-bench", False)))'
+    code, words = json.loads(outcome_of(script, hub, tmp_path))
+    assert code == 4 and words.startswith("rm-bench: THU-KEG/RM-Bench is not on this machine; with access to the hub, ")
+    assert "\n" not in words
 
 
 def test_a_verb_that_takes_preferences_names_a_row_of_several_candidates():
