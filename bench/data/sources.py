@@ -44,7 +44,8 @@ class Row(NamedTuple):
     number: int
     """From 0."""
     cells: Mapping[str, object]
-    """Unconverted values by column; parquet and hub rows have only the columns in COLUMNS."""
+    """Unconverted values by column; parquet and hub rows have only the columns in COLUMNS and
+    MORE_COLUMNS."""
     names: Collection[str]
     """All columns of the source."""
 
@@ -98,18 +99,25 @@ def _jsonl_rows(name: str, data: bytes) -> Iterator[Row]:
         if not text.strip():
             continue
         where = f"{name}, line {line}"
-        try:
-            fields = json.loads(text.decode(), parse_int=_whole_number)
-        except UnicodeDecodeError as error:
-            raise UsageError(f"{where}: not UTF-8 text") from error
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{where}: broken JSON: {error.msg} (column {error.colno})") from error
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"{where}: broken JSON: {error}") from error
+        fields = _parsed(name, text, line=line)
         if not isinstance(fields, dict):
             raise UsageError(f"{where}: not a JSON object")
         yield Row(where, number, fields, fields)
         number += 1
+
+
+def _parsed(name: str, data: bytes, *, line: int | None = None) -> object:
+    """The value that a JSON text has: a whole file, or one line of it."""
+    where = name if line is None else f"{name}, line {line}"
+    try:
+        return json.loads(data.decode(), parse_int=_whole_number)
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where}: not UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        where = f"{name}, line {(line or 1) + error.lineno - 1}"
+        raise UsageError(f"{where}: broken JSON: {error.msg} (column {error.colno})") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where}: broken JSON: {error}") from error
 
 
 def _whole_number(digits: str) -> int | float:
@@ -156,14 +164,7 @@ def _wanted(names: Collection[str]) -> list[str]:
 
 def _json_rows(name: str, data: bytes) -> Iterator[Row]:
     """The objects of one JSON list, the form of RM-Bench's files."""
-    try:
-        items = json.loads(data.decode(), parse_int=_whole_number)
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{name}: not UTF-8 text") from error
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{name}, line {error.lineno}: broken JSON: {error.msg} (column {error.colno})") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{name}: broken JSON: {error}") from error
+    items = _parsed(name, data)
     if not isinstance(items, list):
         raise UsageError(f"{name}: not a JSON list of objects; a file with one object per line is a .jsonl file")
     for number, fields in enumerate(items):
