@@ -6,25 +6,22 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import Field, FiniteFloat
-
 from bench.entries import Entry, Id, ModelSpec, Score
 from bench.files import edited_text, write_whole
 from bench.schema import UsageError
-from bench.sources import Text
+
+_COLUMNS = ("model_id", "performance_id", "value", "stderr", "source")
+"""The keys of a row, in the order in which they are written."""
 
 HEADER = "# Scores that `drsow perform` measured; see docs/guides/perform.md.\n"
 
 
-class MeasuredScore(Entry):
+class MeasuredScore(Entry, Score):
     """A score of one model, in a separate table, so that a folder can add it to a model that another file defines."""
 
     KEY = "score"
     model_id: Id
     performance_id: Id
-    value: FiniteFloat
-    stderr: FiniteFloat | None = Field(default=None, ge=0)
-    source: Text
 
     @property
     def id(self) -> str:
@@ -95,8 +92,7 @@ def _rows(path: Path) -> list[MeasuredScore]:
 
 
 def _written(row: MeasuredScore) -> str:
+    values = row.model_dump(exclude_none=True)
     # A JSON text is a TOML text too, except for JSON's escapes of characters beyond 16 bits.
-    lines = [
-        f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in row.model_dump(exclude_none=True).items()
-    ]
+    lines = [f"{name} = {json.dumps(values[name], ensure_ascii=False)}" for name in _COLUMNS if name in values]
     return "\n".join(["", "[[scores]]", *lines, ""])

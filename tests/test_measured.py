@@ -71,6 +71,21 @@ def test_a_score_that_the_models_entry_has_already_is_an_error(folder):
         load_registry(folder)
 
 
+@pytest.mark.parametrize(("line", "said"), [("stderr = -1.0", "stderr: "), ('source = ""', "source: ")])
+def test_a_measured_score_is_checked_like_one_in_a_models_entry(folder, line, said):
+    lines = {"stderr": "stderr = 1.5", "source": 'source = "a test"'} | {line.partition(" ")[0]: line}
+    row = 'model_id = "mine"\nperformance_id = "ifeval"\nvalue = 41.5'
+    (folder / "scores.toml").write_text("\n".join(["[[scores]]", row, *lines.values()]))
+    with pytest.raises(UsageError, match=f"scores.toml: .*{said}"):
+        load_registry(folder)
+
+
+def test_a_row_is_written_with_the_model_first(tmp_path):
+    add_score(tmp_path / "scores.toml", ROW)
+    keys = [line.partition(" = ")[0] for line in (tmp_path / "scores.toml").read_text().splitlines() if " = " in line]
+    assert keys == ["model_id", "performance_id", "value", "stderr", "source"]
+
+
 @pytest.mark.parametrize("content", ["[[models]]\n", "scores = 1", "[[scores]]\nvalue = 1\n", "not toml"])
 def test_a_file_of_anything_else_is_not_rewritten(tmp_path, content):
     path = tmp_path / "scores.toml"
