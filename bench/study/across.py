@@ -1,4 +1,4 @@
-"""Reads the stored results of pairs on every benchmark, for one table over all of them."""
+"""Reads the stored results of pairs on every benchmark, and the published ones, for one table over all of them."""
 
 import sys
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ from bench.store.folder import Store, read_csv
 from bench.store.places import tables_of
 from bench.study.benchmarks import of_table
 from bench.study.board import stored_accuracy
-from bench.study.draw import references
 from bench.study.measure import pair_table
 from bench.study.overview import Measured, overview
 from bench.subject import Subject, variant_of
@@ -41,3 +40,21 @@ def measured_of(store: Store, subject: Subject, *, reward: str) -> list[Measured
             mine = rows[rows["reward"] == read_csv(folder / "leaderboard.csv")["reward"].iloc[0]]
             found.append(Measured(folder.name, mine.reset_index(drop=True)))
     return found
+
+
+def references(registry: Registry, benchmark: str) -> pd.DataFrame:
+    """The published rows of the registry's pairs on a benchmark, percent; one row per publication."""
+    rows = [
+        {
+            "pair_id": pair.pair_id,
+            "source": known.source,
+            "differs_because": known.differs_because,
+            "customised": known.customised,
+            **known.percent,
+        }
+        for pair in registry.named_pairs()
+        for known in pair.references
+        if known.benchmark == benchmark
+    ]
+    columns = ["pair_id", "source", "differs_because", "customised", "score", *PARTS.get(benchmark, ())]
+    return pd.DataFrame(rows).reindex(columns=columns)

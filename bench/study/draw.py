@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from bench.registry import Registry
-from bench.schema import PARTS
 from bench.store.folder import read_csv, write_csv, write_whole
 from bench.study import figures, tables
+from bench.study.across import references
 from bench.study.benchmarks import of_parts, of_table
 from bench.study.board import stored_accuracy
 from bench.study.leaderboard import frontier
@@ -86,24 +86,6 @@ def write_ablation(folder: Path, registry: Registry, pair_id: str, *, provenance
         write_whole(folder / name, data)
     write_csv(folder / "figures" / "ablation.csv", rows, tuple(rows.columns))
     return [folder / name for name in files]
-
-
-def references(registry: Registry, benchmark: str) -> pd.DataFrame:
-    """The published rows of the registry's pairs on a benchmark, percent; one row per publication."""
-    rows = [
-        {
-            "pair_id": pair.pair_id,
-            "source": known.source,
-            "differs_because": known.differs_because,
-            "customised": known.customised,
-            **known.percent,
-        }
-        for pair in registry.named_pairs()
-        for known in pair.references
-        if known.benchmark == benchmark
-    ]
-    columns = ["pair_id", "source", "differs_because", "customised", "score", *PARTS.get(benchmark, ())]
-    return pd.DataFrame(rows).reindex(columns=columns)
 
 
 def _drawings(folder: Path, board: pd.DataFrame, registry: Registry, axis: str | None) -> list[Drawing]:
