@@ -15,6 +15,9 @@ import pandas as pd
 
 from bench.schema import CHOSEN, MARGINS, NONFINITE, OK, REJECTED, REWARDS, TOO_LONG, Example
 
+UNITS = {"sum": "nats", "mean": "nats per token", "per-byte": "nats per byte"}
+"""The unit of each reward."""
+
 _KEY = ["example_id", "response_id"]
 
 

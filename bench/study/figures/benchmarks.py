@@ -7,12 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.study.figures.style import CHANCE, FAINT, GRID, INK, STYLE, head, looks, say
+from bench.study.reward import UNITS
 
 _SCALE = "viridis"
 _SIDES = " over "
 """What separates the two styles in the name of a cell: the right response's style, then the wrong one's."""
-
-_UNITS = {"sum": "nats", "mean": "nats per token", "per-byte": "nats per byte"}
 
 
 @matplotlib.rc_context(STYLE)
@@ -59,7 +58,7 @@ def ties_margins(margins: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
     least = margins[["lead_tied", "lead_ref"]].min(axis=1, skipna=False)
-    unit = _UNITS[margins["reward"].iloc[0]]
+    unit = UNITS[margins["reward"].iloc[0]]
     titles = ("the prompt with several right responses", "the lesser of both prompts")
     for axes, values, words in zip(panels, (margins["lead_tied"], least), titles, strict=True):
         for pair_id, style in looks(pairs).items():

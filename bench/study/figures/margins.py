@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from bench.study.benchmarks import of_columns
 from bench.study.figures.style import CHANCE, FAINT, INK, STYLE, Look, counts, head, looks, n_models, percent, say
+from bench.study.reward import UNITS
 
 _N_BINS = 40
 _SHOWN = (0.005, 0.995)
@@ -17,7 +18,6 @@ _FEW = 100
 
 _MAX_OUTLINES = 3
 _MAX_LINES = 6
-_UNITS = {"sum": "nats", "mean": "nats per token", "per-byte": "nats per byte"}
 
 
 @matplotlib.rc_context(STYLE)
@@ -47,7 +47,7 @@ def margin_distributions(margins: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     if scored.empty:
         say(panels[0], f"There is no margin to show: all {margins['example_id'].nunique():,} rows are left out.")
     reward = margins["reward"].iloc[0]
-    panels[-1].set_xlabel(f"Margin, {' minus '.join(benchmark.sides)} ({_UNITS[reward]})")
+    panels[-1].set_xlabel(f"Margin, {' minus '.join(benchmark.sides)} ({UNITS[reward]})")
     figure.supylabel("Proportion of the prompts", fontsize=8)
     if len(shown) > 1 and len(scored):
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower left")

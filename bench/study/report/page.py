@@ -19,6 +19,7 @@ from bench.study.benchmarks import of_table
 from bench.study.report import views
 from bench.study.report.cases import N_ROWS, Case
 from bench.study.report.gather import Report
+from bench.study.reward import UNITS
 from bench.study.tables import overview_table
 
 _HERE = "bench.study.report"
@@ -43,7 +44,7 @@ def html(report: Report) -> str:
         styles=[Markup(_itables("dt_bundle.css")), Markup(_own("report.css"))],
         version=importlib.metadata.version("drsow"),
         reward=board["reward"].iloc[0],
-        unit=views.UNITS[board["reward"].iloc[0]],
+        unit=UNITS[board["reward"].iloc[0]],
         n_models=pd.concat([board["strong"], board["weak"]]).nunique(),
         families=sorted(set(board["family"]) - {""}),
         board=views.board_rows(report),

@@ -18,8 +18,6 @@ DASH = "–"
 _PARTS = ["section", "style"]
 """Levels of the leaderboard's columns."""
 
-UNITS = {"sum": "nats", "mean": "nats per token", "per-byte": "nats per byte"}
-
 
 class Cell(NamedTuple):
     """One number of a table."""
