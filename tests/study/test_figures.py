@@ -12,6 +12,7 @@ from matplotlib.text import Text
 
 from bench.schema import CORRELATION, LEADERBOARD, MARGINS, SECTIONS, SUBSET_WEIGHTS
 from bench.study import figures
+from bench.study.benchmarks.rm_bench import RM_BENCH
 from bench.study.correlate import ALL
 from bench.study.leaderboard import frontier
 from bench.study.metrics import accuracy, accuracy_by_length
@@ -321,6 +322,14 @@ def test_margins_of_more_than_three_pairs_are_refused():
     frame = pd.concat([margins({"mine": 4}, pair_id=pair) for pair in "abcd"])
     with pytest.raises(ValueError, match="4 pairs in one figure of margins"):
         figures.margin_distributions(frame, PAIRS)
+
+
+def test_of_several_candidates_the_lengths_are_means():
+    lengths = by_length(["a--b"])
+    assert "Bytes of chosen minus bytes of rejected" in texts(figures.length_accuracy(lengths, PAIRS))
+    several = PAIRS.assign(**dict.fromkeys(RM_BENCH.columns, 0.5))
+    words = "Mean bytes of the right responses minus mean bytes of the wrong ones"
+    assert words in texts(figures.length_accuracy(lengths, several))
 
 
 def test_many_pairs_are_drawn_as_lines_by_length():

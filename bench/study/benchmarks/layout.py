@@ -20,6 +20,9 @@ response is not scored."""
 Key = tuple[str, str]
 """(level, name) of a part."""
 
+OF_SEVERAL = ("mean bytes of the right responses", "mean bytes of the wrong ones")
+"""`Benchmark.lengths` where a row has several right or wrong responses."""
+
 STUDIED = ("overall", "section", "style")
 """Levels that the leaderboard has columns for, and that studies, choices and comparisons are about."""
 
@@ -105,6 +108,8 @@ class Benchmark(NamedTuple):
     """What identifies the problem of an example besides its prompt; None if nothing does."""
     sides: tuple[str, str] = ("chosen", "rejected")
     """What figures call the responses that a margin compares."""
+    lengths: tuple[str, str] = ("bytes of chosen", "bytes of rejected")
+    """What figures call the two lengths whose difference they show."""
     words: str = ""
     """A sentence on how the score is made, for the report."""
     details: Mapping[str, Callable[[Sequence[Example], Rewards], pd.DataFrame]] = {}

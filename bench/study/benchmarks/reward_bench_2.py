@@ -20,7 +20,7 @@ import pandas as pd
 
 from bench.data.rows import own_id
 from bench.schema import Example
-from bench.study.benchmarks.layout import Answers, Benchmark, Layout, Part, Rewards, split
+from bench.study.benchmarks.layout import OF_SEVERAL, Answers, Benchmark, Layout, Part, Rewards, split
 
 TIES = "Ties"
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", TIES)
@@ -171,6 +171,7 @@ REWARD_BENCH_2 = Benchmark(
     sections=SUBSETS,
     section_of=section_of,
     sides=("best right", "best wrong"),
+    lengths=OF_SEVERAL,
     problem=problem,
     words="The score is the plain mean of six subsets. A row counts 1/k if the right response is among the k best of "
     "four; Ties weighs the accuracy and the margins of prompts with one and with several right responses.",

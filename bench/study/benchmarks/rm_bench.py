@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench.schema import RM_BENCH_IDS, RM_BENCH_STYLES, Example
-from bench.study.benchmarks.layout import Answers, Benchmark, Key, Layout, Part, Rewards
+from bench.study.benchmarks.layout import OF_SEVERAL, Answers, Benchmark, Key, Layout, Part, Rewards
 
 SECTIONS = {
     "chat": ("chat",),
@@ -108,6 +108,7 @@ RM_BENCH = Benchmark(
     styles=DIFFICULTIES,
     section_of=section_of,
     sides=("best right", "best wrong"),
+    lengths=OF_SEVERAL,
     words="The score is the mean of the domains, and each domain the mean of easy, normal and hard. Hard compares a "
     "plain right response with a fancier wrong one, so it shows whether a reward measures style or length.",
 )

@@ -70,7 +70,6 @@ def length_accuracy(by_length: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
         pairs: The leaderboard of these pairs; other pairs may be included.
     """
     shown = sorted(pd.unique(by_length["pair_id"]))
-    sides = of_columns(pairs.columns).sides
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.add_subplot()
     axes.axhline(CHANCE, color=INK, linestyle=":", linewidth=1)
@@ -90,7 +89,7 @@ def length_accuracy(by_length: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
         say(axes, "There is no accuracy to show: all rows are left out.")
     elif len(bins) < 2:
         axes.set_title("Too few rows, or too few different lengths, to compare accuracy by length.")
-    axes.set_xlabel(" minus ".join(f"{each} of {side}" for each, side in zip(("Bytes", "bytes"), sides, strict=True)))
+    axes.set_xlabel(" minus ".join(of_columns(pairs.columns).lengths).capitalize())
     n_prompts = by_length.groupby("pair_id")["n_examples"].sum().max()
     head(
         figure,
