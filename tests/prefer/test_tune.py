@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from plain import padded_batch, plain_logps
+from tiny_models import tiny_model
+from transformers import GPT2Config
 
 from bench.prefer.packed import packable
 from bench.prefer.tune import (
@@ -153,6 +155,17 @@ def test_sft_leaves_out_no_preference_for_a_long_rejected_response(start):
     limit = max(chosen for chosen, _ in lengths)
     assert max(rejected for _, rejected in lengths) > limit
     assert len(read(start, limit=limit)) < 8 and len(read(start, limit=limit, loss="sft")) == 8
+
+
+def test_sft_reads_no_rejected_response_even_one_beyond_the_models_positions(start, tmp_path):
+    row = max(read(start, limit=99, loss="sft"), key=lambda row: len(row.rejected.ids) - len(row.chosen.ids))
+    n_positions = len(row.chosen.ids)
+    assert len(row.rejected.ids) > n_positions
+    # A table of positions has no entry for a later token, so a pass over the rejected response is an error.
+    shape = GPT2Config(vocab_size=len(start.tokenizer), n_positions=n_positions, n_embd=32, n_layer=2, n_head=4)
+    learned = Policy(tiny_model(shape, seed=3), start.tokenizer, torch.float32, "cpu")
+    (step,) = curve(tune(learned, [row], SFT._replace(batch=1, at_once=1), out=tmp_path))
+    assert math.isfinite(step["loss"])
 
 
 def test_dpos_loss_counts_from_the_start_in_float64(exact):
