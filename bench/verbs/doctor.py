@@ -6,7 +6,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,6 @@ from bench.scoring.cache import cache_folder, user_cache
 OK, NOTE, FAULT = "ok", "note", "fault"
 """State of a check: as it should be; something works less well or needs a decision; drsow cannot work."""
 
-HUB = "https://huggingface.co"
 HUB_WAIT_S = 5.0
 
 
@@ -35,23 +34,26 @@ class Finding(NamedTuple):
 
 def examine() -> Iterator[Finding]:
     """Runs every check, in the order in which the one needs the other. A check that breaks is a fault."""
-    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        *(_python, _drsow, _packages, _computing, _models_cache, _kernels_cache, _hub_cache, _embedded, _hub),
-    )
-    for check in checks:
+    folders = (_models_cache, _kernels_cache, _hub_cache)
+    for check in (_python, _drsow, _packages, _computing, *folders, _embedded, _hub):
         try:
             yield from check()
         except Exception as error:
             # One broken check must not hide the others: the user runs this verb because something is broken.
             words = str(error) if isinstance(error, DrsowError) else f"{type(error).__name__}: {first_line(error)}"
             name = check.__name__.strip("_").replace("_", " ")
-            yield Finding(FAULT, name, words, "reinstall drsow and its packages: pip install --force-reinstall drsow")
+            remedy = (
+                "install drsow and its packages again: pip install and the wheel, or pip install -e . in a checkout"
+            )
+            yield Finding(FAULT, name, words, remedy)
 
 
 def _python() -> Iterator[Finding]:
+    from packaging.specifiers import SpecifierSet
+
     wanted = importlib.metadata.metadata("drsow")["Requires-Python"]
     found = f"{platform.python_version()} at {sys.executable}"
-    if _takes(wanted, platform.python_version()):
+    if SpecifierSet(wanted).contains(platform.python_version(), prereleases=True):
         yield Finding(OK, "Python", found)
     else:
         remedy = f"install drsow with a Python {wanted}, for example: uv tool install --python 3.12 drsow"
@@ -62,12 +64,6 @@ def _drsow() -> Iterator[Finding]:
     known = load_registry()
     words = f"{importlib.metadata.version('drsow')}, {len(known.models)} models in {pairs_folder()}"
     yield Finding(OK, "drsow", words)
-
-
-def _takes(wanted: str, version: str) -> bool:
-    from packaging.specifiers import SpecifierSet
-
-    return SpecifierSet(wanted).contains(version, prereleases=True)
 
 
 def _packages() -> Iterator[Finding]:
@@ -171,14 +167,18 @@ def _embedded() -> Iterator[Finding]:
 
 def _hub() -> Iterator[Finding]:
     """Whether the hub answers, and whether there is a token. The token itself is never shown."""
+    from huggingface_hub import constants
+
     from bench.scoring.fetch import offline
 
     if offline():
         yield Finding(OK, "hub", "not asked, because HF_HUB_OFFLINE forbids it")
     else:
-        yield _hub_answers(os.environ.get("HF_ENDPOINT", HUB).rstrip("/"))
+        yield _hub_answers(constants.ENDPOINT)
     if os.environ.get("HF_TOKEN"):
         yield Finding(OK, "hub token", "HF_TOKEN is set")
+    elif Path(constants.HF_TOKEN_PATH).is_file():
+        yield Finding(OK, "hub token", "stored by `hf auth login`")
     else:
         yield Finding(NOTE, "hub token", "HF_TOKEN is not set", "set it for gated models; other models need none")
 

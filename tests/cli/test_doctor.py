@@ -47,6 +47,13 @@ def test_a_hub_that_answers_is_reachable_and_the_token_is_not_shown(healthy):
     assert "hf_secret" not in healthy.stdout + healthy.stderr
 
 
+def test_a_token_that_hf_auth_login_stored_counts_and_is_not_shown(drsow, tmp_path):
+    (tmp_path / "token").write_text("hf_secret")
+    done = drsow("doctor", HF_TOKEN="", HF_TOKEN_PATH=str(tmp_path / "token"))
+    assert lines(done)["hub token"] == "ok     hub token: stored by `hf auth login`"
+    assert "hf_secret" not in done.stdout + done.stderr
+
+
 def test_a_cache_folder_that_cannot_be_written_is_a_fault_with_exit_code_4(drsow):
     done = drsow("doctor", "--json", DRSOW_CACHE="/proc/nothing")
     found = {each["name"]: each for each in json.loads(done.stdout)}
