@@ -5,7 +5,7 @@ import os
 import sys
 import traceback
 
-from bench.schema import DrsowError
+from bench.schema import DrsowError, PreconditionError
 
 DEBUG_VARIABLE = "DRSOW_DEBUG"
 """Environment variable that turns tracebacks on; the option --debug sets it."""
@@ -24,13 +24,18 @@ HINTS = {
 def explained(error: Exception) -> DrsowError:
     """The error to show to the user for any exception; with DRSOW_DEBUG the traceback goes to stderr.
 
-    A DrsowError stays unchanged. The user can solve a lack of memory, a killed worker process or an error of the
-    operating system. Any other exception is reported as a fault in drsow.
+    A DrsowError stays unchanged. The user can solve a lack of memory, a killed worker process, a package that is not
+    installed, or an error of the operating system. Any other exception is reported as a fault in drsow.
     """
     if isinstance(error, DrsowError):
         return error
     if debugging():
         traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, ModuleNotFoundError) and type(error).__name__ == "PackageNotFoundError":
+        return PreconditionError(
+            f"the package {error.name} is not installed, so its version cannot be recorded; run `pip install -e .` in "
+            "the checkout of drsow and try again"
+        )
     return DrsowError(_words(error))
 
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures.process
 import errno
+import importlib.metadata
 
 import pytest
 import torch
@@ -74,6 +75,23 @@ def test_debug_prints_the_traceback(monkeypatch, capsys):
     monkeypatch.setenv("DRSOW_DEBUG", "1")
     explained(ValueError("loud"))
     assert "ValueError: loud" in capsys.readouterr().err
+
+
+def test_a_checkout_that_is_not_installed_is_told_so_before_anything_is_scored(tiny_registry, tmp_path, monkeypatch):
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    known, dataset = load_registry(tiny_registry), load_data("sample", limit_per_subset=1)
+    session = Session(known, Store(tmp_path), passes.resolved("fp32", "cpu"))
+    with pytest.raises(importlib.metadata.PackageNotFoundError) as caught:
+        score.score_all(session, [Subject("tiny", (known.pair("tiny"),))], dataset)
+    error = explained(caught.value)
+    assert (error.code, list(tmp_path.iterdir())) == (4, [])
+    assert str(error) == (
+        "the package drsow is not installed, so its version cannot be recorded; run `pip install -e .` in the checkout "
+        "of drsow and try again"
+    )
 
 
 class Sudden(Exception):

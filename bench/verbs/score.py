@@ -25,6 +25,8 @@ def score_all(
         The complete score sets by (model_id, owner of the chat template); one line for each failure; the last failure's
         exit code.
     """
+    # Provenance needs the versions after a pass. A package that is not installed is an error now, before any pass.
+    passes.versions()
     registry, store = session.registry, session.store
     sides = list(dict.fromkeys(side for subject in subjects for side in subject.passes()))
     pairs = [subject.sides(pair) for subject in subjects for pair in subject.pairs]
