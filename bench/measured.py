@@ -1,12 +1,11 @@
 """Measured performances in a registry folder: `scores.toml`, which `drsow perform` writes and the registry reads."""
 
-import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from bench.entries import Entry, Id, ModelSpec, Score
+from bench.entries import Entry, Id, ModelSpec, Score, toml_table
 from bench.files import edited_text, write_whole
 from bench.schema import UsageError
 
@@ -74,7 +73,9 @@ def add_score(path: Path, row: MeasuredScore) -> None:
         UsageError: The file is no scores.toml, so rewriting it would lose something.
     """
     rows = {each.id: each for each in _rows(path)} | {row.id: row}
-    write_whole(path, (HEADER + "".join(_written(each) for each in rows.values())).encode())
+    dumped = (each.model_dump(exclude_none=True) for each in rows.values())
+    tables = (toml_table("scores", {name: row[name] for name in _COLUMNS if name in row}) for row in dumped)
+    write_whole(path, (HEADER + "".join(tables)).encode())
 
 
 def _rows(path: Path) -> list[MeasuredScore]:
@@ -89,10 +90,3 @@ def _rows(path: Path) -> list[MeasuredScore]:
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{path}: is no file of scores ({reason}); name another file with --scores") from error
-
-
-def _written(row: MeasuredScore) -> str:
-    values = row.model_dump(exclude_none=True)
-    # A JSON text is a TOML text too, except for JSON's escapes of characters beyond 16 bits.
-    lines = [f"{name} = {json.dumps(values[name], ensure_ascii=False)}" for name in _COLUMNS if name in values]
-    return "\n".join(["", "[[scores]]", *lines, ""])

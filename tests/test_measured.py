@@ -35,6 +35,13 @@ def test_a_written_score_is_the_models_score_in_the_registry(folder):
     assert (folder / "scores.toml").read_text().count("[[scores]]") == 2
 
 
+def test_a_source_in_any_script_is_read_as_it_was_written(folder):
+    row = ROW.model_copy(update={"source": "Größe 大 \N{GRINNING FACE}"})
+    add_score(folder / "scores.toml", row)
+    add_score(folder / "scores.toml", row)
+    assert load_registry(folder).model("mine").scores["ifeval"].source == row.source
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -5,15 +5,15 @@ a rung counts as broken, and the registry entries of what was made.
 """
 
 import hashlib
-import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
 
-from bench.entries import Entry, Id, ModelSpec, Text
+from bench.entries import Entry, Id, ModelSpec, Text, toml_table
 from bench.schema import CHOSEN, REJECTED, Example, UsageError
+from bench.sources import Record
 
 TURNED = "turned"
 """Labels under which chosen and rejected have changed places."""
@@ -79,19 +79,17 @@ class Ladder(Entry):
         return self.start if self.template is None else self.model_id(self.rungs[0].rung_id)
 
 
-class StudyOf(BaseModel):
+class StudyOf(Record):
     """What the ladders' study is called and ordered by, as in the registry's studies."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     study_id: Id
     performance: Text
     second_performance: Text | None = None
 
 
-class Recipe(BaseModel):
+class Recipe(Record):
     """A whole file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
     study: StudyOf
     ladders: tuple[Ladder, ...] = Field(min_length=1, strict=False)
 
@@ -171,7 +169,7 @@ def repeats(text: str) -> bool:
 
 def models_toml(specs: Sequence[ModelSpec]) -> str:
     """A registry's models.toml with these entries."""
-    return _HEAD + "".join(_table("models", spec.model_dump(mode="json", exclude_defaults=True)) for spec in specs)
+    return _HEAD + "".join(toml_table("models", spec.model_dump(mode="json", exclude_defaults=True)) for spec in specs)
 
 
 def pairs_toml(recipe: Recipe, broken: Sequence[str], *, has_scores: bool) -> str:
@@ -188,11 +186,11 @@ def pairs_toml(recipe: Recipe, broken: Sequence[str], *, has_scores: bool) -> st
     tables = []
     for kind, left_out in kinds.items():
         families = [entry for ladder in recipe.ladders if (entry := _family(ladder, kind, left_out))]
-        tables += [_table("families", entry) for entry in families]
+        tables += [toml_table("families", entry) for entry in families]
         if has_scores and families:
             told = recipe.study.model_dump(exclude_none=True)
             told |= {"study_id": f"{recipe.study.study_id}{kind}", "families": [f["family_id"] for f in families]}
-            tables.append(_table("studies", told))
+            tables.append(toml_table("studies", told))
     return _HEAD + "".join(tables)
 
 
@@ -203,17 +201,6 @@ def _family(ladder: Ladder, kind: str, left_out: set[str]) -> dict[str, Any] | N
     members = [name for name in map(ladder.model_id, (None, *(r.id for r in ladder.rungs))) if name not in left_out]
     told = {"family_id": f"{ladder.id}{kind}", "template": ladder.owner, "members": members}
     return told if len(members) > 1 else None
-
-
-def _table(name: str, fields: Mapping[str, Any]) -> str:
-    return "\n".join(["", f"[[{name}]]", *(f"{key} = {_value(value)}" for key, value in fields.items()), ""])
-
-
-def _value(value: Any) -> str:
-    """A value as TOML. JSON writes texts, numbers and lists of texts alike."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_value(part)}" for key, part in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False)
 
 
 def ladders_in_order(recipe: Recipe) -> Iterator[tuple[Ladder, Rung | None]]:
