@@ -66,6 +66,20 @@ def typical_stderr(scores: Sequence[Score | None], otherwise: float) -> float:
     return math.sqrt(sum((otherwise if each is None else each) ** 2 for each in known) / len(known))
 
 
+def check_place(path: Path, model_id: str, models: Mapping[str, ModelSpec]) -> None:
+    """Checks, before a measurement that may take hours, that a scores.toml can take the score of a model.
+
+    Raises:
+        UsageError: The registry has no such model, so it could not read the file, or the file is no scores.toml.
+    """
+    if model_id not in models:
+        raise UsageError(
+            f"--scores {path}: {model_id} is no model_id of the registry; add an entry for it to models.toml, or leave "
+            "--scores out"
+        )
+    _rows(path)
+
+
 def add_score(path: Path, row: MeasuredScore) -> None:
     """Writes a score into a scores.toml, in the place of an earlier one of the same model and performance.
 

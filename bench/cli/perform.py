@@ -74,7 +74,7 @@ def perform(
 ) -> None:
     """Measure how good a model is: by IFEval's rules, or on held-out preferences."""
     _check(task, prompts, data)
-    from bench.measured import add_score
+    from bench.measured import add_score, check_place
     from bench.registry import load_registry
     from bench.verbs import perform as verb
     from bench.verbs.session import open_session
@@ -84,6 +84,8 @@ def perform(
     for name in filter(None, (model, template)):
         if name not in known.models:
             known.policy(name)
+    if scores:
+        check_place(scores, model, known.models)
     session = open_session(known, dtype=dtype.value, device=device.value, results=results)
     if task is Task.ifeval:
         found = verb.measure_ifeval(session, speech, prompts, limit=limit, out=out)

@@ -168,12 +168,13 @@ def _measured(
     frame = pd.DataFrame(items, columns=["name", "right", "cluster"])
     if frame.empty:
         raise UsageError(f"{speech.model}: every row is longer than it can read, so there is nothing to measure")
-    found = table(frame, model_id=_spec(session, speech).model_id, task=task, **counts)
+    model_id = _spec(session, speech).model_id
+    found = table(frame, model_id=model_id, task=task, **counts)
     whole = found.iloc[0]
     stderr = None if pd.isna(whole.stderr) else round(100 * float(whole.stderr), 2)
     template = f", chat template of {speech.template}" if speech.template else ""
     score = MeasuredScore(
-        model_id=_spec(session, speech).model_id,
+        model_id=model_id,
         performance_id=task,
         value=round(100 * float(whole.accuracy), 2),
         stderr=stderr,

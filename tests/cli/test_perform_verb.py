@@ -83,6 +83,19 @@ def test_options_that_do_not_fit_the_task_are_one_line(drsow, tiny_registry, wor
     assert said in done.stderr
 
 
+def test_a_score_that_the_registry_could_not_read_is_refused_before_the_model_answers(drsow, tiny_registry, tmp_path):
+    # A models.toml is no file of scores; a folder is no model of the registry.
+    for model, file, said in (
+        ("tiny-strong", tiny_registry / "models.toml", "models.toml: is no file of scores"),
+        (tiny_registry / "strong", tmp_path / "scores.toml", "is no model_id of the registry"),
+    ):
+        words = ["perform", "--registry", tiny_registry, "--model", model, "--task", "ifeval", "--scores", file]
+        done = drsow(*words, "--prompts", tmp_path / "none.jsonl")
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert said in done.stderr
+    assert not (tmp_path / "scores.toml").exists()
+
+
 def test_a_model_without_a_template_names_the_option_that_lends_it_one(drsow, tiny_registry, prompts, tmp_path):
     words = ["perform", "--registry", tiny_registry, "--model", "tiny-weak", "--task", "ifeval", "--prompts", prompts]
     words += ["--max-new-tokens", 4, "--results", tmp_path / "results", *COMPUTING]
