@@ -122,9 +122,16 @@ def _tuned(
     if rung.after is not None:
         start = Start(str(folder.parent / ladder.model_id(rung.after)))
     tuning = Tuning(
-        rung.loss, rung.beta, 0.3, rung.lr, rung.n_epochs, ladder.batch, ladder.at_once, ladder.lora_rank, rung.seed,
+        loss=rung.loss,
+        beta=rung.beta,
+        lr=rung.lr,
+        n_epochs=rung.n_epochs,
+        batch=ladder.batch,
+        at_once=ladder.at_once,
+        lora_rank=ladder.lora_rank,
+        seed=rung.seed,
         save_every=4,
-    )  # fmt: skip
+    )
     done = tune_policy(session, start, dataset, tuning, out=folder)
     facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return {
@@ -140,13 +147,12 @@ def _tuned(
 
 def _answered(session: Session, prompts: Dataset, folder: Path) -> dict[str, Any]:
     """Sample a rung's answers, and count those that are empty or repeat themselves."""
-    from bench.prefer.sample import Sampling
+    from bench.prefer.sample import Sampling, whole_lines
 
     wish = Sampling(N_ANSWERS, max_new_tokens=ANSWER_TOKENS, keep_empty=True)
     file = folder / "answers.jsonl"
     sample_candidates(session, prompts, str(folder), wish, out=file)
-    lines = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-    found = judged([text for line in lines for text in line["candidates"]])
+    found = judged([text for line in whole_lines(file) for text in line["candidates"]])
     return found._asdict() | {"broken": int(found.broken)}
 
 

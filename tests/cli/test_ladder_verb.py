@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -10,9 +11,12 @@ import time
 import pytest
 from commands import COMMAND, environment, rows, write_rows
 
+from bench.data.load import load_prompts
 from bench.registry import load_registry
 from bench.scoring.located import file_digest
 from bench.store.folder import read_csv
+from bench.verbs import ladder
+from bench.verbs.session import open_session
 
 RECIPE = """
 [study]
@@ -76,6 +80,18 @@ def test_a_killed_ladder_goes_on_and_its_registry_has_each_rung_with_its_recipe(
     digests = {p: hashlib.sha256(p.read_bytes()).digest() for p in out.rglob("*") if p.is_file()}
     assert drsow(*words).returncode == 0
     assert {p: hashlib.sha256(p.read_bytes()).digest() for p in out.rglob("*") if p.is_file()} == digests
+
+
+def test_an_answer_may_hold_a_line_separator(tiny_registry, tmp_path, monkeypatch):
+    monkeypatch.setattr(ladder, "ANSWER_TOKENS", 2)
+    folder = shutil.copytree(tiny_registry / "strong", tmp_path / "strong")
+    prompts = load_prompts(str(write_rows(tmp_path / "prompts.jsonl", [{"id": "p", "prompt": "Is 7 prime?"}])))
+    session = open_session(load_registry(tiny_registry), dtype="fp32", device="cpu")
+    ladder._answered(session, prompts, folder)
+    (line,) = map(json.loads, (folder / "answers.jsonl").read_text().split("\n")[:-1])
+    line["candidates"] = ["Seven\u2028is", "", "", "", "", "no", "no", "no"]
+    (folder / "answers.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n")
+    assert ladder._answered(session, prompts, folder) == {"n_answers": 8, "empty": 0.5, "repeated": 0.0, "broken": 1}
 
 
 def test_a_wrong_recipe_writes_nothing(drsow, tiny_registry, tmp_path):
