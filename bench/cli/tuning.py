@@ -134,9 +134,10 @@ def tune(
     from bench.verbs.tune import preferences as load_preferences
 
     rate = lr if lr is not None else (LORA_LR if lora else LR[loss])
-    strength = beta if beta is not None else BETA[loss]
-    ranks = lora_rank if lora else 0
-    tuning = Tuning(loss.value, strength, gamma_ratio, rate, epochs, batch, at_once, ranks, seed, save_every)
+    tuning = Tuning(
+        loss=loss.value, beta=beta if beta is not None else BETA[loss], gamma_ratio=gamma_ratio, lr=rate, seed=seed,
+        n_epochs=epochs, batch=batch, at_once=at_once, lora_rank=lora_rank if lora else 0, save_every=save_every,
+    )  # fmt: skip
     dataset = load_preferences(preferences)
     session = open_session(load_registry(registry), dtype=dtype.value, device=device.value)
     done = tune_policy(session, Start(policy, template), dataset, tuning, out=out)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from bench.data.load import check_preferences, load_data
+from bench.faults import first_line
 from bench.schema import Dataset, DrsowError, UsageError
 from bench.scoring import SPAN, fetch, passes, templates
 from bench.scoring.located import Located, file_digest
@@ -246,7 +247,7 @@ def _failing_clearly(out: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise DrsowError(f"{out}: cannot be written: {str(error).splitlines()[0]}") from error
+        raise DrsowError(f"{out}: cannot be written: {first_line(error)}") from error
     except RuntimeError as error:
         if out_of_memory(error):
             raise DrsowError("out of memory; --at-once 1 or --lora needs less memory") from error
