@@ -1,18 +1,25 @@
 """Answers prompts with a model's likeliest tokens, in batches; a stopped run continues after its last whole batch."""
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from bench.prefer.sample import check_ours, encoded, end_ids, own_distribution, whole_lines
-from bench.schema import DrsowError, Example, UsageError
+from bench.prefer.sample import (
+    check_ours,
+    encoded,
+    end_ids,
+    fitting_ids,
+    own_distribution,
+    texts_before,
+    whole_lines,
+)
+from bench.schema import DrsowError, Example
 from bench.scoring.chat import Template
 from bench.scoring.progress import Meter
-from bench.scoring.render import check_ids, prompt_ids
+from bench.scoring.render import check_ids
 from bench.store.folder import write_json, write_whole
 
 BATCH = 32
@@ -35,7 +42,7 @@ def answer_all(
     examples: Sequence[Example],
     *,
     out: Path,
-    settings: dict[str, object],
+    settings: dict[str, Any],
 ) -> dict[str, str]:
     """Answers every prompt into a file, one line a prompt, in their order.
 
@@ -58,22 +65,13 @@ def answer_all(
     partial, note = out.with_name(f"{out.name}.partial"), out.with_name(f"{out.name}.settings.json")
     check_ours(out, note, settings)
     if not out.exists():
-        heads = {e.example_id: _head(speaker, e) for e in examples}
+        tokenizer, template, limit = speaker
+        heads = {e.example_id: fitting_ids(e, tokenizer, template, limit=limit) for e in examples}
         write_json(note, settings)
-        found = _answer_into(partial, load, speaker, heads, n_new=int(str(settings["max_new_tokens"])))
+        found = _answer_into(partial, load, speaker, heads, n_new=settings["max_new_tokens"])
         write_whole(out, encoded([{"id": e.example_id, "answer": found[e.example_id]} for e in examples]))
         partial.unlink()
     return {line["id"]: line["answer"] for line in whole_lines(out)}
-
-
-def _head(speaker: Speaker, example: Example) -> list[int]:
-    ids = prompt_ids(example, speaker.tokenizer, speaker.template)
-    if len(ids) >= speaker.limit:
-        raise UsageError(
-            f"{example.example_id}: the prompt has {len(ids):,} tokens, but the model reads at most "
-            f"{speaker.limit - 1:,}"
-        )
-    return ids
 
 
 def _answer_into(
@@ -139,7 +137,6 @@ def answers_of(
     inputs, mask = (torch.tensor(rows, device=model.device) for rows in (padded, seen))
     with torch.inference_mode(), own_distribution(model):
         out = model.generate(inputs, attention_mask=mask, generation_config=told)
-    said = [list(itertools.takewhile(lambda token: token not in ends, row)) for row in out[:, width:].tolist()]
-    texts = tokenizer.batch_decode(said, skip_special_tokens=True)
+    texts = texts_before(ends, out[:, width:], tokenizer)
     end = template.around[1].strip()
     return {name: (text.partition(end)[0] if end else text).strip() for name, text in zip(heads, texts, strict=True)}

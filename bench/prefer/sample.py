@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from bench.data.rows import example_id, own_id
@@ -47,13 +48,10 @@ def sample_prompt(
         DrsowError: The model has no embedding for a token of the prompt.
     """
     template, config = Template(tokenizer), model.config.get_text_config()
-    ids = prompt_ids(example, tokenizer, template)
+    limit = config.max_position_embeddings
+    ids = fitting_ids(example, tokenizer, template, limit=limit)
     check_ids(ids, tokenizer, n_embedded=config.vocab_size, row=example.example_id, model="the policy")
-    width, limit = len(ids), config.max_position_embeddings
-    if width >= limit:
-        raise UsageError(
-            f"{example.example_id}: the prompt has {width:,} tokens, but the model reads at most {limit - 1:,}"
-        )
+    width = len(ids)
     ends = end_ids(model, tokenizer, template)
     inputs = torch.tensor([ids], device=model.device)
     told = GenerationConfig(
@@ -71,8 +69,27 @@ def sample_prompt(
     with torch.random.fork_rng(devices), torch.inference_mode(), own_distribution(model):
         torch.manual_seed(row_number(example.example_id, seed=wish.seed))
         out = model.generate(inputs, attention_mask=torch.ones_like(inputs), generation_config=told)
-    said = [itertools.takewhile(lambda token: token not in ends, row) for row in out[:, width:].tolist()]
-    return [text.strip() for text in tokenizer.batch_decode([list(row) for row in said], skip_special_tokens=True)]
+    return [text.strip() for text in texts_before(ends, out[:, width:], tokenizer)]
+
+
+def fitting_ids(example: Example, tokenizer: PreTrainedTokenizerFast, template: Template, *, limit: int) -> list[int]:
+    """Token ids of a prompt that leaves room for an answer in a context of `limit` tokens.
+
+    Raises:
+        UsageError: The prompt fills the context, or the template rejects it.
+    """
+    ids = prompt_ids(example, tokenizer, template)
+    if len(ids) >= limit:
+        raise UsageError(
+            f"{example.example_id}: the prompt has {len(ids):,} tokens, but the model reads at most {limit - 1:,}"
+        )
+    return ids
+
+
+def texts_before(ends: Sequence[int], tokens: Tensor, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The text of each row of generated tokens, (rows, n), before its first end token."""
+    said = [list(itertools.takewhile(lambda token: token not in ends, row)) for row in tokens.tolist()]
+    return tokenizer.batch_decode(said, skip_special_tokens=True)
 
 
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, template: Template) -> list[int]:
