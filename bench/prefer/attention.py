@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.scoring.forward.context import Softmax, StepContext
-from bench.scoring.forward.tiles import TileMasks, by_tiles, tile_masks
+from bench.scoring.forward.tiles import Tile, TileMasks, by_tiles, tile_masks
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -56,14 +56,11 @@ class TileAttention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value)
         ctx.masks, ctx.softmax = masks, softmax
         out = query.new_zeros(len(query), query.shape[1], value.shape[2])
-        groups = out.unflatten(0, (len(key), -1))
         with _products(query.dtype):
             for tile, mask in zip(*masks, strict=True):
-                own, seen = ((tile.low, tile.high),), tile.keys
-                keys, values = (_stretches(x, seen, mask.shape[1]) for x in (key, value))
-                weights = _weights(_scores(_queries(query, key, own, mask), keys, softmax), mask)
-                result = torch.bmm(weights, values)
-                _put(groups, result.unflatten(1, (-1, len(mask))), own)
+                keys, values = (_stretches(x, tile.keys, mask.shape[1]) for x in (key, value))
+                weights = _weights(_scores(_queries(query, key, tile, mask), keys, softmax), mask)
+                _put(out, torch.bmm(weights, values), tile, mask)
         return out
 
     @staticmethod
@@ -71,21 +68,19 @@ class TileAttention(torch.autograd.Function):
         """Gradients of what `forward` takes; `grad`: (heads, rows, width)."""
         query, key, value = ctx.saved_tensors
         by_query = torch.zeros_like(query)
-        groups = by_query.unflatten(0, (len(key), -1))
         by_key, by_value = (torch.zeros_like(x, dtype=torch.float32) for x in (key, value))
         with _products(query.dtype):
             for tile, mask in zip(*ctx.masks, strict=True):
-                own, seen = ((tile.low, tile.high),), tile.keys
-                queries, slope = (_queries(x, key, own, mask) for x in (query, grad))
-                keys, values = (_stretches(x, seen, mask.shape[1]) for x in (key, value))
+                queries, slope = (_queries(x, key, tile, mask) for x in (query, grad))
+                keys, values = (_stretches(x, tile.keys, mask.shape[1]) for x in (key, value))
                 scores = _scores(queries, keys, ctx.softmax)
                 slopes = _slopes(scores, ctx.softmax)
                 weights = _weights(scores, mask)
-                _add(by_value, torch.bmm(weights.mT, slope), seen)
+                _add(by_value, torch.bmm(weights.mT, slope), tile.keys)
                 by_weights = torch.bmm(slope, values.mT)
                 by_scores = torch._softmax_backward_data(by_weights, weights, -1, torch.float32).mul_(slopes)
-                _put(groups, torch.bmm(by_scores, keys).unflatten(1, (-1, len(mask))), own)
-                _add(by_key, torch.bmm(by_scores.mT, queries), seen)
+                _put(by_query, torch.bmm(by_scores, keys), tile, mask)
+                _add(by_key, torch.bmm(by_scores.mT, queries), tile.keys)
         return by_query, by_key.to(key.dtype), by_value.to(value.dtype), None, None
 
 
@@ -106,9 +101,15 @@ def _weights(scores: Tensor, mask: Tensor) -> Tensor:
     return torch.softmax(scores, -1, out=scores)
 
 
-def _queries(x: Tensor, key: Tensor, ranges: Ranges, mask: Tensor) -> Tensor:
+def _queries(x: Tensor, key: Tensor, tile: Tile, mask: Tensor) -> Tensor:
     """A tile's queries of the heads that share a key head, (kv_heads, group x queries, width), float32."""
-    return _stretches(x.unflatten(0, (len(key), -1)), ranges, len(mask)).flatten(1, 2)
+    return _stretches(x.unflatten(0, (len(key), -1)), ((tile.low, tile.high),), len(mask)).flatten(1, 2)
+
+
+def _put(total: Tensor, part: Tensor, tile: Tile, mask: Tensor) -> None:
+    """The inverse of `_queries`: writes a tile's rows into those of all heads, (heads, rows, width)."""
+    heads = part.reshape(len(total), len(mask), -1)
+    total[:, tile.low : tile.high] = heads[:, : tile.high - tile.low]
 
 
 def _stretches(x: Tensor, ranges: Ranges, n: int) -> Tensor:
@@ -119,14 +120,6 @@ def _stretches(x: Tensor, ranges: Ranges, n: int) -> Tensor:
         out[..., at : at + high - low, :] = x[..., low:high, :]
         at += high - low
     return out
-
-
-def _put(total: Tensor, part: Tensor, ranges: Ranges) -> None:
-    """The inverse of `_stretches`: writes."""
-    at = 0
-    for low, high in ranges:
-        total[..., low:high, :] = part[..., at : at + high - low, :]
-        at += high - low
 
 
 def _add(total: Tensor, part: Tensor, ranges: Ranges) -> None:
