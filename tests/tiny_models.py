@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import torch
+import transformers
 from chat_templates import CHATML
 from tiny_tokenizers import byte_level, sentence_piece
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel
@@ -11,6 +12,18 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Pr
 from bench.scoring.forward import preparing
 
 CONTEXT = 2048
+
+VOCAB = 97
+SHAPE = {
+    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
+}  # fmt: skip
+MIXED = ["sliding_attention", "full_attention"]
+
+
+def config(kind: str, **more: object) -> PretrainedConfig:
+    """The configuration of a model of SHAPE; `kind` is the start of transformers' name of its class."""
+    return getattr(transformers, f"{kind}Config")(**SHAPE | more)
 
 
 def tiny_model(config: PretrainedConfig, *, seed: int, scale: float = 8.0) -> PreTrainedModel:

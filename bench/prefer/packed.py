@@ -33,7 +33,7 @@ ROWS = 256
 CLOSE_NATS = {torch.float32: 1e-3, torch.bfloat16: 0.2}
 """Largest accepted difference to the model's own forward pass, per token of a response."""
 
-# The same as in `engine`, which tuning does not need.
+# As in `preparing`, so that this module does not depend on it.
 AttentionInterface.register(ATTENTION, trie_attention)
 
 

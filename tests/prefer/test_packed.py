@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from plain import padded_sums
-from tiny_models import tiny_model
+from tiny_models import MIXED, VOCAB, config, tiny_model
 from torch.nn.functional import linear
 
 from bench.prefer import packed as packing
@@ -20,17 +20,7 @@ from bench.scoring.forward.context import Softmax, context
 from bench.scoring.forward.trie import pack
 from bench.scoring.render import Sequence
 
-VOCAB = 97
-SHAPE = {
-    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
-MIXED = ["sliding_attention", "full_attention"]
 SOFT_CAPPED = {"head_dim": 8, "sliding_window": 8, "layer_types": MIXED, "final_logit_softcapping": 3.0}
-
-
-def config(kind: str, **more: object) -> transformers.PretrainedConfig:
-    return getattr(transformers, f"{kind}Config")(**SHAPE | more)
 
 
 MODELS = {

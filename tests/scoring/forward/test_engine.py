@@ -17,7 +17,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain import plain_logps
-from tiny_models import tiny_model
+from tiny_models import MIXED, VOCAB, config, tiny_model
 
 from bench.schema import DrsowError
 from bench.scoring.forward import engine, flex, layers, onednn, ops, preparing, products, tiles, trie
@@ -25,17 +25,6 @@ from bench.scoring.forward import head as heads
 
 TOLERANCE_NATS = 3e-5
 """A token, in float32."""
-
-VOCAB = 97
-SHAPE = {
-    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
-MIXED = ["sliding_attention", "full_attention"]
-
-
-def config(kind: str, **more: object) -> transformers.PretrainedConfig:
-    return getattr(transformers, f"{kind}Config")(**SHAPE | more)
 
 
 ARCHITECTURES = {
