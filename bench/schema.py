@@ -178,6 +178,12 @@ PARTS = {
 }
 """The parts of each benchmark that leaderboards have columns for, besides the score."""
 
+
+def column(name: str) -> str:
+    """The name of a part as a column's name."""
+    return "".join(c if c.isalnum() else "_" for c in name.lower())
+
+
 SUBSET_WEIGHTS = {
     "alpacaeval-easy": 100, "alpacaeval-length": 95, "alpacaeval-hard": 95, "mt-bench-easy": 28, "mt-bench-med": 40,
     "mt-bench-hard": 37, "llmbar-natural": 100, "llmbar-adver-neighbor": 134, "llmbar-adver-GPTInst": 92,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench import units
-from bench.schema import PARTS
+from bench.schema import PARTS, column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,17 +47,15 @@ def _located(location: str) -> str:
     return f"{parts[0]} to {parts[-1]}" if many else location
 
 
+def _part(name: str) -> str:
+    """The heading of a part of a benchmark: a name with capital letters stays."""
+    return name if name != name.lower() else name.replace("-", " ")
+
+
 GAP_POINTS = Column("gap", units.decimal)
 """A gap in points of a published board: these have one decimal."""
 GAP_OTHER = Column("gap", units.significant)
 """A gap in any other unit."""
-
-PART_HEADINGS = {
-    "".join(c if c.isalnum() else "_" for c in name.lower()): name.replace("-", " ") if name == name.lower() else name
-    for names in PARTS.values()
-    for name in names
-}
-"""Column of a leaderboard -> heading, for the parts of all benchmarks."""
 
 COLUMNS = {
     "rank": Column("rank", whole, limits=(_own("rank"),), missing="not ranked"),
@@ -99,7 +97,7 @@ COLUMNS = {
     "score": Column("score %", units.percent, limits=(_own("score"), PLAIN)),
     "score_held_out": Column("held out %", units.percent),
     "plain_accuracy": Column("accuracy %", units.percent, limits=(_own("plain_accuracy"),)),
-    **{column: Column(f"{heading} %", units.percent) for column, heading in PART_HEADINGS.items()},
+    **{column(name): Column(f"{_part(name)} %", units.percent) for names in PARTS.values() for name in names},
     "held_out": Column("held out %", units.percent, limits=(_own("held_out"),)),
     "optimism": Column("optimism (points)", units.points),
     "over_random": Column("over a random pair (points)", units.points, limits=(_own("over_random"),)),

@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from bench.schema import Example
+from bench.schema import Example, column
 from bench.study.benchmarks.judge_bench import JUDGE_BENCH
-from bench.study.benchmarks.layout import STUDIED, Answers, Benchmark, Layout, Part, Rewards, column, title
+from bench.study.benchmarks.layout import STUDIED, Answers, Benchmark, Layout, Part, Rewards, title
 from bench.study.benchmarks.plain import PLAIN
 from bench.study.benchmarks.reward_bench import REWARD_BENCH
 from bench.study.benchmarks.reward_bench_2 import REWARD_BENCH_2

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench.schema import Example
+from bench.schema import Example, column
 
 Rewards = Sequence[np.ndarray]
 """Rewards of the responses of each example, (runs, responses) each, in the order of `Example.responses`; NaN where a
@@ -130,11 +130,6 @@ class Benchmark(NamedTuple):
         distinct = list(dict.fromkeys(names))
         order = {name: place for place, name in enumerate(self.sections)}
         return sorted(distinct, key=lambda name: order.get(self.section(name), len(order)))
-
-
-def column(name: str) -> str:
-    """The name of a part as a column's name."""
-    return "".join(c if c.isalnum() else "_" for c in name.lower())
 
 
 def title(name: str) -> str:
