@@ -1,5 +1,6 @@
 """The verbs `choose`, `compare` and `board`: choose a pair, compare two, show pairs over all benchmarks."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -122,6 +123,5 @@ def board(
     store = Store(results)
     frame = overview(store, known, subjects, reward=reward.value)
     emit(frame, output, overview_view(frame))
-    if output is Format.table:
-        for path in write_board(frame, store.board_dir([subject.name for subject in subjects])):
-            print(path)
+    for path in write_board(frame, store.board_dir([subject.name for subject in subjects])):
+        print(path, file=sys.stdout if output is Format.table else sys.stderr)
