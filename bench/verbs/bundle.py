@@ -93,16 +93,17 @@ def _carried(folder: Path) -> list[Carried]:
     where = folder / INDEX
     try:
         rows = json.loads(where.read_text(encoding="utf-8"))["sets"]
-        listed = [(row["file"], row["sha256"], ScoreKey(**row["key"]), dict(row["info"])) for row in rows]
+        # Only the name: a file outside the folder is not read.
+        listed = [(Path(row["file"]).name, row["sha256"], ScoreKey(**row["key"]), dict(row["info"])) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{where}: cannot be read: {error}") from error
     found = []
     for name, digest, key, info in listed:
-        data = read_if_there(folder / Path(name).name)
+        data = read_if_there(folder / name)
         if data is None:
-            raise UsageError(f"{folder / Path(name).name}: no such file, but {INDEX} lists it")
+            raise UsageError(f"{folder / name}: no such file, but {INDEX} lists it")
         if hashlib.sha256(data).hexdigest() != digest:
-            raise UsageError(f"{folder / Path(name).name}: was changed after it was exported; export it again")
+            raise UsageError(f"{folder / name}: was changed after it was exported; export it again")
         if key.schema_version != SCHEMA_VERSION:
             raise UsageError(f"{where}: {key.model_id}: another version of drsow wrote its scores; score it again")
         found.append(Carried(key, info, data))

@@ -133,5 +133,5 @@ def test_a_committed_study_is_rebuilt_from_its_scores_to_the_byte(drsow, index, 
     for verb in (["import", index.parent], ["leaderboard"], ["figures"]):
         done = drsow(*verb, *words, **variables)
         assert done.returncode == 0, done.stderr
-    kept = {name: made(folder)[name] for name in made(folder) if name != "README.md"}
+    kept = {name: data for name, data in made(folder).items() if name != "README.md"}
     assert made(tmp_path / folder.parent.name / folder.name) == kept
