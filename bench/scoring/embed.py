@@ -77,6 +77,7 @@ def _means(model: Prepared, ids: list[np.ndarray], budget: int, size: int) -> np
     owner = np.repeat(np.arange(len(ids)), np.diff(plan.offsets))
     sums = torch.zeros(len(ids), size, dtype=torch.float32, device=model.model.device)
     for step, hidden in engine.hidden_steps(model, plan.steps):
-        rows, which = (moved(x, hidden.device) for x in (owner[step.slots], step.which))
-        sums.index_add_(0, rows, hidden.float()[which])
+        states = hidden.float()[moved(step.which, hidden.device)]
+        # The states of a model that is spread over GPUs come from its last one.
+        sums.index_add_(0, moved(owner[step.slots], sums.device), states.to(sums.device))
     return sums.cpu().numpy() / np.diff(plan.offsets)[:, None]

@@ -3,6 +3,7 @@
 import os
 from typing import NamedTuple
 
+from bench import units
 from bench.schema import DTYPES
 from bench.scoring.forward.device import default_device, default_dtype
 from bench.scoring.identity import ops_name
@@ -30,8 +31,6 @@ def machine() -> Machine:
     """
     import torch
 
-    from bench import units
-
     device = default_device()
     dtype = default_dtype(device)
     if device == "cuda":
@@ -41,20 +40,3 @@ def machine() -> Machine:
     else:
         words = f"cpu, {torch.get_num_threads()} threads on {os.cpu_count()} cores"
     return Machine(device, words, dtype, ops_name(device, DTYPES[dtype]))
-
-
-def kernels_suit() -> bool:
-    """Whether drsow has compiled kernels for this processor, and DRSOW_KERNELS does not forbid them.
-
-    Raises:
-        UsageError: DRSOW_KERNELS has a wrong value.
-    """
-    import torch
-
-    from bench.scoring.forward.kernels import suit
-
-    return suit(
-        has_bf16=torch.cpu._is_avx512_bf16_supported() and torch.backends.mkldnn.is_available(),
-        has_amx=torch.cpu._is_amx_tile_supported(),
-        setting=os.environ.get("DRSOW_KERNELS", "auto"),
-    )

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -104,11 +105,14 @@ def widened(prepared: Prepared, folder: Path) -> Prepared | None:
 
 def _stored_dtypes(folder: Path) -> set[str]:
     """The dtypes of the weights in a model's files, as safetensors names them."""
-    found: set[str] = set()
+    return {weight.get_dtype() for weight in _stored(folder)}
+
+
+def _stored(folder: Path) -> Iterator[Any]:
+    """The weights in a model's files as safetensors' slices, whose numbers are not read."""
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as weights:
-            found |= {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
-    return found
+            yield from (weights.get_slice(name) for name in weights.keys())  # noqa: SIM118
 
 
 def _fits_one_gpu(folder: Path, dtype: torch.dtype, *, kept: PreTrainedModel | None = None) -> bool:
@@ -116,10 +120,7 @@ def _fits_one_gpu(folder: Path, dtype: torch.dtype, *, kept: PreTrainedModel | N
 
     `kept`: the model itself in a smaller dtype, whose memory is used again.
     """
-    n_weights = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "pt") as weights:
-            n_weights += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    n_weights = sum(math.prod(weight.get_shape()) for weight in _stored(folder))
     # What the model before this one left lies in torch's own pool, which the driver does not count as free.
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info()

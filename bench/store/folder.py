@@ -106,4 +106,4 @@ class Store:
 
     def board_dir(self, names: Sequence[str]) -> Path:
         """The folder of the table of one or several pairs or studies over all benchmarks."""
-        return self.root / (safe_name(names[0]) if len(names) == 1 else safe_name("+".join(sorted(names))))
+        return self.root / safe_name("+".join(sorted(names)))

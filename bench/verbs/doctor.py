@@ -90,7 +90,8 @@ def _packages() -> Iterator[Finding]:
 def _computing() -> Iterator[Finding]:
     """torch's device, the dtype, and whether the kernels work."""
     try:
-        from bench.scoring.machine import kernels_suit, machine
+        from bench.scoring.forward.kernels import suit_here
+        from bench.scoring.machine import machine
 
         here = machine()
     except ImportError as error:
@@ -103,7 +104,7 @@ def _computing() -> Iterator[Finding]:
         yield Finding(NOTE, "dtype", "fp32: this processor has no bfloat16 arithmetic", remedy)
     else:
         yield Finding(OK, "dtype", here.dtype)
-    if here.device == "cpu" and kernels_suit() and not here.ops.startswith("cpu-drsow"):
+    if here.device == "cpu" and suit_here() and not here.ops.startswith("cpu-drsow"):
         yield Finding(
             NOTE, "kernels", f"not compiled; {here.ops} is slower", "install g++, or set CXX to a C++ compiler"
         )

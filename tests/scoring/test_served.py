@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from chat_templates import CHATML
 from recorded_server import nats
-from tiny_tokenizers import byte_level
+from tiny_tokenizers import byte_level, sentence_piece
 
 import bench
 from bench.registry import load_registry
@@ -155,10 +155,17 @@ def test_a_list_of_models_in_another_form_is_one_line(vllm, place):
         ready(place, "vllm", vllm.url)
 
 
-def test_characters_of_several_tokens_reach_a_server_that_takes_text(tokenizer, place):
-    process = Process("openai-echo", tokenizer)
-    job = ready(place, "openai-echo", process.url)
-    row = Example("s/0", "s", (Message("user", "répété 😀?"),), (("chosen", "日本 😀"), ("rejected", "no")))
+@pytest.mark.parametrize("kind", ["bytes", "legacy"])
+def test_spaces_and_characters_of_several_tokens_reach_a_server_that_takes_text(kind, tmp_path):
+    special = ["<|im_start|>", "<|im_end|>"]
+    made = (
+        byte_level(eos="<|im_end|>", special=special) if kind == "bytes" else sentence_piece(kind=kind, special=special)
+    )
+    made.chat_template = CHATML
+    made.save_pretrained(tmp_path / "tokenizer")
+    process = Process("openai-echo", tmp_path / "tokenizer")
+    job = ready(tmp_path, "openai-echo", process.url)
+    row = Example("s/0", "s", (Message("user", "the two 😀?"),), (("chosen", "日本 😀"), ("rejected", "no")))
     scorer = scorer_of(job, OPTIONS)
     found = scorer.examples_logps([row])[0]
     process.end()

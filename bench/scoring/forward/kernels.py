@@ -58,12 +58,17 @@ def suit(*, has_bf16: bool, has_amx: bool, setting: str) -> bool:
     return has_bf16 and (setting == "on" or (setting == "auto" and not has_amx))
 
 
+def suit_here() -> bool:
+    """`suit` for this machine's processor and setting."""
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() and torch.backends.mkldnn.is_available()
+    setting = os.environ.get("DRSOW_KERNELS", "auto")
+    return suit(has_bf16=has_bf16, has_amx=torch.cpu._is_amx_tile_supported(), setting=setting)
+
+
 @functools.cache
 def ready() -> bool:
     """Whether the kernels suit this processor, are compiled and loaded. If they cannot be, stderr gives the reason."""
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() and torch.backends.mkldnn.is_available()
-    setting = os.environ.get("DRSOW_KERNELS", "auto")
-    if not suit(has_bf16=has_bf16, has_amx=torch.cpu._is_amx_tile_supported(), setting=setting):
+    if not suit_here():
         return False
     try:
         torch.ops.load_library(compiled())
