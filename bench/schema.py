@@ -76,6 +76,8 @@ class Dataset(NamedTuple):
     """Maximum number of rows of each subset, None for all."""
     revision: str = ""
     """Commit of the hub repository that the rows come from; "" for a file, or if it is unknown."""
+    left_out: tuple[tuple[str, int], ...] = ()
+    """Rows of the source that prefer no response, such as ties: the reason, and how many there are."""
 
 
 ROUTES = ("example_id", "domain", "confidence")

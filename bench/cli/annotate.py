@@ -45,7 +45,9 @@ class Rejected(StrEnum):
     random = "random"
 
 
-Candidates = Annotated[str, typer.Option("--candidates", help="A .jsonl or .parquet file with prompt and candidates.")]
+Candidates = Annotated[
+    str, typer.Option("--candidates", help="A file with prompt and candidates, or with preferences.")
+]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 Best = Annotated[str | None, typer.Option("--best", help="Use this study's best pair on RewardBench.")]
 Told = Annotated[Variant, typer.Option("--customise", help="Tell both models by domain what a good answer is.")]

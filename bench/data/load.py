@@ -8,13 +8,14 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from bench.data.labelled import labelled, prompt
+from bench.data.formats import Reading, Use, examples_of
 from bench.data.named import BENCHMARKS, Found, benchmark_rows, local_files
-from bench.data.rows import candidates, transcript
+from bench.data.rows import transcript
 from bench.data.sources import READERS, Row, file_rows, hub_rows
 from bench.files import safe_name
 from bench.schema import CHOSEN, Dataset, Example, PreconditionError, UsageError
@@ -36,6 +37,9 @@ _HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?")
 def load_data(data: str, *, limit_per_subset: int | None = None, offline: bool = False) -> Dataset:
     """Loads labelled responses: preferences, or the rows of a benchmark, which are recognised by their columns.
 
+    What was recognised in a user's file or hub data set goes to stderr, with the number of rows that prefer no response
+    and are left out.
+
     Args:
         data: One of NAMES, with ":split" for a benchmark that has splits; a path to .jsonl, .parquet, .csv or .json; or
             a hub id "org/name[:split]".
@@ -46,11 +50,11 @@ def load_data(data: str, *, limit_per_subset: int | None = None, offline: bool =
         UsageError: The name is unknown, or a row is bad. The message names its file, line and field.
         PreconditionError: The data set is not on this machine and cannot be fetched.
     """
-    return _load(data, labelled, limit_per_subset, offline=offline)
+    return _load(data, Use.preferences, limit_per_subset, offline=offline)
 
 
 def load_candidates(path: str) -> Dataset:
-    """Loads rows with a prompt and two or more candidates (texts), and optionally subset and id.
+    """Loads prompts with two or more candidates (texts), from rows of candidates or of any format of preferences.
 
     Args:
         path: A .jsonl, .parquet, .csv or .json file.
@@ -61,13 +65,15 @@ def load_candidates(path: str) -> Dataset:
     Raises:
         UsageError: The file does not exist, or a row is bad. The message names its line and field.
     """
-    examples = _examples(path, file_rows(path), candidates)
+    reading = Reading(path, Use.candidates)
+    examples = _read(reading, file_rows(path))
+    _tell(reading)
     return Dataset(path, safe_name(Path(path).stem), digest(examples), tuple(examples))
 
 
 def load_prompts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
     """Loads only the prompts, from preferences or from rows without responses; arguments and errors of `load_data`."""
-    return _load(data, prompt, limit_per_subset)
+    return _load(data, Use.prompts, limit_per_subset)
 
 
 def fetch_data(data: str) -> int:
@@ -108,19 +114,35 @@ def load_transcripts(data: str, *, limit_per_subset: int | None = None) -> Datas
     A transcript may end with the header "Assistant:"; the responses then continue it. Arguments and errors are those of
     `load_data`.
     """
-    found = _load(data, transcript, limit_per_subset)
-    return found._replace(slug=f"{found.slug}-turns")
+    slug, found = _source(data, offline=False)
+    rows = _checked((row, transcript(row)) for row in found.rows)
+    if not rows:
+        raise UsageError(f"{data} has no rows")
+    read = _limited(Dataset(data, slug, "", tuple(rows), revision=found.revision), limit_per_subset)
+    return read._replace(slug=f"{read.slug}-turns")
 
 
-def _load(data: str, parse: Callable[[Row], Example], limit: int | None, *, offline: bool = False) -> Dataset:
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit per subset: must be 1 or more, is {limit}")
+def _load(data: str, use: Use, limit: int | None, *, offline: bool = False) -> Dataset:
     slug, found = _source(data, offline=offline)
-    examples = _examples(data, found.rows, parse)
-    if limit is not None:
-        slug = f"{slug}-{limit}-per-subset"
-        examples = list(_first_of_each_subset(examples, limit))
-    return Dataset(data, slug, digest(examples), tuple(examples), limit=limit, revision=found.revision)
+    reading = Reading(data, use)
+    examples = _read(reading, found.rows)
+    # A verb that only reads the store loads the rows again and says nothing; a built-in data set is not recognised.
+    if not offline and data.partition(":")[0] not in NAMES:
+        _tell(reading)
+    left_out = tuple(sorted(reading.left_out.items()))
+    whole = Dataset(data, slug, "", tuple(examples), revision=found.revision, left_out=left_out)
+    return _limited(whole, limit)
+
+
+def _limited(whole: Dataset, limit: int | None) -> Dataset:
+    """A data set with its digest, and with so many rows from the start of each subset."""
+    if limit is None:
+        return whole._replace(digest=digest(whole.examples))
+    if limit < 1:
+        raise UsageError(f"limit per subset: must be 1 or more, is {limit}")
+    examples = tuple(_first_of_each_subset(whole.examples, limit))
+    slug = f"{whole.slug}-{limit}-per-subset"
+    return whole._replace(slug=slug, digest=digest(examples), examples=examples, limit=limit)
 
 
 def _source(data: str, *, offline: bool) -> tuple[str, Found]:
@@ -184,15 +206,28 @@ def digest(examples: Iterable[Example]) -> str:
     return found.hexdigest()
 
 
-def _examples(source: str, rows: Iterable[Row], parse: Callable[[Row], Example]) -> list[Example]:
+def _read(reading: Reading, rows: Iterable[Row]) -> list[Example]:
+    """The examples of a source in any format; what it turned out to be is in `reading`."""
+    examples = _checked(examples_of(reading, rows))
+    if not examples and reading.left_out:
+        raise UsageError(f"{reading.source}: no row prefers a response (left out: {reading.reasons()})")
+    if not examples:
+        raise UsageError(f"{reading.source} has no rows")
+    return examples
+
+
+def _tell(reading: Reading) -> None:
+    if line := reading.told():
+        print(line, file=sys.stderr)
+
+
+def _checked(found: Iterable[tuple[Row, Example]]) -> list[Example]:
+    """Examples of which no two have one id."""
     examples: list[Example] = []
     places: dict[str, str] = {}
-    for row in rows:
-        example = parse(row)
+    for row, example in found:
         if example.example_id in places:
             raise row.error("id", f"{example.example_id!r} is also the id of {places[example.example_id]}")
         places[example.example_id] = row.where.rpartition(", ")[2]
         examples.append(example)
-    if not examples:
-        raise UsageError(f"{source} has no rows")
     return examples

@@ -9,6 +9,9 @@ from bench.schema import CHOSEN, REJECTED, Example, Message
 
 ROLES = ("system", "user", "assistant")
 
+SHARE_GPT_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+"""Our role for what a message of ShareGPT has in `from`."""
+
 
 def transcript(row: Row) -> Example:
     example = preference(row)
@@ -24,17 +27,23 @@ def transcript(row: Row) -> Example:
 
 
 def preference(row: Row) -> Example:
-    chosen_head, chosen = _response(row, CHOSEN)
-    rejected_head, rejected = _response(row, REJECTED)
+    prompt, chosen, rejected = sides(row)
+    if chosen == rejected:
+        raise row.error(REJECTED, "equal to chosen")
+    return example_of(row, prompt, ((CHOSEN, chosen), (REJECTED, rejected)), right=(CHOSEN,))
+
+
+def sides(row: Row) -> tuple[tuple[Message, ...], str, str]:
+    """(turns of the prompt; text of chosen; text of rejected), which may be equal."""
+    chosen_head, chosen = response_of(row, CHOSEN)
+    rejected_head, rejected = response_of(row, REJECTED)
     # A row without a prompt column may have whole conversations as chosen and rejected; they start with the prompt.
     head = chosen_head or rejected_head
     prompt = head if head and is_empty(row.value("prompt")) else turns_of(row, "prompt")
     for field, head in ((CHOSEN, chosen_head), (REJECTED, rejected_head)):
         if head and head != prompt:
             raise row.error(field, "its earlier turns differ from the prompt")
-    if chosen == rejected:
-        raise row.error(REJECTED, "equal to chosen")
-    return example_of(row, prompt, ((CHOSEN, chosen), (REJECTED, rejected)), right=(CHOSEN,))
+    return prompt, chosen, rejected
 
 
 def prompt(row: Row) -> Example:
@@ -117,9 +126,10 @@ def _unpacked(row: Row, field: str) -> object:
     return value if found is None else found
 
 
-def _response(row: Row, field: str) -> tuple[tuple[Message, ...], str]:
-    """(turns before the response, if any; text of the response)."""
+def response_of(row: Row, field: str) -> tuple[tuple[Message, ...], str]:
+    """(turns before the response, if any; text of the response), from a text, one message or a list of messages."""
     value = _unpacked(row, field)
+    value = [value] if isinstance(value, dict) else value
     if not isinstance(value, list):
         return (), text_of(row, field, value)
     *head, last = _turns(row, field, value)
@@ -143,16 +153,29 @@ def _turns(row: Row, field: str, value: list) -> tuple[Message, ...]:
 
 
 def _message(row: Row, field: str, turn: object) -> Message:
-    if not isinstance(turn, dict) or not {"role", "content"} <= set(turn):
+    """A message with role and content, or ShareGPT's with from and value."""
+    keys = set(turn) if isinstance(turn, dict) else set()
+    speaker, text = ("from", "value") if {"from", "value"} <= keys and "role" not in keys else ("role", "content")
+    if not isinstance(turn, dict) or not {speaker, text} <= keys:
         raise row.error(field, "not a message with role and content")
-    role, content = turn["role"], turn["content"]
-    if role not in ROLES:
-        raise row.error(f"{field}.role", f"unknown role {role!r:.40} (known: {', '.join(ROLES)})")
-    if more := [name for name, value in turn.items() if name not in ("role", "content") and not is_empty(value)]:
-        raise row.error(field, f"{more[0]!r} would be lost: only role and content are read")
-    if role == "system" and content == "":
-        return Message(role, "")
-    return Message(role, text_of(row, f"{field}.content", content))
+    role, content = turn[speaker], _only_text(turn[text])
+    known = SHARE_GPT_ROLES if speaker == "from" else dict(zip(ROLES, ROLES, strict=True))
+    if not isinstance(role, str) or role not in known:
+        raise row.error(f"{field}.{speaker}", f"unknown role {role!r:.40} (known: {', '.join(known)})")
+    if more := [name for name, value in turn.items() if name not in (speaker, text) and not is_empty(value)]:
+        raise row.error(field, f"{more[0]!r} would be lost: only {speaker} and {text} are read")
+    if known[role] == "system" and content == "":
+        return Message("system", "")
+    return Message(known[role], text_of(row, f"{field}.{text}", content))
+
+
+def _only_text(content: object) -> object:
+    """The text of a content that is a list with one part, a text; any other content as it is."""
+    if not isinstance(content, list) or len(content) != 1 or not isinstance(content[0], dict):
+        return content
+    part = content[0]
+    more = [name for name, value in part.items() if name not in ("type", "text") and not is_empty(value)]
+    return part["text"] if part.get("type") == "text" and "text" in part and not more else content
 
 
 def text_of(row: Row, field: str, value: object) -> str:

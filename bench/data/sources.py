@@ -28,8 +28,18 @@ COLUMNS = ("prompt", "chosen", "rejected", "candidates", "subset", "id")
 JUDGE_BENCH = ("question", "response_A", "response_B", "label")
 """The columns by which drsow recognises JudgeBench. It also reads `pair_id` and `source` of such a file."""
 
-MORE_COLUMNS = ("right", "domain", "num_correct", *JUDGE_BENCH, "pair_id", "source")
-"""Columns of benchmarks and of labelled candidates. A name that several columns have is not read."""
+PUBLISHED_COLUMNS = (
+    "instruction", "completions", "generations", "ratings", "input", "rating", "system", "system_prompt",
+    "chosen_response", "rejected_response", "score_chosen", "score_rejected", "chosen_rating", "rejected_rating",
+    "chosen-rating", "rejected-rating", "response_1", "response_2", "preference_strength",
+    "context", "response1", "response2", "overall_preference", "conversations",
+    "conversation_a", "conversation_b", "winner", "response_a", "response_b",
+    "winner_model_a", "winner_model_b", "winner_tie", "messages", "completion",
+)  # fmt: skip
+"""Columns of the formats in which preferences are published (`formats`)."""
+
+MORE_COLUMNS = ("right", "domain", "num_correct", *JUDGE_BENCH, "pair_id", "source", *PUBLISHED_COLUMNS)
+"""Columns of benchmarks, of labelled candidates and of other formats. A name that several columns have is not read."""
 
 _UNREADABLE = (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError, pa.ArrowException)
 """Exceptions that Arrow raises for a value without a Python type, such as a date after the year 9999 or an unknown time

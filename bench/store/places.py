@@ -123,6 +123,7 @@ def manifest(place: Place, sets: Iterable[ScoreSet]) -> dict:
         "data": path.name if path.is_absolute() else place.dataset.data_id,
         **({"data_revision": place.dataset.revision} if place.dataset.revision else {}),
         "n_examples": len(place.dataset.examples),
+        **({"rows_left_out": dict(place.dataset.left_out)} if place.dataset.left_out else {}),
         **place.identity,
         "score_sets": [{"key": s.key._asdict(), "info": _without_sums(s.info())} for s in sets],
     }

@@ -142,7 +142,10 @@ def test_a_cell_that_looks_like_a_list_of_messages_and_is_none_is_named_with_the
     ("text", "problem"),
     [
         ('[{"role": "user"}]', "prompt[0]: not a message with role and content"),
-        ("[{'from': 'human', 'value': 'a'}]", "prompt[0]: not a message with role and content"),
+        (
+            "[{'from': 'bot', 'value': 'a'}]",
+            "prompt[0].from: unknown role 'bot' (known: system, human, user, gpt, assistant)",
+        ),
         ('[[{"role": "user", "content": "a"}]]', "prompt[0]: not a message with role and content"),
         ('[{"role": "ai", "content": "a"}]', "prompt[0].role: unknown role 'ai' (known: system, user, assistant)"),
         (
@@ -311,7 +314,7 @@ def test_a_csv_row_is_named_by_the_line_on_which_it_starts():
     ("name", "data", "message"),
     [
         ("a.jsonl", b"", "a.jsonl has no rows"),
-        ("a.jsonl", b'{"a": 1}\n\xff\n', "a.jsonl, line 1, field chosen: missing"),
+        ("a.jsonl", b'{"prompt": "a"}\n\xff\n', "a.jsonl, line 1, field chosen: missing"),
         ("a.jsonl", b"\xff\n", "a.jsonl, line 1: not UTF-8 text"),
         ("a.csv", b"prompt,chosen,rejected\n", "a.csv has no rows"),
         ("a.csv", b"prompt,chosen\na,b\n", "a.csv, line 2, field rejected: missing"),
