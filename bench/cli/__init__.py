@@ -12,7 +12,7 @@ from bench.schema import DrsowError, UsageError
 
 # Importing a module adds its verbs to the app. `--help` lists groups and verbs in the order of these imports.
 from bench.cli import run, perform, show, plan, report, choose, customise  # isort: skip
-from bench.cli import sampling, select, annotate, tuning, ladder, scores, lists, bits, doctor  # isort: skip
+from bench.cli import sampling, select, annotate, tuning, ladder, export, scores, lists, bits, doctor  # isort: skip
 
 __all__ = [
     "annotate",
@@ -21,6 +21,7 @@ __all__ = [
     "choose",
     "customise",
     "doctor",
+    "export",
     "ladder",
     "lists",
     "main",

@@ -1,4 +1,4 @@
-"""The verbs `tune`, `judge`, `export` and `agree`: tune a policy, and compare its responses and labels with others."""
+"""The verbs `tune`, `judge` and `agree`: tune a policy, and compare its responses and labels with others."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.app import EXCHANGE, LABEL, TUNE, app
+from bench.cli.app import LABEL, TUNE, app
 from bench.cli.columns import measured
 from bench.cli.options import (
     RESULTS,
@@ -40,13 +40,6 @@ class Loss(StrEnum):
     simpo = "simpo"
     dpo = "dpo"
     sft = "sft"
-
-
-class Board(StrEnum):
-    """What `--to` takes."""
-
-    alpaca_eval = "alpaca-eval"
-    arena_hard = "arena-hard"
 
 
 BETA = {Loss.simpo: 10.0, Loss.dpo: 0.1, Loss.sft: 0.0}
@@ -185,24 +178,6 @@ def judge(
     found = judge_policies(session, load_prompts(prompts, limit_per_subset=limit), wish, out=out)
     numbers = ("before", "after", "difference", "low", "high")
     emit(found.assign(**{name: measured(found, name) for name in numbers}), Format.table, VIEWS["judge"])
-
-
-@app.command(rich_help_panel=EXCHANGE)
-def export(
-    responses: Annotated[str, typer.Option("--responses", help="The file that `drsow sample --n 1` wrote.")],
-    to: Annotated[Board, typer.Option("--to", help="The format to write.")],
-    generator: Annotated[str, typer.Option("--generator", help="The model's name on the board.")],
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
-) -> None:
-    """Write responses for AlpacaEval 2 or Arena-Hard-Auto."""
-    from bench.prefer import outputs
-    from bench.store.folder import write_whole
-    from bench.verbs.sample import first_responses
-
-    written = {Board.alpaca_eval: outputs.alpaca_eval, Board.arena_hard: outputs.arena_hard}[to]
-    dataset, texts = first_responses(responses)
-    write_whole(out, written(dataset.examples, texts, generator=generator))
-    print(out)
 
 
 @app.command(rich_help_panel=LABEL)

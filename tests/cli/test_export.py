@@ -1,0 +1,97 @@
+"""`drsow export`: reference columns that TRL's collator takes, and the hub's results as its own library reads them."""
+
+import json
+
+import pandas as pd
+import pytest
+import yaml
+from huggingface_hub import parse_eval_result_entries
+
+
+@pytest.fixture(scope="module")
+def reference(drsow, finished, tiny_registry, data, tmp_path_factory):
+    """The exported rows of tiny-strong, whose turns end in its EOS, and what the command said."""
+    out = tmp_path_factory.mktemp("export") / "reference.parquet"
+    stored = ["--registry", tiny_registry, "--data", data, "--results", finished[0]]
+    done = drsow("export", "--to", "trl-reference", "--model", "tiny-strong", "--out", out, *stored)
+    assert done.returncode == 0, done.stderr
+    return pd.read_parquet(out)
+
+
+def test_trls_collator_takes_the_columns_and_its_sums_are_ours(reference, tiny_registry):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    folder = tiny_registry / "strong"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = []
+    for row in reference.head(3).to_dict("records"):
+        # As DPOTrainer encodes a text prompt: alone, and with each response and its EOS.
+        head = tokenizer(row["prompt"]).input_ids
+        both = {
+            side: tokenizer(row["prompt"] + row[side] + tokenizer.eos_token).input_ids
+            for side in ("chosen", "rejected")
+        }
+        assert all(ids[: len(head)] == head for ids in both.values())
+        sums = {name: row[name] for name in ("ref_chosen_logps", "ref_rejected_logps")}
+        rows.append({"prompt_ids": head, **{f"{side}_ids": ids[len(head) :] for side, ids in both.items()}, **sums})
+    batch = DataCollatorForPreference(pad_token_id=0)(rows)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    logps = logits.log_softmax(-1).gather(2, batch["input_ids"][:, 1:, None])[..., 0]
+    sums = (logps * batch["completion_mask"][:, 1:]).sum(1)
+    ours = torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]])
+    torch.testing.assert_close(sums, ours.float(), rtol=0, atol=1e-2)
+
+
+def test_every_preference_is_exported_with_its_id(reference, data):
+    ids = [json.loads(line) for line in data.read_text().splitlines()]
+    assert reference["example_id"].tolist() == [f"{row['subset']}/{row['id']}" for row in ids]
+    assert list(reference.columns) == [
+        "prompt",
+        "chosen",
+        "rejected",
+        "example_id",
+        "ref_chosen_logps",
+        "ref_rejected_logps",
+    ]
+
+
+def test_results_belong_to_a_data_set_on_the_hub(drsow, finished, tiny_registry, data, tmp_path):
+    stored = ["--registry", tiny_registry, "--data", data, "--results", finished[0]]
+    done = drsow("export", "--to", "hf-eval-results", "--pair", "tiny", "--out", tmp_path / "x.yaml", *stored)
+    assert done.returncode == 2
+    assert "the hub's results belong to a data set on the hub" in done.stderr
+
+
+def test_the_hubs_library_reads_its_results(drsow, finished, tiny_registry, tiny_run, data, tmp_path):
+    # The same rows under the name reward-bench.
+    words = [word if word != data else "reward-bench" for word in tiny_run]
+    named = {"DRSOW_REWARDBENCH": str(data)}
+    results, out = tmp_path / "results", tmp_path / "rewardbench.yaml"
+    assert drsow(*words, "--results", results, **named).returncode == 0
+    stored = ["--registry", tiny_registry, "--data", "reward-bench", "--results", results]
+    done = drsow("export", "--to", "hf-eval-results", "--pair", "tiny", "--out", out, *stored, **named)
+    assert done.returncode == 0, done.stderr
+    assert "nothing is uploaded" in done.stderr
+    entries = parse_eval_result_entries(yaml.safe_load(out.read_text()))
+    table = pd.read_csv(results / "tiny" / "reward-bench" / "accuracy.csv")
+    whole = table[(table["reward"] == "sum") & (table["level"] == "overall")]["accuracy"].item()
+    assert {entry.dataset_id for entry in entries} == {"allenai/reward-bench"}
+    assert [entry.value for entry in entries if entry.task_id == "default"] == [round(100 * whole, 2)]
+    assert "95% interval" in entries[0].notes
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--to", "trl-reference"], "--to trl-reference needs --model"),
+        (["--to", "arena-hard", "--responses", "r.jsonl"], "--to arena-hard needs --generator"),
+        (["--to", "hf-eval-results", "--pair", "tiny", "--model", "m"], "--to hf-eval-results takes no --model"),
+    ],
+)
+def test_a_format_names_the_options_that_it_lacks_or_does_not_take(drsow, words, said):
+    done = drsow("export", "--out", "x", *words)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
