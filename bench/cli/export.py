@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -32,6 +32,17 @@ class Target(StrEnum):
     arena_hard = "arena-hard"
     trl_reference = "trl-reference"
     hf_eval_results = "hf-eval-results"
+    lm_eval = "lm-eval"
+    every_eval_ever = "every-eval-ever"
+
+
+class Relationship(StrEnum):
+    """What `--relationship` takes."""
+
+    first_party = "first_party"
+    third_party = "third_party"
+    collaborative = "collaborative"
+    other = "other"
 
 
 NEEDED = {
@@ -39,20 +50,32 @@ NEEDED = {
     Target.arena_hard: ("--responses", "--generator"),
     Target.trl_reference: ("--model",),
     Target.hf_eval_results: ("--pair",),
+    Target.lm_eval: ("--pair",),
+    Target.every_eval_ever: ("--pair", "--organization"),
 }
 """The options that each format needs."""
+
+TAKEN = {Target.every_eval_ever: ("--relationship",)}
+"""The options that a format takes besides."""
 
 
 @app.command(rich_help_panel=EXCHANGE)
 def export(
     to: Annotated[Target, typer.Option("--to", help="The format to write.")],
-    out: Annotated[Path, typer.Option("--out", help="The file to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write; the folder for lm-eval, every-eval-ever.")],
     responses: Annotated[
         str | None, typer.Option("--responses", help="Boards: the file that `drsow sample --n 1` wrote.")
     ] = None,
     generator: Annotated[str | None, typer.Option("--generator", help="Boards: the model's name there.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="trl-reference: the scored model.")] = None,
-    pair: Annotated[str | None, typer.Option("--pair", help="hf-eval-results: the pair.")] = None,
+    pair: Annotated[str | None, typer.Option("--pair", help="Results: the scored pair.")] = None,
+    organization: Annotated[
+        str | None, typer.Option("--organization", help="every-eval-ever: who ran the evaluation.")
+    ] = None,
+    relationship: Annotated[
+        Relationship | None,
+        typer.Option("--relationship", help="every-eval-ever: what you are to the strong model. Default: third_party."),
+    ] = None,
     data: Data = "reward-bench",
     limit: Limit = None,
     reward: RewardOption = Reward.sum,
@@ -61,27 +84,88 @@ def export(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Write responses for AlpacaEval 2 or Arena-Hard-Auto, TRL's reference columns, or the hub's results."""
+    """Write responses, reference log-probabilities or results as other tools read them."""
     given = {"--responses": responses, "--generator": generator, "--model": model, "--pair": pair}
-    if missing := [name for name in NEEDED[to] if given[name] is None]:
-        raise UsageError(f"--to {to.value} needs {' and '.join(missing)}")
-    if strange := [name for name, value in given.items() if value is not None and name not in NEEDED[to]]:
-        raise UsageError(f"--to {to.value} takes no {strange[0]}")
+    given |= {"--organization": organization, "--relationship": relationship}
+    _check(to, {name for name, value in given.items() if value is not None})
+    stored = _Stored(data, limit, reward, (dtype, ops), results, registry)
     if responses is not None and generator is not None:
         _board(to, responses, generator, out)
     elif model is not None:
-        dataset = load(data, limit, offline=True)
-        _reference(model, dataset, out, lookup=(dtype, ops), results=results, registry=registry)
+        _reference(model, out, stored)
+    elif pair is not None and to is Target.hf_eval_results:
+        _hub_results(pair, out, stored)
     elif pair is not None:
-        from bench.store.folder import Store, write_whole
-        from bench.verbs import publish
+        _evaluation(pair, out, stored, (organization, relationship or Relationship.third_party))
 
-        known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
-        rows = publish.hub_results(Store(results), subject, load(data, limit, offline=True), reward=reward.value)
-        write_whole(out, publish.yaml_text(rows).encode())
-        repo = known.model(subject.pairs[0].strong).source.location
-        words = f"hf upload {repo} {out} .eval_results/{out.name} --create-pr"
-        print(f"nothing is uploaded; this command would propose it: {words}", file=sys.stderr)
+
+class _Stored(NamedTuple):
+    """Which stored scores an export is of."""
+
+    data: str
+    limit: int | None
+    reward: Reward
+    lookup: tuple[Dtype, str | None]
+    """`--dtype` and `--ops`."""
+    results: Path
+    registry: Path | None
+
+    def dataset(self) -> Dataset:
+        """The rows. The hub is not asked."""
+        return load(self.data, self.limit, offline=True)
+
+
+def _check(to: Target, given: set[str]) -> None:
+    """Refuses a format without an option that it needs, and options that it does not take."""
+    if missing := [name for name in NEEDED[to] if name not in given]:
+        raise UsageError(f"--to {to.value} needs {' and '.join(missing)}")
+    if strange := sorted(given - {*NEEDED[to], *TAKEN.get(to, ())}):
+        raise UsageError(f"--to {to.value} takes no {strange[0]}")
+
+
+def _tell(command: str) -> None:
+    """Says which command would upload what is written."""
+    print(f"nothing is uploaded; this command would propose it: {command}", file=sys.stderr)
+
+
+def _evaluation(pair: str, out: Path, stored: _Stored, told: tuple[str | None, Relationship]) -> None:
+    """Write a pair's results and instance rows; print the files."""
+    import shlex
+    import time
+
+    known, (subject,) = select(stored.registry, [pair], None, TemplateMode.shared)
+    dataset = stored.dataset()
+    from bench.store.folder import Store
+    from bench.verbs import harness, shared_schema
+    from bench.verbs.evaluation import evaluation_of
+    from bench.verbs.run import lookup_of
+
+    wanted = lookup_of(known, dtype=stored.lookup[0].value, ops=stored.lookup[1])
+    reward = stored.reward.value
+    found = evaluation_of(Store(stored.results), known, subject, dataset, lookup=wanted, reward=reward)
+    organization, relationship = told
+    if organization is None:
+        files = harness.write(found, out)
+        _tell(f"hf upload OWNER/lm-eval-results {shlex.quote(str(out))} . --repo-type dataset")
+    else:
+        about = shared_schema.Told(organization, relationship.value, int(time.time()))
+        files = shared_schema.write(found, about, out)
+        inner = shlex.quote(str(out / "data"))
+        _tell(f"hf upload {shared_schema.DATA_STORE} {inner} data --repo-type dataset --create-pr")
+    print(*files, sep="\n")
+
+
+def _hub_results(pair: str, out: Path, stored: _Stored) -> None:
+    """Write a pair's accuracies as the hub's results."""
+    known, (subject,) = select(stored.registry, [pair], None, TemplateMode.shared)
+    dataset = stored.dataset()
+    from bench.store.folder import Store, write_whole
+    from bench.verbs import publish
+
+    rows = publish.hub_results(Store(stored.results), subject, dataset, reward=stored.reward.value)
+    write_whole(out, publish.yaml_text(rows).encode())
+    repo = known.model(subject.pairs[0].strong).source.location
+    _tell(f"hf upload {repo} {out} .eval_results/{out.name} --create-pr")
     print(out)
 
 
@@ -93,21 +177,23 @@ def _board(to: Target, responses: str, generator: str, out: Path) -> None:
     written = {Target.alpaca_eval: outputs.alpaca_eval, Target.arena_hard: outputs.arena_hard}[to]
     dataset, texts = first_responses(responses)
     write_whole(out, written(dataset.examples, texts, generator=generator))
+    print(out)
 
 
-def _reference(
-    model: str, dataset: Dataset, out: Path, *, lookup: tuple[Dtype, str | None], results: Path, registry: Path | None
-) -> None:
+def _reference(model: str, out: Path, stored: _Stored) -> None:
     from bench.registry import load_registry
+
+    dataset = stored.dataset()
     from bench.verbs import publish
     from bench.verbs.run import lookup_of
     from bench.verbs.session import open_session
 
     publish.check_suffix(out)
-    known = load_registry(registry)
-    session = open_session(known, device="cpu", results=results)
-    wanted = lookup_of(known, dtype=lookup[0].value, ops=lookup[1])
+    known = load_registry(stored.registry)
+    session = open_session(known, device="cpu", results=stored.results)
+    wanted = lookup_of(known, dtype=stored.lookup[0].value, ops=stored.lookup[1])
     frame = publish.reference_rows(session, known.model(model).model_id, None, dataset, lookup=wanted)
     publish.write_reference(frame, out)
     if left := len(dataset.examples) - len(frame):
         print(f"{left} rows are left out: a score is missing, because a response is too long", file=sys.stderr)
+    print(out)

@@ -14,6 +14,7 @@ from bench.schema import CHOSEN, OK, REJECTED, Dataset, DrsowError, UsageError
 from bench.scoring import passes
 from bench.store.folder import Store
 from bench.subject import Lookup, Subject, one_set, result_folder
+from bench.verbs.evaluation import hub_data
 from bench.verbs.session import Session
 
 REFERENCE = ("prompt", "chosen", "rejected", "example_id", "ref_chosen_logps", "ref_rejected_logps")
@@ -90,13 +91,11 @@ def hub_results(store: Store, subject: Subject, dataset: Dataset, *, reward: str
         UsageError: the data set is a file, so the hub has no name for it.
     """
     (pair,) = subject.pairs
-    names = {"reward-bench": "allenai/reward-bench"}
-    local = "/" not in dataset.data_id or Path(dataset.data_id).exists()
-    if dataset.data_id not in names and local:
+    repo = hub_data(dataset)
+    if repo is None:
         raise UsageError(f"--data {dataset.data_id}: the hub's results belong to a data set on the hub")
     table = read_csv(result_folder(store, subject, dataset, reward=reward) / "accuracy.csv")
     table = table[(table["reward"] == reward) & table["level"].isin(["overall", "section"]) & table["accuracy"].notna()]
-    repo = names.get(dataset.data_id, dataset.data_id.partition(":")[0])
     found = []
     for row in table.to_dict("records"):
         limits = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}" if row["low"] == row["low"] else "unknown"
