@@ -14,8 +14,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from bench.study.bootstrap import basic_interval, prompt_bootstrap
 from bench.study.design import Rows, plain_accuracy
@@ -73,6 +71,9 @@ def compare(
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Holm's adjusted p-values of a declared set. A missing p is ignored."""
+    # Imported here, because statsmodels takes two seconds to import and most verbs do not need it.
+    from statsmodels.stats.multitest import multipletests
+
     values = np.asarray(p_values, dtype=float)
     known = np.isfinite(values)
     adjusted = np.full(len(values), np.nan)
@@ -116,6 +117,8 @@ def confidence_set(scores: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 def _compared(both: np.ndarray, rows: Rows, n_draws: int, rng: np.random.Generator) -> pd.DataFrame:
     """Compare two pairs on every level, from (2, rows)."""
+    from statsmodels.stats.contingency_tables import mcnemar
+
     both = np.where(np.isfinite(both).all(axis=0), both, np.nan)
     estimate = plain_accuracy(both, rows)
     draws = prompt_bootstrap(both, rows, n_draws=n_draws, rng=rng)

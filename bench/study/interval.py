@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.stats import norm
+from scipy.special import ndtri
 
-_Z = float(norm.ppf(0.975))
+_Z = float(ndtri(0.975))
 _ADDED_ROWS = 1.0
 """Number of right rows, and of wrong rows, added to a subset when its variance is estimated."""
 _ADDED_PROBLEMS, _GUESS = 2.0, 0.5

@@ -5,15 +5,22 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
-from torch._inductor.exc import InductorError
 
 from bench.schema import DrsowError
 
-COMPILE_ERRORS = (TorchDynamoException, InductorError)
-"""What torch.compile raises where it cannot trace (the first), or where a compiler is missing or fails (the second)."""
 VARIANTS = 256
 """Times that one function may be compiled: each shape of heads, scale, window, trunk, dtype and device is one."""
+
+
+def _compile_errors() -> tuple[type[Exception], ...]:
+    """What torch.compile raises where it cannot trace (the first), or where a compiler is missing or fails (the second).
+
+    Imported here, because the compiler's modules take a second to import and a CPU does not need them.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InductorError
+
+    return TorchDynamoException, InductorError
 
 
 class NotCompiledError(DrsowError):
@@ -52,7 +59,7 @@ def caught(function: Callable[..., Tensor], part: str) -> Callable[..., Tensor]:
     def call(*args: object, **kwargs: object) -> Tensor:
         try:
             return function(*args, **kwargs)
-        except COMPILE_ERRORS as error:
+        except _compile_errors() as error:
             raise NotCompiledError(part, error) from error
 
     return call

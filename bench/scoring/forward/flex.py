@@ -6,15 +6,18 @@ shape of heads and any length. Keys of a trunk precede the step's keys.
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import pad
 
 from bench.scoring.forward.compiling import compiled
 from bench.scoring.forward.device import moved
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 NAME = "FlexAttention"
 """Its name in error messages."""
@@ -32,7 +35,7 @@ whose running maximum is then -inf, and whose result is not a number.
 
 def block_mask(
     end: np.ndarray, positions: np.ndarray, *, n_before: int, window: int | None, device: torch.device
-) -> BlockMask:
+) -> "BlockMask":
     """Says which keys of a step and of its trunk each query of the step may see.
 
     Args:
@@ -46,6 +49,9 @@ def block_mask(
         A mask of n queries and n_before + n keys, both rounded up to whole blocks. The added queries see some keys, so
         that their results are finite; no query of the step sees the added keys.
     """
+    # Imported here, because the module imports torch's compiler, which takes a second, and a CPU does not need it.
+    from torch.nn.attention.flex_attention import BlockMask
+
     n, n_queries, n_keys = len(end), block_rows(len(end)), block_rows(n_before + len(end))
     first = np.arange(n_keys) - n_before
     last = first + 1
@@ -67,7 +73,7 @@ def block_mask(
 
 
 def block_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, *, scale: float | None, cap: float | None = None
+    query: Tensor, key: Tensor, value: Tensor, mask: "BlockMask", *, scale: float | None, cap: float | None = None
 ) -> Tensor:
     """Attention of one layer.
 
@@ -114,6 +120,8 @@ def block_rows(n: int) -> int:
 
 @functools.cache
 def _compiled() -> Callable:
+    from torch.nn.attention.flex_attention import flex_attention
+
     # Whole or an error: what torch does instead of a kernel holds all scores at once.
     return compiled(flex_attention, NAME, fullgraph=True)
 

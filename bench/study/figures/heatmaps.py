@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import matplotlib
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -78,6 +77,9 @@ def subset_pair_heatmap(accuracy: pd.DataFrame, leaderboard: pd.DataFrame) -> Fi
         accuracy: ACCURACY of these pairs under one reward.
         leaderboard: LEADERBOARD, for families and gaps.
     """
+    # Imported here, because seaborn takes a second to import and a pair's figures do not need it.
+    import seaborn
+
     pairs = named_families(leaderboard).sort_values(["family", "gap_points", "pair_id"])
     subsets = accuracy[accuracy["level"] == "subset"]
     cells = subsets.pivot(index="name", columns="pair_id", values="accuracy")
@@ -114,6 +116,8 @@ def _limits(scores: pd.Series | pd.DataFrame) -> tuple[float, float]:
 
 def _pair_cells(axes: Axes, pairs: pd.DataFrame, order: list[str], limits: tuple[float, float], number: str) -> None:
     """Draw one square of strong models by weak models."""
+    import seaborn
+
     cells = pairs.pivot(index="strong", columns="weak", values="score").reindex(index=order, columns=order)
     low, high = limits
     numbers = cells.map(lambda share: "" if pd.isna(share) else number.format(100 * share))
