@@ -18,6 +18,7 @@ from bench.scoring.forward import preparing
 from bench.scoring.forward.device import keep_freed_memory
 from bench.scoring.forward.engine import Prepared
 from bench.scoring.forward.layers import fill
+from bench.scoring.garbage import uncollected
 from bench.scoring.noise import add_noise
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -30,7 +31,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     Raises:
         DrsowError: There is no tokenizer, or only a slow one, which has no offsets.
     """
-    with loading(f"{folder}: its tokenizer"):
+    with loading(f"{folder}: its tokenizer"), uncollected():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if not tokenizer.is_fast:
         raise DrsowError(f"{folder}: its tokenizer has no tokenizer.json")

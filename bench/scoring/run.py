@@ -9,6 +9,7 @@ from bench.schema import (
     DrsowError,
     ScoreKey,
 )
+from bench.scoring.garbage import uncollected
 from bench.scoring.passes import WHOLE, Options, Ready, Share
 from bench.store.folder import ScoreSet, Store
 
@@ -74,8 +75,9 @@ def score_missing(
     with lock:
         # Another process may have finished the set while this one waited for the lock.
         if not score_set.complete:
-            from bench.scoring.scorer import OtherOps
-            from bench.scoring.served import scorer_of
+            with uncollected():
+                from bench.scoring.scorer import OtherOps
+                from bench.scoring.served import scorer_of
 
             _keep_apart(store, ready.key, share)
             try:

@@ -13,6 +13,7 @@ from bench.data.rows import ROLES
 from bench.registry import Pair
 from bench.schema import Dataset, Example, Message, UsageError
 from bench.scoring import passes
+from bench.scoring.garbage import uncollected
 from bench.study.stretches import stretches
 from bench.verbs.session import Session
 
@@ -36,7 +37,8 @@ def scorers(session: Session, pair: Pair) -> PairScorers:
     Raises:
         PreconditionError: a model is not on this machine and cannot be fetched.
     """
-    from bench.scoring.served import scorer_of
+    with uncollected():
+        from bench.scoring.served import scorer_of
 
     registry, options = session.registry, session.options
     owner = registry.model(pair.template)

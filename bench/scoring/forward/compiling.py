@@ -13,7 +13,7 @@ VARIANTS = 256
 
 
 def _compile_errors() -> tuple[type[Exception], ...]:
-    """What torch.compile raises where it cannot trace (the first), or where a compiler is missing or fails (the second).
+    """What torch.compile raises where it cannot trace (the first), or a compiler is missing or fails (the second).
 
     Imported here, because the compiler's modules take a second to import and a CPU does not need them.
     """

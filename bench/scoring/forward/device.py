@@ -6,6 +6,8 @@ import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from bench.scoring.garbage import uncollected
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -20,7 +22,8 @@ mapped separately; number of heaps."""
 def default_device() -> str:
     """ "cuda" if there is a GPU, else "cpu"."""
     # Imported here, because code that only reads the store does not need torch.
-    import torch
+    with uncollected():
+        import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
