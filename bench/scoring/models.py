@@ -14,10 +14,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from bench.entries import NoiseSource
 from bench.schema import DrsowError
+from bench.scoring import checked
 from bench.scoring.forward import preparing
 from bench.scoring.forward.device import keep_freed_memory
 from bench.scoring.forward.engine import Prepared
 from bench.scoring.forward.layers import fill
+from bench.scoring.forward.ops import choose
 from bench.scoring.garbage import uncollected
 from bench.scoring.noise import add_noise
 
@@ -59,6 +61,7 @@ def load_model(
     device: str,
     trust_remote_code: bool = False,
     noise: NoiseSource | None = None,
+    revision: str | None = None,
 ) -> Prepared:
     """Loads a causal language model for the engine; a model too large for one GPU is spread over all GPUs.
 
@@ -68,6 +71,8 @@ def load_model(
         device: "cpu" or "cuda".
         trust_remote_code: Whether code that comes with the model may run.
         noise: The noise to add to the weights. It is added in float32, before the cast.
+        revision: Commit or digest of the model's files. If a model with these files passed the engine's check on this
+            machine before, it is not checked again; None always checks.
 
     Raises:
         DrsowError: A file cannot be read, a weight is missing, or the engine does not support the model.
@@ -80,13 +85,30 @@ def load_model(
     if any(weight.is_meta for weight in model.parameters()):
         raise DrsowError(f"{folder}: the GPUs together cannot hold it in {dtype}")
     # The check runs before the noise is added, because rounding moves a noisy model's numbers by more than it allows.
-    prepared = preparing.prepare(model)
+    prepared = _prepared(model, None if trust_remote_code else revision)
     if noise is not None and noise.noise > 0:
         exact = _read(folder, dtype=torch.float32, device_map=None, trust_remote_code=trust_remote_code)
         add_noise(exact, noise=noise.noise, seed=noise.seed)
         # The weights go into a model that transformers cast, which keeps some of them in float32.
         for weight, broken in zip(model.parameters(), exact.parameters(), strict=True):
             fill(weight, broken)
+    return prepared
+
+
+def _prepared(model: PreTrainedModel, revision: str | None) -> Prepared:
+    """A model with the engine's attention and layers, checked unless it passed the check before.
+
+    On a GPU it is always checked, because the check is also what compiles its operations. A model with its own code has
+    no revision here: the digest of a folder does not cover that code.
+    """
+    ops = choose(model.device, model.dtype)
+    if revision is None or ops.without:
+        return preparing.prepare(model, ops=ops)
+    check = checked.Check(revision, str(model.dtype).removeprefix("torch."), ops.name)
+    if checked.passed_utc(check):
+        return preparing.prepare_checked(model, ops)
+    prepared = preparing.prepare(model, ops=ops)
+    checked.keep(check)
     return prepared
 
 

@@ -40,6 +40,10 @@ PART_BUDGETS = 16
 PRECISION_RESPONSES = 32
 """Number of responses that are scored again in float32. They belong to whole examples, at least one."""
 
+SMALL_RESPONSES = 8 * PRECISION_RESPONSES
+"""Number of responses up to which a set takes the precision of an earlier set. For a larger one, scoring a sample again
+in float32 costs little beside the scores."""
+
 
 class Options(NamedTuple):
     """Settings of a pass. `resolved` makes them from the user's options."""

@@ -7,29 +7,35 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.schema import DrsowError
-from bench.scoring.passes import PRECISION_RESPONSES
+from bench.schema import DrsowError, ScoreKey
+from bench.scoring.passes import PRECISION_RESPONSES, SMALL_RESPONSES, versions
 from bench.scoring.render import Sequence
+from bench.store.folder import Store
 
 if TYPE_CHECKING:
     from bench.scoring.scorer import Scorer
 
 
-def precision(scorer: "Scorer", by_example: Seq[Seq[Sequence]], budget: int) -> dict:
+def precision(scorer: "Scorer", by_example: Seq[Seq[Sequence]], budget: int, store: Store | None = None) -> dict:
     """The shift of a sample of responses between the run's dtype and float32, for the manifest.
 
     Args:
         scorer: The run's scorer.
         by_example: The sequences of each example.
         budget: The most tokens of one step.
+        store: Has earlier sets. A set of at most SMALL_RESPONSES takes what one of them measured.
 
     Returns:
-        `precision` with `n_responses`, `mean_shift_nats`, `max_shift_nats` and, for each response, both sums in nats;
-        empty in float32, for a model on a server, and if nothing could be measured.
+        `precision` with `n_responses`, `mean_shift_nats`, `max_shift_nats`, both sums of each response in nats, and the
+        names of the right responses; with `measured_earlier` if an earlier set measured it on its own rows. Empty in
+        float32, for a model on a server, and if nothing could be measured.
     """
     if scorer.ready.key.dtype == "float32" or scorer.served:
         return {}
     sample = [s for row in _sampled(by_example, scorer.limit) for s in row]
+    small = sum(map(len, by_example)) <= SMALL_RESPONSES
+    if store is not None and small and (found := earlier(store, scorer.ready.key, len(sample))):
+        return {"precision": found}
     try:
         both = [scorer.logps(sample, budget, dtype=name) for name in (None, "float32")]
     except DrsowError as error:
@@ -45,8 +51,35 @@ def precision(scorer: "Scorer", by_example: Seq[Seq[Sequence]], budget: int) -> 
     if not kept:
         return {}
     shifts = np.abs([low - high for low, high in kept.values()])
+    right = {f"{e.example_id} {name}" for e in scorer.ready.work.dataset.examples for name in e.right}
     facts = {"mean_shift_nats": float(shifts.mean()), "max_shift_nats": float(shifts.max()), "sums_nats": kept}
+    facts["right"] = sorted(right & kept.keys())
     return {"precision": {"n_responses": len(kept)} | facts}
+
+
+def earlier(store: Store, key: ScoreKey, n_least: int) -> dict:
+    """The precision that another set measured with the same model, template, dtype, arithmetic and versions.
+
+    Args:
+        store: The results folder.
+        key: The key of the set that needs it; only its rows may differ.
+        n_least: Responses that it was measured on, at least.
+
+    Returns:
+        That of the most responses, with `measured_earlier`: the name and digest of its rows and its time; empty if
+        there is none.
+    """
+    fields = key._asdict()
+    del fields["data_digest"]
+    found = []
+    for each in store.find(**fields):
+        info = each.info()
+        facts = info.get("precision", {})
+        if "right" in facts and facts["n_responses"] >= n_least and info.get("versions") == versions():
+            told = {"data": info.get("data", ""), "data_digest": each.key.data_digest, "utc": info["finished_utc"]}
+            found.append({"measured_earlier": told} | facts)
+    # The rows decide among equals, so that both models of a pair take what was measured on the same ones.
+    return min(found, key=lambda f: (-f["n_responses"], f["measured_earlier"]["data_digest"]), default={})
 
 
 def _sampled(by_example: Seq[Seq[Sequence]], limit: int) -> Seq[Seq[Sequence]]:

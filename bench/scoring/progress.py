@@ -12,6 +12,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 EVERY_S = 30.0
 
+OnShare = Callable[[float], None]
+"""A function that gets the fraction of the work that is done, 0 to 1."""
+
+
+def unheard(share: float) -> None:
+    """An OnShare that does nothing."""
+
 
 class Meter:
     """Counts the rows and tokens of one pass. Inside a part, it shows progress after each step."""
@@ -89,7 +96,7 @@ class Meter:
         print(line, file=sys.stderr, flush=True)
 
 
-def counting(n_tokens: int, on_share: Callable[[float], None]) -> Callable[[int], None]:
+def counting(n_tokens: int, on_share: OnShare) -> Callable[[int], None]:
     """An OnStep that reports the fraction of computed tokens. Steps may end at the same time, hence the lock."""
     done, lock = 0, threading.Lock()
 

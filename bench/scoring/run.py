@@ -81,7 +81,7 @@ def score_missing(
 
             _keep_apart(store, ready.key, share)
             try:
-                scorer_of(ready, options).fill(score_set, share, following)
+                scorer_of(ready, options).fill(score_set, share, following, store=store)
                 return score_set
             except OtherOps as other:
                 ready = ready._replace(key=ready.key._replace(ops=str(other)))

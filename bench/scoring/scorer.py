@@ -5,7 +5,7 @@ import functools
 import gc
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
@@ -13,19 +13,16 @@ import numpy as np
 import torch
 
 from bench.schema import DrsowError, Example, UsageError
-from bench.scoring import models, templates
+from bench.scoring import checked, models, templates
 from bench.scoring.fetch import read_ahead
 from bench.scoring.forward import engine, trie
 from bench.scoring.forward.engine import Prepared
 from bench.scoring.noise import noise_of
 from bench.scoring.passes import PART_BUDGETS, WHOLE, Options, Ready, Share, cut_parts, group, provenance, scores_frame
 from bench.scoring.precision import precision
-from bench.scoring.progress import Meter, counting
+from bench.scoring.progress import Meter, OnShare, counting, unheard
 from bench.scoring.render import Rendered, Sequence, Template, check_ids, render
-from bench.store.folder import ScoreSet
-
-OnShare = Callable[[float], None]
-"""A function that gets the fraction of the work that is done, 0 to 1."""
+from bench.store.folder import ScoreSet, Store
 
 OTHERS_WAIT_S = 600.0
 """How long a shard waits for another shard that begins or finishes the same set."""
@@ -33,10 +30,6 @@ OTHERS_WAIT_S = 600.0
 
 class OtherOps(Exception):
     """The loaded model computes with other ops than the key says. The text is the name of these ops."""
-
-
-def unheard(share: float) -> None:
-    """An OnShare that does nothing."""
 
 
 class Scorer:
@@ -94,12 +87,21 @@ class Scorer:
             device=self.device,
             trust_remote_code=self.ready.model.trust_remote_code,
             noise=noise_of(self.ready.work.spec),
+            revision=self.ready.model.revision,
         )
 
-    def fill(self, score_set: ScoreSet, share: Share = WHOLE, following: Path | None = None) -> None:
+    def fill(
+        self,
+        score_set: ScoreSet,
+        share: Share = WHOLE,
+        following: Path | None = None,
+        *,
+        store: Store | None = None,
+    ) -> None:
         """Scores the missing parts of a share of a set, and finishes the set if all parts are there.
 
-        Call it under the lock of the set or of the share. `following` is the folder of the next model.
+        Call it under the lock of the set or of the share. `following` is the folder of the next model. `store` has the
+        earlier sets, whose precision a small set takes.
         """
         began = time.monotonic()
         self._check_ops()
@@ -120,7 +122,7 @@ class Scorer:
         began = self._fill_parts(score_set, todo, settings["batch_tokens"], following, began=began)
         with self._with_others(score_set, share):
             if share.whole or not (score_set.complete or score_set.missing()):
-                facts = self._facts(rendered, by_example) | precision(self, by_example, settings["batch_tokens"])
+                facts = self._facts(rendered, by_example) | precision(self, by_example, settings["batch_tokens"], store)
                 info = provenance(self.ready, device=self._device_words()) | facts
                 score_set.finish(info | self._spent(score_set, began))
 
@@ -283,6 +285,7 @@ class Scorer:
             **rendered.counts(),
             "template_choice": self.note,
             "context_tokens": self.limit,
+            **checked.told(checked.Check(self.ready.model.revision, self.ready.key.dtype, self.ready.key.ops)),
             "mean_tokens_a_row": float(
                 np.mean([len(r[0].ids[: r[0].start]) + sum(len(s.ids) - s.start for s in r) for r in by_example])
             ),

@@ -17,9 +17,10 @@ from bench.schema import DrsowError, Example, Message, PreconditionError
 from bench.scoring import models, wire
 from bench.scoring.chat import adds_bos
 from bench.scoring.passes import WHOLE, Options, Ready, Share
+from bench.scoring.progress import OnShare, unheard
 from bench.scoring.render import Sequence
-from bench.scoring.scorer import OnShare, Scorer, unheard
-from bench.store.folder import ScoreSet
+from bench.scoring.scorer import Scorer
+from bench.store.folder import ScoreSet, Store
 
 PROBE = Example(
     "the preflight",
@@ -139,12 +140,19 @@ class ServedScorer(Scorer):
     def _settings(self) -> dict:
         return super()._settings() | {PROBED: [round(float(value), 6) for value in self.probe]}
 
-    def fill(self, score_set: ScoreSet, share: Share = WHOLE, following: Path | None = None) -> None:
+    def fill(
+        self,
+        score_set: ScoreSet,
+        share: Share = WHOLE,
+        following: Path | None = None,
+        *,
+        store: Store | None = None,
+    ) -> None:
         """As `Scorer.fill`, if the server still has the model that began the set."""
         known = (score_set.recorded_settings() or {}).get(PROBED)
         if known is not None:
             self._check_same(np.array(known), self.probe)
-        super().fill(score_set, share, following)
+        super().fill(score_set, share, following, store=store)
 
     def _check_same(self, before: np.ndarray, now: np.ndarray) -> None:
         """Refuses to continue with another model.

@@ -132,7 +132,8 @@ def manifest(place: Place, sets: Iterable[ScoreSet]) -> dict:
 def _without_sums(info: dict) -> dict:
     if "precision" not in info:
         return info
-    return info | {"precision": {name: value for name, value in info["precision"].items() if name != "sums_nats"}}
+    kept = {name: value for name, value in info["precision"].items() if name not in ("sums_nats", "right")}
+    return info | {"precision": kept}
 
 
 def _folders(expected: Path) -> Iterator[Path]:

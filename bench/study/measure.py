@@ -27,19 +27,25 @@ def pair_table(subject: Subject) -> pd.DataFrame:
 def precision(subject: Subject, sets: Sets, dataset: Dataset) -> dict:
     """Decisions that differ between the run's dtype and float32, by pair, on the rows that were scored in both.
 
+    A pair is left out if its models were not measured on the same rows.
+
     A decision is whether the best right response has a higher reward than every wrong one.
     """
     found = {}
-    right = {example.example_id: example.right for example in dataset.examples}
     for pair in subject.pairs:
-        sums = [sets[side].info().get("precision", {}).get("sums_nats") for side in subject.sides(pair)]
-        if None in sums:
+        facts = [sets[side].info().get("precision", {}) for side in subject.sides(pair)]
+        sums = [each.get("sums_nats") for each in facts]
+        rows = [each.get("measured_earlier", {}).get("data_digest", dataset.digest) for each in facts]
+        if None in sums or rows[0] != rows[1]:
             continue
+        # A set of an earlier version does not name the right responses, and was measured on its own rows.
+        ours = {f"{example.example_id} {name}" for example in dataset.examples for name in example.right}
+        right = set(facts[0].get("right", ours))
         rewards: dict[str, dict[bool, list[np.ndarray]]] = {}
         for key in sums[0].keys() & sums[1].keys():
-            row, _, name = key.rpartition(" ")
+            row = key.rpartition(" ")[0]
             both = np.subtract(sums[0][key], sums[1][key])
-            rewards.setdefault(row, {True: [], False: []})[name in right.get(row, ())].append(both)
+            rewards.setdefault(row, {True: [], False: []})[key in right].append(both)
         leads = [
             np.max(each[True], axis=0) - np.max(each[False], axis=0) for each in rewards.values() if all(each.values())
         ]

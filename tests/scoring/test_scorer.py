@@ -1,6 +1,7 @@
 """One model's pass: what is too long, not finite or too much for memory; what its files must hold."""
 
 import hashlib
+import importlib.metadata
 import json
 import re
 import shutil
@@ -26,6 +27,7 @@ from bench.scoring.models import out_of_memory
 from bench.scoring.render import render
 from bench.scoring.scorer import Scorer
 from bench.store.folder import Store
+from bench.study import measure
 from bench.study.board import Subject
 from bench.subject import Lookup
 from bench.verbs import score, texts
@@ -212,6 +214,71 @@ def test_bfloat16_reports_how_far_it_moves_a_sample(tiny_registry, tmp_path):
     assert precision["max_shift_nats"] == pytest.approx(total.max(), abs=1e-3)
     assert precision["mean_shift_nats"] == pytest.approx(total.mean(), abs=1e-3)
     assert "precision" not in exact
+
+
+BF16 = OPTIONS._replace(dtype="bfloat16")
+OTHERS = [example(i, f"{word} {i}!", f"{word} {word}", word) for i, word in enumerate(WORDS)]
+
+
+def of_rows(rows):
+    """A dataset of `rows` with the digest of its texts, as loading gives it one."""
+    return Dataset("rows", "rows", hashlib.sha256(repr(rows).encode()).hexdigest(), tuple(rows))
+
+
+def bf16_info(registry, rows, root, *, model="tiny-strong"):
+    """What a bfloat16 run over some rows reports."""
+    known = load_registry(registry)
+    work = passes.Work(known.model(model), known.model("tiny-strong"), of_rows(rows))
+    return run.score_missing(passes.make_ready(work, BF16), Store(root), BF16).info()
+
+
+def test_a_small_set_takes_the_precision_of_an_earlier_one_and_says_when_and_on_which_rows(tiny_registry, tmp_path):
+    first = bf16_info(tiny_registry, ROWS, tmp_path)
+    second = bf16_info(tiny_registry, OTHERS[:4], tmp_path)
+    told = {"data": "rows", "data_digest": of_rows(ROWS).digest, "utc": first["finished_utc"]}
+    assert "measured_earlier" not in first["precision"]
+    assert second["precision"] == first["precision"] | {"measured_earlier": told}
+    assert bf16_info(tiny_registry, OTHERS[4:], tmp_path)["precision"] == second["precision"]
+
+
+def test_a_set_with_more_responses_than_the_earlier_one_is_measured(tiny_registry, tmp_path):
+    bf16_info(tiny_registry, ROWS[:4], tmp_path)
+    precision = bf16_info(tiny_registry, OTHERS, tmp_path)["precision"]
+    assert precision["n_responses"] == 2 * len(OTHERS)
+    assert "measured_earlier" not in precision
+
+
+def test_a_large_set_is_measured_on_its_own_rows(tiny_registry, tmp_path):
+    bf16_info(tiny_registry, [example(i, f"{i}?", "yes", "no") for i in range(20)], tmp_path)
+    many = [example(i, f"{i}!", "yes", "no") for i in range(passes.SMALL_RESPONSES // 2 + 1)]
+    assert "measured_earlier" not in bf16_info(tiny_registry, many, tmp_path)["precision"]
+    assert "measured_earlier" in bf16_info(tiny_registry, many[1:], tmp_path)["precision"]
+
+
+def test_precision_under_other_versions_or_of_another_model_is_not_taken(tiny_registry, tmp_path, monkeypatch):
+    bf16_info(tiny_registry, ROWS, tmp_path)
+    assert "measured_earlier" not in bf16_info(tiny_registry, OTHERS[:4], tmp_path, model="tiny-weak")["precision"]
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0")
+    assert "measured_earlier" not in bf16_info(tiny_registry, OTHERS[:4], tmp_path)["precision"]
+
+
+def test_a_pairs_flips_are_counted_where_its_models_were_measured(tiny_registry, tmp_path):
+    known = load_registry(tiny_registry)
+    store, subject = Store(tmp_path), Subject("tiny", (known.pair("tiny"),))
+    opened = Session(known, store, BF16)
+
+    def counts(rows):
+        dataset = of_rows(rows)
+        sets, errors, _ = score.score_all(opened, [subject], dataset)
+        assert errors == []
+        return measure.precision(subject, sets, dataset)
+
+    first = counts(ROWS)
+    assert first["tiny"]["n_examples"] == len(ROWS)
+    assert counts(OTHERS[:3]) == first
+    # Now the strong model alone has a larger sample, of other rows: no decision of the pair was scored in both.
+    bf16_info(tiny_registry, [*ROWS, example(99, "One?", "yes", "no")], tmp_path)
+    assert counts(OTHERS[3:]) == {}
 
 
 def test_the_precision_sample_holds_whole_finite_rows_alone(tiny_registry, tmp_path):

@@ -37,22 +37,15 @@ def prepare(model: PreTrainedModel, *, ops: Ops | None = None) -> Prepared:
     Raises:
         DrsowError: The engine cannot run the model, or the model's own forward pass gives other numbers.
     """
-    model.eval()
-    fused.unfuse(model)
-    model.set_attn_implementation(own_attention(model))
-    # A sum of bfloat16 products stays float32 to its end, also where a product is split.
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    _as_trained(model)
     ids = np.arange(96) * 37 % model.config.get_text_config().vocab_size
     # The rows branch once inside a step and once after a trunk. A model that sees other branches differs in both.
     rows = [ids[:80], np.concatenate([ids[:72], ids[80:88]])]
     expected = np.concatenate([_own_logps(model, row) for row in rows])
     finite, packings = np.isfinite(expected), [pack(rows, [1, 1], budget=budget) for budget in (88, 80)]
-    if kinds := _position_kinds(model.config.to_dict()) & LENGTH_BOUND:
-        raise _refusal(model, f"its rotary positions ({min(kinds)}) depend on the longest text beside a response")
     ops = choose(model.device, model.dtype) if ops is None else ops
     with _refusing(model):
-        model.set_attn_implementation(ATTENTION)
-        layers.fit(model.base_model, linear=ops.linear, gated=ops.gated)
+        _give(model, ops)
         prepared, found = _first_scores(model, ops, packings)
     for got in found:
         apart = np.where(finite, np.abs(got - expected), 0.0)
@@ -62,6 +55,37 @@ def prepare(model: PreTrainedModel, *, ops: Ops | None = None) -> Prepared:
         if not worst < bar:
             raise _refusal(model, f"its own forward pass differs by {worst:.3g} nats")
     return prepared
+
+
+@torch.inference_mode()
+def prepare_checked(model: PreTrainedModel, ops: Ops) -> Prepared:
+    """As `prepare`, without the check, for a model that passed it with these operations. None of them compiles.
+
+    Raises:
+        DrsowError: The engine cannot run the model.
+    """
+    assert not ops.without
+    _as_trained(model)
+    with _refusing(model):
+        _give(model, ops)
+        return Prepared(model, ops, head_of(model, ops.log_totals, ops.n_rows))
+
+
+def _as_trained(model: PreTrainedModel) -> None:
+    """Takes the engine's attention and layers from a model; refuses one whose positions depend on other texts."""
+    model.eval()
+    fused.unfuse(model)
+    model.set_attn_implementation(own_attention(model))
+    # A sum of bfloat16 products stays float32 to its end, also where a product is split.
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    if kinds := _position_kinds(model.config.to_dict()) & LENGTH_BOUND:
+        raise _refusal(model, f"its rotary positions ({min(kinds)}) depend on the longest text beside a response")
+
+
+def _give(model: PreTrainedModel, ops: Ops) -> None:
+    """Gives a model the engine's attention and layers."""
+    model.set_attn_implementation(ATTENTION)
+    layers.fit(model.base_model, linear=ops.linear, gated=ops.gated)
 
 
 def own_attention(model: PreTrainedModel) -> str:
