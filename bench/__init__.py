@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from bench.verbs.texts import PairScorers
 
-__all__ = ["Annotator", "DrsowError", "Messages", "PreconditionError", "UsageError", "reward"]
+__all__ = ["Annotator", "DrsowError", "Messages", "PreconditionError", "UsageError", "release", "reward"]
 
 Messages = str | Sequence[Mapping[str, str]]
 """A prompt: the text of one user turn, or {"role", "content"} messages that end on a user turn."""
@@ -164,7 +164,10 @@ def reward(
     device: str = "auto",
     registry: str | Path | None = None,
 ) -> list[float]:
-    """Reward of each response: one call of `Annotator.reward`. It loads both models; an `Annotator` keeps them.
+    """Reward of each response, as `Annotator.reward`.
+
+    The pair's two models stay in memory until `release`, or until a call needs others. A later call uses them again if
+    the pair, dtype, device, registry and the models' files are the same.
 
     Args:
         pair: Alias or pair_id of the registry.
@@ -180,5 +183,21 @@ def reward(
     Raises:
         DrsowError: as `Annotator` and `Annotator.reward`.
     """
-    with Annotator(pair, dtype=dtype, device=device, registry=registry) as annotator:
-        return annotator.reward(messages, responses)
+    from bench.registry import load_registry
+
+    known = load_registry(None if registry is None else Path(registry))
+    found = known.pair(pair)
+
+    from bench.verbs.kept import kept
+    from bench.verbs.session import open_session
+    from bench.verbs.texts import example_of
+
+    session = open_session(known, dtype=dtype, device=device)
+    return kept().rewards(session, found, [example_of("the prompt", messages, responses)])[0]
+
+
+def release() -> None:
+    """Let the models go that `reward` keeps, and the memory that they hold."""
+    from bench.verbs.kept import kept
+
+    kept().release()

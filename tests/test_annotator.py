@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 import bench
@@ -60,6 +61,46 @@ def test_the_models_are_loaded_once_for_all_calls(tiny_registry, tmp_path):
     assert opened.reward(PROMPT, RESPONSES) == opened.reward(PROMPT, RESPONSES)
     assert len(opened.rewards([(PROMPT, RESPONSES)])[0]) == 3
     assert opened.tokens(PROMPT, "no")["text"].iloc[-1] == ""
+
+
+def test_reward_keeps_one_pairs_models_until_they_are_released(tiny_registry):
+    bench.release()
+    before = n_models()
+
+    def once(dtype):
+        return bench.reward("tiny", PROMPT, RESPONSES, dtype=dtype, device="cpu", registry=tiny_registry)
+
+    first, kept = once("fp32"), n_models()
+    assert kept == before + 2
+    assert once("fp32") == first
+    assert once("bf16") != first
+    assert n_models() == before + 2
+    bench.release()
+    assert n_models() == before
+
+
+def test_reward_reads_a_model_again_whose_files_have_changed(tiny_registry, tmp_path):
+    folder = shutil.copytree(tiny_registry, tmp_path / "registry")
+
+    def once():
+        return bench.reward("tiny", PROMPT, RESPONSES, dtype="fp32", device="cpu", registry=folder)
+
+    first = once()
+    weights = load_file(folder / "strong" / "model.safetensors")
+    weights["model.norm.weight"] *= 2
+    save_file(weights, folder / "strong" / "model.safetensors", metadata={"format": "pt"})
+    assert once() != first
+    assert len({round(each, 3) for each in [*first, *once()]}) == 2 * len(first)
+
+
+def test_a_wrong_text_leaves_the_kept_models_and_an_unknown_pair_too(tiny_registry):
+    options = {"dtype": "fp32", "device": "cpu", "registry": tiny_registry}
+    first = bench.reward("tiny", PROMPT, RESPONSES, **options)
+    with pytest.raises(bench.UsageError, match="response 0 is empty"):
+        bench.reward("tiny", PROMPT, [""], **options)
+    with pytest.raises(bench.UsageError, match="unknown pair"):
+        bench.reward("tinny", PROMPT, ["yes"], **options)
+    assert bench.reward("tiny", PROMPT, RESPONSES, **options) == first
 
 
 def test_a_closed_annotator_holds_no_model_and_says_so(tiny_registry):
