@@ -1,6 +1,7 @@
 """`drsow export`: reference columns that TRL's collator takes, and the hub's results as its own library reads them."""
 
 import json
+import math
 
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ def reference(drsow, finished, tiny_registry, data, tmp_path_factory):
 
 
 def test_trls_collator_takes_the_columns_and_its_sums_are_ours(reference, tiny_registry):
+    pytest.importorskip("trl", reason="the extra `dev` is not installed")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl.trainer.dpo_trainer import DataCollatorForPreference
@@ -44,6 +46,54 @@ def test_trls_collator_takes_the_columns_and_its_sums_are_ours(reference, tiny_r
     sums = (logps * batch["completion_mask"][:, 1:]).sum(1)
     ours = torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]])
     torch.testing.assert_close(sums, ours.float(), rtol=0, atol=1e-2)
+
+
+def trainer_of(folder, rows, out, **more: object):
+    """TRL's DPOTrainer on rows, beta 0.1, that changes no weight."""
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer
+
+    steps = {"per_device_train_batch_size": 4, "max_steps": 2, "logging_steps": 1, "learning_rate": 0.0}
+    quiet = {"report_to": [], "use_cpu": True, "bf16": False, "save_strategy": "no", "disable_tqdm": True}
+    return DPOTrainer(
+        AutoModelForCausalLM.from_pretrained(folder, dtype="float32"),
+        args=DPOConfig(str(out), beta=0.1, max_length=None, gradient_checkpointing=False, **steps, **quiet, **more),
+        train_dataset=Dataset.from_pandas(rows, preserve_index=False),
+        processing_class=AutoTokenizer.from_pretrained(folder),
+    )
+
+
+def losses(trainer, *, with_columns: bool) -> list[float]:
+    """The loss of each step."""
+    if with_columns:
+        # Without a reference model, the trainer cannot compute the columns again.
+        trainer.precompute_ref_logps, trainer.ref_model = True, None
+    trainer.train()
+    return [each["loss"] for each in trainer.state.log_history if "loss" in each]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trls_dpo_trainer_takes_the_columns_and_computes_none_itself(reference, tiny_registry, tmp_path):
+    """The policy is the reference, so its log-ratios are 0 and the loss is log 2; 10 nats off, it is log(1 + 1/e)."""
+    pytest.importorskip("trl", reason="the extra `dev` is not installed")
+    folder = tiny_registry / "strong"
+    assert losses(trainer_of(folder, reference, tmp_path), with_columns=True) == pytest.approx(
+        [math.log(2)] * 2, abs=1e-3
+    )
+    moved = reference.assign(ref_chosen_logps=reference["ref_chosen_logps"] - 10)
+    expected = [math.log1p(math.exp(-1))] * 2
+    assert losses(trainer_of(folder, moved, tmp_path), with_columns=True) == pytest.approx(expected, abs=1e-3)
+    # As the trainer is made, it loads a reference model and does not look at the columns.
+    assert losses(trainer_of(folder, moved, tmp_path), with_columns=False) == pytest.approx([math.log(2)] * 2, abs=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trls_own_option_computes_the_columns_again_and_then_fails(reference, tiny_registry, tmp_path):
+    """Why docs/guides/engines.md sets the trainer's attribute. If this fails, TRL has a better way."""
+    pytest.importorskip("trl", reason="the extra `dev` is not installed")
+    with pytest.raises(ValueError, match="duplicated columns but columns .*ref_chosen_logps"):
+        trainer_of(tiny_registry / "strong", reference, tmp_path, precompute_ref_log_probs=True)
 
 
 def test_every_preference_is_exported_with_its_id(reference, data):
