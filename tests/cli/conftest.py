@@ -2,22 +2,27 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from commands import COMMAND, environment, rows, write_rows
+from warm import Warm
 
 
 @pytest.fixture(scope="session")
-def drsow() -> Callable[..., subprocess.CompletedProcess]:
+def drsow() -> Iterator[Callable[..., subprocess.CompletedProcess]]:
     """Run the command to its end."""
+    warm = Warm(environment())
 
     def call(*words: object, **variables: str) -> subprocess.CompletedProcess:
-        command = [COMMAND, *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment(**variables), check=False)
+        command, environ = [COMMAND, *map(str, words)], environment(**variables)
+        if warm.suits(environ):
+            return warm.run(command, environ)
+        return subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
 
-    return call
+    yield call
+    warm.end()
 
 
 @pytest.fixture(scope="session")
