@@ -82,8 +82,8 @@ ladders: $(VENV)/.installed ## tune ladders of more and less aligned models, mea
 	@$(CLIMB)
 	@$(BIN)/drsow run --study ladders --registry $(KNOWN) --data reward-bench --limit-per-subset $(N_ROWS) $(ARGS)
 
-test: $(VENV)/.tested ## run the tests (under 10 minutes)
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.tested ## run the tests, two at a time (under 10 minutes)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 promises: $(VENV)/.tested ## run every test that docs/reference/promises.md names
 	@KILLS=$${KILLS:-10} $(BIN)/python -m pytest -m "" $$(grep -o 'tests/[a-z_/]*\.py::[A-Za-z0-9_]*' docs/reference/promises.md | sort -u) $(ARGS)

@@ -53,7 +53,7 @@ class Warm:
         with tempfile.TemporaryDirectory() as folder, self._turn:
             files = [str(Path(folder, name)) for name in ("out", "err")]
             assert self._process.stdin and self._process.stdout
-            request = {"words": list(words), "files": files, "cwd": os.getcwd(), "environment": dict(environment)}
+            request = {"words": list(words), "files": files, "cwd": str(Path.cwd()), "environment": dict(environment)}
             print(json.dumps(request), file=self._process.stdin, flush=True)
             code = int(self._process.stdout.readline())
             out, err = (Path(file).read_text() for file in files)

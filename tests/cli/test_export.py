@@ -92,7 +92,7 @@ def test_trls_dpo_trainer_takes_the_columns_and_computes_none_itself(reference, 
 def test_trls_own_option_computes_the_columns_again_and_then_fails(reference, tiny_registry, tmp_path):
     """Why docs/guides/engines.md sets the trainer's attribute. If this fails, TRL has a better way."""
     pytest.importorskip("trl", reason="the extra `dev` is not installed")
-    with pytest.raises(ValueError, match="duplicated columns but columns .*ref_chosen_logps"):
+    with pytest.raises(ValueError, match=r"duplicated columns but columns .*ref_chosen_logps"):
         trainer_of(tiny_registry / "strong", reference, tmp_path, precompute_ref_log_probs=True)
 
 

@@ -154,7 +154,7 @@ def test_a_gpus_blocks_give_the_plain_loops_numbers(name, gpus):
     ids, starts = conversations(6, seed=0)
     plain = [plain_logps(model, row, start) for row, start in zip(ids, starts, strict=True)]
     ready = preparing.prepare(model, ops=gpus)
-    for budget in (7, 150, 8192):
+    for budget in (7, 8192):
         assert_close(engine_logps(ready, ids, starts, budget=budget), plain)
 
 

@@ -290,6 +290,7 @@ def test_torchs_products_between_two_of_ours_change_no_bit_and_end_no_thread():
     assert (done.returncode, done.stdout) == (0, "the same\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_what_was_compiled_stands_in_the_users_cache_once(tmp_path):
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "DRSOW_CACHE": str(tmp_path / "teams")}
     code = "import sys; from bench.scoring.forward import kernels; print(kernels.ready(), 'setuptools' in sys.modules)"
