@@ -21,10 +21,15 @@ def annotator(tiny_registry):
         yield opened
 
 
-def n_models() -> int:
+def loaded() -> set[int]:
+    """The identities of the models in memory."""
     gc.collect()
     # By type: some objects of torch warn when they are asked for their class.
-    return sum(issubclass(type(each), LlamaForCausalLM) for each in gc.get_objects())
+    return {id(each) for each in gc.get_objects() if issubclass(type(each), LlamaForCausalLM)}
+
+
+def n_models() -> int:
+    return len(loaded())
 
 
 def test_an_annotators_rewards_are_those_of_one_call(annotator, tiny_registry):
@@ -70,9 +75,10 @@ def test_reward_keeps_one_pairs_models_until_they_are_released(tiny_registry):
     def once(dtype):
         return bench.reward("tiny", PROMPT, RESPONSES, dtype=dtype, device="cpu", registry=tiny_registry)
 
-    first, kept = once("fp32"), n_models()
-    assert kept == before + 2
+    first, models = once("fp32"), loaded()
+    assert len(models) == before + 2
     assert once("fp32") == first
+    assert loaded() == models
     assert once("bf16") != first
     assert n_models() == before + 2
     bench.release()

@@ -77,4 +77,4 @@ def _key(session: Session, pair: Pair) -> tuple[object, ...]:
     folders = [found.folder for spec in specs if (found := fetch.locate(spec)) is not None]
     stats = [(path, path.stat()) for folder in folders for path in sorted(folder.rglob("*"))]
     files = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-    return (pair, *(spec.model_dump_json() for spec in specs), session.options, tuple(files))
+    return (*(spec.model_dump_json() for spec in specs), session.options, tuple(files))
