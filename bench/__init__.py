@@ -197,7 +197,7 @@ def reward(
 
 
 def release() -> None:
-    """Let the models go that `reward` keeps, and the memory that they hold."""
+    """Release the models that `reward` keeps, and their memory."""
     from bench.verbs.kept import kept
 
     kept().release()

@@ -3,8 +3,10 @@
 import json
 import re
 
+import pandas as pd
 import pytest
-from perf import report
+from perf import kinds, report, small
+from perf.bars import Measured, bars
 
 from bench.schema import UsageError
 
@@ -34,3 +36,63 @@ def test_parts_of_two_machines_do_not_stand_in_one_folder(tmp_path):
     assert json.loads(path.read_text()) == before
     report.begin(tmp_path, ["plain"])
     assert json.loads(path.read_text())["processor"] != "another"
+
+
+@pytest.mark.parametrize(("said", "maker"), [("AuthenticAMD", "amd"), ("GenuineIntel", "intel"), ("ARM", "other")])
+def test_a_kind_of_processor_is_its_maker_and_what_multiplies_bfloat16(tmp_path, monkeypatch, said, maker):
+    monkeypatch.setattr(kinds, "CPUINFO", tmp_path / "cpuinfo")
+    kinds.CPUINFO.write_text(f"processor : 0\nvendor_id\t: {said}\nmodel name\t: One\n")
+    assert re.fullmatch(rf"{maker}-(amx|avx512bf16|avx512|avx2|default)", kinds.kind())
+
+
+def test_the_page_of_kinds_has_a_row_for_each_folder_with_its_date_and_bars(tmp_path):
+    for name, processor in (("amd-one", "AMD One"), ("intel-two", "Intel Two")):
+        (tmp_path / name).mkdir()
+        began = {"plain": "2026-01-02T00:00:00Z", "scaling": "2026-01-01T00:00:00Z"}
+        ran = {"processor": processor, "cores": 2, "began_utc": began}
+        (tmp_path / name / report.MANIFEST).write_text(json.dumps(ran))
+    found = pd.DataFrame({"bar": ["plain, bf16: times faster than lm-eval"], "measured": [2.345]})
+    found.to_csv(tmp_path / "amd-one" / "bars.csv", index=False)
+    kinds.write_index(tmp_path)
+    rows = [line for line in (tmp_path / "README.md").read_text().splitlines() if line.startswith("| [")]
+    assert rows == [
+        "| [amd-one](amd-one/README.md) | AMD One, 2 cores | 2026-01-02 |  | 2.35 |  |  |  |",
+        "| [intel-two](intel-two/README.md) | Intel Two, 2 cores | 2026-01-02 |  |  |  |  |  |",
+    ]
+
+
+def costs(*rows: tuple) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(small.SMALL))
+
+
+def test_small_work_beside_another_commit_is_a_ratio_of_the_same_round():
+    rows = [
+        ("drsow pairs", "this", 1, 1.0, 1.0), ("drsow pairs", "HEAD~1", 1, 1.0, 4.0),
+        ("drsow pairs", "this", 2, 3.0, 9.0), ("drsow pairs", "HEAD~1", 2, 1.0, 5.0),
+        ("drsow pairs", "this", 3, 2.0, 5.0), ("drsow pairs", "HEAD~1", 3, 1.0, 10.0),
+    ]  # fmt: skip
+    # The ratios of the rounds are 0.25, 1.8 and 0.5. The medians of the seconds are equal.
+    head, line = small.table(costs(*rows)).splitlines()
+    assert head.split() == ["task", "wall", "s", "CPU", "s", "HEAD~1:", "CPU", "s", "ratio"]
+    assert line.split() == ["drsow", "pairs", "2.00", "5.00", "5.00", "0.50"]
+
+
+def test_the_bars_of_small_work_are_seconds_by_the_clock():
+    rows = [("drsow pairs", "this", turn, wall_s, 9.0) for turn, wall_s in ((1, 0.8), (2, 5.0), (3, 0.9))]
+    found = bars(Measured(*(costs(*rows) if name == "small" else pd.DataFrame() for name in Measured._fields)))
+    assert found.to_dict("records") == [{"bar": "drsow pairs: seconds", "measured": 0.9, "needed": "<= 1", "met": True}]
+
+
+def test_every_task_has_a_number_of_seconds_that_it_needs(tmp_path):
+    class Recorded(small.Code):
+        def python(self, *words):
+            return "[1, 2]\n[3, 4]\n", (1.0, 2.0)
+
+    code = Recorded("this", tmp_path, tmp_path)
+    named = [name for task in small._tasks(tmp_path / "rows.jsonl") for name, _ in task(code)]
+    assert named == list(small.NEEDED_S)
+
+
+def test_a_commit_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match="--against no-such-commit: "):
+        small._checked_out("no-such-commit", tmp_path)

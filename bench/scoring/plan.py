@@ -17,7 +17,7 @@ GPU_SHARE = 0.4
 """Assumed fraction of a GPU's stated rate; no GPU was measured."""
 
 CPU_SHARE = {"bfloat16": 0.81, "float32": 0.71}
-"""Fraction of a processor's measured matmul rate, from results/perf/ (plain rows, no AMX)."""
+"""Fraction of a processor's measured matmul rate, from results/perf/amd-avx512bf16/ (plain rows)."""
 
 TOKENS_A_ROW = 16
 """Assumed number of tokens that a chat template adds to a row, if its tokenizer is not on this machine."""

@@ -23,7 +23,7 @@ class Kept:
         self._models: texts.PairScorers | None = None
 
     def rewards(self, session: Session, pair: Pair, examples: Sequence[Example]) -> list[list[float]]:
-        """`texts.rewards` under the kept models, or under newly loaded ones. Another pair's models are let go first."""
+        """`texts.rewards` under the kept models, or under newly loaded ones. Releases another pair's first."""
         with self._lock:
             try:
                 return texts.rewards(self._loaded(session, pair), examples)
@@ -37,7 +37,7 @@ class Kept:
                     self._release()
 
     def release(self) -> None:
-        """Lets the models go."""
+        """Releases the models and their memory."""
         with self._lock:
             self._release()
 

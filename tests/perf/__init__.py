@@ -7,6 +7,8 @@
     checks      do the sums agree, with the peers' and across our own budgets
     scaling     rows, models, pairs
     precision   what a dtype costs and moves
+    small       starting a verb, four rows, two rewards; beside another commit
+    kinds       a folder a kind of processor
     report      bars, figures, README from the CSVs
 
 Needs the extra `perf`; pytest collects nothing here.

@@ -6,6 +6,7 @@ import pandas as pd
 
 from bench.schema import CHOSEN, REJECTED
 from perf.scorers import DPO, LM_EVAL, OURS
+from perf.small import NEEDED_S
 
 SPEED = (
     ("plain", "fp32", LM_EVAL, 1.8),
@@ -38,6 +39,7 @@ class Measured(NamedTuple):
     profile: pd.DataFrame
     scaling: pd.DataFrame
     precision: pd.DataFrame
+    small: pd.DataFrame
 
 
 def bars(measured: Measured) -> pd.DataFrame:
@@ -49,6 +51,9 @@ def bars(measured: Measured) -> pd.DataFrame:
     for row in measured.packings.itertuples():
         bar = f"{row.dtype}, {row.check} against {row.against}: nats a token"
         rows.append(_most(bar, row.max_nats_a_token, PACKING_NATS))
+    if len(measured.small):
+        seconds = measured.small.groupby("task", sort=False)["wall_s"].median()
+        rows += [_most(f"{task}: seconds", value, NEEDED_S[task]) for task, value in seconds.items()]
     return pd.DataFrame(rows, columns=list(BARS))
 
 

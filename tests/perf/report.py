@@ -15,7 +15,7 @@ from bench.schema import UsageError
 from bench.scoring.forward.onednn import CPUINFO
 from bench.scoring.forward.ops import choose
 from bench.study.figures.style import FORMATS, encode
-from perf import figures
+from perf import figures, small
 from perf.bars import Measured, bars, mean_times, own_ids_words, table
 from perf.markdown import markdown
 
@@ -100,5 +100,6 @@ def _readme(measured: Measured, found: pd.DataFrame, ran: dict) -> str:
         own_ids=f"\non these rows {own_ids_words(measured.own_ids)}" if len(measured.own_ids) else "",
         profile=markdown(measured.profile) if len(measured.profile) else "",
         precision=markdown(measured.precision) if len(measured.precision) else "",
+        small=f"```\n{small.table(measured.small)}\n```" if len(measured.small) else "",
         unmeasured=f"\nNot measured in this run: {', '.join(missing)}." if missing else "",
     )

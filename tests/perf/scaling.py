@@ -3,7 +3,7 @@
 import gc
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -22,20 +22,21 @@ SCALING = ("grows", "rows", "models", "pairs", "tokens", "wall_s", "peak_bytes")
 """`grows` says which count is varied. `tokens` are computed ones, all models together; `wall_s` of `rows` is
 scoring alone, of `models` loading and scoring, of `pairs` the subtraction alone."""
 
-ROW_FACTORS, MODELS, PAIRS = (1, 4, 16), (1, 2, 4, 8), (1, 2, 5, 10, 20, 50, 100, 221)
+MODELS, PAIRS = (1, 2, 4, 8), (1, 2, 5, 10, 20, 50, 100, 221)
 STUDY, REWARDBENCH_ROWS = "paper-221", 2985
 REPEATS = 5
 TURN_S = 60.0
 
 
-def scaling(per_subset: int) -> Iterator[pd.DataFrame]:
+def scaling(per_subset: int, row_factors: Sequence[int]) -> Iterator[pd.DataFrame]:
     """SCALING so far, after each measurement.
 
     Args:
         per_subset: Rows a subset at factor 1, and for the models.
+        row_factors: The numbers of rows, over those at factor 1.
     """
     rows = []
-    for factor in ROW_FACTORS:
+    for factor in row_factors:
         rows.append(("rows", *scored(plain(per_subset * factor))))
         yield _frame(rows)
     for n in MODELS:
