@@ -129,6 +129,13 @@ that of the end-of-turn token. `n_tokens` counts the tokens of both; `n_bytes` c
 
 TOKENS = ("example_id", "response_id", "byte_start", "byte_end", "logp_nats")
 
+TOKEN_LISTS = ("logp_nats", "logsumexp_nats", "top_logp_nats")
+TOKEN_SCORES = ("example_id", "response_id", *TOKEN_LISTS, "byte_end")
+"""One row per response of one model, if its tokens are stored. Each other column is a list with a value per token, the
+end of turn last: the token's log-probability, the logarithm of the sum of all exp(logits), the largest log-probability
+of any token there (float32), and the byte of the rendered text at which the token ends. A list is missing if the status
+is not ok, or if it is not known: a server does not give logits, and a token may not be found in the text."""
+
 MARGINS = ("pair_id", "reward", "example_id", "subset", "margin_nats", "status")
 """One row per pair x reward x example. `margin_nats` is the best reward of a right response minus the best of a wrong
 one: nats for `sum`, nats per token for `mean`, nats per byte for `per-byte`."""

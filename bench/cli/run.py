@@ -76,6 +76,12 @@ BatchTokensOption = Annotated[
     int | None,
     typer.Option("--batch-tokens", min=1, help="Most tokens of one forward pass.", rich_help_panel=COMPUTING),
 ]
+TokensOption = Annotated[
+    bool,
+    typer.Option(
+        "--tokens", metavar="", help="Store the scores of single tokens too, 13 bytes each.", rich_help_panel=COMPUTING
+    ),
+]
 ShardOption = Annotated[
     str, typer.Option("--shard", help="i/n: do share i of n of the work.", rich_help_panel=MACHINES)
 ]
@@ -104,6 +110,7 @@ def run(
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
     batch_tokens: BatchTokensOption = None,
+    tokens: TokensOption = False,
     template: TemplateOption = TemplateMode.shared,
     reward: RewardOption = Reward.sum,
     results: Results = RESULTS,
@@ -128,17 +135,19 @@ def run(
 
     spread = Spread(*place, tasks if executor is Executor.ray else 0, address, stall)
     known = held_to(known, subjects, frozen)
-    session = open_session(known, dtype=dtype.value, device=device.value, batch_tokens=batch_tokens, results=results)
+    session = open_session(
+        known, dtype=dtype.value, device=device.value, batch_tokens=batch_tokens, results=results, tokens=tokens
+    )
     dataset = load(data, limit)
     outcome = run_subjects(session, subjects, dataset, reward=reward.value, spread=spread, seed=seed)
+    show_boards(outcome.written, gap_name(known, subjects[0]), as_json=as_json)
+    _tell_rest(outcome)
+
+
+def _tell_rest(outcome: "Outcome") -> None:
+    """Print a line for each failure, and exit with its code; or say that another shard writes the tables."""
     if not outcome.written and not outcome.errors:
         print("this shard is done; the last shard to finish writes the tables", file=sys.stderr)
-    show_boards(outcome.written, gap_name(known, subjects[0]), as_json=as_json)
-    _tell_failures(outcome)
-
-
-def _tell_failures(outcome: "Outcome") -> None:
-    """Print a line for each failure, and exit with its code."""
     for line in outcome.errors:
         print(f"drsow: {printable(line)}", file=sys.stderr)
     if outcome.errors:

@@ -54,15 +54,20 @@ class Options(NamedTuple):
     """"cpu" or "cuda"."""
     batch_tokens: int
     """The token budget: the most tokens of one step."""
+    tokens: bool = False
+    """Whether the scores of single tokens are stored too."""
 
 
-def resolved(dtype: str = "auto", device: str = "auto", batch_tokens: int | None = None) -> Options:
+def resolved(
+    dtype: str = "auto", device: str = "auto", batch_tokens: int | None = None, *, tokens: bool = False
+) -> Options:
     """The options that a user asks for, with this machine's choice wherever the user leaves it open.
 
     Args:
         dtype: "auto", "bf16" or "fp32".
         device: "auto", "cpu" or "cuda".
         batch_tokens: The token budget, None for the device's default.
+        tokens: Whether the scores of single tokens are stored too.
 
     Raises:
         UsageError: There is no such dtype or device.
@@ -75,7 +80,7 @@ def resolved(dtype: str = "auto", device: str = "auto", batch_tokens: int | None
         raise PreconditionError("--device cuda: torch finds no GPU on this machine")
     device = default_device() if device == "auto" else device
     dtype = default_dtype(device) if dtype == "auto" else dtype
-    return Options(DTYPES[dtype], device, batch_tokens or BATCH_TOKENS[device])
+    return Options(DTYPES[dtype], device, batch_tokens or BATCH_TOKENS[device], tokens)
 
 
 class Work(NamedTuple):

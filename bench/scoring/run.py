@@ -50,6 +50,11 @@ def shares(n_passes: int, *, shard: int, n_shards: int) -> list[Share | None]:
     return [Share(low, high) if low < high else None for low, high in limits]
 
 
+def is_done(score_set: ScoreSet, options: Options) -> bool:
+    """Whether a set holds all that a run with these options stores."""
+    return score_set.complete and (not options.tokens or score_set.has_tokens)
+
+
 def score_missing(
     ready: Ready, store: Store, options: Options, share: Share = WHOLE, following: Path | None = None
 ) -> ScoreSet:
@@ -58,7 +63,7 @@ def score_missing(
     Args:
         ready: The pass.
         store: The results folder.
-        options: Device, dtype and token budget.
+        options: Device, dtype and token budget, and whether tokens are stored.
         share: The parts that this process scores.
         following: Folder of the next model; its weights are read from the disk while this model computes.
 
@@ -66,7 +71,7 @@ def score_missing(
         The set. It is complete, unless other processes have not scored their shares yet.
     """
     score_set = store.score_set(ready.key)
-    if score_set.complete:
+    if is_done(score_set, options):
         return score_set
     lock = score_set.lock()
     if not share.whole:
@@ -74,7 +79,7 @@ def score_missing(
         lock = score_set.lock(f".{float(share.first):.6f}-{float(share.last):.6f}", wait_s=SHARE_WAIT_S)
     with lock:
         # Another process may have finished the set while this one waited for the lock.
-        if not score_set.complete:
+        if not is_done(score_set, options):
             with uncollected():
                 from bench.scoring.scorer import OtherOps
                 from bench.scoring.served import scorer_of
@@ -85,7 +90,7 @@ def score_missing(
                 return score_set
             except OtherOps as other:
                 ready = ready._replace(key=ready.key._replace(ops=str(other)))
-    return score_set if score_set.complete else score_missing(ready, store, options, share, following)
+    return score_set if is_done(score_set, options) else score_missing(ready, store, options, share, following)
 
 
 def _keep_apart(store: Store, key: ScoreKey, share: Share) -> None:

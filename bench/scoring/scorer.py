@@ -3,9 +3,9 @@
 import contextlib
 import functools
 import gc
+import itertools
 import sys
 import time
-from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
@@ -13,15 +13,15 @@ import numpy as np
 import torch
 
 from bench.schema import DrsowError, Example, UsageError
-from bench.scoring import checked, models, templates
-from bench.scoring.fetch import read_ahead
+from bench.scoring import checked, filling, models, templates
 from bench.scoring.forward import engine, trie
 from bench.scoring.forward.engine import Prepared
 from bench.scoring.noise import noise_of
-from bench.scoring.passes import PART_BUDGETS, WHOLE, Options, Ready, Share, cut_parts, group, provenance, scores_frame
+from bench.scoring.passes import PART_BUDGETS, WHOLE, Options, Ready, Share, cut_parts, group, provenance
 from bench.scoring.precision import precision
-from bench.scoring.progress import Meter, OnShare, counting, unheard
+from bench.scoring.progress import OnShare, counting, unheard
 from bench.scoring.render import Rendered, Sequence, Template, check_ids, render
+from bench.scoring.tokens import TokenValues
 from bench.store.folder import ScoreSet, Store
 
 OTHERS_WAIT_S = 600.0
@@ -116,49 +116,18 @@ class Scorer:
         torch.set_num_threads(settings["n_threads"])
         todo = {
             index: [s for i in parts[index] for s in by_example[i]]
-            for index in score_set.missing()
+            for index in filling.wanted(score_set, self.options)
             if index in share.parts(len(parts))
         }
-        began = self._fill_parts(score_set, todo, settings["batch_tokens"], following, began=began)
+        began = filling.fill_parts(self, score_set, todo, settings["batch_tokens"], following, began=began)
         with self._with_others(score_set, share):
-            if share.whole or not (score_set.complete or score_set.missing()):
+            if not score_set.complete and (share.whole or not score_set.missing()):
                 facts = self._facts(rendered, by_example) | precision(self, by_example, settings["batch_tokens"], store)
                 info = provenance(self.ready, device=self._device_words()) | facts
-                score_set.finish(info | self._spent(score_set, began))
+                score_set.finish(info | filling.spent(score_set, began))
 
     def _settings(self) -> dict:
         return {"batch_tokens": self.options.batch_tokens, "n_threads": torch.get_num_threads()}
-
-    def _fill_parts(
-        self,
-        score_set: ScoreSet,
-        todo: Mapping[int, Seq[Sequence]],
-        budget: int,
-        following: Path | None,
-        *,
-        began: float,
-    ) -> float:
-        """Scores some parts of a set and stores each with its costs. Returns the time of the last storing."""
-        tokens = {index: sum(len(s.ids) for s in part) for index, part in todo.items()}
-        rows = {index: len({s.example_id for s in part}) for index, part in todo.items()}
-        with Meter(self.ready.key.model_id, n_rows=sum(rows.values()), n_tokens=sum(tokens.values())) as meter:
-            if todo:
-                self.load()
-                meter.restart()
-            for index, sequences in todo.items():
-                counts = {"n_steps": 0, "n_computed_tokens": 0, "halved": 0}
-                told = meter.part(rows=rows[index], tokens=tokens[index])
-                logps = self.logps(sequences, budget, counts, on_share=told)
-                # Time between two parts belongs to the later part.
-                before, began = began, time.monotonic()
-                cost = counts | {"duration_ms": round(1000 * (began - before))}
-                score_set.write_part(index, scores_frame(sequences, logps), cost)
-                if following:
-                    # Only after this model is loaded: otherwise both would compete for the disk.
-                    read_ahead(following)
-                    following = None
-                meter.add(rows=rows[index], tokens=tokens[index])
-        return began
 
     def _check_ops(self) -> None:
         """Loads the model on a GPU, because only then drsow knows whether its operations compile.
@@ -172,18 +141,17 @@ class Scorer:
             raise OtherOps(found)
 
     @staticmethod
-    def _spent(score_set: ScoreSet, began: float) -> dict:
-        """The costs of the set over all processes. `began` is the time at which this process stored its last part."""
-        spent = score_set.spent()
-        duration_s = spent.pop("duration_ms", 0) / 1000 + time.monotonic() - began
-        return {"duration_s": round(duration_s, 1)} | spent
-
-    @staticmethod
     def _with_others(score_set: ScoreSet, share: Share) -> contextlib.AbstractContextManager:
         """A lock for work that one process at a time may do. A process with the whole pass already has it."""
         return contextlib.nullcontext() if share.whole else score_set.lock(wait_s=OTHERS_WAIT_S)
 
     def logps(
+        self, sequences: Seq[Sequence], budget: int, counts: dict | None = None, *, dtype: str | None = None
+    ) -> list[np.ndarray | None]:
+        """Log-probabilities of each response's tokens in nats; None if the sequence is longer than the context."""
+        return [each and each.logps for each in self.values(sequences, budget, counts, dtype=dtype)]
+
+    def values(
         self,
         sequences: Seq[Sequence],
         budget: int,
@@ -191,21 +159,36 @@ class Scorer:
         *,
         dtype: str | None = None,
         on_share: OnShare = unheard,
-    ) -> list[np.ndarray | None]:
-        """Log-probabilities of each response's tokens in nats; None if the sequence is longer than the model's context.
+        detailed: bool = False,
+    ) -> list[TokenValues | None]:
+        """The numbers of each response's tokens, `detailed` all of them; None if it is longer than the context.
 
         If memory runs out, the budget is halved and the work starts again. `dtype` is the run's by default. `on_share`
         is called after each step with the fraction of the work that is done, 0 to 1.
         """
         counts = counts or dict.fromkeys(("n_steps", "n_computed_tokens", "halved"), 0)
+        fits = [s for s in sequences if len(s.ids) <= self.limit]
+        values = self._packed(fits, budget, counts, dtype=dtype, on_share=on_share, detailed=detailed)
+        alone = functools.partial(self.values, budget=budget, counts=counts, dtype=dtype, detailed=detailed)
+        # A value that is not finite spreads to its whole step. Alone, each sequence shows whether it is the cause.
+        found = {
+            id(s): v if len(fits) == 1 or np.isfinite(v.logps).all() else alone([s])[0]
+            for s, v in zip(fits, values, strict=True)
+        }
+        return [found.get(id(s)) for s in sequences]
+
+    def _packed(
+        self, fits: Seq[Sequence], budget: int, counts: dict, *, dtype: str | None, on_share: OnShare, detailed: bool
+    ) -> list[TokenValues]:
+        """As `values`, for sequences within the context, packed together."""
         # A budget that was too large for one part is too large for the next part.
         budget = min(budget, self._most_tokens.get(dtype, budget))
-        fits = [s for s in sequences if len(s.ids) <= self.limit]
         model = self.model(dtype)
         while True:
             plan = trie.pack([s.ids for s in fits], [s.start for s in fits], budget=budget)
+            details = np.full((2, int(plan.offsets[-1])), np.nan) if detailed else None
             try:
-                out = engine.score(model, plan, counting(plan.n_computed, on_share))
+                out = engine.score(model, plan, counting(plan.n_computed, on_share), details=details)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not models.out_of_memory(error) or budget <= 1:
@@ -216,13 +199,8 @@ class Scorer:
             self._let_go()
         counts["n_steps"] += len(plan.steps)
         counts["n_computed_tokens"] += plan.n_computed
-        logps = [out[a:b] for a, b in zip(plan.offsets, plan.offsets[1:], strict=False)]
-        # A value that is not finite spreads to its whole step. Alone, each sequence shows whether it is the cause.
-        found = {
-            id(s): v if len(fits) == 1 or np.isfinite(v).all() else self.logps([s], budget, counts, dtype=dtype)[0]
-            for s, v in zip(fits, logps, strict=True)
-        }
-        return [found.get(id(s)) for s in sequences]
+        rows = out[None] if details is None else np.concatenate([out[None], details])
+        return [TokenValues(*rows[:, a:b]) for a, b in itertools.pairwise(plan.offsets)]
 
     def close(self) -> None:
         """Releases the model and its memory."""

@@ -20,6 +20,7 @@ from bench.scoring.passes import WHOLE, Options, Ready, Share
 from bench.scoring.progress import OnShare, unheard
 from bench.scoring.render import Sequence
 from bench.scoring.scorer import Scorer
+from bench.scoring.tokens import TokenValues
 from bench.store.folder import ScoreSet, Store
 
 PROBE = Example(
@@ -166,7 +167,7 @@ class ServedScorer(Scorer):
                 "text has other log-probabilities. Start it with the first model and run again: stored parts stay"
             )
 
-    def logps(
+    def values(
         self,
         sequences: Seq[Sequence],
         budget: int,
@@ -174,8 +175,12 @@ class ServedScorer(Scorer):
         *,
         dtype: str | None = None,
         on_share: OnShare = unheard,
-    ) -> list[np.ndarray | None]:
-        """As `Scorer.logps`; several questions are under way at once, and the server chooses budget and dtype."""
+        detailed: bool = False,
+    ) -> list[TokenValues | None]:
+        """As `Scorer.values`; several questions are under way at once, and the server chooses budget and dtype.
+
+        A server gives log-probabilities alone.
+        """
         before = self.probe
         fits = [s for s in sequences if len(s.ids) <= self.limit]
         found: dict[int, np.ndarray] = {}
@@ -195,7 +200,7 @@ class ServedScorer(Scorer):
         if counts is not None:
             counts["n_steps"] += len(fits)
             counts["n_computed_tokens"] += sum(len(s.ids) for s in fits)
-        return [found.get(id(s)) for s in sequences]
+        return [TokenValues(found[id(s)]) if id(s) in found else None for s in sequences]
 
     def close(self) -> None:
         """Nothing is held here."""

@@ -1,19 +1,64 @@
-"""Gives the log-probability of each token of a response, with the bytes of the rendered response that it spans."""
+"""Gives the scores of each token of a response, with the bytes of the rendered response that it spans."""
 
 import itertools
 import unicodedata
 from collections.abc import Sequence as Seq
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerFast
 
-from bench.schema import TOKENS, DrsowError, Example
+from bench.schema import TOKEN_SCORES, TOKENS, DrsowError, Example
 from bench.scoring.render import Sequence
-from bench.scoring.scorer import Scorer
+
+if TYPE_CHECKING:
+    from bench.scoring.scorer import Scorer
 
 
-def tokens(scorer: Scorer, example: Example) -> pd.DataFrame:
+class TokenValues(NamedTuple):
+    """The numbers of a response's tokens, the end of turn last."""
+
+    logps: np.ndarray
+    """Log-probabilities, nats, (n,), float64."""
+    totals: np.ndarray | None = None
+    """Log-sum-exp of the logits, (n,), float64; None if it was not asked for, or a server gave none."""
+    tops: np.ndarray | None = None
+    """Largest log-probability of any token in this place, nats, (n,), float64; None as `totals`."""
+
+
+def token_scores(scorer: "Scorer", sequences: Seq[Sequence], values: Seq[TokenValues | None]) -> pd.DataFrame:
+    """TOKEN_SCORES of some responses. A response that is too long or not finite has no lists.
+
+    Args:
+        scorer: The run's scorer, which rendered the responses.
+        sequences: The rendered responses.
+        values: Their numbers; None if too long.
+    """
+    examples = {example.example_id: example for example in scorer.ready.work.dataset.examples}
+    rows: list[tuple] = []
+    for sequence, each in zip(sequences, values, strict=True):
+        lists: list[np.ndarray | None] = [None] * 4
+        if each is not None and np.isfinite(each.logps).all():
+            prompt = scorer.template.text(examples[sequence.example_id].messages, generation=True)
+            lists = [None if x is None else x.astype(np.float32) for x in each]
+            lists.append(byte_ends(sequence, scorer.tokenizer, prompt, model=scorer.ready.key.model_id))
+        rows.append((sequence.example_id, sequence.response_id, *lists))
+    return pd.DataFrame(rows, columns=list(TOKEN_SCORES))
+
+
+def byte_ends(
+    sequence: Sequence, tokenizer: PreTrainedTokenizerFast, prompt: str, *, model: str = ""
+) -> np.ndarray | None:
+    """The byte of the rendered response at which each token ends, (n,), int32; None if they cannot be placed."""
+    try:
+        spans = byte_spans(sequence, tokenizer, prompt, model=model)
+    except DrsowError:
+        return None
+    return np.array([*(high for _, high in spans), sequence.n_bytes], dtype=np.int32)
+
+
+def tokens(scorer: "Scorer", example: Example) -> pd.DataFrame:
     """TOKENS of an example under one model. The end of turn is the last row of a response and spans no bytes.
 
     Byte positions refer to `rendered_texts`. A token inside a character of several bytes spans that whole character.
@@ -31,7 +76,7 @@ def tokens(scorer: Scorer, example: Example) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(TOKENS))
 
 
-def rendered_texts(scorer: Scorer, example: Example) -> dict[str, str]:
+def rendered_texts(scorer: "Scorer", example: Example) -> dict[str, str]:
     """The rendered responses by response_id; TOKENS' byte positions refer to them."""
     return {sequence.response_id: sequence.text for sequence in scorer.rendered([example]).sequences}
 

@@ -1,13 +1,12 @@
 """Writes and reads a score set, a folder with the scores of one model on one data set under one key.
 
-The folder fills part by part. A part's file name contains the digest of its bytes, so a damaged part is recognised.
-After a kill, each part is there whole or it is missing.
+The folder fills part by part; the scores of single tokens are optional and lie in files beside the parts.
+After a kill, each file is there whole or it is missing. The key and the tables depend on the sums alone.
 """
 
 import contextlib
 import itertools
 import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 
 from bench.files import crash_point, read_if_there, rename, safe_name, write_whole
 from bench.schema import DrsowError, PreconditionError, ScoreKey
+from bench.store.part_files import PartFiles
 from bench.store.parts import (
     Damaged,
     Manifest,
@@ -28,8 +28,7 @@ from bench.store.parts import (
     encode_part,
     join_parts,
 )
-
-_PART = re.compile(r"part-(\d{4,})-([0-9a-f]{16})\.parquet")
+from bench.store.token_parts import encode_tokens, join_tokens, match_tokens
 
 
 class ScoreSet:
@@ -39,6 +38,7 @@ class ScoreSet:
         """Computes the folder's name from the key; does not access the disk."""
         self.key = key
         self.folder = scores / f"{safe_name(key.model_id)}-{digest(canonical(key._asdict()))[:16]}"
+        self._parts, self._tokens = PartFiles(self.folder, "part"), PartFiles(self.folder, "tokens")
 
     @contextlib.contextmanager
     def lock(self, share: str = "", *, wait_s: float = 0) -> Iterator[None]:
@@ -81,7 +81,7 @@ class ScoreSet:
             temp.unlink(missing_ok=True)
         try:
             manifest = self._manifest()
-            if manifest is None and self._part_files():
+            if manifest is None and (self._parts.paths() or self._tokens.paths()):
                 raise Damaged("its manifest is gone")
         except Damaged as error:
             self._set_aside("damaged", str(error))
@@ -107,7 +107,7 @@ class ScoreSet:
     @property
     def has_parts(self) -> bool:
         """Whether any part is stored."""
-        return bool(self._part_files())
+        return bool(self._parts.paths())
 
     def missing(self) -> list[int]:
         """Numbers of the parts, from 0, that are not scored yet. A damaged part is renamed and counts as missing.
@@ -115,7 +115,34 @@ class ScoreSet:
         Raises:
             PreconditionError: `begin` was not called for this set.
         """
-        return [index for index, path in enumerate(self._sound_parts(self._begun())) if path is None]
+        self._parts.set_damaged_aside()
+        return _gaps(self._parts.sound(self._begun().n_parts))
+
+    def without_tokens(self) -> list[int]:
+        """Numbers of the parts whose tokens are not stored. A damaged file is renamed and counts as missing.
+
+        Raises:
+            PreconditionError: `begin` was not called for this set.
+        """
+        self._tokens.set_damaged_aside()
+        return _gaps(self._tokens.sound(self._begun().n_parts))
+
+    def write_tokens(self, index: int, frame: pd.DataFrame) -> None:
+        """Stores the tokens of one part, and replaces an earlier file of them.
+
+        Write a part's tokens before its sums: then a part that a run with tokens stored always has them.
+
+        Args:
+            index: Number of the part, from 0.
+            frame: Columns TOKEN_SCORES.
+
+        Raises:
+            DrsowError: The part is stored, and its sums are those of other numbers.
+        """
+        stored = self._parts.sound(self._begun().n_parts)[index]
+        if stored is not None:
+            match_tokens(frame, self._joined([stored.name]), self.folder.name)
+        self._tokens.write(index, encode_tokens(frame))
 
     def write_part(self, index: int, frame: pd.DataFrame, spent: dict | None = None) -> None:
         """Stores one part, and replaces an earlier file of this part.
@@ -133,11 +160,7 @@ class ScoreSet:
         if spent is not None:
             # Costs first: then every stored part has its costs, even if the process is killed between the two writes.
             write_whole(self._spent_path(index), json.dumps(spent).encode())
-        path = self.folder / f"part-{index:04d}-{digest(data)[:16]}.parquet"
-        write_whole(path, data)
-        for other in self._part_files():
-            if _part_index(other) == index and other != path:
-                other.unlink(missing_ok=True)
+        self._parts.write(index, data)
 
     def spent(self) -> dict:
         """Total costs of the parts, over all processes that wrote one."""
@@ -164,9 +187,10 @@ class ScoreSet:
             DrsowError: A part is missing, or two parts contain the same response.
         """
         manifest = self._begun()
-        parts = self._sound_parts(manifest)
-        if missing := [str(index) for index, path in enumerate(parts) if path is None]:
-            raise DrsowError(f"{self.folder}: not complete, missing parts: {', '.join(missing)}")
+        self._parts.set_damaged_aside()
+        parts = self._parts.sound(manifest.n_parts)
+        if missing := _gaps(parts):
+            raise DrsowError(f"{self.folder}: not complete, missing parts: {', '.join(map(str, missing))}")
         self._joined(names := [path.name for path in parts if path is not None])
         crash_point("before-finish", self._manifest_path)
         manifest = manifest._replace(complete=True, parts=names, info=manifest.info | info)
@@ -178,7 +202,13 @@ class ScoreSet:
         manifest = self._own_manifest()
         if manifest is None or not manifest.complete:
             return False
-        return all(_verified(self.folder / name) is not None for name in manifest.parts)
+        return all(self._parts.verified(self.folder / name) is not None for name in manifest.parts)
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the tokens of all parts are stored and undamaged."""
+        manifest = self._own_manifest()
+        return manifest is not None and not _gaps(self._tokens.sound(manifest.n_parts))
 
     def read(self) -> pd.DataFrame:
         """The scores: columns SCORES, sorted by example_id and response_id.
@@ -193,6 +223,24 @@ class ScoreSet:
                 f"{self.key.model_id}: the score set {self.folder} is not complete; `drsow run` scores the rest"
             )
         return self._joined(manifest.parts)
+
+    def read_tokens(self) -> pd.DataFrame:
+        """The scores of tokens: columns TOKEN_SCORES, sorted like `read`.
+
+        Raises:
+            PreconditionError: The set is not complete, or the tokens of a part are not stored.
+            DrsowError: The tokens are not those of the stored sums.
+        """
+        scores = self.read()
+        parts = [data for path in self._tokens.sound(self._begun().n_parts) if path and (data := read_if_there(path))]
+        if len(parts) < self._begun().n_parts:
+            raise PreconditionError(
+                f"{self.key.model_id}: the scores of its tokens are not stored in {self.folder}; "
+                "`drsow run --tokens` stores them"
+            )
+        tokens = join_tokens(parts)
+        match_tokens(tokens, scores, self.folder.name)
+        return tokens
 
     @property
     def _manifest_path(self) -> Path:
@@ -217,9 +265,6 @@ class ScoreSet:
         names = [name for name in stored | ours if stored.get(name) != ours.get(name)]
         return ", ".join(f"{name} was {stored.get(name)!r}, is {ours.get(name)!r}" for name in names)
 
-    def _part_files(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("part-*") if _PART.fullmatch(path.name))
-
     def _begun(self) -> Manifest:
         """The manifest of a set that `begin` prepared."""
         manifest = self._own_manifest()
@@ -227,20 +272,8 @@ class ScoreSet:
             raise PreconditionError(f"{self.folder}: has no valid manifest; `drsow run` begins the set again")
         return manifest
 
-    def _sound_parts(self, manifest: Manifest) -> list[Path | None]:
-        """The file of each part, None for a part without a valid file. Damaged files are renamed."""
-        sound: dict[int, list[Path]] = {}
-        for path in self._part_files():
-            if _verified(path) is None:
-                rename(path, path.with_name(f"{path.name}.damaged"))
-            else:
-                sound.setdefault(_part_index(path), []).append(path)
-        # Two valid files of one part contradict each other, so neither is used.
-        one = {index: paths[0] for index, paths in sound.items() if len(paths) == 1}
-        return [one.get(index) for index in range(manifest.n_parts)]
-
     def _joined(self, names: list[str]) -> pd.DataFrame:
-        parts = [data for name in names if (data := _verified(self.folder / name)) is not None]
+        parts = [data for name in names if (data := self._parts.verified(self.folder / name)) is not None]
         if len(parts) < len(names):
             raise DrsowError(f"{self.folder}: a part changed while it was read; run again")
         try:
@@ -260,18 +293,6 @@ class ScoreSet:
         )
 
 
-def _part_name(path: Path) -> re.Match[str]:
-    """The number (group 1) and the digest (group 2) in the name of a part's file."""
-    if (found := _PART.fullmatch(path.name)) is None:
-        raise ValueError(f"{path}: is no part's file")
-    return found
-
-
-def _part_index(path: Path) -> int:
-    return int(_part_name(path)[1])
-
-
-def _verified(path: Path) -> bytes | None:
-    """A part's bytes if their digest is the one in the file name, else None."""
-    data = read_if_there(path)
-    return data if data is not None and _part_name(path)[2] == digest(data)[:16] else None
+def _gaps(paths: list[Path | None]) -> list[int]:
+    """Numbers of the parts without a file."""
+    return [index for index, path in enumerate(paths) if path is None]

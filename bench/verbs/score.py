@@ -66,14 +66,14 @@ def _score_jobs(
     if spread.n_tasks:
         from bench.scoring.cluster import score_on_ray
 
-        works = [job.work for job in jobs.values() if not store.score_set(job.key).complete]
+        works = [job.work for job in jobs.values() if not run.is_done(store.score_set(job.key), options)]
         return {}, score_on_ray(works, store.root, options, spread) if works else []
     # All passes are shared out, not only those whose files are here: every shard must cut them in the same way.
     shares = dict(zip(sides, run.shares(len(sides), shard=spread.shard, n_shards=spread.n_shards), strict=True))
     todo = [
         (side, job, share)
         for side, job in jobs.items()
-        if (share := shares[side]) and not store.score_set(job.key).complete
+        if (share := shares[side]) and not run.is_done(store.score_set(job.key), options)
     ]
     after = [job.model.folder for _, job, _ in todo][1:]
     done, failures = {}, []

@@ -27,6 +27,7 @@ def open_session(
     device: str = "auto",
     batch_tokens: int | None = None,
     results: Path = RESULTS,
+    tokens: bool = False,
 ) -> Session:
     """A session whose options name the device, dtype and token budget that are used.
 
@@ -38,9 +39,10 @@ def open_session(
         device: "auto", "cpu" or "cuda".
         batch_tokens: The most tokens of one step; None: the device's usual number.
         results: The results folder.
+        tokens: Whether passes store the scores of single tokens too.
 
     Raises:
         UsageError: there is no such dtype or device.
         PreconditionError: the user asks for a GPU and there is none.
     """
-    return Session(registry, Store(results), resolved(dtype, device, batch_tokens))
+    return Session(registry, Store(results), resolved(dtype, device, batch_tokens, tokens=tokens))

@@ -13,7 +13,7 @@ from tiny_models import entry, pair_entry
 
 import bench
 from bench.schema import ACCURACY, SCORES
-from bench.store.folder import read_csv, write_csv
+from bench.store.folder import Store, read_csv, write_csv
 from bench.study.benchmarks.plain import PLAIN
 from bench.study.leaderboard import columns_of
 
@@ -86,6 +86,21 @@ def test_a_second_run_loads_no_model_and_says_the_same(drsow, tiny_run, finished
     assert imported(done.stderr) & {"transformers", "tokenizers", "safetensors"} == set()
     assert done.stdout == finished[1].stdout.replace(str(finished[0]), str(results))
     assert lasting(results) == lasting(finished[0])
+
+
+def test_tokens_over_stored_sums_go_on_after_a_kill_and_change_no_other_file(drsow, tiny_run, results):
+    def files() -> dict[str, bytes]:
+        paths = (results / "scores").rglob("*")
+        return {str(path): path.read_bytes() for path in paths if path.is_file() and not path.name.endswith(".tmp")}
+
+    before = files()
+    words = [*tiny_run, "--results", results, "--tokens"]
+    assert drsow(*words, DRSOW_CRASH_AT="before-rename:tokens-0001").returncode == 137
+    done = drsow(*words)
+    assert done.returncode == 0 and "parts are stored without tokens" in done.stderr
+    after = files()
+    assert {path: data for path, data in after.items() if "tokens-" not in path} == before
+    assert all(score_set.has_tokens for score_set in Store(results).find())
 
 
 def test_a_seed_is_recorded_and_repeats_the_draws(drsow, tiny_run, results):

@@ -61,13 +61,14 @@ def _scored(work: Workload, model_id: str, body: str, logits: str) -> tuple[floa
 
 
 @torch.inference_mode()
-def bf16_logps(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
+def bf16_logps(head: Head, hidden: Tensor, targets: Tensor, details: None = None) -> Tensor:
     """Log-probability of each target token from logits that are rounded to the body's dtype, as models give them.
 
     Args:
         head: The model's output head and its scaling.
         hidden: Last hidden state of the token before each target, (m, hidden).
         targets: Token ids, (m,).
+        details: As in the function that it stands for; not computed here.
 
     Returns:
         Nats, (m,), float32.

@@ -44,13 +44,17 @@ class Prepared:
     head: Head
 
 
-def score(prepared: Prepared, packed: Packed, on_step: OnStep = _unheard) -> np.ndarray:
+def score(
+    prepared: Prepared, packed: Packed, on_step: OnStep = _unheard, *, details: np.ndarray | None = None
+) -> np.ndarray:
     """Log-probability of every response token.
 
     Args:
         prepared: A causal language model from `prepare`.
         packed: Steps from `trie.pack`.
         on_step: Called after every step.
+        details: If given, (2, packed.offsets[-1]), float64, gets each token's log-sum-exp of the logits, and the
+            largest log-probability of any token in its place.
 
     Returns:
         Nats, (packed.offsets[-1],), float64; sequence i's are out[offsets[i]:offsets[i + 1]].
@@ -59,12 +63,16 @@ def score(prepared: Prepared, packed: Packed, on_step: OnStep = _unheard) -> np.
     # A GPU has only started a step when `hidden_steps` yields it; the step is done when its numbers are on the host.
     early, late = (on_step, _unheard) if prepared.model.device.type == "cpu" else (_unheard, on_step)
     # All steps are started before the first number is fetched, so that a GPU never waits for the host.
-    begun = [
-        (step, head_logps(prepared.head, hidden, moved(step.targets, hidden.device)))
-        for step, hidden in hidden_steps(prepared, packed.steps, early)
-    ]
-    for step, logps in begun:
+    begun = []
+    for step, hidden in hidden_steps(prepared, packed.steps, early):
+        targets, kept = moved(step.targets, hidden.device), None
+        if details is not None:
+            kept = torch.empty(2, len(targets), dtype=torch.float64, device=prepared.head.layer.weight.device)
+        begun.append((step, head_logps(prepared.head, hidden, targets, kept), kept))
+    for step, logps, kept in begun:
         out[step.slots] = logps.cpu().numpy()[step.which]
+        if details is not None and kept is not None:
+            details[:, step.slots] = kept.cpu().numpy()[:, step.which]
         late(len(step.ids))
     return out
 

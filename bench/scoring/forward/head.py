@@ -1,8 +1,10 @@
 """Computes log-probabilities of given tokens from last hidden states, without a full row of logits."""
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +29,16 @@ RESCALED_BY = ("logit_scale", "logits_scaling", "final_logit_softcapping")
 
 Rescale = Callable[[Tensor], Tensor]
 """A function that a model applies to each logit of its head."""
-LogTotals = Callable[[Tensor], Tensor]
-"""Hidden states (m, hidden) -> log sum_j exp(logit_j) of each row, (m,), float64."""
+
+
+class LogTotals(Protocol):
+    """A function that sums over the vocabulary."""
+
+    def __call__(self, hidden: Tensor, top: Tensor | None = None) -> Tensor:
+        """Hidden states (m, hidden) -> log sum_j exp(logit_j) of each row, (m,), float64.
+
+        `top`, (m,), float32, -inf before, gets each row's largest logit.
+        """
 
 
 class Head(NamedTuple):
@@ -83,24 +93,26 @@ def rescaled(
 
 
 @torch.inference_mode()
-def head_logps(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
+def head_logps(head: Head, hidden: Tensor, targets: Tensor, details: Tensor | None = None) -> Tensor:
     """Log-probability of each target token.
 
     Args:
         head: From `head_of`.
         hidden: Last hidden state of the token before each target, (m, hidden).
         targets: Token ids, (m,).
+        details: If given, gets what `target_logps` gives, (2, m), float64, on the head's device.
 
     Returns:
         Nats, (m,), float64.
     """
     device = head.layer.weight.device
     blocks = zip(hidden.to(device).split(head.n_rows), targets.to(device).split(head.n_rows), strict=True)
-    parts = [target_logps(head, h, t) for h, t in blocks]
+    into = details.split(head.n_rows, dim=1) if details is not None else itertools.repeat(None)
+    parts = [target_logps(head, h, t, d) for (h, t), d in zip(blocks, into, strict=False)]
     return torch.cat(parts) if parts else hidden.new_empty(0, dtype=torch.float64)
 
 
-def target_logps(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
+def target_logps(head: Head, hidden: Tensor, targets: Tensor, details: Tensor | None = None) -> Tensor:
     """Log-probability of each target token, logit_target - log sum_j exp(logit_j).
 
     The target's logit is float32, the logarithm and the difference are float64.
@@ -109,6 +121,7 @@ def target_logps(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
         head: From `head_of`.
         hidden: (m, hidden), in the head's dtype.
         targets: Token ids, (m,).
+        details: If given, (2, m), float64, gets log sum_j exp(logit_j) and the largest log-probability of any token.
 
     Returns:
         Nats, (m,), float64.
@@ -116,8 +129,14 @@ def target_logps(head: Head, hidden: Tensor, targets: Tensor) -> Tensor:
     layer, n_targets = head.layer, len(targets)
     hidden, targets = padded(hidden), padded(targets)
     own = (hidden.float() * layer.weight[targets].float()).sum(dim=1)
-    own = head.rescale(own if layer.bias is None else own + layer.bias[targets].float()).double()
-    return (own - head.log_totals(hidden))[:n_targets]
+    own = head.rescale(own if layer.bias is None else own + layer.bias[targets].float())
+    if details is None:
+        return (own.double() - head.log_totals(hidden))[:n_targets]
+    top = torch.full_like(own, -math.inf)
+    totals = head.log_totals(hidden, top)
+    # The target's own logit is another sum of the same products, so it may exceed the largest one by its last bit.
+    details.copy_(torch.stack([totals, torch.maximum(top, own).double() - totals])[:, :n_targets])
+    return (own.double() - totals)[:n_targets]
 
 
 def kernels_or_unshifted(layer: nn.Linear, rescale: Rescale, *, float32: Callable[..., Tensor]) -> LogTotals:
@@ -125,16 +144,19 @@ def kernels_or_unshifted(layer: nn.Linear, rescale: Rescale, *, float32: Callabl
     if rescale is not as_is or layer.bias is not None or not kernels.fits_totals(layer.weight):
         return unshifted(layer, rescale, float32=float32)
     blocks = functools.partial(cpu_logit_blocks, layer, rescale, _product(layer, float32))
-    return functools.partial(_log_totals, lambda hidden: kernels.exp_totals(hidden, layer.weight), blocks)
+    totals = functools.partial(kernels.exp_totals, weight=layer.weight)
+    return functools.partial(_log_totals, totals, blocks)
 
 
 def unshifted(layer: nn.Linear, rescale: Rescale, *, float32: Callable[..., Tensor]) -> LogTotals:
     """Sums of exponentials in float32 on a CPU, without a shift. `float32` multiplies if the weight is float32."""
     blocks = functools.partial(cpu_logit_blocks, layer, rescale, _product(layer, float32))
 
-    def totals(hidden: Tensor) -> Tensor:
+    def totals(hidden: Tensor, *, top: Tensor | None = None) -> Tensor:
         total = hidden.new_zeros(len(hidden), dtype=torch.float32)
         for block in blocks(hidden):
+            if top is not None:
+                torch.maximum(top, block.amax(dim=1), out=top)
             total += block.exp_().sum(dim=1)
         return total
 
@@ -145,9 +167,14 @@ def _product(layer: nn.Linear, float32: Callable[..., Tensor]) -> Callable[..., 
     return float32 if layer.weight.dtype == torch.float32 else exact_bf16
 
 
-def _log_totals(totals: Callable[[Tensor], Tensor], blocks: Callable[..., Iterator[Tensor]], hidden: Tensor) -> Tensor:
+def _log_totals(
+    totals: Callable[..., Tensor],
+    blocks: Callable[..., Iterator[Tensor]],
+    hidden: Tensor,
+    top: Tensor | None = None,
+) -> Tensor:
     """Logarithms of unshifted sums. Rows with a logit over 88, or all logits under -69, get `logsumexp` instead."""
-    total = totals(hidden)
+    total = totals(hidden, top=top)
     logs = total.double().log()
     lost = (~torch.isfinite(total) | (total < 1e-30)).nonzero()[:, 0]
     if len(lost):
@@ -180,8 +207,15 @@ def shifted(layer: nn.Linear, rescale: Rescale, *, logsumexp: Callable[..., Tens
     """
     of_block = logsumexp(rescale)
 
-    def totals(hidden: Tensor) -> Tensor:
-        sums = [of_block(block) for block in gpu_logit_blocks(layer, hidden, n_words=n_words)]
+    def totals(hidden: Tensor, top: Tensor | None = None) -> Tensor:
+        sums = []
+        for block in gpu_logit_blocks(layer, hidden, n_words=n_words):
+            sums.append(of_block(block))
+            if top is not None:
+                torch.maximum(top, block.amax(dim=1), out=top)
+        if top is not None:
+            # A scale is positive and a soft cap rises, so the largest logit stays the largest.
+            top.copy_(rescale(top))
         return torch.stack(sums).double().logsumexp(dim=0)
 
     return totals

@@ -194,7 +194,7 @@ def gated_panel_product(x: Tensor, gate: Tensor, up: Tensor, *, gelu: bool) -> T
     return torch.ops.drsow.gated_panel_product(x.contiguous(), gate, up, gelu)
 
 
-def exp_totals(hidden: Tensor, weight: Tensor) -> Tensor:
+def exp_totals(hidden: Tensor, weight: Tensor, *, top: Tensor | None = None) -> Tensor:
     """sum_j exp(hidden @ weight_j), (m,), float64; inf if a logit is over 88.
 
     Products are summed in float32, and each exponential is float32.
@@ -202,8 +202,9 @@ def exp_totals(hidden: Tensor, weight: Tensor) -> Tensor:
     Args:
         hidden: (m, k), bfloat16, m a multiple of WIDTH.
         weight: (n, k), bfloat16, k even.
+        top: If given, (m,), float32, gets max_j hidden @ weight_j.
     """
-    return torch.ops.drsow.exp_totals(hidden.contiguous(), weight)
+    return torch.ops.drsow.exp_totals(hidden.contiguous(), weight, top)
 
 
 class SeenKeys(NamedTuple):

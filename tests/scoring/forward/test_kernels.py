@@ -75,10 +75,22 @@ def test_a_sum_of_exponentials_has_float32s_digits(n_words):
     torch.testing.assert_close(kernels.exp_totals(hidden, weight), exact, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("n_words", [1, 15, 64, 65, WORDS])
+def test_the_largest_logit_comes_with_the_sum_and_changes_no_bit_of_it(n_words):
+    hidden, weight = drawn(128, 96, seed=0), drawn(n_words, 96, seed=1, scale=0.5)
+    top = torch.full((128,), -math.inf)
+    totals = kernels.exp_totals(hidden, weight, top=top)
+    assert torch.equal(totals, kernels.exp_totals(hidden, weight))
+    exact = (hidden.double() @ weight.double().T).amax(dim=1)
+    torch.testing.assert_close(top.double(), exact, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("spread", [1.0, 30.0, 1000.0])
 def test_improbable_targets_keep_their_digits(spread, monkeypatch):
     taken = []
-    monkeypatch.setattr(kernels, "exp_totals", lambda *args, own=kernels.exp_totals: taken.append(1) or own(*args))
+    monkeypatch.setattr(
+        kernels, "exp_totals", lambda *args, own=kernels.exp_totals, **kwargs: taken.append(1) or own(*args, **kwargs)
+    )
     head = torch.nn.Linear(8, WORDS, bias=False).bfloat16()
     head.weight.data = drawn(WORDS, 8, seed=0, scale=spread)
     hidden, targets = drawn(40, 8, seed=1), torch.arange(40)

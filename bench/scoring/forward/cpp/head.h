@@ -29,8 +29,21 @@ inline void add_exponentials(const float* c, int64_t columns, double* totals) {
   }
 }
 
+// Raises each of WIDTH tops to the largest of the first `columns` logits of its row; a NaN stays out of it.
+inline void raise_tops(const float* c, int64_t columns, float* tops) {
+  for (int64_t i = 0; i < WIDTH; i++) {
+    __m512 top = _mm512_set1_ps(tops[i]);
+    for (int64_t j = 0; j < columns; j += LANES) {
+      const __mmask16 there = columns - j >= LANES ? 0xffff : (1 << (columns - j)) - 1;
+      top = _mm512_mask_max_ps(top, there, _mm512_load_ps(c + i * WIDTH + j), top);
+    }
+    tops[i] = _mm512_reduce_max_ps(top);
+  }
+}
+
 // hidden (m, k), weight (n, k) -> sum_j exp(hidden @ weight_j), (m,), float64; inf where it does not fit float32.
-Tensor exp_totals(const Tensor& hidden, const Tensor& weight) {
+// `top`, (m,), float32, gets the largest logit of each row.
+Tensor exp_totals(const Tensor& hidden, const Tensor& weight, const std::optional<Tensor>& top) {
   const int64_t m = hidden.size(0), k = hidden.size(1), n = weight.size(0);
   check_rows(hidden, k);
   TORCH_CHECK_VALUE(weight.scalar_type() == at::kBFloat16 && weight.is_contiguous() && weight.size(1) == k && k % 2 == 0,
@@ -38,6 +51,8 @@ Tensor exp_totals(const Tensor& hidden, const Tensor& weight) {
   const int64_t n_panels = (n + WIDTH - 1) / WIDTH, threads = at::get_num_threads();
   // Each thread adds up its own stretch of the vocabulary, and they are added in order: the same bits every time.
   Tensor sums = at::zeros({threads, m}, hidden.options().dtype(at::kDouble));
+  Tensor tops = at::full({threads, top ? m : 0}, -INFINITY, hidden.options().dtype(at::kFloat));
+  float* largest = tops.mutable_data_ptr<float>();
   const BFloat16* from = hidden.const_data_ptr<BFloat16>();
   const int32_t* pairs = (const int32_t*)weight.const_data_ptr<BFloat16>();
   double* totals = sums.mutable_data_ptr<double>();
@@ -50,10 +65,12 @@ Tensor exp_totals(const Tensor& hidden, const Tensor& weight) {
         for (int64_t row = 0; row < m; row += WIDTH) {
           product(k, k, WIDTH, from + row * k, (const BFloat16*)panel.data(), c);
           add_exponentials(c, std::min(WIDTH, n - p * WIDTH), totals + share * m + row);
+          if (top) raise_tops(c, std::min(WIDTH, n - p * WIDTH), largest + share * m + row);
         }
       }
     }
   });
+  if (top) top->copy_(tops.amax(0));
   return sums.sum(0);
 }
 

@@ -10,7 +10,7 @@
 TORCH_LIBRARY(drsow, m) {
   m.def("panel_product(Tensor x, Tensor panels, Tensor? bias) -> Tensor", drsow::panel_product);
   m.def("gated_panel_product(Tensor x, Tensor gate, Tensor up, bool gelu) -> Tensor", drsow::gated_panel_product);
-  m.def("exp_totals(Tensor hidden, Tensor weight) -> Tensor", drsow::exp_totals);
+  m.def("exp_totals(Tensor hidden, Tensor weight, Tensor(a!)? top) -> Tensor", drsow::exp_totals);
   m.def(
       "attention(Tensor query, Tensor key, Tensor value, Tensor first, Tensor starts, Tensor seen, int rows, "
       "float scale) -> Tensor",
