@@ -9,6 +9,7 @@ from bench.cli.columns import COLUMNS, Column
 from bench.cli.options import Format
 from bench.cli.printed import emit
 from bench.cli.tables import with_gap
+from bench.cli.terminal import printable
 from bench.cli.views import VIEWS, View
 from bench.study.benchmarks import column, of_columns
 from bench.study.board import Written
@@ -35,6 +36,8 @@ def show_boards(written: Sequence[Written], gap: str, *, as_json: bool) -> None:
         emit(*board_view(each.board, each.accuracy, gap))
         if note := leader_note(each.board):
             print(f"\n{note}")
+        if each.warning:
+            print(f"\n{printable(each.warning)}")
         if not each.problem:
             print(f"\n{each.folder / 'leaderboard.csv'}")
 

@@ -24,12 +24,14 @@ from bench.study.analysis import GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, c
 from bench.study.baselines import Noise
 from bench.study.benchmarks import benchmark_of
 from bench.study.bootstrap import Resampling
+from bench.study.checks import BALANCE_FILE, checks
 from bench.study.choose import Choice, Wish, choose
 from bench.study.compare import compare
 from bench.study.design import Rows, prompt_clusters
 from bench.study.held_out import held_out_scores
 from bench.study.interval import Sample
 from bench.study.leaderboard import bootstrap_scores, described, leaderboard
+from bench.study.length_balance import length_note
 from bench.study.measure import Scores, Table, accuracy_of, by_length, details, margins_of, pair_table, precision
 from bench.subject import Sets, Subject, by_model, place_of
 
@@ -50,6 +52,8 @@ class Written(NamedTuple):
     """ACCURACY of every reward."""
     problem: str = ""
     """Why the folder could not be written; "" if it was written."""
+    warning: str = ""
+    """Says that length alone judges as well as the first pair; "" where it does not."""
 
 
 def write_results(
@@ -62,9 +66,7 @@ def write_results(
     reward: str = "sum",
     seed: int | None = None,
 ) -> Written:
-    """Compute and write accuracy.csv, leaderboard.csv, margins.csv, length.csv and manifest.json of a subject.
-
-    A study also gets correlation.csv, left_out.csv and gap_noise.csv.
+    """Compute and write a subject's tables and manifest.json (docs/reference/files.md); a study has further tables.
 
     Raises:
         UsageError: A model of the subject is scored under two chat templates.
@@ -76,14 +78,15 @@ def write_results(
     table = accuracy_of(subject, dataset, scores, problems)
     board = _board(registry, subject, dataset, sets, scores, table[table["reward"] == reward], seed)
     shown = rows[rows["reward"] == reward]
-    best = board["pair_id"].head(SHOWN_PAIRS)
+    best = list(board["pair_id"].head(SHOWN_PAIRS))
     tables = {
         "accuracy.csv": (table, ACCURACY),
         "margins.csv": (shown[shown["pair_id"].isin(best)], MARGINS),
         "length.csv": by_length(subject, shown, scores, dataset, problems),
         "leaderboard.csv": (board, tuple(board.columns)),
     }
-    tables |= details(subject, dataset, scores, list(best), reward=reward)
+    tables |= details(subject, dataset, scores, best, reward=reward)
+    tables |= checks(subject, scores, dataset, best, reward=reward, rng=seeded(dataset, seed))
     if subject.axes:
         tables |= _analysis(registry, subject, dataset, scores, rng=seeded(dataset, seed))
     place = place_of(subject, dataset, reward=reward)
@@ -91,7 +94,7 @@ def write_results(
     facts = manifest(place, sets.values()) | told | {"seed": seed}
     folder = folder_to_write(store, place)
     board = parse_csv(csv_bytes(board), folder / "leaderboard.csv")
-    return Written(folder, board, table, _write(folder, tables, facts))
+    return Written(folder, board, table, _write(folder, tables, facts), length_note(tables[BALANCE_FILE][0], best[0]))
 
 
 def _board(

@@ -12,7 +12,9 @@ from bench.study import figures, tables
 from bench.study.across import references
 from bench.study.benchmarks import of_parts, of_table
 from bench.study.board import stored_accuracy
+from bench.study.checks import BALANCE_FILE, CONFIDENCE_FILES
 from bench.study.leaderboard import frontier
+from bench.study.length_table import length_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,6 +63,9 @@ def write_tables(folder: Path, registry: Registry, *, axis: str | None = None, p
         made[benchmark.name.replace("-", "")] = table
     if axis is not None and len(effects := _correlation(folder, board, axis)):
         made["correlation"] = tables.correlation_table(effects, provenance=provenance)
+    if (folder / BALANCE_FILE).is_file():
+        rows = read_csv(folder / BALANCE_FILE)
+        made["length_balanced"] = length_table(rows, list(board["pair_id"]), provenance=provenance)
     written = []
     for name, table in made.items():
         stem = folder / "tables" / name
@@ -96,7 +101,7 @@ def _drawings(folder: Path, board: pd.DataFrame, registry: Registry, axis: str |
         Drawing("margins", margins, lambda: figures.margin_distributions(margins, board)),
         Drawing("length", by_length, lambda: figures.length_accuracy(by_length, board)),
     ]
-    drawn += _of_benchmark(folder, rows, board)
+    drawn += _of_benchmark(folder, rows, board) + _of_confidence(folder, board)
     if axis is None:
         drawn.append(Drawing("accuracy", rows, lambda: figures.pair_accuracy(rows, board.iloc[0])))
         return drawn
@@ -124,6 +129,17 @@ def _of_benchmark(folder: Path, rows: pd.DataFrame, board: pd.DataFrame) -> list
         ties = read_csv(folder / "ties.csv")
         drawn.append(Drawing("ties", ties, lambda: figures.ties_margins(ties)))
     return drawn
+
+
+def _of_confidence(folder: Path, board: pd.DataFrame) -> list[Drawing]:
+    """The figures on how sure labels are; none for a folder that an earlier version wrote."""
+    if not all((folder / name).is_file() for name in CONFIDENCE_FILES):
+        return []
+    known, bins, kept = (read_csv(folder / name) for name in CONFIDENCE_FILES)
+    return [
+        Drawing("reliability", bins, lambda: figures.reliability(bins, known, board)),
+        Drawing("coverage", kept, lambda: figures.coverage(kept, known, board)),
+    ]
 
 
 def _correlation(folder: Path, board: pd.DataFrame, axis: str) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from bench.data.load import load_data
 from bench.registry import load_registry
 from bench.schema import SCORES, PreconditionError, UsageError
 from bench.store.folder import Store, read_csv
+from bench.study.draw import write_figures, write_tables
 from bench.study.report import gather
 from bench.subject import Lookup, Subject, result_folder
 from bench.verbs.exchange import export_scores, import_scores
@@ -148,3 +149,41 @@ def test_an_export_says_under_which_template_it_is_wanted(scored, known, tmp_pat
         export_scores(store, "w", None, data, tmp_path / "out.csv", lookup=Lookup())
     export_scores(store, "w", "w", data, tmp_path / "out.csv", lookup=Lookup())
     assert read_csv(tmp_path / "out.csv")["logp_sum_nats"].tolist() == [-9.0] * 6
+
+
+def test_a_pair_that_only_prefers_the_longer_response_is_warned_about_in_the_table(scored, known, two):
+    store, data = scored
+    (done,) = redo_subjects(known, [two], data, store, lookup=Lookup(), reward="sum")
+    # The longer response is right in every row, and so is the pair.
+    assert done.warning == (
+        "Warning: always preferring the longer response scores 100.0%, and two scores 100.0%. Length decides the label "
+        "of every row, so these rows cannot tell the reward from length."
+    )
+    table = read_csv(done.folder / "length_balanced.csv").iloc[0]
+    assert (table["level"], table["accuracy"], table["longer"], table["as_good"]) == ("overall", 1.0, 1.0, "longer")
+    assert pd.isna(table["balanced"])
+    files = write_tables(done.folder, known, provenance="Made up.")
+    text = (done.folder / "tables" / "length_balanced.md").read_text()
+    assert done.folder / "tables" / "length_balanced.csv" in files
+    assert "| two | 100.0 | – | 100.0 | 0.0 | score |" in text and done.warning in text
+
+
+def test_a_folder_of_an_earlier_version_is_drawn_without_the_tables_that_it_lacks(scored, known, two):
+    store, data = scored
+    (done,) = redo_subjects(known, [two], data, store, lookup=Lookup(), reward="sum")
+    for name in ("length_balanced.csv", "calibration.csv", "reliability.csv", "coverage.csv"):
+        (done.folder / name).unlink()
+    written = {
+        path.stem for path in write_figures(done.folder, known) + write_tables(done.folder, known, provenance="")
+    }
+    assert written == {"margins", "length", "accuracy", "leaderboard"}
+
+
+def test_too_few_rows_for_a_calibration_leave_its_tables_without_numbers(scored, known, two):
+    store, data = scored
+    (done,) = redo_subjects(known, [two], data, store, lookup=Lookup(), reward="sum")
+    (row,) = read_csv(done.folder / "calibration.csv").to_dict("records")
+    assert (row["pair_id"], row["accuracy"], row["n_examples"], row["n_problems"]) == ("two", 1.0, 3, 3)
+    assert pd.isna([row[name] for name in ("confidence", "error", "error_low", "error_high")]).all()
+    assert read_csv(done.folder / "reliability.csv").empty
+    assert {path.stem for path in write_figures(done.folder, known)} >= {"reliability", "coverage"}

@@ -16,6 +16,7 @@ from bench.study.benchmarks.rm_bench import RM_BENCH
 from bench.study.correlate import ALL
 from bench.study.leaderboard import frontier
 from bench.study.metrics import accuracy, accuracy_by_length
+from bench.study.reliability import sureness
 
 NAN = float("nan")
 PAIR = pd.Series({"pair_id": "a--b", "strong": "model-a", "weak": "model-b", "gap_points": 3.5})
@@ -131,6 +132,28 @@ def subset_accuracy(board: pd.DataFrame) -> pd.DataFrame:
     return accuracy(pd.concat(rows))
 
 
+def sure(pairs: tuple[str, ...] = ("a--b",), n: int = 184) -> list[pd.DataFrame]:
+    """CALIBRATION, RELIABILITY and COVERAGE of random margins."""
+    frames: list[list[pd.DataFrame]] = [[], [], []]
+    for seed, pair_id in enumerate(pairs):
+        rng = np.random.default_rng(seed)
+        found = sureness(rng.normal(0.5, size=n), np.arange(n), rng=rng)
+        each = (pd.DataFrame([found.calibration]), found.reliability, found.coverage)
+        for rows, frame in zip(frames, each, strict=True):
+            rows.append(frame.assign(pair_id=pair_id, reward="sum"))
+    return [pd.concat(rows, ignore_index=True) for rows in frames]
+
+
+def reliability(pairs: tuple[str, ...] = ("a--b",), n: int = 184) -> Figure:
+    known, bins, _ = sure(pairs, n)
+    return figures.reliability(bins, known, PAIRS)
+
+
+def coverage(pairs: tuple[str, ...] = ("a--b",), n: int = 184) -> Figure:
+    known, _, kept = sure(pairs, n)
+    return figures.coverage(kept, known, PAIRS)
+
+
 EVERY = {
     "pair_accuracy": lambda: figures.pair_accuracy(rewardbench_accuracy(), PAIR),
     "gap_accuracy": lambda: figures.gap_accuracy(board(), correlation(), performance="a board's points"),
@@ -141,6 +164,8 @@ EVERY = {
     "ablation": lambda: figures.ablation(variants(), "a--b"),
     "margin_distributions": lambda: figures.margin_distributions(margins({"hep-js": 92, "mine": 92}), PAIRS),
     "length_accuracy": lambda: figures.length_accuracy(by_length(["a--b"]), PAIRS),
+    "reliability": reliability,
+    "coverage": coverage,
     "tuning": lambda: figures.tuning(curves(), n_models=3, n_pairs=1, n_prompts=184),
 }
 
@@ -316,6 +341,29 @@ def test_few_pairs_are_named_under_the_subsets_and_many_by_family():
     assert "family-0\n14 pairs" in written
     assert "pair-3" not in written
     assert "hep-js (8)" in written
+
+
+def test_reliability_has_a_point_a_bin_and_says_each_pairs_error_with_its_interval():
+    (axes,) = reliability(("a--b", "c--d")).axes
+    known, bins, _ = sure(("a--b", "c--d"))
+    assert [len(bars[0].get_xdata()) for bars in axes.containers] == bins.groupby("pair_id").size().tolist()
+    row = known.iloc[1]
+    assert f"c--d: calibration error {row.error:.1%} [{row.error_low:.1%}, {row.error_high:.1%}]" in texts(axes.figure)
+
+
+def test_coverage_has_a_line_by_margin_and_one_by_confidence():
+    (axes,) = coverage().axes
+    assert axes.get_legend_handles_labels()[1] == [
+        "a--b: largest margins",
+        "a--b: largest confidences",
+    ]
+    assert [len(line.get_xdata()) for line in axes.lines[1:]] == [20, 20]
+
+
+def test_too_few_labels_for_a_calibration_are_said_to_be():
+    assert "too few labelled rows for a calibration" in texts(reliability(n=5))
+    (axes,) = coverage(n=5).axes
+    assert [len(line.get_xdata()) for line in axes.lines[1:]] == [5]
 
 
 def test_margins_of_more_than_three_pairs_are_refused():

@@ -5,6 +5,7 @@ turns the Figure into the bytes of a file.
 """
 
 from bench.study.figures.benchmarks import style_matrix, ties_margins
+from bench.study.figures.confidence import coverage, reliability
 from bench.study.figures.heatmaps import strong_weak_heatmap, strong_weak_overview, subset_pair_heatmap
 from bench.study.figures.margins import length_accuracy, margin_distributions
 from bench.study.figures.pair import pair_accuracy
@@ -16,11 +17,13 @@ __all__ = [
     "FORMATS",
     "ablation",
     "accuracy_cost",
+    "coverage",
     "encode",
     "gap_accuracy",
     "length_accuracy",
     "margin_distributions",
     "pair_accuracy",
+    "reliability",
     "strong_weak_heatmap",
     "strong_weak_overview",
     "style_matrix",
