@@ -2,11 +2,13 @@
 
 It is none of them: no engine computes here. It answers with the field names that those servers have, and with
 log-probabilities that are a function of the ids, so a test works them out by hand. It runs as a real process:
-`python recorded_server.py KIND TOKENIZER_FOLDER`, prints its port, and reads what it shall do wrong from POST /fault.
+`python recorded_server.py KIND TOKENIZER_FOLDER [PORT]`, prints its port, and reads what it shall do wrong from POST
+/fault.
 """
 
 import itertools
 import json
+import os
 import sys
 import threading
 import time
@@ -29,8 +31,8 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, kind: str, tokenizer: str) -> None:
-        super().__init__(("127.0.0.1", 0), Answers)
+    def __init__(self, kind: str, tokenizer: str, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Answers)
         self.kind, self.tokenizer = kind, Tokenizer.from_file(f"{tokenizer}/tokenizer.json")
         self.fault, self.left = "", 0
         """The fault, and on how many further questions it begins."""
@@ -83,6 +85,8 @@ class Answers(BaseHTTPRequestHandler):
     def _fail(self, fault: str) -> bool:
         server: Server = self.server
         time.sleep({"slow": 0.2, "stuck": 6}.get(fault, 0))
+        if fault == "dies":
+            os._exit(1)
         if fault in ("busy once", "broken once"):
             server.fault = ""
         status = {"busy": 429, "broken": 500, "bad": 400}.get(fault.split()[0] if fault else "")
@@ -163,6 +167,6 @@ class Answers(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    serving = Server(sys.argv[1], sys.argv[2])
+    serving = Server(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 0)
     print(serving.server_address[1], flush=True)
     serving.serve_forever()

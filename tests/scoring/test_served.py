@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from chat_templates import CHATML
+from commands import COMMAND, environment, rows, write_rows
 from recorded_server import nats
 from tiny_tokenizers import byte_level, sentence_piece
 
 import bench
+from bench.data.load import load_data
 from bench.registry import load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
 from bench.scoring import passes, run, wire
@@ -32,10 +34,10 @@ ROWS = tuple(
 class Process:
     """A server process and how to plant a fault in it."""
 
-    def __init__(self, kind: str, tokenizer: Path) -> None:
+    def __init__(self, kind: str, tokenizer: Path, port: int = 0) -> None:
         script = Path(__file__).parents[1] / "recorded_server.py"
         self.process = subprocess.Popen(
-            [sys.executable, str(script), kind, str(tokenizer)], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(script), kind, str(tokenizer), str(port)], stdout=subprocess.PIPE, text=True
         )
         self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
 
@@ -138,6 +140,14 @@ def test_the_preflight_refuses_a_server_that(any_server, place, fault):
     assert "\n" not in str(error.value)
 
 
+def test_the_preflight_refuses_a_server_that_changes_its_model(any_server, place):
+    kind, process = any_server
+    process.plant("other model", after=1)  # between the preflight's two questions
+    job = ready(place, kind, process.url)
+    with pytest.raises(PreconditionError, match="gives other numbers when it is asked again"):
+        scorer_of(job, OPTIONS).load()
+
+
 def test_llama_cpps_own_server_is_refused(vllm, place):
     vllm.plant("llama.cpp")
     with pytest.raises(PreconditionError, match="own server cannot return prompt log-probabilities"):
@@ -225,15 +235,58 @@ def test_a_server_that_fails_in_the_middle_loses_no_part_and_the_run_goes_on(vll
     assert score_set.read().equals(whole)
 
 
-def test_a_killed_server_is_one_line_and_its_successor_goes_on(tokenizer, place):
-    process = Process("vllm", tokenizer)
-    store = Store(place / "results")
-    job = ready(place, "vllm", process.url, concurrency=1)
-    scorer = scorer_of(job, OPTIONS)
-    scorer.load()
-    process.end()
-    with pytest.raises(PreconditionError, match=r"cannot be reached .*start the server and run the command again"):
+def test_a_server_that_dies_in_the_middle_is_one_line_and_its_successor_goes_on(tokenizer, place):
+    first, store = Process("vllm", tokenizer), Store(place / "results")
+    job = ready(place, "vllm", first.url, concurrency=1)
+    first.plant("dies", after=14)
+    with pytest.raises(PreconditionError, match=r"cannot be reached .*start the server and run the command again") as e:
         run.score_missing(job, store, OPTIONS)
+    assert "\n" not in str(e.value)
+    first.end()
+    kept = stored_parts(store, job)
+    assert kept
+    successor = Process("vllm", tokenizer, int(first.url.rpartition(":")[2]))
+    assert run.score_missing(job, store, OPTIONS).complete
+    assert kept.items() <= stored_parts(store, job).items()
+    whole = run.score_missing(job, Store(place / "whole"), OPTIONS).read()
+    successor.end()
+    assert store.score_set(job.key).read().equals(whole)
+
+
+def stored_parts(store: Store, job: passes.Ready) -> dict[str, int]:
+    """The parts of a score set, each with the time when it was written."""
+    return {path.name: path.stat().st_mtime_ns for path in store.score_set(job.key).folder.glob("part-*")}
+
+
+def test_a_server_that_is_stuck_in_the_middle_loses_no_part_and_the_run_goes_on(vllm, place):
+    job, store = ready(place, "vllm", vllm.url, concurrency=1, timeout_s=1, retries=0), Store(place / "results")
+    vllm.plant("stuck", after=14)
+    with pytest.raises(PreconditionError, match=r"cannot be reached \(timed out\); start the server and run the comm"):
+        run.score_missing(job, store, OPTIONS)
+    kept = stored_parts(store, job)
+    vllm.plant("")
+    assert kept and run.score_missing(job, store, OPTIONS).complete
+    assert kept.items() <= stored_parts(store, job).items()
+
+
+def test_a_killed_run_by_url_goes_on(vllm, place):
+    data = write_rows(place / "rows.jsonl", rows(12))
+    job = ready(place, "vllm", vllm.url)
+    entry = (place / "models.toml").read_text()
+    (place / "models.toml").write_text(entry + entry.replace('"served"', '"twin"'))
+    (place / "pairs.toml").write_text('[[pairs]]\npair_id = "both"\nstrong = "served"\nweak = "twin"\n')
+    store = Store(place / "results")
+    words = ["run", "--registry", place, "--pair", "both", "--data", data, "--results", store.root, "--device", "cpu"]
+    command = [COMMAND, *map(str, words), "--batch-tokens", "2"]
+    variables = environment(DRSOW_CRASH_AT="after-rename:part-0001")
+    killed = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert killed.returncode == 137, killed.stderr
+    job = passes.make_ready(passes.Work(job.work.spec, job.work.spec, load_data(str(data))), OPTIONS)
+    kept = stored_parts(store, job)
+    assert kept and not store.score_set(job.key).complete
+    found = run.score_missing(job, store, OPTIONS).read()
+    assert kept.items() <= stored_parts(store, job).items()
+    assert found.equals(run.score_missing(job, Store(place / "whole"), OPTIONS).read())
 
 
 def test_a_run_does_not_go_on_with_another_model_under_the_same_name(vllm, place):
