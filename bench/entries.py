@@ -18,7 +18,20 @@ from pydantic import (
 )
 
 from bench.schema import PARTS
-from bench.sources import FileSource, FolderSource, HubSource, PackageSource, Record, Text, UrlSource, form
+from bench.sources import (
+    Commit,
+    FileSource,
+    FolderSource,
+    HubFileSource,
+    HubSource,
+    PackageSource,
+    Place,
+    Record,
+    Text,
+    UrlSource,
+    files_at,
+    form,
+)
 
 # An id becomes a folder's name and half of a pair_id, "<strong>--<weak>".
 Id = Annotated[str, form(r"(?!.*--)[a-z0-9][a-z0-9._-]{0,79}", "id (a-z 0-9 . _ -, no '--', at most 80)")]
@@ -65,20 +78,52 @@ class NoiseSource(Record):
         return f"{self.base} + noise {self.noise:g} (seed {self.seed})"
 
 
+class AdapterSource(Record):
+    """A LoRA adapter on another model's files. peft merges it into the weights when they are loaded."""
+
+    adapter: Place
+    base: Text
+    """model_id of the model without the adapter, whose tokenizer and chat template count."""
+    revision: Commit | None = None
+    """Commit of the adapter's repository; None for the newest commit at the time of fetching."""
+    other_base: bool = False
+    """Whether the adapter may name another base than this one, for example a copy of it under another name."""
+    model: "ModelSpec | None" = None
+    """The base's entry. The registry fills it in; the TOML file does not contain it."""
+
+    @property
+    def location(self) -> str:
+        """What a table calls it."""
+        return f"{self.base} + adapter {self.adapter}"
+
+    @property
+    def files(self) -> HubSource | FolderSource:
+        """Where the adapter is."""
+        return files_at(self.adapter, self.revision)
+
+    @model_validator(mode="after")
+    def _folders_have_no_commit(self) -> "AdapterSource":
+        if self.revision is not None and isinstance(self.files, FolderSource):
+            raise ValueError("revision is the commit of a hub repository, and the adapter is a folder")
+        return self
+
+
 SOURCE_TAGS = {
-    "url": "server source",
-    "repo": "hub source",
-    "packages": "package source",
-    "folder": "folder source",
-    "base": "noise source",
-    "file": "file source",
+    ("adapter",): "adapter source",
+    ("url",): "server source",
+    ("repo", "file"): "hub file source",
+    ("repo",): "hub source",
+    ("packages",): "package source",
+    ("folder",): "folder source",
+    ("base",): "noise source",
+    ("file",): "file source",
 }
-"""The key that identifies each kind of source, and pydantic's name of that kind in the place of an error."""
+"""The keys that identify each kind of source, and pydantic's name of that kind in the place of an error."""
 
 
 def _source_kind(source: Any) -> str | None:
-    keys = dict(source) if isinstance(source, dict | Record) else ()
-    return next((tag for key, tag in SOURCE_TAGS.items() if key in keys), None)
+    known = set(dict(source)) if isinstance(source, dict | Record) else set()
+    return next((tag for keys, tag in SOURCE_TAGS.items() if known.issuperset(keys)), None)
 
 
 class Score(Record):
@@ -100,12 +145,14 @@ class ModelSpec(Entry):
         | Annotated[PackageSource, Tag("package source")]
         | Annotated[FolderSource, Tag("folder source")]
         | Annotated[NoiseSource, Tag("noise source")]
+        | Annotated[AdapterSource, Tag("adapter source")]
+        | Annotated[HubFileSource, Tag("hub file source")]
         | Annotated[UrlSource, Tag("server source")]
         | Annotated[FileSource, Tag("file source")],
         Discriminator(
             _source_kind,
             custom_error_type="source",
-            custom_error_message="needs one of repo, packages, folder, base, url, file",
+            custom_error_message="needs one of repo, packages, folder, base, url, file, adapter",
         ),
     ]
     format: Literal["safetensors", "gguf", "server"]
@@ -128,18 +175,18 @@ class ModelSpec(Entry):
     @classmethod
     def _format_of_the_source(cls, name: str, info: ValidationInfo) -> str:
         source = info.data.get("source")
-        # A noise model has the format of its base, which the registry checks.
-        known = source is not None and not isinstance(source, NoiseSource)
+        # A model on a base has the format of its base, which the registry checks.
+        known = source is not None and not isinstance(source, NoiseSource | AdapterSource)
         if known and (name == "server") != isinstance(source, UrlSource):
             raise ValueError("a model on a server has the format 'server', and no other has")
-        if known and (name == "gguf") != isinstance(source, PackageSource | FileSource):
+        if known and (name == "gguf") != isinstance(source, PackageSource | FileSource | HubFileSource):
             raise ValueError("a package's file is 'gguf', a repository or folder 'safetensors'")
         return name
 
     @property
     def files(self) -> "ModelSpec":
-        """The model that owns the files: the base of a noise model, otherwise this model."""
-        base = self.source.model if isinstance(self.source, NoiseSource) else None
+        """The model that owns the files: the base of a noise model or of an adapter, otherwise this model."""
+        base = self.source.model if isinstance(self.source, NoiseSource | AdapterSource) else None
         return base or self
 
     @property

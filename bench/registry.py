@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from bench.entries import (
     SOURCE_TAGS,
+    AdapterSource,
     Domain,
     Entry,
     Family,
@@ -184,9 +185,8 @@ def load_registry(extra: Path | None = None) -> Registry:
             origins[table, entry.id] = path
     tables["models"] = with_scores(tables["models"], tables.pop("scores").values(), origins)
     registry = Registry(**tables)
-    for problem in _problems(registry):
-        path = origins[problem.table, problem.entry_id]
-        raise UsageError(f"{path}: {problem.entry_id}: {problem.field}: {problem.words}")
+    for table, entry_id, field, words in _problems(registry):
+        raise UsageError(f"{origins[table, entry_id]}: {entry_id}: {field}: {words}")
     return replace(registry, models={name: _on_base(model, registry) for name, model in registry.models.items()})
 
 
@@ -210,7 +210,7 @@ def _read(path: Path) -> Iterator[tuple[str, Entry]]:
 
 
 def _on_base(model: ModelSpec, registry: Registry) -> ModelSpec:
-    if not isinstance(model.source, NoiseSource):
+    if not isinstance(model.source, NoiseSource | AdapterSource):
         return model
     source = model.source.model_copy(update={"model": registry.models[model.source.base]})
     return model.model_copy(update={"source": source})
@@ -230,8 +230,8 @@ def _problems(registry: Registry) -> Iterator[_Problem]:
     """Wrong references between entries. Only the first one is reliable, because later ones may follow from it."""
     for model in registry.models.values():
         yield from _strangers("models", model.id, "performance", {"scores": model.scores}, registry.performances)
-        if isinstance(model.source, NoiseSource):
-            yield from _noise_problems(registry, model, model.source)
+        if isinstance(model.source, NoiseSource | AdapterSource):
+            yield from _base_problems(registry, model, model.source)
     for family in registry.families.values():
         named = {"template": [family.template], "members": family.members}
         yield from _strangers("families", family.id, "model", named, registry.models)
@@ -246,10 +246,11 @@ def _problems(registry: Registry) -> Iterator[_Problem]:
         yield from _domain_problems(registry, domain)
 
 
-def _noise_problems(registry: Registry, model: ModelSpec, source: NoiseSource) -> Iterator[_Problem]:
+def _base_problems(registry: Registry, model: ModelSpec, source: NoiseSource | AdapterSource) -> Iterator[_Problem]:
     yield from _strangers("models", model.id, "model", {"source.base": [source.base]}, registry.models)
     base = registry.models[source.base]
-    if words := {NoiseSource: "is a noise model itself", UrlSource: "is on a server"}.get(type(base.source)):
+    kinds = {NoiseSource: "is a noise model itself", UrlSource: "is on a server", AdapterSource: "has an adapter"}
+    if words := kinds.get(type(base.source)):
         yield _Problem("models", model.id, "source.base", f"{base.id!r} {words}")
     if model.format != base.format:
         yield _Problem("models", model.id, "format", f"its base, {base.id!r}, is {base.format!r}")

@@ -35,11 +35,13 @@ def form(pattern: str, words: str) -> AfterValidator:
 _ADDRESS = r"https?://(\[[0-9A-Fa-f:.]+\]|[^\s/@?#:]+)(:\d{1,5})?(/[^\s@?#]*)?"
 
 Text = Annotated[str, Field(min_length=1)]
-Repo = Annotated[str, form(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", "hub repository (owner/name)")]
+_REPO = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
+Repo = Annotated[str, form(_REPO, "hub repository (owner/name)")]
 Commit = Annotated[str, form(r"[0-9a-f]{40}", "commit (40 hex digits)")]
 Digest = Annotated[str, form(r"[0-9a-f]{64}", "sha256 (64 hex digits)")]
 Requirement = Annotated[str, form(r"[A-Za-z0-9][\w.-]*==[\w.]+", "pinned package (name==version)")]
 InnerPath = Annotated[str, form(r"\w[\w.+-]*(/\w[\w.+-]*)*", "path inside a package")]
+GgufPath = Annotated[str, form(r"(\w[\w.+-]*/)*\w[\w.+-]*\.gguf", "path of a .gguf file in a repository")]
 
 
 class Record(BaseModel):
@@ -78,6 +80,37 @@ class HubSource(Record):
         return self
 
 
+def _folder_or_repository(name: str, info: ValidationInfo) -> str:
+    folder = _from_the_file(Path(name), info).absolute()
+    if folder.is_dir():
+        return str(folder)
+    if not re.fullmatch(_REPO, name, re.ASCII):
+        raise ValueError(f"{name!r} is neither a folder here nor a hub repository (owner/name)")
+    return name
+
+
+Place = Annotated[str, Field(min_length=1), AfterValidator(_folder_or_repository)]
+"""A hub repository or a local folder; of a folder the record has the absolute path."""
+
+
+class HubFileSource(Record):
+    """A GGUF file in a repository on the hub, which drsow converts once."""
+
+    repo: Repo
+    file: GgufPath
+    gated: bool = False
+    """Whether the user must accept a licence on the hub before fetching it."""
+    revision: Commit | None = None
+    """Commit to use; None for the newest commit at the time of fetching."""
+    sha256: Digest | None = None
+    """sha256 of the file; None for the one that the hub promises."""
+
+    @property
+    def location(self) -> str:
+        """What a table calls it."""
+        return f"{self.repo}/{self.file}"
+
+
 class PackageSource(Record):
     """A file inside Python wheels. drsow opens the wheels as zip files and never installs them."""
 
@@ -114,6 +147,12 @@ class FolderSource(Record):
         return str(self.folder)
 
 
+def files_at(place: str, revision: str | None = None) -> HubSource | FolderSource:
+    """The source of a Place: a folder, or a repository at a commit."""
+    path = Path(place)
+    return FolderSource(folder=path) if path.is_absolute() else HubSource(repo=place, revision=revision)
+
+
 class FileSource(Record):
     """A GGUF file on this machine, which drsow converts once."""
 
@@ -134,8 +173,8 @@ class UrlSource(Record):
     model: Text
     """The model's name on the server."""
     kind: Literal["vllm", "sglang", "openai-echo"]
-    tokenizer: Text
-    """Hub repository or local folder of the model's tokenizer; of a folder the record has the absolute path."""
+    tokenizer: Place
+    """Where the model's tokenizer is."""
     dtype: Literal["bf16", "fp32"] = "bf16"
     """The dtype that the server computes in, which drsow cannot ask."""
     token_env: Annotated[str, form(r"[A-Za-z_]\w*", "name of an environment variable")] = "DRSOW_SERVER_TOKEN"
@@ -155,19 +194,9 @@ class UrlSource(Record):
     @property
     def files(self) -> HubSource | FolderSource:
         """Where the tokenizer is."""
-        path = Path(self.tokenizer)
-        return FolderSource(folder=path) if path.is_absolute() else HubSource(repo=self.tokenizer)
+        return files_at(self.tokenizer)
 
     @field_validator("url")
     @classmethod
     def _without_slash(cls, url: str) -> str:
         return url.rstrip("/")
-
-    @field_validator("tokenizer")
-    @classmethod
-    def _folder_or_repository(cls, tokenizer: str, info: ValidationInfo) -> str:
-        folder = _from_the_file(Path(tokenizer), info).absolute()
-        if folder.is_dir():
-            return str(folder)
-        HubSource(repo=tokenizer)
-        return tokenizer

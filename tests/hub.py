@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 WEIGHTS = "model.safetensors"
+LARGE = (".safetensors", ".gguf")
+"""Endings of files whose sha256 the hub promises."""
 
 
 class Hub(ThreadingHTTPServer):
@@ -104,7 +106,7 @@ class Answers(BaseHTTPRequestHandler):
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         headers = {"X-Repo-Commit": commit, "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
-        if path.name == WEIGHTS:
+        if path.name == WEIGHTS or path.suffix in LARGE:
             headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
             if repo in hub.lies:
                 data = bytes(len(data))

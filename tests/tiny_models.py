@@ -1,6 +1,7 @@
 """Models so small that a test makes them, and a registry folder that names them."""
 
 import copy
+import warnings
 from pathlib import Path
 
 import torch
@@ -55,6 +56,24 @@ def save_tiny(folder: Path, *, tokenizer: object, seed: int, context: int = CONT
     )
     tiny_model(config, seed=seed).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_lora(folder: Path, base: Path, *, base_name: str) -> Path:
+    """Write an adapter of rank 4 on two kinds of layers of a model's folder, as peft saves it."""
+    from peft import LoraConfig, get_peft_model
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with warnings.catch_warnings():
+        # peft uses names of transformers that are deprecated.
+        warnings.simplefilter("ignore")
+        adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
+        draws = torch.Generator().manual_seed(0)
+        for name, weight in adapted.named_parameters():
+            if "lora_" in name:
+                weight.data = 0.3 * torch.randn(weight.shape, generator=draws)
+        adapted.peft_config["default"].base_model_name_or_path = base_name
+        adapted.save_pretrained(folder)
     return folder
 
 

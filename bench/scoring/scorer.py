@@ -49,6 +49,8 @@ class Scorer:
             owner = models.load_tokenizer(ready.owner.folder, trust_remote_code=ready.owner.trust_remote_code)
         self.template = Template(owner, ready.work.owner.model_id)
         self.limit, self.n_embedded = self._sizes(files, trusted=trusted)
+        # What is added to the weights of the files.
+        self._change = noise_of(ready.work.spec) or ready.model.adapter
         self._model: Prepared | None = None
         self._most_tokens: dict[str | None, int] = {}
 
@@ -75,7 +77,7 @@ class Scorer:
 
     def _widened(self, wanted: torch.dtype) -> Prepared | None:
         """The loaded model in float32, in place; None if that is not possible."""
-        if self._model is None or wanted != torch.float32 or noise_of(self.ready.work.spec):
+        if self._model is None or wanted != torch.float32 or self._change:
             return None
         return models.widened(self._model, self.ready.model.folder)
 
@@ -86,7 +88,7 @@ class Scorer:
             dtype=wanted,
             device=self.device,
             trust_remote_code=self.ready.model.trust_remote_code,
-            noise=noise_of(self.ready.work.spec),
+            change=self._change,
             revision=self.ready.model.revision,
         )
 

@@ -36,8 +36,7 @@ def verify(score_set: ScoreSet, ready: Ready, options: Options, *, n_rows: int) 
     scorer = Scorer(ready, options._replace(dtype="float32"))
     examples = sorted(ready.work.dataset.examples, key=lambda e: hashlib.sha256(e.example_id.encode()).digest())
     sequences = scorer.rendered(examples[:n_rows]).sequences
-    folder, _, trusted = ready.model
-    model = models.load_policy(folder, dtype=torch.float32, device=scorer.device, trust_remote_code=trusted)
+    model = models.located_policy(ready.model, dtype=torch.float32, device=scorer.device)
     stored = score_set.read().set_index(["example_id", "response_id"])
     rows = []
     for sequence in sequences:

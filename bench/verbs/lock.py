@@ -9,7 +9,7 @@ from bench.entries import HubSource
 from bench.files import edited_text, write_json
 from bench.registry import Registry
 from bench.schema import DrsowError, PreconditionError, UsageError
-from bench.scoring import fetch, located
+from bench.scoring import fetch, hub, located
 
 FIELDS = {"source", "revision", "files"}
 
@@ -82,7 +82,7 @@ def frozen(registry: Registry, model_ids: Sequence[str], path: Path) -> Registry
 
 def _digests(folder: Path) -> dict[str, str]:
     """sha256 of every file that a model is loaded from, by name."""
-    names = {p.name for pattern in [*fetch.PATTERNS, fetch.CODE, "*.safetensors"] for p in folder.glob(pattern)}
+    names = {p.name for pattern in [*hub.PATTERNS, hub.CODE, "*.safetensors"] for p in folder.glob(pattern)}
     return {name: _digest(folder / name) for name in sorted(names)}
 
 

@@ -93,9 +93,9 @@ def _answers(session: Session, speech: Speech, dataset: Dataset, *, out: Path) -
     from bench.scoring.chat import Template
 
     spec = session.registry.policy(speech.model)
-    folder, revision, trusted = fetch.fetch(spec)
+    folder, revision, trusted, _ = found = fetch.fetch(spec)
     owner = session.registry.policy(speech.template or speech.model)
-    home, _, owner_trusted = fetch.fetch(owner, weights=False) if owner != spec else (folder, revision, trusted)
+    home, _, owner_trusted, _ = fetch.fetch(owner, weights=False) if owner != spec else found
     template = Template(models.load_tokenizer(home, trust_remote_code=owner_trusted), owner.model_id)
     if not template.source:
         raise UsageError(
@@ -115,8 +115,7 @@ def _answers(session: Session, speech: Speech, dataset: Dataset, *, out: Path) -
     }
 
     def load() -> "PreTrainedModel":
-        dtype = models.TORCH_DTYPES[options.dtype]
-        return models.load_policy(folder, dtype=dtype, device=options.device, trust_remote_code=trusted)
+        return models.located_policy(found, dtype=models.TORCH_DTYPES[options.dtype], device=options.device)
 
     limit = models.context_tokens(folder, trust_remote_code=trusted)
     speaker = Speaker(models.load_tokenizer(folder, trust_remote_code=trusted), template, limit)

@@ -33,11 +33,11 @@ def sample_candidates(session: Session, dataset: Dataset, name: str, wish: "Samp
     from bench.prefer.sample import sample_all
     from bench.scoring import models
 
-    folder, revision, trusted = fetch.fetch(session.registry.policy(name))
+    found = fetch.fetch(session.registry.policy(name))
     options = session.options
     facts: dict[str, object] = {
         "model_id": name,
-        "revision": revision,
+        "revision": found.revision,
         "dtype": options.dtype,
         "prompts": dataset.data_id,
         "prompts_digest": dataset.digest,
@@ -45,14 +45,13 @@ def sample_candidates(session: Session, dataset: Dataset, name: str, wish: "Samp
     }
 
     def load() -> "PreTrainedModel":
-        dtype = models.TORCH_DTYPES[options.dtype]
-        return models.load_policy(folder, dtype=dtype, device=options.device, trust_remote_code=trusted)
+        return models.located_policy(found, dtype=models.TORCH_DTYPES[options.dtype], device=options.device)
 
-    template = templates.read(folder)
+    template = templates.read(found.folder)
     if template.text and template.note:
         print(f"{name} {template.note}", file=sys.stderr)
     try:
-        tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)
+        tokenizer = models.load_tokenizer(found.folder, trust_remote_code=found.trust_remote_code)
         return sample_all(load, tokenizer, dataset.examples, wish, out=out, facts=facts)
     except DrsowError as error:
         raise type(error)(f"{name}: {error}") from error

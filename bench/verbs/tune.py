@@ -115,7 +115,7 @@ def _read(
     from bench.scoring.chat import own_template
     from bench.scoring.render import check_ids, render
 
-    folder, _, trusted = located
+    folder, trusted = located.folder, located.trust_remote_code
     n_embedded = models.n_embedded(folder, trust_remote_code=trusted)
     try:
         rendered = render(dataset.examples, tokenizer, own_template(tokenizer, "be tuned on conversations"))
@@ -158,8 +158,7 @@ def _policy(
     dtype, device = models.TORCH_DTYPES[options.dtype], options.device
     # bf16 rounds steps of 1e-6 away, so tuned weights stay in float32 and are cast for each use.
     loaded = dtype if tuning.lora_rank else models.TORCH_DTYPES["float32"]
-    folder, _, trusted = located
-    model = models.load_policy(folder, dtype=loaded, device=device, trust_remote_code=trusted)
+    model = models.located_policy(located, dtype=loaded, device=device)
     return Policy(model, tokenizer, dtype, device)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from commands import leftovers
 from hub import WEIGHTS, Hub
+from tiny_models import save_lora
 
 pytestmark = pytest.mark.slow  # a process of its own for every fact: minutes
 
@@ -149,3 +150,28 @@ def test_a_lock_without_the_model_or_without_sense_is_one_line(call, data, tmp_p
         done = call(*words, offline=True)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
         assert said in done.stderr
+
+
+def test_an_adapter_and_a_file_of_the_hub_are_fetched_once(call, hub, registry, tiny_registry, data, tmp_path):
+    lora = save_lora(tmp_path / "lora", tiny_registry / "strong", base_name="tiny/strong")
+    hub.add("tiny/lora", lora, NEW)
+    source = '{ adapter = "tiny/lora", base = "hub-strong" }'
+    more = entry("tuned", "x").replace('{ repo = "x" }', source)
+    more += entry("odd", "tiny/lora", 'file = "odd.gguf"').replace("safetensors", "gguf")
+    more += entry("gone", "tiny/lora", 'file = "gone.gguf"').replace("safetensors", "gguf")
+    (lora / "odd.gguf").write_bytes(b"GGUF, and no more")
+    (registry / "models.toml").write_text((registry / "models.toml").read_text() + more)
+    (registry / "pairs.toml").write_text('[[pairs]]\npair_id = "hub"\nstrong = "tuned"\nweak = "hub-weak"\n')
+    done = call("fetch", "hub")
+    assert done.returncode == 0, done.stderr
+    assert "tuned: fetching hub-strong + adapter tiny/lora\n" in done.stderr
+    words = ["run", "--pair", "hub", "--data", data, "--dtype", "fp32", "--results", tmp_path / "out"]
+    ran = call(*words, offline=True)
+    assert ran.returncode == 0, ran.stderr
+    sets = json.loads((tmp_path / "out/hub/rows/manifest.json").read_text())["score_sets"]
+    assert sets[0]["key"]["revision"].startswith(f"{OLD}+lora-{NEW}-sha256:")
+    # The file is downloaded alone; what is in it is the converter's to say.
+    odd, gone = call("fetch", "odd", DRSOW_CACHE=str(tmp_path / "c")), call("fetch", "gone")
+    assert (odd.returncode, gone.returncode) == (1, 4)
+    assert odd.stderr.splitlines()[-1].startswith("drsow: odd.gguf cannot be loaded: ")
+    assert "drsow: gone: tiny/lora has no file gone.gguf; correct `source` in models.toml" in gone.stderr

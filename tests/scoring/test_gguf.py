@@ -2,17 +2,20 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import gguf
 import pytest
 import torch
+from huggingface_hub import constants
 from tiny_models import tiny_model
 from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM, Qwen2Config
 
+from bench.entries import ModelSpec
 from bench.registry import load_registry
-from bench.schema import DrsowError, PreconditionError
-from bench.scoring.fetch import fetch
+from bench.schema import DrsowError, PreconditionError, UsageError
+from bench.scoring.fetch import fetch, locate
 from bench.scoring.gguf import convert_gguf
 from bench.scoring.located import Located
 from bench.scoring.models import load_tokenizer
@@ -79,16 +82,21 @@ def test_a_converted_file_has_the_weights_and_words_of_the_original(tmp_path):
         torch.testing.assert_close(found, model(ids).logits, rtol=1e-5, atol=1e-4)
 
 
-def test_a_file_on_this_machine_is_a_models_source_once_its_digest_is_right(tmp_path, monkeypatch):
-    monkeypatch.setenv("DRSOW_CACHE", str(tmp_path / "cache"))
+def tiny_gguf(path: Path) -> tuple[str, torch.nn.Module]:
+    """Writes a file of a tiny Qwen2; its sha256, and the model."""
     tokenizer = byte_level(eos="<end>")
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, tie_word_embeddings=False,
     )  # fmt: skip
     model = tiny_model(config, seed=3)
-    write_gguf(tmp_path / "tiny.gguf", model, tokenizer)
-    digest = hashlib.sha256((tmp_path / "tiny.gguf").read_bytes()).hexdigest()
+    write_gguf(path, model, tokenizer)
+    return hashlib.sha256(path.read_bytes()).hexdigest(), model
+
+
+def test_a_file_on_this_machine_is_a_models_source_once_its_digest_is_right(tmp_path, monkeypatch):
+    monkeypatch.setenv("DRSOW_CACHE", str(tmp_path / "cache"))
+    digest, model = tiny_gguf(tmp_path / "tiny.gguf")
     entry = '[[models]]\nmodel_id = "mine"\nformat = "gguf"\nmethod = "sft"\n'
     entry += 'source = {{ file = "{}", sha256 = "{}" }}\n'
 
@@ -106,3 +114,51 @@ def test_a_file_on_this_machine_is_a_models_source_once_its_digest_is_right(tmp_
     torch.testing.assert_close(weights["model.norm.weight"], model.state_dict()["model.norm.weight"])
     (tmp_path / "tiny.gguf").unlink()
     assert located("tiny.gguf", digest) == found
+
+
+def test_a_file_that_was_cut_off_is_one_line(tmp_path):
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF, and no more")
+    with pytest.raises(DrsowError, match=r"^cut\.gguf cannot be loaded: .+$"):
+        convert_gguf(tmp_path / "cut.gguf", tmp_path / "folder")
+
+
+def test_a_file_of_a_repository_is_a_models_source_and_needs_no_network_once_it_is_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("DRSOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    folder, commit = tmp_path / "hub" / "models--me--tiny", "0123456789" * 4
+    (folder / "blobs").mkdir(parents=True)
+    (folder / "snapshots" / commit / "q").mkdir(parents=True)
+    digest, model = tiny_gguf(folder / "blobs" / "file")
+    # The hub's cache names a large file by its sha256.
+    blob = (folder / "blobs" / "file").rename(folder / "blobs" / digest)
+    (folder / "snapshots" / commit / "q" / "tiny.gguf").symlink_to(blob)
+    entry = '[[models]]\nmodel_id = "mine"\nformat = "gguf"\nmethod = "sft"\n'
+    entry += f'source = {{ repo = "me/tiny", file = "FILE", revision = "{commit}" }}\n'
+
+    def spec(file: str) -> ModelSpec:
+        (tmp_path / "models.toml").write_text(entry.replace("FILE", file))
+        return load_registry(tmp_path).model("mine")
+
+    assert locate(spec("q/tiny.gguf")) is None
+    found = fetch(spec("q/tiny.gguf"))
+    assert found.revision == f"sha256:{digest}" and locate(spec("q/tiny.gguf")) == found
+    assert spec("q/tiny.gguf").source.location == "me/tiny/q/tiny.gguf"
+    weights = AutoModelForCausalLM.from_pretrained(found.folder, dtype=torch.float32).state_dict()
+    torch.testing.assert_close(weights["model.norm.weight"], model.state_dict()["model.norm.weight"])
+    with pytest.raises(PreconditionError, match=r"^mine: not on this machine, and HF_HUB_OFFLINE forbids fetching it"):
+        fetch(spec("absent.gguf"))
+    with pytest.raises(UsageError, match=r"mine: source.file: 'tiny.bin' is no path of a \.gguf file in a repository"):
+        spec("tiny.bin")
+
+
+def test_a_file_of_a_repository_with_another_digest_than_the_entry_says_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("DRSOW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    commit = "0123456789" * 4
+    (tmp_path / "hub" / "models--me--tiny" / "snapshots" / commit).mkdir(parents=True)
+    (tmp_path / "hub" / "models--me--tiny" / "snapshots" / commit / "tiny.gguf").write_bytes(b"GGUF")
+    source = f'source = {{ repo = "me/tiny", file = "tiny.gguf", revision = "{commit}", sha256 = "{"0" * 64}" }}\n'
+    (tmp_path / "models.toml").write_text(f'[[models]]\nmodel_id = "mine"\nformat = "gguf"\nmethod = "sft"\n{source}')
+    with pytest.raises(DrsowError, match=r"^mine: tiny\.gguf: sha256 is .*, expected 0000"):
+        fetch(load_registry(tmp_path).model("mine"))

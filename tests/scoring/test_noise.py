@@ -95,7 +95,7 @@ def test_level_0_is_the_base_bit_for_bit(known):
     base, level_0 = known.model("tiny"), known.model("tiny-0-1")
     for dtype in (torch.float32, torch.bfloat16):
         loaded = [
-            models.load_model(fetch.fetch(spec).folder, dtype=dtype, device="cpu", noise=noise).model.state_dict()
+            models.load_model(fetch.fetch(spec).folder, dtype=dtype, device="cpu", change=noise).model.state_dict()
             for spec, noise in ((base, None), (level_0, level_0.source))
         ]
         assert all(torch.equal(loaded[0][name], loaded[1][name]) for name in loaded[0])
@@ -109,7 +109,7 @@ def test_neither_threads_nor_dtype_change_the_noise(known):
         for n_threads in (1, 2):
             torch.set_num_threads(n_threads)
             for dtype in (torch.float32, torch.bfloat16):
-                model = models.load_model(spec.files.source.folder, dtype=dtype, device="cpu", noise=spec.source)
+                model = models.load_model(spec.files.source.folder, dtype=dtype, device="cpu", change=spec.source)
                 states[n_threads, dtype] = dict(model.model.named_parameters())
     finally:
         torch.set_num_threads(before)
@@ -187,5 +187,5 @@ def test_a_broken_model_is_not_refused_for_what_rounding_does_to_it():
     # In bfloat16 its own forward pass and the engine are nats apart; its base, which is what is checked, is not broken.
     spec = REGISTRY.model("gemma-noise-0.45")
     folder = fetch.fetch(spec).folder
-    broken = models.load_model(folder, dtype=torch.bfloat16, device="cpu", noise=spec.source)
+    broken = models.load_model(folder, dtype=torch.bfloat16, device="cpu", change=spec.source)
     assert broken.model.dtype == torch.bfloat16

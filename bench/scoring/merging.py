@@ -1,0 +1,78 @@
+"""Merges LoRA adapters (arXiv 2106.09685) into the weights of a model."""
+
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from transformers import PreTrainedModel
+
+from bench.schema import DrsowError
+from bench.scoring.located import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
+_PREFIX = "base_model.model."
+"""What peft writes before the name of a layer."""
+
+_REMEDY = "it was made for another base; correct `base`"
+
+
+def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """Merges an adapter into the weights of a model, in place.
+
+    Args:
+        model: On the CPU, in float32: bfloat16 would round small changes away.
+        folder: The adapter's files.
+
+    Raises:
+        DrsowError: A layer of the adapter is not in the model or has another shape there, or is not in the adapter's
+            configuration.
+    """
+    from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
+
+    names = _check_layers(model, folder)
+    with warnings.catch_warnings():
+        # peft warns about names of transformers, and about layers that are checked here.
+        warnings.simplefilter("ignore")
+        adapted = PeftModel.from_pretrained(model, str(folder))
+    found = {name.removeprefix(_PREFIX) for name, part in adapted.named_modules() if isinstance(part, LoraLayer)}
+    if differing := sorted(found ^ names):
+        raise DrsowError(f"{folder}: {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} disagree about the layer {differing[0]}")
+    return adapted.merge_and_unload()
+
+
+def _check_layers(model: PreTrainedModel, folder: Path) -> set[str]:
+    """The layers that an adapter changes, each of which the model has in the adapter's shape."""
+    layers, shapes = dict(model.named_modules()), {name: part.shape for name, part in model.named_parameters()}
+    changed = set()
+    with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
+        for key in weights.keys():  # noqa: SIM118
+            name, shape = key.removeprefix(_PREFIX), tuple(weights.get_slice(key).get_shape())
+            layer, found, part = name.partition(".lora_")
+            if not found:
+                _check_whole(folder, name, shape, shapes)
+                continue
+            if layer not in layers:
+                raise DrsowError(f"{folder}: changes the layer {layer}, which the base does not have: {_REMEDY}")
+            _check_shape(folder, layer, part, shape, shapes.get(f"{layer}.weight"))
+            changed.add(layer)
+    return changed
+
+
+def _check_whole(folder: Path, name: str, shape: tuple[int, ...], shapes: dict[str, torch.Size]) -> None:
+    """Checks a weight that the adapter replaces."""
+    if name not in shapes or tuple(shapes[name]) != shape:
+        here = tuple(shapes[name]) if name in shapes else "missing"
+        raise DrsowError(
+            f"{folder}: replaces the weight {name} of shape {shape}, which the base has as {here}: {_REMEDY}"
+        )
+
+
+def _check_shape(folder: Path, layer: str, part: str, shape: tuple[int, ...], base: torch.Size | None) -> None:
+    """Checks one factor of a linear layer's adapter: A is (rank, in), B is (out, rank)."""
+    if base is None or len(shape) != 2 or part not in ("A.weight", "B.weight"):
+        return
+    ours, theirs = (base[1], shape[1]) if part == "A.weight" else (base[0], shape[0])
+    if ours != theirs:
+        side = "in" if part == "A.weight" else "out"
+        raise DrsowError(f"{folder}: the layer {layer} has {theirs} {side} there and {ours} in the base: {_REMEDY}")
