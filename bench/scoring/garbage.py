@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import sys
 from collections.abc import Iterator
 
 
@@ -20,3 +21,18 @@ def uncollected() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+@contextlib.contextmanager
+def frozen_imports(module: str) -> Iterator[None]:
+    """Pauses the collector while a module is imported for the first time, and hides all objects of that time from it.
+
+    For a process of drsow's own: there, all objects of that time stay to the end. Later collections then look at new
+    objects alone: freeing a model takes 0.02 instead of 0.3 CPU seconds.
+    """
+    first = module not in sys.modules
+    with uncollected():
+        yield
+        # Only the first time: later, a model that is no longer used may be among the objects.
+        if first:
+            gc.freeze()

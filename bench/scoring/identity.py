@@ -9,6 +9,7 @@ from pathlib import Path
 from bench.entries import FolderSource, ModelSpec
 from bench.schema import DrsowError
 from bench.scoring import PLAIN, fetch
+from bench.scoring.garbage import uncollected
 from bench.store.parts import canonical
 
 
@@ -18,7 +19,8 @@ def template_digest(folder: Path) -> str:
     Two tokenizers whose templates write the same texts have the same digest, even if the rest of them differs.
     """
     text = fetch.template_text(folder)
-    return hashlib.sha256(canonical(_contributed(folder, text)) if text else PLAIN.encode()).hexdigest()
+    with uncollected():
+        return hashlib.sha256(canonical(_contributed(folder, text)) if text else PLAIN.encode()).hexdigest()
 
 
 def owner_digest(spec: ModelSpec) -> str | None:

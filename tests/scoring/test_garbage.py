@@ -1,0 +1,46 @@
+"""The garbage collector is paused while modules and vocabularies load, and works as before afterwards."""
+
+import gc
+import subprocess
+import sys
+
+import pytest
+
+from bench.scoring.garbage import uncollected
+
+
+def test_the_collector_is_off_inside_and_as_it_was_outside():
+    assert gc.isenabled()
+    with uncollected():
+        assert not gc.isenabled()
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="inside"), uncollected():
+        raise ValueError("inside")
+    assert gc.isenabled()
+
+
+def test_what_is_made_after_the_first_import_is_still_collected():
+    code = """
+import gc, weakref
+from bench.scoring.garbage import frozen_imports
+
+class Model: pass
+
+def cycle():
+    model = Model(); model.itself = model
+    return weakref.ref(model)
+
+for module in ("wave", "wave"):
+    kept = cycle()
+    with frozen_imports(module):
+        import wave
+    after = cycle()
+    gc.collect()
+    print(kept() is None, after() is None, gc.isenabled())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # The first time hides what was there before; the second time hides nothing, so an unused model is freed.
+    assert done.stdout.splitlines() == ["False True True", "True True True"]
