@@ -74,12 +74,14 @@ def show(
     """Print one row's responses, coloured by log-ratio."""
     known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
 
+    from bench.scoring.garbage import import_frozen
     from bench.verbs.session import open_session
     from bench.verbs.texts import scorers, token_table
 
     dataset = load(data, None)
     example = one_example(dataset, example_id)
     session = open_session(known, dtype=dtype.value, device=device.value)
+    import_frozen("bench.scoring.tokens")
     tokens = token_table(scorers(session, subject.pairs[0]), example)
     for line in row_lines(example, *tokens, colour=coloured()):
         print(line)

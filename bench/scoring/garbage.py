@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import importlib
 import sys
 from collections.abc import Iterator
 
@@ -23,16 +24,15 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-@contextlib.contextmanager
-def frozen_imports(module: str) -> Iterator[None]:
-    """Pauses the collector while a module is imported for the first time, and hides all objects of that time from it.
+def import_frozen(module: str) -> None:
+    """Imports a module, and hides all objects of this moment from the collector if that is the first time.
 
-    For a process of drsow's own: there, all objects of that time stay to the end. Later collections then look at new
-    objects alone: freeing a model takes 0.02 instead of 0.3 CPU seconds.
+    For a process of drsow's command: there, all objects of that time stay to the end. Later collections then look at
+    new objects alone: freeing a model takes 0.02 instead of 0.3 CPU seconds.
     """
-    first = module not in sys.modules
+    # Only the first time: later, a model that is no longer used may be among the objects.
+    if module in sys.modules:
+        return
     with uncollected():
-        yield
-        # Only the first time: later, a model that is no longer used may be among the objects.
-        if first:
-            gc.freeze()
+        importlib.import_module(module)
+        gc.freeze()

@@ -9,7 +9,7 @@ from bench.schema import (
     DrsowError,
     ScoreKey,
 )
-from bench.scoring.garbage import frozen_imports
+from bench.scoring.garbage import import_frozen
 from bench.scoring.passes import WHOLE, Options, Ready, Share
 from bench.store.folder import ScoreSet, Store
 
@@ -80,9 +80,9 @@ def score_missing(
     with lock:
         # Another process may have finished the set while this one waited for the lock.
         if not is_done(score_set, options):
-            with frozen_imports("bench.scoring.scorer"):
-                from bench.scoring.scorer import OtherOps
-                from bench.scoring.served import scorer_of
+            import_frozen("bench.scoring.served")
+            from bench.scoring.scorer import OtherOps
+            from bench.scoring.served import scorer_of
 
             _keep_apart(store, ready.key, share)
             try:

@@ -53,7 +53,9 @@ def bars(measured: Measured) -> pd.DataFrame:
         rows.append(_most(bar, row.max_nats_a_token, PACKING_NATS))
     if len(measured.small):
         seconds = measured.small.groupby("task", sort=False)["wall_s"].median()
-        rows += [_most(f"{task}: seconds", value, NEEDED_S[task]) for task, value in seconds.items()]
+        rows += [
+            _most(f"{task}: seconds", value, most) for task, most in NEEDED_S.items() if (value := seconds.get(task))
+        ]
     return pd.DataFrame(rows, columns=list(BARS))
 
 

@@ -25,7 +25,7 @@ def test_the_collector_is_off_inside_and_as_it_was_outside():
 def test_what_is_made_after_the_first_import_is_still_collected():
     code = """
 import gc, weakref
-from bench.scoring.garbage import frozen_imports
+from bench.scoring.garbage import import_frozen
 
 class Model: pass
 
@@ -35,8 +35,7 @@ def cycle():
 
 for module in ("wave", "wave"):
     kept = cycle()
-    with frozen_imports(module):
-        import wave
+    import_frozen(module)
     after = cycle()
     gc.collect()
     print(kept() is None, after() is None, gc.isenabled())
