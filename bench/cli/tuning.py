@@ -163,7 +163,7 @@ def judge(
 ) -> None:
     """Compare a policy before and after tuning on held-out prompts."""
     from bench.data.load import load_prompts
-    from bench.prefer.sample import Sampling
+    from bench.prefer.resumed import Sampling
     from bench.verbs.judge import Judging, judge_policies
     from bench.verbs.session import open_session
 

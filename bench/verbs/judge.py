@@ -20,7 +20,7 @@ from bench.verbs.session import Session
 from bench.verbs.tune import curves
 
 if TYPE_CHECKING:
-    from bench.prefer.sample import Sampling
+    from bench.prefer.resumed import Sampling
 
 PER_BYTE = "per-byte"
 
@@ -49,7 +49,7 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
     Returns:
         JUDGED.
     """
-    from bench.prefer.sample import sampled_id
+    from bench.prefer.resumed import sampled_id
 
     texts = {}
     for side, name in ((BEFORE, wish.before), (AFTER, wish.after)):

@@ -147,12 +147,12 @@ def _tuned(
 
 def _answered(session: Session, prompts: Dataset, folder: Path) -> dict[str, Any]:
     """Sample a rung's answers, and count those that are empty or repeat themselves."""
-    from bench.prefer.sample import Sampling, whole_lines
+    from bench.prefer.resumed import Sampling, candidates, whole_lines
 
     wish = Sampling(N_ANSWERS, max_new_tokens=ANSWER_TOKENS, keep_empty=True)
     file = folder / "answers.jsonl"
     sample_candidates(session, prompts, str(folder), wish, out=file)
-    found = judged([text for line in whole_lines(file) for text in line["candidates"]])
+    found = judged([text for line in whole_lines(file) for text in candidates(line)])
     return found._asdict() | {"broken": int(found.broken)}
 
 

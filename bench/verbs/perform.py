@@ -88,7 +88,8 @@ def _of(found: Instructed, kept: set[str]) -> Dataset:
 
 
 def _answers(session: Session, speech: Speech, dataset: Dataset, *, out: Path) -> dict[str, str]:
-    from bench.prefer.greedy import BATCH, Speaker, answer_all
+    from bench.prefer.asked import Speaker
+    from bench.prefer.greedy import answer_all
     from bench.scoring import models
     from bench.scoring.chat import Template
 
@@ -110,7 +111,6 @@ def _answers(session: Session, speech: Speech, dataset: Dataset, *, out: Path) -
         "prompts": dataset.data_id,
         "prompts_digest": dataset.digest,
         "max_new_tokens": speech.max_new_tokens,
-        "batch": BATCH,
         "span": SPAN,
     }
 

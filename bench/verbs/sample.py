@@ -14,10 +14,13 @@ from bench.verbs.session import Session
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from bench.prefer.sample import Sampling
+    from bench.prefer.asked import Speaker
+    from bench.prefer.resumed import Sampling
 
 
-def sample_candidates(session: Session, dataset: Dataset, name: str, wish: "Sampling", *, out: Path) -> int:
+def sample_candidates(
+    session: Session, dataset: Dataset, name: str, wish: "Sampling", *, out: Path, cache_tokens: int | None = None
+) -> int:
     """Sample a policy's responses to every prompt into a file; see `prefer.sample.sample_all`.
 
     Args:
@@ -26,6 +29,7 @@ def sample_candidates(session: Session, dataset: Dataset, name: str, wish: "Samp
         name: The policy's model_id, or its folder.
         wish: How responses are drawn.
         out: The .jsonl file.
+        cache_tokens: The most tokens whose keys and values are kept at once; None for the usual number.
 
     Returns:
         The number of prompts that were left out.
@@ -35,14 +39,8 @@ def sample_candidates(session: Session, dataset: Dataset, name: str, wish: "Samp
 
     found = fetch.fetch(session.registry.policy(name))
     options = session.options
-    facts: dict[str, object] = {
-        "model_id": name,
-        "revision": found.revision,
-        "dtype": options.dtype,
-        "prompts": dataset.data_id,
-        "prompts_digest": dataset.digest,
-        "span": SPAN,
-    }
+    facts: dict[str, object] = {"model_id": name, "revision": found.revision, "dtype": options.dtype}
+    facts |= {"span": SPAN, "prompts": dataset.data_id, "prompts_digest": dataset.digest}
 
     def load() -> "PreTrainedModel":
         return models.located_policy(found, dtype=models.TORCH_DTYPES[options.dtype], device=options.device)
@@ -51,10 +49,20 @@ def sample_candidates(session: Session, dataset: Dataset, name: str, wish: "Samp
     if template.text and template.note:
         print(f"{name} {template.note}", file=sys.stderr)
     try:
-        tokenizer = models.load_tokenizer(found.folder, trust_remote_code=found.trust_remote_code)
-        return sample_all(load, tokenizer, dataset.examples, wish, out=out, facts=facts)
+        speaker = _speaker(found.folder, trusted=found.trust_remote_code)
+        return sample_all(load, speaker, dataset.examples, wish, out=out, facts=facts, cache_tokens=cache_tokens)
     except DrsowError as error:
         raise type(error)(f"{name}: {error}") from error
+
+
+def _speaker(folder: Path, *, trusted: bool) -> "Speaker":
+    from bench.prefer.asked import Speaker
+    from bench.scoring import models
+    from bench.scoring.chat import own_template
+
+    tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)
+    limit = models.context_tokens(folder, trust_remote_code=trusted)
+    return Speaker(tokenizer, own_template(tokenizer, "answer prompts"), limit)
 
 
 def first_responses(path: str) -> tuple[Dataset, dict[str, str]]:

@@ -8,8 +8,11 @@ from chat_templates import CHATML
 from tiny_models import save_tiny
 from tiny_tokenizers import byte_level, sentence_piece
 
-from bench.prefer import greedy
-from bench.prefer.greedy import Speaker, answer_all, answers_of
+from bench.prefer import decode
+from bench.prefer.asked import Speaker
+from bench.prefer.greedy import answer_all
+from bench.prefer.respond import texts_of
+from bench.prefer.resumed import Sampling
 from bench.schema import Example, Message, UsageError
 from bench.scoring import models
 from bench.scoring.chat import Template
@@ -30,6 +33,11 @@ def tiny(tiny_registry):
 
 def heads(speaker, prompts=PROMPTS):
     return {e.example_id: prompt_ids(e, speaker.tokenizer, speaker.template) for e in prompts}
+
+
+def answers_of(model, speaker, heads, *, n_new):
+    wish = Sampling(n=1, temperature=0, max_new_tokens=n_new)
+    return {name: answer for name, (answer,) in texts_of(model, speaker, heads, wish)}
 
 
 def by_hand(model, speaker, ids, n_new):
@@ -60,11 +68,10 @@ class Stop:
             raise KeyboardInterrupt
 
 
-def test_a_run_that_was_stopped_and_lost_half_a_line_gives_the_answers_of_one_that_was_not(tiny, tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_and_lost_half_a_line_gives_the_answers_of_one_that_was_not(tiny, tmp_path):
     model, speaker = tiny
-    monkeypatch.setattr(greedy, "BATCH", 2)
     whole = answer_all(lambda: model, speaker, PROMPTS, out=tmp_path / "a.jsonl", settings=SETTINGS)
-    for n_passes in (3, 14, 27):
+    for n_passes in (3, 14, 20):
         handle = model.base_model.register_forward_pre_hook(Stop(n_passes))
         with pytest.raises(KeyboardInterrupt):
             answer_all(lambda: model, speaker, PROMPTS, out=tmp_path / "b.jsonl", settings=SETTINGS)
@@ -87,7 +94,7 @@ def test_answers_that_are_there_load_no_model_and_those_of_other_settings_are_re
         answer_all(lambda: model, speaker, PROMPTS, out=out, settings=SETTINGS | {"max_new_tokens": 13})
 
 
-def test_an_answer_ends_before_the_end_of_turn_that_another_models_template_writes(tmp_path):
+def test_an_answer_ends_before_the_end_of_turn_that_another_models_template_writes(tmp_path, monkeypatch):
     # The model spells <|im_end|> in pieces; a hook makes it say a text.
     tokenizer, chat = sentence_piece(kind="first"), byte_level(eos="<|im_end|>", special=["<|im_start|>"])
     chat.chat_template = CHATML
@@ -97,15 +104,16 @@ def test_an_answer_ends_before_the_end_of_turn_that_another_models_template_writ
     speaker = Speaker(tokenizer, Template(chat, "chat"), 2048)
     said = tokenizer("yes<|im_end|> no", add_special_tokens=False).input_ids
 
-    def dictated(module, inputs, output):
-        logits = torch.zeros_like(output.logits)
-        logits[..., said[min(dictated.n, len(said) - 1)]] = 1.0
-        dictated.n += 1
-        output.logits = logits
+    def dictated(module, args, kwargs, output):
+        step = kwargs["step"]
+        places = [group.n_own + 1 for group in step.groups] if isinstance(step, decode.Together) else [0]
+        output.logits = torch.zeros_like(output.logits)
+        for row, place in enumerate(places):
+            output.logits[0, row, said[min(place, len(said) - 1)]] = 1.0
         return output
 
-    dictated.n = 0
-    model.register_forward_hook(dictated)
+    model.register_forward_hook(dictated, with_kwargs=True)
+    monkeypatch.setattr(decode, "misfit", lambda model: "")
     assert answers_of(model, speaker, heads(speaker, PROMPTS[:2]), n_new=len(said)) == {"0": "yes", "1": "yes"}
 
 

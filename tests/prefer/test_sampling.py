@@ -1,4 +1,4 @@
-"""Sampling: what a prompt's responses hang on, and what a stop leaves behind."""
+"""Sampling: what a prompt's responses depend on, and what a stop leaves behind."""
 
 import json
 
@@ -9,12 +9,26 @@ from tiny_models import save_tiny
 from tiny_tokenizers import byte_level
 
 from bench.data.load import load_prompts
-from bench.prefer.sample import Sampling, sample_all, sample_prompt, sampled_id
+from bench.prefer.asked import Speaker
+from bench.prefer.respond import texts_of
+from bench.prefer.resumed import Sampling, sampled_id
+from bench.prefer.sample import sample_all
 from bench.schema import DrsowError, Example, Message, UsageError
 from bench.scoring import models
+from bench.scoring.chat import Template
 
 PROMPTS = [Example(str(i), "", (Message("user", f"Is {i} prime?"),), ()) for i in range(4)]
 WISH = Sampling(n=3, max_new_tokens=6)
+
+
+def speaker_of(model, tokenizer) -> Speaker:
+    return Speaker(tokenizer, Template(tokenizer), model.config.max_position_embeddings)
+
+
+def sample_prompt(model, tokenizer, example, wish) -> list[str]:
+    """The responses to one prompt alone."""
+    speaker = speaker_of(model, tokenizer)
+    return dict(texts_of(model, speaker, {example.example_id: speaker.head(example)}, wish))[example.example_id]
 
 
 @pytest.fixture(scope="module")
@@ -83,21 +97,20 @@ def test_a_prompt_that_the_template_refuses_is_named_and_nothing_is_written(poli
 def test_a_prompt_with_a_token_beyond_the_embedding_is_named(policy_with):
     model, tokenizer = policy_with(CHATML, {})
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-    with pytest.raises(
-        DrsowError, match=r"^p: token '\[PAD\]' has id 356, but the embedding of the policy ends at 355"
-    ):
+    with pytest.raises(DrsowError, match=r"^p: token '\[PAD\]' has id 356, but the embedding of the model ends at 355"):
         sample_prompt(model, tokenizer, Example("p", "", (Message("user", "a [PAD]"),), ()), WISH)
     # Padding of the tokenizer's own would be read by the embedding as well.
     assert len(sample_prompt(model, tokenizer, PROMPTS[0], WISH._replace(max_new_tokens=30))) == 3
 
 
-def sampled(policy, out, prompts=PROMPTS, wish=WISH) -> dict[str, list[str]]:
+def sampled(policy, out, prompts=PROMPTS, wish=WISH, **room: int) -> dict[str, list[str]]:
     model, tokenizer = policy
-    sample_all(lambda: model, tokenizer, prompts, wish, out=out, facts={"model_id": "tiny"})
+    speaker = Speaker(tokenizer, Template(tokenizer), 2048)
+    sample_all(lambda: model, speaker, prompts, wish, out=out, facts={"model_id": "tiny"}, **room)
     return {row["id"]: row["candidates"] for row in map(json.loads, out.read_text().splitlines())}
 
 
-def test_responses_hang_on_the_prompts_id_and_the_seed_alone(policy, tmp_path):
+def test_responses_depend_on_the_prompts_id_and_the_seed_alone(policy, tmp_path):
     torch.manual_seed(5)
     whole = sampled(policy, tmp_path / "a")
     before = torch.random.get_rng_state()
@@ -120,29 +133,46 @@ class Passes:
             raise KeyboardInterrupt
 
 
-def passes(policy, out, prompts=PROMPTS, *, wish=WISH, at: int | None = None) -> int:
+def passes(policy, out, prompts=PROMPTS, *, wish=WISH, at: int | None = None, **room: int) -> int:
     hook = Passes(at)
     handle = policy[0].base_model.register_forward_pre_hook(hook)
     try:
-        sampled(policy, out, prompts, wish)
+        sampled(policy, out, prompts, wish, **room)
     finally:
         handle.remove()
     return hook.n
 
 
 def test_a_stopped_run_goes_on_and_ends_in_the_same_bytes(policy, tmp_path):
-    whole = passes(policy, tmp_path / "whole.jsonl")
-    two = passes(policy, tmp_path / "two.jsonl", PROMPTS[:2])
+    # Room for one prompt at a time, so that the first two are done when the stop comes.
+    one = {"cache_tokens": 1}
+    whole = passes(policy, tmp_path / "whole.jsonl", **one)
+    two = passes(policy, tmp_path / "two.jsonl", PROMPTS[:2], **one)
     out, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
     with pytest.raises(KeyboardInterrupt):
-        passes(policy, out, at=two + 2)
+        passes(policy, out, at=two + 2, **one)
     # As if the stop had come in the middle of a line.
     partial.write_bytes(partial.read_bytes() + b'{"id": "2", "pro')
     assert not out.exists()
-    assert passes(policy, out) == whole - two
+    n_check = 7  # the model's own two passes, one that reads, four steps
+    assert passes(policy, out, **one) == whole - two + n_check
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not partial.exists()
     assert passes(policy, out) == 0
+
+
+def test_a_run_stopped_in_the_middle_of_a_batch_ends_in_the_same_bytes(policy, tmp_path):
+    many = [Example(str(i), "", (Message("user", f"Is {i} prime{'?' * i}"),), ()) for i in range(20)]
+    wish = WISH._replace(n=8)
+    n_passes, n_done = passes(policy, tmp_path / "whole.jsonl", many, wish=wish), 0
+    for at in (n_passes // 2, n_passes // 3):
+        with pytest.raises(KeyboardInterrupt):
+            passes(policy, tmp_path / "out.jsonl", many, wish=wish, at=at)
+        before, n_done = n_done, len((tmp_path / "out.jsonl.partial").read_bytes().splitlines())
+        assert before <= n_done < 20
+    sampled(policy, tmp_path / "out.jsonl", many, wish)
+    assert n_done > 0
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
 def test_a_line_has_the_prompts_own_id_and_subset_and_gives_its_example_id_back(policy, tmp_path):
@@ -172,13 +202,6 @@ def test_other_settings_are_refused_and_the_file_stays(policy, tmp_path):
     assert (tmp_path / "a.jsonl").read_bytes() == before
 
 
-def test_a_policy_without_a_chat_template_is_refused_and_nothing_is_written(policy, tiny_registry, tmp_path):
-    weak = models.load_tokenizer(tiny_registry / "weak")
-    with pytest.raises(UsageError, match="has no chat template"):
-        sample_all(lambda: policy[0], weak, PROMPTS, WISH, out=tmp_path / "out.jsonl", facts={})
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_prompt_without_room_is_named(policy):
     long = Example("long", "", (Message("user", "x" * 3000),), ())
     with pytest.raises(UsageError, match=r"long: the prompt has .* tokens, but the model reads at most 2,047"):
@@ -194,8 +217,8 @@ def test_a_file_of_somebody_else_is_refused_and_stays(policy, tmp_path):
 
 
 def test_empty_responses_go_unless_they_are_kept(policy, tmp_path, monkeypatch):
-    said = iter([["", "a", "b"], ["", "", "c"], ["", "", ""], ["d", "e", "f"]] * 2)
-    monkeypatch.setattr("bench.prefer.sample.sample_prompt", lambda *_: next(said))
+    said = [["", "a", "b"], ["", "", "c"], ["", "", ""], ["d", "e", "f"]]
+    monkeypatch.setattr("bench.prefer.sample.texts_of", lambda *_, **__: zip("0123", said, strict=True))
     dropped = sampled(policy, tmp_path / "a")
     assert dropped == {"0": ["a", "b"], "3": ["d", "e", "f"]}
     kept = sampled(policy, tmp_path / "b", wish=WISH._replace(keep_empty=True))

@@ -10,7 +10,7 @@ from huggingface_hub import constants
 from tiny_models import save_tiny
 from tiny_tokenizers import byte_level
 
-from bench.prefer.sample import Sampling
+from bench.prefer.resumed import Sampling
 from bench.registry import load_registry
 from bench.schema import Dataset, DrsowError, Example, Message
 from bench.scoring.bits import bits_per_byte

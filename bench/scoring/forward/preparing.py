@@ -78,8 +78,8 @@ def _as_trained(model: PreTrainedModel) -> None:
     model.set_attn_implementation(own_attention(model))
     # A sum of bfloat16 products stays float32 to its end, also where a product is split.
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    if kinds := _position_kinds(model.config.to_dict()) & LENGTH_BOUND:
-        raise _refusal(model, f"its rotary positions ({min(kinds)}) depend on the longest text beside a response")
+    if kind := length_bound(model):
+        raise _refusal(model, f"its rotary positions ({kind}) depend on the longest text beside a response")
 
 
 def _give(model: PreTrainedModel, ops: Ops) -> None:
@@ -148,6 +148,11 @@ def _is_ours(error: Exception) -> bool:
 
 def _refusal(model: PreTrainedModel, reason: str) -> DrsowError:
     return DrsowError(f"{model.config.name_or_path}: {type(model).__name__} is not supported: {reason}")
+
+
+def length_bound(model: PreTrainedModel) -> str:
+    """The kind of a model's rotary positions if they depend on the longest text in a step, else ""."""
+    return min(_position_kinds(model.config.to_dict()) & LENGTH_BOUND, default="")
 
 
 def _position_kinds(config: dict) -> set[str]:
