@@ -57,6 +57,24 @@ Margin = Annotated[
     float | None,
     typer.Option("--min-margin", help="Smallest margin to keep, in the reward's unit.", rich_help_panel=FILTERS),
 ]
+Sure = Annotated[
+    float | None,
+    typer.Option(
+        "--min-confidence",
+        min=0,
+        max=1,
+        help="Least probability that the label is right, to keep.",
+        rich_help_panel=FILTERS,
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        help="Scored labelled data that says how sure labels are; default: the candidates' own labels, or a scored "
+        "benchmark.",
+    ),
+]
 Ratio = Annotated[
     float | None,
     typer.Option(
@@ -99,6 +117,8 @@ def annotate(
     router: Routed = Router.classifier,
     rejected: Rejects = Rejected.worst,
     min_margin: Margin = None,
+    min_confidence: Sure = None,
+    calibration: Calibration = None,
     max_length_ratio: Ratio = None,
     drop_poorest: Poorest = None,
     drop_widest: Widest = None,
@@ -123,9 +143,9 @@ def annotate(
     from bench.verbs.annotate import Annotation, annotate_candidates
     from bench.verbs.session import open_session
 
-    filters = Filters(rejected.value, min_margin, max_length_ratio, drop_poorest, drop_widest)
+    filters = Filters(rejected.value, min_margin, min_confidence, max_length_ratio, drop_poorest, drop_widest)
     session = open_session(known, dtype=dtype.value, device=device.value, results=results)
-    wish = Annotation(filters, customise.value, router.value, seed, reward.value)
+    wish = Annotation(filters, customise.value, router.value, seed, reward.value, calibration)
     counts = annotate_candidates(session, subject, load_candidates(candidates), wish, out=out)
     emit(counts.rename_axis("prompts").rename("n").reset_index(), Format.table, VIEWS["annotate"])
 

@@ -15,17 +15,22 @@ import pandas as pd
 from bench.schema import OK, Example
 
 UNSCORED, EQUAL, TIE = "unscored", "equal", "tie"
-MARGIN, LENGTH, POOR, FAR = "margin", "length_ratio", "rejected_quality", "reward_gap"
+MARGIN, UNSURE, LENGTH, POOR, FAR = "margin", "confidence", "length_ratio", "rejected_quality", "reward_gap"
 """Reasons for skipping a prompt, in the order in which they are checked: fewer than two candidates were scored; all
-scored candidates have the same text; the best and the worst reward are equal; the margin is too small; the chosen text
-is too long compared with the rejected one; the rejected reward is among the lowest; the margin is among the largest."""
+scored candidates have the same text; the best and the worst reward are equal; the margin is too small; the confidence
+is too small; the chosen text is too long compared with the rejected one; the rejected reward is among the lowest; the
+margin is among the largest."""
 
 PREFERENCES = (
     "example_id", "chosen_id", "rejected_id", "margin", "chosen_reward", "rejected_reward",
-    "chosen_bytes", "rejected_bytes", "n_candidates",
+    "chosen_bytes", "rejected_bytes", "n_candidates", "confidence",
 )  # fmt: skip
 """One row per kept prompt. Rewards are in nats, nats per token or nats per byte, as the reward variant says. The margin
-is the chosen reward minus the rejected one. `n_candidates` counts the scored candidates."""
+is the chosen reward minus the rejected one. `n_candidates` counts the scored candidates. `confidence` is the
+probability that the label is right, 0 to 1, or NaN where no labelled rows are known."""
+
+Confidence = Callable[[pd.DataFrame], np.ndarray]
+"""Maps rows of PREFERENCES to the probability that each label is right, (rows,)."""
 
 SKIPPED = ("example_id", "reason")
 
@@ -36,6 +41,8 @@ class Filters(NamedTuple):
     rejected: str = "worst"
     """Which candidate is rejected: "worst", or "random" for any except the best."""
     min_margin: float | None = None
+    min_confidence: float | None = None
+    """Least probability that the label is right, 0 to 1."""
     max_length_ratio: float | None = None
     """Upper limit of the bytes of the chosen text divided by the bytes of the rejected text."""
     poorest_share: float | None = None
@@ -54,7 +61,12 @@ class Annotated(NamedTuple):
 
 
 def annotate(
-    examples: Sequence[Example], rewards: pd.DataFrame, filters: Filters, *, rng: np.random.Generator
+    examples: Sequence[Example],
+    rewards: pd.DataFrame,
+    filters: Filters,
+    *,
+    rng: np.random.Generator,
+    confidence: Confidence | None = None,
 ) -> Annotated:
     """Choose one candidate of each prompt and reject another.
 
@@ -63,6 +75,7 @@ def annotate(
         rewards: example_id, response_id, reward, status, as `study.reward.rewards` gives them.
         filters: Conditions for a preference. A fraction counts the prompts that all earlier filters kept.
         rng: Draws the rejected candidate if `filters.rejected` is "random".
+        confidence: How sure the labels are; None if no labelled rows are known.
     """
     scored = rewards[rewards["status"] == OK]
     values = {
@@ -75,7 +88,8 @@ def annotate(
             skipped[example.example_id] = found
         else:
             kept.append(found)
-    frame = pd.DataFrame(kept, columns=list(PREFERENCES))
+    frame = pd.DataFrame(kept, columns=list(PREFERENCES[:-1]))
+    frame["confidence"] = np.nan if confidence is None else confidence(frame)
     for reason, is_lost in _rules(filters):
         lost = is_lost(frame)
         skipped |= dict.fromkeys(frame.loc[lost, "example_id"], reason)
@@ -108,6 +122,8 @@ def _rules(filters: Filters) -> Iterator[tuple[str, Callable[[pd.DataFrame], pd.
     """For each active filter, its reason and a function that marks the rows of PREFERENCES to remove."""
     if (least := filters.min_margin) is not None:
         yield MARGIN, lambda frame: frame["margin"] < least
+    if (at_least := filters.min_confidence) is not None:
+        yield UNSURE, lambda frame: ~(frame["confidence"] >= at_least)
     if (ratio := filters.max_length_ratio) is not None:
         yield LENGTH, lambda frame: frame["chosen_bytes"] / frame["rejected_bytes"] > ratio
     if (poorest := filters.poorest_share) is not None:

@@ -16,10 +16,18 @@ from bench.schema import OK, Example
 _COPIED = ("margin", "chosen_reward", "rejected_reward", "chosen_id", "rejected_id", "n_candidates")
 """Columns that PREFERENCES and FEATURES share."""
 
-FEATURES = ("prompt", "chosen", "rejected", "example_id", "domain", *_COPIED, "rewards")
+FEATURES = ("prompt", "chosen", "rejected", "example_id", "domain", *_COPIED, "confidence", "rewards")
 """One row per preference. `prompt`, `chosen` and `rejected` are lists of {"role", "content"} messages, TRL's
 conversational preference format. `rewards` lists the rewards of all candidates in their order; a candidate that was not
-scored has none."""
+scored has none. `confidence` is the probability that the label is right, 0 to 1; none where no labelled rows are
+known."""
+
+
+_CONFIDENCE = (
+    "- the column confidence: the probability that the label is right, from its margin, fitted on labelled rows "
+    "(`calibration` above). Below 0.5 the label is more likely wrong than right"
+)
+_NO_CONFIDENCE = "- the column confidence is empty: no labelled rows are scored under this pair"
 
 
 def records(
@@ -45,6 +53,7 @@ def records(
             "example_id": row.example_id,
             "domain": domains[row.example_id],
             **{name: getattr(row, name) for name in _COPIED},
+            "confidence": _number(row.confidence),
             "rewards": [_number(values[row.example_id].get(name)) for name, _ in known[row.example_id].responses],
         }
         for row in annotated.preferences.itertuples()
@@ -90,7 +99,8 @@ def length_bias(examples: Sequence[Example], annotated: Annotated, rewards: pd.D
 def write_preferences(folder: Path, rows: list[dict], skipped: pd.DataFrame, card: str) -> None:
     """Write preferences.parquet, preferences.jsonl, skipped.csv and README.md. Each file is written whole or not."""
     buffer = io.BytesIO()
-    pd.DataFrame(rows, columns=list(FEATURES)).to_parquet(buffer, index=False)
+    # Without the type, a column in which no row has a confidence would have none in the file.
+    pd.DataFrame(rows, columns=list(FEATURES)).astype({"confidence": float}).to_parquet(buffer, index=False)
     write_whole(folder / "preferences.parquet", buffer.getvalue())
     lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     write_whole(folder / "preferences.jsonl", lines.encode())
@@ -107,7 +117,7 @@ def data_card(annotated: Annotated, bias: Mapping[str, float], facts: Mapping[st
         facts: Further facts, one line each: the pair, revisions, template, dtype, filters.
     """
     n_kept, counts = len(annotated.preferences), annotated.skipped["reason"].value_counts()
-    margins = annotated.preferences["margin"]
+    margins, sure = annotated.preferences["margin"], annotated.preferences["confidence"]
     lines = [
         "---",
         "configs:",
@@ -121,10 +131,16 @@ def data_card(annotated: Annotated, bias: Mapping[str, float], facts: Mapping[st
         *[f"- {name}: {value}" for name, value in facts.items()],
         f"- prompts: {n_kept + len(annotated.skipped):,}, preferences: {n_kept:,}",
         *[f"- skipped, {reason}: {count:,}" for reason, count in counts.items()],
-        f"- margin: median {margins.median():.3g}, least {margins.min():.3g}, largest {margins.max():.3g}",
+        f"- margin: {_three(margins)}",
+        *([_CONFIDENCE, f"- confidence: {_three(sure)}"] if sure.notna().any() else [_NO_CONFIDENCE]),
         f"- the chosen response is the longer one in {bias['chosen_is_longer']:.1%} "
         f"(mean bytes {bias['chosen_bytes']:.0f} against {bias['rejected_bytes']:.0f}); "
         f"Spearman's rho of reward and length among a prompt's candidates: {bias['rho_length']:.2f} in the mean",
         "",
     ]
     return "\n".join(lines)
+
+
+def _three(values: pd.Series) -> str:
+    """Text of the median, the least and the largest value."""
+    return f"median {values.median():.3g}, least {values.min():.3g}, largest {values.max():.3g}"

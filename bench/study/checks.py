@@ -1,5 +1,6 @@
 """Computes the tables that say what a pair's accuracy rests on: is it only length, and how sure is a label?"""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -85,13 +86,13 @@ def by_confidence(
         dataset: The rows.
         problems: Number of each example's problem, by example_id.
         reward: The reward whose margins are calibrated.
-        rng: Deals the folds and draws the bootstrap; every pair gets the same folds.
+        rng: Deals the folds and draws the bootstrap; every pair gets the same draws.
     """
     margins, ids = label_margins_of(subject, scores, dataset, reward=reward)
-    seed, problem = int(rng.integers(2**63)), problems.loc[ids].to_numpy()
+    problem = problems.loc[ids].to_numpy()
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in CONFIDENCE_FILES}
     for pair, mine in zip(subject.pairs, margins, strict=True):
-        found = sureness(mine, problem, rng=np.random.default_rng(seed))
+        found = sureness(mine, problem, rng=copy.deepcopy(rng))
         frames = (pd.DataFrame([found.calibration]), found.reliability, found.coverage)
         for rows, frame in zip(parts.values(), frames, strict=True):
             rows.append(frame.assign(pair_id=pair.pair_id, reward=reward))

@@ -91,26 +91,53 @@ def calibrate(margin: np.ndarray) -> Calibration:
     return Calibration(scale, float(size.max()), centre, spread, _fitted((terms - centre) / spread, target))
 
 
-def cross_fitted(margin: np.ndarray, problem: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Probability that each label is right, from a calibration on the labels of other problems.
+class CrossFit(NamedTuple):
+    """Calibrations that leave out each fold of the problems, and one on all of them."""
+
+    whole: Calibration
+    without: tuple[Calibration, ...]
+    """The calibration on the labels of the other folds, by fold."""
+    fold: np.ndarray
+    """Fold of each row, (rows,), int; -1 where the row is no label."""
+
+    def confidence(self, margin: np.ndarray, fold: np.ndarray) -> np.ndarray:
+        """Probability that labels are right, (rows,), from labels of other problems.
+
+        Args:
+            margin: As in `Calibration.confidence`, (rows,).
+            fold: Fold of each row's problem, (rows,), int; -1 for a problem that is in no fold.
+        """
+        found = self.whole.confidence(margin)
+        for number, fit in enumerate(self.without):
+            found = np.where(fold == number, fit.confidence(margin), found)
+        return found
+
+
+def cross_fit(margin: np.ndarray, problem: np.ndarray, *, rng: np.random.Generator) -> CrossFit:
+    """Calibrate without each fold of the problems.
 
     Args:
-        margin: As in `calibrate`, (rows,).
+        margin: As in `calibrate`, (rows,). Labels of at least MIN_PROBLEMS problems.
         problem: Number of each row's problem, (rows,), int.
         rng: Deals the problems into folds.
+    """
+    labelled = np.abs(margin) > 0
+    fold = np.full(len(margin), -1)
+    fold[labelled] = folds(problem[labelled], rng=rng)
+    without = tuple(calibrate(margin[labelled & (fold != number)]) for number in range(N_FOLDS))
+    return CrossFit(calibrate(margin), without, fold)
+
+
+def cross_fitted(margin: np.ndarray, problem: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+    """Probability that each label is right, from labels of other problems. Arguments as in `cross_fit`.
 
     Returns:
         (rows,); NaN where there is no label, and everywhere if fewer than MIN_PROBLEMS problems have one.
     """
-    found = np.full(len(margin), np.nan)
-    labelled = np.flatnonzero(np.abs(margin) > 0)
     if n_problems(margin, problem) < MIN_PROBLEMS:
-        return found
-    fold = folds(problem[labelled], rng=rng)
-    for number in range(N_FOLDS):
-        aside = labelled[fold == number]
-        found[aside] = calibrate(margin[labelled[fold != number]]).confidence(margin[aside])
-    return found
+        return np.full(len(margin), np.nan)
+    fit = cross_fit(margin, problem, rng=rng)
+    return fit.confidence(margin, fit.fold)
 
 
 def folds(problem: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:

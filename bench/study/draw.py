@@ -132,10 +132,12 @@ def _of_benchmark(folder: Path, rows: pd.DataFrame, board: pd.DataFrame) -> list
 
 
 def _of_confidence(folder: Path, board: pd.DataFrame) -> list[Drawing]:
-    """The figures on how sure labels are; none for a folder that an earlier version wrote."""
+    """The figures on how sure labels are; none of too few labels, or of a folder that an earlier version wrote."""
     if not all((folder / name).is_file() for name in CONFIDENCE_FILES):
         return []
     known, bins, kept = (read_csv(folder / name) for name in CONFIDENCE_FILES)
+    if known["confidence"].isna().all():
+        return []
     return [
         Drawing("reliability", bins, lambda: figures.reliability(bins, known, board)),
         Drawing("coverage", kept, lambda: figures.coverage(kept, known, board)),

@@ -10,12 +10,13 @@ import pandas as pd
 from bench.prefer import customise
 from bench.prefer.annotate import Filters, annotate
 from bench.prefer.export import data_card, length_bias, records, write_preferences
-from bench.schema import Dataset, UsageError
+from bench.schema import Dataset, PreconditionError, UsageError
 from bench.store.folder import ScoreSet, write_json
 from bench.store.places import Place, manifest
 from bench.study.reward import rewards
 from bench.subject import Subject
 from bench.verbs.ablate import check_room
+from bench.verbs.calibration import calibration_of, on_own_labels, own_labels
 from bench.verbs.route import routes
 from bench.verbs.score import checked_scores
 from bench.verbs.session import Session
@@ -31,6 +32,8 @@ class Annotation(NamedTuple):
     seed: int
     """Seed of the choice of exemplars and of random rejected responses."""
     reward: str
+    calibration: str | None = None
+    """The labelled data that says how sure labels are; None: the candidates' own labels, or else a scored benchmark."""
 
 
 def annotate_candidates(
@@ -43,7 +46,45 @@ def annotate_candidates(
 
     Raises:
         UsageError: every prompt was skipped; names the reasons.
+        PreconditionError: the labelled data is not scored, or there is none and labels must be sure.
     """
+    labelled = own_labels(dataset) if wish.calibration is None else None
+    fit = calibration_of(session, subject, wish.calibration, reward=wish.reward) if labelled is None else None
+    _check_sure(subject, wish, is_known=labelled is not None or fit is not None)
+    scored = _scored(session, subject, dataset, wish)
+    sets, table = scored.sets, scored.rewards
+    if labelled is not None:
+        fit = on_own_labels(dataset, labelled, table)
+        _check_sure(subject, wish, is_known=fit is not None)
+    sure = None if fit is None else fit.of_labels(dataset)
+    rng = np.random.default_rng([wish.seed, zlib.crc32(dataset.digest.encode())])
+    found = annotate(dataset.examples, table, wish.filters, rng=rng, confidence=sure)
+    if found.preferences.empty:
+        counts = ", ".join(f"{reason} {n}" for reason, n in found.skipped["reason"].value_counts().items())
+        raise UsageError(f"{dataset.data_id}: no prompt is left to learn from ({counts})")
+    facts = _facts(subject, sets, dataset, wish)
+    if fit is not None:
+        plain = wish.variant == "plain" or labelled is not None
+        facts["calibration"] = fit.words() + ("" if plain else "; these were scored without instructions")
+    card = data_card(found, length_bias(dataset.examples, found, table), facts)
+    write_preferences(out, records(dataset.examples, found, table, scored.domains), found.skipped, card)
+    told: dict[str, object] = {} if fit is None else {"calibration": fit.told}
+    write_json(out / "manifest.json", manifest(Place(subject.name, dataset, "annotation"), sets) | facts | told)
+    return pd.concat([pd.Series({"kept": len(found.preferences)}), found.skipped["reason"].value_counts()])
+
+
+class _Scored(NamedTuple):
+    """The candidates under a pair."""
+
+    sets: tuple[ScoreSet, ScoreSet]
+    rewards: pd.DataFrame
+    """example_id, response_id, reward, status."""
+    domains: dict[str, str]
+    """domain_id by example_id."""
+
+
+def _scored(session: Session, subject: Subject, dataset: Dataset, wish: Annotation) -> _Scored:
+    """Find each prompt's domain, score what the store lacks, and compute the rewards."""
     strong = subject.pairs[0].strong
     routed = routes(session, dataset, wish.router, model_id=strong)
     domains = routed.set_index("example_id")["domain"]
@@ -57,17 +98,19 @@ def annotate_candidates(
     frames = [each.read() for each in sets]
     if wish.variant != "plain":
         frames = [customise.of_routes(frame, domains) for frame in frames]
-    table = rewards(*frames, reward=wish.reward)
-    rng = np.random.default_rng([wish.seed, zlib.crc32(dataset.digest.encode())])
-    found = annotate(dataset.examples, table, wish.filters, rng=rng)
-    if found.preferences.empty:
-        counts = ", ".join(f"{reason} {n}" for reason, n in found.skipped["reason"].value_counts().items())
-        raise UsageError(f"{dataset.data_id}: no prompt is left to learn from ({counts})")
-    facts = _facts(subject, sets, dataset, wish)
-    card = data_card(found, length_bias(dataset.examples, found, table), facts)
-    write_preferences(out, records(dataset.examples, found, table, chosen), found.skipped, card)
-    write_json(out / "manifest.json", manifest(Place(subject.name, dataset, "annotation"), sets) | facts)
-    return pd.concat([pd.Series({"kept": len(found.preferences)}), found.skipped["reason"].value_counts()])
+    return _Scored(sets, rewards(*frames, reward=wish.reward), chosen)
+
+
+def _check_sure(subject: Subject, wish: Annotation, *, is_known: bool) -> None:
+    """Fails if labels must be sure, but no labelled rows say how sure they are."""
+    if wish.filters.min_confidence is None or is_known:
+        return
+    name = subject.pairs[0].pair_id
+    raise PreconditionError(
+        f"--min-confidence: no labelled rows say how sure a label of {name} is: the candidates have none, and no "
+        f"benchmark is scored. `drsow run --pair {name} --data reward-bench` scores one, or --calibration DATA names "
+        "labelled data that is scored"
+    )
 
 
 def _facts(subject: Subject, sets: tuple[ScoreSet, ScoreSet], dataset: Dataset, wish: Annotation) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """`drsow annotate` on the tiny pair: its files, its numbers, what it refuses."""
 
 import json
+import shutil
 import warnings
 
 import datasets
@@ -98,3 +99,24 @@ def test_a_set_that_no_prompt_reaches_is_refused_with_the_reasons(drsow, words, 
 def test_who_annotates_is_one_of_a_pair_or_a_studys_best(drsow, words, tmp_path):
     done = drsow(*words, "--best", "paper-221", "--out", tmp_path / "out")
     assert (done.returncode, done.stderr) == (2, "drsow: name who annotates: --pair PAIR or --best STUDY\n")
+
+
+def test_sure_labels_without_labelled_rows_are_one_line_and_no_model_is_loaded(drsow, words, tmp_path):
+    done = drsow(*words, "--out", tmp_path / "out", "--min-confidence", 0.8)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
+    assert "no labelled rows say how sure a label of tiny is" in done.stderr
+    assert "--calibration DATA names labelled data that is scored" in done.stderr
+    assert leftovers(tmp_path / "out") == leftovers(tmp_path / "results") == []
+
+
+@pytest.mark.slow
+def test_the_set_names_the_labelled_data_that_says_how_sure_it_is(drsow, words, finished, data, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "results")
+    done = drsow(*words, "--out", tmp_path / "out", "--calibration", data, "--min-confidence", 0.01)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "out" / "preferences.jsonl").read_text().splitlines()]
+    assert rows and all(0 < row["confidence"] < 1 for row in rows)
+    assert "- calibration: 24 labels of rows.jsonl (sha256 " in (tmp_path / "out" / "README.md").read_text()
+    told = json.loads((tmp_path / "out" / "manifest.json").read_text())["calibration"]
+    assert (told["data"], told["n_examples"], told["n_problems"]) == ("rows.jsonl", 24, 24)
+    assert told["error_low"] <= told["error"] <= told["error_high"]

@@ -1,10 +1,14 @@
 """Which candidate is chosen, which rejected, and why a prompt is skipped: worked out by hand."""
 
+import json
+
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from bench.prefer.annotate import PREFERENCES, Filters, annotate
+from bench.prefer.export import data_card, length_bias, records, write_preferences
 from bench.schema import Example, Message
 
 
@@ -32,7 +36,8 @@ def reasons(found) -> dict[str, str]:
 def test_the_highest_reward_is_chosen_and_the_lowest_rejected():
     found = annotated([("aa", 1.0), ("é", 3.5), ("c", -2.0), ("d", None)])
     assert tuple(found.preferences) == PREFERENCES
-    assert found.preferences.iloc[0].tolist() == ["0", "1", "2", 5.5, 3.5, -2.0, 2, 1, 3]
+    assert found.preferences.iloc[0].tolist()[:-1] == ["0", "1", "2", 5.5, 3.5, -2.0, 2, 1, 3]
+    assert np.isnan(found.preferences["confidence"][0])
     assert reasons(found) == {}
 
 
@@ -95,3 +100,38 @@ def test_each_filter_takes_what_it_says(filters, expected):
     assert reasons(found) == expected
     assert len(found.preferences) + len(found.skipped) == len(FOUR)
     assert found.skipped["example_id"].tolist() == sorted(expected)
+
+
+def tenths(frame: pd.DataFrame) -> np.ndarray:
+    """A tenth of the margin as the confidence."""
+    return frame["margin"].to_numpy(dtype=float) / 10
+
+
+def test_a_label_that_is_not_sure_enough_is_skipped_and_the_others_say_how_sure_they_are():
+    examples, rewards = prompts([("a", 9.0), ("b", 0.0)], [("a", 4.0), ("b", 0.0)], [("a", 6.0), ("b", 0.0)])
+    filters = Filters(min_confidence=0.6)
+    found = annotate(examples, rewards, filters, rng=np.random.default_rng(0), confidence=tenths)
+    assert found.preferences[["example_id", "confidence"]].to_numpy().tolist() == [["0", 0.9], ["2", 0.6]]
+    assert reasons(found) == {"1": "confidence"}
+    # no labelled rows: nothing is sure
+    assert set(reasons(annotate(examples, rewards, filters, rng=np.random.default_rng(0))).values()) == {"confidence"}
+
+
+@pytest.mark.parametrize(
+    ("confidence", "values", "said"),
+    [
+        (tenths, [0.9, 0.4], "- confidence: median 0.65, least 0.4, largest 0.9"),
+        (None, [None, None], "- the column confidence is empty: no labelled rows"),
+    ],
+)
+def test_the_set_and_its_card_say_how_sure_each_label_is(tmp_path, confidence, values, said):
+    examples, rewards = prompts([("a", 9.0), ("b", 0.0)], [("a", 4.0), ("b", 0.0)])
+    found = annotate(examples, rewards, Filters(), rng=np.random.default_rng(0), confidence=confidence)
+    rows = records(examples, found, rewards, {"0": "chat", "1": "chat"})
+    card = data_card(found, length_bias(examples, found, rewards), {})
+    write_preferences(tmp_path, rows, found.skipped, card)
+    lines = [json.loads(line) for line in (tmp_path / "preferences.jsonl").read_text().splitlines()]
+    assert [line["confidence"] for line in lines] == values
+    column = pq.read_table(tmp_path / "preferences.parquet")["confidence"]
+    assert column.to_pylist() == values and str(column.type) == "double"
+    assert said in (tmp_path / "README.md").read_text()

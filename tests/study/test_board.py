@@ -186,4 +186,4 @@ def test_too_few_rows_for_a_calibration_leave_its_tables_without_numbers(scored,
     assert (row["pair_id"], row["accuracy"], row["n_examples"], row["n_problems"]) == ("two", 1.0, 3, 3)
     assert pd.isna([row[name] for name in ("confidence", "error", "error_low", "error_high")]).all()
     assert read_csv(done.folder / "reliability.csv").empty
-    assert {path.stem for path in write_figures(done.folder, known)} >= {"reliability", "coverage"}
+    assert not {path.stem for path in write_figures(done.folder, known)} & {"reliability", "coverage"}
