@@ -55,6 +55,17 @@ class Reward(StrEnum):
     sum = "sum"
     mean = "mean"
     per_byte = "per-byte"
+    length_regularised = "length-regularised"
+    calibrated = "calibrated"
+    strong = "strong"
+    strong_mean = "strong-mean"
+    prefix_mean = "prefix-mean"
+    prefix_min = "prefix-min"
+    peak = "peak"
+    last = "last"
+    clipped = "clipped"
+    trimmed = "trimmed"
+    contrastive = "contrastive"
 
 
 Pairs = Annotated[list[str] | None, typer.Option("--pair", help="Alias or pair_id; repeat for several pairs.")]
@@ -70,7 +81,9 @@ RegistryDir = Annotated[
     typer.Option("--registry", help="Folder with your own models.toml, pairs.toml.", rich_help_panel=FOLDERS),
 ]
 As = Annotated[Format, typer.Option("--format", help="How to print.", rich_help_panel=PRINTING)]
-RewardOption = Annotated[Reward, typer.Option("--reward", help="The reward that ranks.")]
+RewardOption = Annotated[
+    Reward, typer.Option("--reward", help="The reward that ranks; from prefix-mean on they need --tokens.")
+]
 TemplateOption = Annotated[
     TemplateMode, typer.Option("--template", help="One chat template for both models, or each its own.")
 ]

@@ -48,7 +48,7 @@ def ablation(
     Args:
         runs: SCORES of the strong and of the weak model, by run. The plain run must be among them.
         dataset: The rows of the plain run; every run has the same rows.
-        reward: One of `schema.REWARDS`.
+        reward: A name of `rewards.known.KNOWN`.
         rng: Source of the bootstrap draws.
     """
     examples = dataset.examples

@@ -32,7 +32,19 @@ from bench.study.held_out import held_out_scores
 from bench.study.interval import Sample
 from bench.study.leaderboard import bootstrap_scores, described, leaderboard
 from bench.study.length_balance import length_note
-from bench.study.measure import Scores, Table, accuracy_of, by_length, details, margins_of, pair_table, precision
+from bench.study.measure import (
+    Scores,
+    Table,
+    accuracy_of,
+    by_length,
+    details,
+    margins_of,
+    pair_table,
+    precision,
+    read_for,
+    scores_of,
+    with_reward,
+)
 from bench.subject import Sets, Subject, by_model, place_of
 
 DRAWS = 10_000
@@ -72,10 +84,10 @@ def write_results(
         UsageError: A model of the subject is scored under two chat templates.
     """
     by_model(sets)
-    scores = {key: score_set.read() for key, score_set in sets.items()}
-    rows = pd.concat([margins_of(subject, pair, scores, dataset) for pair in subject.pairs], ignore_index=True)
+    scores, names = scores_of(sets, reward), with_reward(reward)
+    rows = pd.concat([margins_of(subject, pair, scores, dataset, names) for pair in subject.pairs], ignore_index=True)
     problems = pd.Series(prompt_clusters(dataset.examples), index=[e.example_id for e in dataset.examples])
-    table = accuracy_of(subject, dataset, scores, problems)
+    table = accuracy_of(subject, dataset, scores, problems, names)
     board = _board(registry, subject, dataset, sets, scores, table[table["reward"] == reward], seed)
     shown = rows[rows["reward"] == reward]
     best = list(board["pair_id"].head(SHOWN_PAIRS))
@@ -198,7 +210,7 @@ def chosen_pairs(
         PreconditionError: A subset has too few prompts.
         UsageError: No pair satisfies the user's wishes.
     """
-    frames = {model: sets[model, owner].read() for model, owner in subject.passes()}
+    frames = {model: read_for(sets[model, owner], reward) for model, owner in subject.passes()}
     examples = {example.example_id: example for example in dataset.examples}
     pairs = pair_table(subject)
     correct, rows = correctness(frames, pairs, examples, reward=reward)
@@ -211,7 +223,7 @@ def comparison(
 ) -> pd.DataFrame:
     """COMPARISON of two pairs on the same rows."""
     subject = Subject("", tuple(pairs), native)
-    frames = {model: score_set.read() for model, score_set in by_model(sets).items()}
+    frames = {model: read_for(score_set, reward) for model, score_set in by_model(sets).items()}
     examples = {example.example_id: example for example in dataset.examples}
     correct, rows = correctness(frames, pair_table(subject), examples, reward=reward)
     names = [pair.pair_id for pair in pairs]

@@ -1,12 +1,13 @@
 """Computes the tables of a pair or a study from the scores of its models: accuracy, margins, lengths, precision."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from bench.registry import Pair
-from bench.schema import REWARDS, Dataset
+from bench.schema import REWARDS, TOKEN_REWARDS, Dataset, PreconditionError
+from bench.store.folder import ScoreSet
 from bench.study.benchmarks import benchmark_of
 from bench.study.metrics import accuracy_by_length, measured
 from bench.study.reward import margins, reward_matrix
@@ -54,30 +55,64 @@ def precision(subject: Subject, sets: Sets, dataset: Dataset) -> dict:
     return found
 
 
-def accuracy_of(subject: Subject, dataset: Dataset, scores: Scores, problems: pd.Series) -> pd.DataFrame:
-    """ACCURACY of a subject's pairs under every reward; the pairs in their order."""
+def scores_of(sets: Sets, reward: str) -> dict[Side, pd.DataFrame]:
+    """The scores of each pass, with what a reward needs.
+
+    Raises:
+        PreconditionError: The reward needs the scores of tokens, which are not stored.
+    """
+    return {side: read_for(score_set, reward) for side, score_set in sets.items()}
+
+
+def read_for(score_set: ScoreSet, reward: str) -> pd.DataFrame:
+    """SCORES of a set; with TOKEN_SCORES' lists if a reward needs tokens.
+
+    Raises:
+        PreconditionError: They are not stored. The message names the reward and the command that stores them.
+    """
+    scores = score_set.read()
+    if reward not in TOKEN_REWARDS:
+        return scores
+    try:
+        return scores.merge(score_set.read_tokens(), on=["example_id", "response_id"], validate="one_to_one")
+    except PreconditionError as error:
+        raise PreconditionError(f"reward {reward}: {error}") from error
+
+
+def with_reward(reward: str) -> tuple[str, ...]:
+    """The rewards of a table: REWARDS, and the one that is asked for."""
+    return REWARDS if reward in REWARDS else (*REWARDS, reward)
+
+
+def accuracy_of(
+    subject: Subject, dataset: Dataset, scores: Scores, problems: pd.Series, names: Sequence[str] = REWARDS
+) -> pd.DataFrame:
+    """ACCURACY of a subject's pairs under some rewards; the pairs in their order."""
     examples = {example.example_id: example for example in dataset.examples}
     pairs, frames = pair_table(subject), {model: frame for (model, _), frame in scores.items()}
-    matrices = [reward_matrix(frames, pairs, reward=reward) for reward in REWARDS]
+    matrices = [reward_matrix(frames, pairs, reward=reward) for reward in names]
     ordered = matrices[0].by_example(examples)[0]
     together = [np.concatenate(each) for each in zip(*(m.by_example(examples)[1] for m in matrices), strict=True)]
-    runs = pd.DataFrame({"pair_id": np.tile(pairs["pair_id"], len(REWARDS))})
-    runs = runs.assign(reward=np.repeat(REWARDS, len(pairs)))
+    runs = pd.DataFrame({"pair_id": np.tile(pairs["pair_id"], len(names))})
+    runs = runs.assign(reward=np.repeat(names, len(pairs)))
     # The rewards of a pair come together in the table.
-    order = np.arange(len(runs)).reshape(len(REWARDS), -1).T.ravel()
+    order = np.arange(len(runs)).reshape(len(names), -1).T.ravel()
     benchmark = benchmark_of(ordered)
     answers = benchmark.judge(ordered, [each[order] for each in together])
     numbers = problems.loc[[example.example_id for example in ordered]].to_numpy()
     return measured(runs.iloc[order].reset_index(drop=True), answers, benchmark.layout(ordered), numbers)
 
 
-def margins_of(subject: Subject, pair: Pair, scores: Scores, dataset: Dataset) -> pd.DataFrame:
-    """MARGINS of one pair."""
+def margins_of(
+    subject: Subject, pair: Pair, scores: Scores, dataset: Dataset, names: Sequence[str] = REWARDS
+) -> pd.DataFrame:
+    """MARGINS of one pair under some rewards."""
     strong, weak = subject.sides(pair)
     subsets = pd.Series({e.example_id: e.subset for e in dataset.examples}, name="subset")
     right = {e.example_id: e.right for e in dataset.examples}
     every = all(example.is_preference for example in dataset.examples)
-    return margins(scores[strong], scores[weak], subsets, pair_id=pair.pair_id, right=None if every else right)
+    answers = None if every else right
+    return margins(scores[strong], scores[weak], subsets, pair_id=pair.pair_id, right=answers, names=names)
 
 
 def by_length(subject: Subject, margins: pd.DataFrame, scores: Scores, dataset: Dataset, problems: pd.Series) -> Table:

@@ -4,19 +4,17 @@ The reward of a response is the log-probability under the strong model minus tha
 included: `sum_t log p_strong(y_t | x, y_<t) - sum_t log p_weak(y_t | x, y_<t)` (arXiv 2411.02481). `mean` divides this
 difference by the strong model's token count, and `per-byte` by the number of UTF-8 bytes of the response as the strong
 model's template renders it. Under a shared template both models read the same bytes; under native templates they may
-not.
+not. `rewards.known` has all rewards. One that needs tokens takes frames with SCORES and TOKEN_SCORES' lists.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bench.schema import CHOSEN, MARGINS, NONFINITE, OK, REJECTED, REWARDS, TOO_LONG, Example
-
-UNITS = {"sum": "nats", "mean": "nats per token", "per-byte": "nats per byte"}
-"""The unit of each reward."""
+from bench.schema import CHOSEN, MARGINS, NONFINITE, OK, REJECTED, REWARDS, TOO_LONG, DrsowError, Example
+from bench.study.rewards.known import KNOWN
 
 _KEY = ["example_id", "response_id"]
 
@@ -58,18 +56,18 @@ def rewards(strong: pd.DataFrame, weak: pd.DataFrame, *, reward: str) -> pd.Data
     Args:
         strong: SCORES of the strong model.
         weak: SCORES of the weak model, over the same responses.
-        reward: One of `schema.REWARDS`.
+        reward: A name of `rewards.known.KNOWN`.
 
     Returns:
-        `example_id, response_id, reward, status`, in the strong model's order. `reward` is in nats, nats per token or
-        nats per byte, and NaN unless both scores are ok. If one score is `too_long` and the other `nonfinite`, the
-        status is `too_long`.
+        `example_id, response_id, reward, status`, in the strong model's order. `reward` is in a unit of
+        `rewards.known.UNITS`, and NaN unless both scores are ok. If one score is `too_long` and the other `nonfinite`,
+        the status is `too_long`.
 
     Raises:
         ValueError: Only one model scored a response, or a model scored it twice.
     """
     both = _scored_by_both(strong, weak)
-    value = (both["difference"] / _divisor(both, reward)).where(both["status"] == OK)
+    value = _value(both, reward).where(both["status"] == OK)
     return both[_KEY].assign(reward=value, status=both["status"])
 
 
@@ -80,8 +78,9 @@ def margins(
     *,
     pair_id: str,
     right: Mapping[str, Collection[str]] | None = None,
+    names: Sequence[str] = REWARDS,
 ) -> pd.DataFrame:
-    """Compute the margin of every example under the three rewards.
+    """Compute the margin of every example under some rewards.
 
     Args:
         strong: SCORES of the strong model.
@@ -89,6 +88,7 @@ def margins(
         subsets: Subset of each example, indexed by example_id.
         pair_id: Value of the column `pair_id`.
         right: response_ids of the right responses, by example_id; None for preferences, whose right one is "chosen".
+        names: Names of the rewards.
 
     Returns:
         MARGINS, grouped by reward, then in the strong model's order.
@@ -103,16 +103,16 @@ def margins(
     unknown = order.difference(subsets.index)
     if len(unknown):
         raise ValueError(f"{unknown[0]}: {pair_id} has scores of this example, but the data set does not contain it")
-    status, n = _worst(both).loc[order], len(REWARDS)
-    values = [_leads(both, is_right, name).loc[order].where(status == OK) for name in REWARDS]
-    columns = {"pair_id": pair_id, "reward": np.repeat(REWARDS, len(order)), "example_id": np.tile(order, n)}
+    status, n = _worst(both).loc[order], len(names)
+    values = [_leads(both, is_right, name).loc[order].where(status == OK) for name in names]
+    columns = {"pair_id": pair_id, "reward": np.repeat(names, len(order)), "example_id": np.tile(order, n)}
     columns |= {"subset": np.tile(subsets.loc[order], n), "margin_nats": np.concatenate(values)}
     return pd.DataFrame(columns | {"status": np.tile(status, n)})[list(MARGINS)]
 
 
 def _leads(both: pd.DataFrame, is_right: pd.Series, reward: str) -> pd.Series:
     """The best reward of a right response minus the best of a wrong one, by example_id."""
-    best = (both["difference"] / _divisor(both, reward)).groupby([is_right, both["example_id"]]).max()
+    best = _value(both, reward).groupby([is_right, both["example_id"]]).max()
     return best.loc[True] - best.loc[False]
 
 
@@ -136,7 +136,7 @@ def reward_matrix(scores: Mapping[str, pd.DataFrame], pairs: pd.DataFrame, *, re
     Args:
         scores: SCORES by model_id, all over the same responses.
         pairs: One row per pair; `strong` and `weak` are model_ids.
-        reward: One of `schema.REWARDS`.
+        reward: A name of `rewards.known.KNOWN`.
 
     Returns:
         The matrix, its rows in the order of `pairs`.
@@ -144,6 +144,8 @@ def reward_matrix(scores: Mapping[str, pd.DataFrame], pairs: pd.DataFrame, *, re
     Raises:
         ValueError: Two models were not scored on the same responses.
     """
+    if reward not in REWARDS:
+        return _pair_by_pair(scores, pairs, reward)
     models = pd.unique(pd.concat([pairs["strong"], pairs["weak"]], ignore_index=True))
     first = pd.MultiIndex.from_frame(scores[models[0]][_KEY])
     totals, divisors = np.empty((2, len(models), len(first)))
@@ -156,6 +158,32 @@ def reward_matrix(scores: Mapping[str, pd.DataFrame], pairs: pd.DataFrame, *, re
     strong = pd.Index(models).get_indexer(pairs["strong"])
     weak = pd.Index(models).get_indexer(pairs["weak"])
     return RewardMatrix((totals[strong] - totals[weak]) / divisors[strong], first)
+
+
+def _pair_by_pair(scores: Mapping[str, pd.DataFrame], pairs: pd.DataFrame, reward: str) -> RewardMatrix:
+    """As `reward_matrix`, for rewards that are no quotient of a difference of two sums."""
+    first = pd.MultiIndex.from_frame(scores[pairs["strong"].iloc[0]][_KEY])
+    rows = []
+    for strong, weak in zip(pairs["strong"], pairs["weak"], strict=True):
+        table = rewards(scores[strong], scores[weak], reward=reward).set_index(_KEY)["reward"]
+        _check_same_responses(first, table.index, pairs["strong"].iloc[0], strong)
+        rows.append(table.loc[first].to_numpy())
+    return RewardMatrix(np.stack(rows), first)
+
+
+def _value(both: pd.DataFrame, reward: str) -> pd.Series:
+    """The reward of each response.
+
+    Raises:
+        ValueError: There is no such reward.
+        DrsowError: What the reward needs is not stored. The message names the reward.
+    """
+    if reward not in KNOWN:
+        raise ValueError(f"unknown reward {reward!r}: choose one of {', '.join(KNOWN)}")
+    try:
+        return KNOWN[reward].function(both)
+    except DrsowError as error:
+        raise type(error)(f"reward {reward}: {error}") from error
 
 
 def _scored_by_both(strong: pd.DataFrame, weak: pd.DataFrame) -> pd.DataFrame:
@@ -174,14 +202,12 @@ def _scored_by_both(strong: pd.DataFrame, weak: pd.DataFrame) -> pd.DataFrame:
 
 
 def _divisor(frame: pd.DataFrame, reward: str) -> pd.Series:
-    """What `reward` divides the difference of the sums by, (rows,), float64."""
+    """What one of REWARDS divides the difference of the sums by, (rows,), float64."""
     if reward == "sum":
         return pd.Series(1.0, index=frame.index)
     if reward == "mean":
         return frame["n_tokens"].astype(float)
-    if reward == "per-byte":
-        return frame["n_bytes"].astype(float)
-    raise ValueError(f"unknown reward {reward!r}: choose one of {', '.join(REWARDS)}")
+    return frame["n_bytes"].astype(float)
 
 
 def _worse(left: pd.Series, right: pd.Series) -> pd.Series:

@@ -18,10 +18,11 @@ from bench.scoring import passes
 from bench.store.folder import write_csv, write_json
 from bench.store.places import Place, folder_to_write, manifest
 from bench.study.ablation import PLAIN, Run, ablation
+from bench.study.measure import read_for
 from bench.subject import Subject
 from bench.verbs.route import CONFUSION, confusion_counts, routes
 from bench.verbs.score import checked_scores
-from bench.verbs.session import Session
+from bench.verbs.session import Session, for_reward
 
 RELEASED = "released"
 """The variant in the code that the paper's authors released: chat prompts stay plain, all others get an exemplar."""
@@ -58,9 +59,10 @@ def ablate_pair(session: Session, subject: Subject, dataset: Dataset, wish: Abla
     }
     used = {domain for _, domain in wanted}
     check_room(session, subject, dataset, used, variant=customise.BOTH)
-    sets = {PLAIN: checked_scores(session, subject, dataset)}
-    sets |= {name: checked_scores(session, subject, rows) for name, rows in variants.items()}
-    runs = _runs({name: [each.read() for each in both] for name, both in sets.items()}, routed)
+    scoring = for_reward(session, wish.reward)
+    sets = {PLAIN: checked_scores(scoring, subject, dataset)}
+    sets |= {name: checked_scores(scoring, subject, rows) for name, rows in variants.items()}
+    runs = _runs({name: [read_for(each, wish.reward) for each in both] for name, both in sets.items()}, routed)
     rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
     place = ablation_place(subject, dataset, wish)
     folder = folder_to_write(session.store, place)

@@ -13,13 +13,14 @@ from bench.prefer.export import data_card, length_bias, records, write_preferenc
 from bench.schema import Dataset, PreconditionError, UsageError
 from bench.store.folder import ScoreSet, write_json
 from bench.store.places import Place, manifest
+from bench.study.measure import read_for
 from bench.study.reward import rewards
 from bench.subject import Subject
 from bench.verbs.ablate import check_room
 from bench.verbs.calibration import calibration_of, on_own_labels, own_labels
 from bench.verbs.route import routes
 from bench.verbs.score import checked_scores
-from bench.verbs.session import Session
+from bench.verbs.session import Session, for_reward
 
 
 class Annotation(NamedTuple):
@@ -94,8 +95,8 @@ def _scored(session: Session, subject: Subject, dataset: Dataset, wish: Annotati
         check_room(session, subject, dataset, set(domains), variant=wish.variant)
         blocks = session.registry.domains
         told = customise.customised(dataset, blocks, chosen.items(), variant=wish.variant, seed=wish.seed)
-    sets = checked_scores(session, subject, told)
-    frames = [each.read() for each in sets]
+    sets = checked_scores(for_reward(session, wish.reward), subject, told)
+    frames = [read_for(each, wish.reward) for each in sets]
     if wish.variant != "plain":
         frames = [customise.of_routes(frame, domains) for frame in frames]
     return _Scored(sets, rewards(*frames, reward=wish.reward), chosen)

@@ -21,7 +21,7 @@ from bench.schema import Dataset, Example, ScoreKey, UsageError
 from bench.store.folder import Store
 from bench.study.benchmarks import Benchmark, Layout, benchmark_of
 from bench.study.design import prompt_clusters
-from bench.study.measure import accuracy_of, pair_table
+from bench.study.measure import accuracy_of, pair_table, read_for, with_reward
 from bench.study.reward import reward_matrix
 from bench.subject import Lookup, Subject, stored_sets
 
@@ -94,9 +94,9 @@ def evaluation_of(
     (pair,) = subject.pairs
     sets = stored_sets(store, subject, dataset, lookup)
     sides = subject.sides(pair)
-    scores = {side: sets[side].read() for side in sides}
+    scores = {side: read_for(sets[side], reward) for side in sides}
     problems = pd.Series(prompt_clusters(dataset.examples), index=[e.example_id for e in dataset.examples])
-    table = accuracy_of(subject, dataset, scores, problems)
+    table = accuracy_of(subject, dataset, scores, problems, with_reward(reward))
     matrix = reward_matrix({side[0]: scores[side] for side in sides}, pair_table(subject), reward=reward)
     examples, rewards = matrix.by_example({example.example_id: example for example in dataset.examples})
     benchmark = benchmark_of(examples)

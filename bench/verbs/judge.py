@@ -12,11 +12,12 @@ from bench.schema import Dataset, UsageError
 from bench.store.folder import read_csv, safe_name, write_csv, write_json, write_whole
 from bench.store.places import Place, manifest
 from bench.study.judging import AFTER, BEFORE, JUDGED, judge
+from bench.study.measure import read_for
 from bench.study.reward import rewards
 from bench.subject import Subject
 from bench.verbs.sample import sample_candidates
 from bench.verbs.score import checked_scores
-from bench.verbs.session import Session
+from bench.verbs.session import Session, for_reward
 from bench.verbs.tune import curves
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
     rows, sets = [], {}
     for subject in [*([wish.annotator] if wish.annotator else []), *wish.others]:
         pair_id = subject.pairs[0].pair_id
-        sets[pair_id] = checked_scores(session, subject, dataset)
-        frames = [each.read() for each in sets[pair_id]]
+        sets[pair_id] = checked_scores(for_reward(session, wish.reward), subject, dataset)
+        frames = [read_for(each, wish.reward) for each in sets[pair_id]]
         mine = "yes" if subject is wish.annotator else "no"
         # A sum grows with the length of the response, so the table has the reward of one byte too.
         for reward in dict.fromkeys((wish.reward, PER_BYTE)):

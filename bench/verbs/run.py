@@ -15,7 +15,7 @@ from bench.store.folder import Store
 from bench.study.board import Written, comparison, write_results
 from bench.subject import Lookup, Subject, stored_sets
 from bench.verbs.score import score_all
-from bench.verbs.session import Session
+from bench.verbs.session import Session, for_reward
 
 
 class Outcome(NamedTuple):
@@ -52,7 +52,7 @@ def run_subjects(
         seed: Of the statistics' random draws; None derives it from the data.
     """
     store, registry = session.store, session.registry
-    sets, errors, code = score_all(session, subjects, dataset, spread)
+    sets, errors, code = score_all(for_reward(session, reward), subjects, dataset, spread)
     if spread.n_shards > 1 and not all(sets.get(side) for subject in subjects for side in subject.passes()):
         return Outcome([], errors, code)
     done = []

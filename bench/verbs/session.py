@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.registry import Registry
+from bench.schema import TOKEN_REWARDS
 from bench.scoring.passes import Options, resolved
 from bench.store.folder import Store
 
@@ -18,6 +19,12 @@ class Session(NamedTuple):
     store: Store
     """Holds scores and tables. A verb that stores neither does not touch it."""
     options: Options
+
+
+def for_reward(session: Session, reward: str) -> Session:
+    """The session, whose passes store tokens too if a reward needs them."""
+    tokens = session.options.tokens or reward in TOKEN_REWARDS
+    return session._replace(options=session.options._replace(tokens=tokens))
 
 
 def open_session(

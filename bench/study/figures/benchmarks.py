@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.study.figures.style import CHANCE, FAINT, GRID, INK, STYLE, head, looks, say
-from bench.study.reward import UNITS
+from bench.study.rewards.known import UNITS
 
 _SCALE = "viridis"
 _SIDES = " over "

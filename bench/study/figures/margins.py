@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from bench.study.benchmarks import of_columns
 from bench.study.figures.style import CHANCE, FAINT, INK, STYLE, Look, counts, head, looks, n_models, percent, say
-from bench.study.reward import UNITS
+from bench.study.rewards.known import UNITS
 
 _N_BINS = 40
 _SHOWN = (0.005, 0.995)

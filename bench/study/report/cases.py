@@ -71,7 +71,7 @@ def wrong_rows(
     Args:
         strong: SCORES of the strong model.
         weak: SCORES of the weak model.
-        reward: One of `schema.REWARDS`.
+        reward: A name of `rewards.known.KNOWN`.
         right: response_ids of the right responses by example_id; None for preferences.
 
     Returns:

@@ -14,6 +14,7 @@ from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
 from bench.store.folder import Store, read_csv, write_whole
 from bench.study.across import board as board_over_all
 from bench.study.board import stored_accuracy
+from bench.study.measure import read_for
 from bench.study.overview import data_columns
 from bench.study.report.cases import N_PAIRS, N_ROWS, Case, cases, wrong_rows
 from bench.study.stretches import STRETCHES
@@ -130,7 +131,7 @@ def _wrong(subject: Subject, pair: Pair, sets: Sets, dataset: Dataset, reward: s
     """The rows that a pair gets wrong, largest margin first."""
     strong, weak = subject.sides(pair)
     right = {example.example_id: example.right for example in dataset.examples}
-    return wrong_rows(sets[strong].read(), sets[weak].read(), reward=reward, right=right)
+    return wrong_rows(read_for(sets[strong], reward), read_for(sets[weak], reward), reward=reward, right=right)
 
 
 def _cases(

@@ -19,7 +19,7 @@ from bench.study.benchmarks import of_table
 from bench.study.report import views
 from bench.study.report.cases import N_ROWS, Case
 from bench.study.report.gather import Report
-from bench.study.reward import UNITS
+from bench.study.rewards.known import UNITS
 from bench.study.tables import overview_table
 
 _HERE = "bench.study.report"
