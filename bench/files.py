@@ -33,7 +33,7 @@ TEXT_COLUMNS = frozenset({
     "example_id", "response_id", "status", "pair_id", "reward", "subset", "level", "name", "strong", "weak", "family",
     "dtype", "strong_revision", "weak_revision", "licence", "performance", "estimator", "model_id", "template",
     "variant", "router", "section", "domain", "known", "ladder", "start", "labels", "data_digest",
-    "weights_sha256", "prompt", "source", "system", "as_good", "by",
+    "weights_sha256", "prompt", "source", "system", "as_good", "by", "world",
 })  # fmt: skip
 """Columns of `schema` that are text even if every cell looks like a number ("007" is an id)."""
 
@@ -41,7 +41,7 @@ TEXT_COLUMNS = frozenset({
 WRITERS = {
     **dict.fromkeys(("leaderboard.csv", "accuracy.csv", "margins.csv", "length.csv", "ties.csv"), "run"),
     **dict.fromkeys(("length_balanced.csv", "calibration.csv", "reliability.csv", "coverage.csv"), "run"),
-    **dict.fromkeys(("correlation.csv", "left_out.csv", "gap_noise.csv"), "run --study"),
+    **dict.fromkeys(("correlation.csv", "decomposition.csv", "left_out.csv", "gap_noise.csv"), "run --study"),
     **dict.fromkeys(("ablation.csv", "confusion.csv"), "ablate"),
     **{
         "agreement.csv": "agree",

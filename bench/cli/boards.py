@@ -38,6 +38,8 @@ def show_boards(written: Sequence[Written], gap: str, *, as_json: bool) -> None:
             print(f"\n{note}")
         if each.warning:
             print(f"\n{printable(each.warning)}")
+        if each.verdict:
+            print(f"\nIs it the gap? {each.verdict}")
         if not each.problem:
             print(f"\n{each.folder / 'leaderboard.csv'}")
 

@@ -200,6 +200,8 @@ _HEAD = "# Written by `drsow ladder`; a change is lost when it runs again.\n"
 def _family(ladder: Ladder, kind: str, left_out: set[str]) -> dict[str, Any] | None:
     members = [name for name in map(ladder.model_id, (None, *(r.id for r in ladder.rungs))) if name not in left_out]
     told = {"family_id": f"{ladder.id}{kind}", "template": ladder.owner, "members": members}
+    if ladder.start in members:
+        told["start"] = ladder.start
     return told if len(members) > 1 else None
 
 

@@ -6,11 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench.schema import CORRELATION, OK, REWARDS, Example
-from bench.study.baselines import GAP_NOISE, LEFT_OUT, Noise, baseline_judges, gap_noise, leave_one_out, regression
+from bench.schema import OK, REWARDS, Example
+from bench.study.baselines import GAP_NOISE, LEFT_OUT, Noise, baseline_judges, gap_noise, leave_one_out
 from bench.study.benchmarks import benchmark_of
 from bench.study.bootstrap import Resampling
 from bench.study.correlate import correlate, groups_of
+from bench.study.decompose import DECOMPOSITION, decompose
 from bench.study.design import (
     Judged,
     Rows,
@@ -26,6 +27,7 @@ from bench.study.reward import RewardMatrix, reward_matrix
 
 LEFT_OUT_COLUMNS = ("reward", "performance", *LEFT_OUT)
 GAP_NOISE_COLUMNS = ("reward", "performance", *GAP_NOISE)
+DECOMPOSITION_COLUMNS = ("reward", "performance", *DECOMPOSITION)
 
 
 class Analysis(NamedTuple):
@@ -37,6 +39,8 @@ class Analysis(NamedTuple):
     """LEFT_OUT_COLUMNS, for the headline reward."""
     gap_noise: pd.DataFrame
     """GAP_NOISE_COLUMNS, for the headline reward."""
+    decomposition: pd.DataFrame
+    """DECOMPOSITION_COLUMNS, for the headline reward."""
 
 
 def analyse(
@@ -53,7 +57,8 @@ def analyse(
 
     Args:
         scores: SCORES by model_id.
-        pairs: pair_id, strong, weak, family; one row per pair.
+        pairs: pair_id, strong, weak, family, and `start`, the model that its family's tuning began with, "" if
+            unknown; one row per pair.
         examples: The data set by example_id.
         axes: Published scores by performance_id and then by model_id. The first performance is the study's own axis.
         noise: Assumed error of the published scores.
@@ -68,16 +73,16 @@ def analyse(
     performances = {name: performance_of(study, points) for name, points in axes.items()}
     rngs = rng.spawn(3)
     correlation = correlate(study, rows, answers, performances, baselines=baselines, resampling=resampling, rng=rngs[0])
-    headline = on_axis(study, answers[REWARDS[0]], next(iter(performances.values())))
+    first = next(iter(performances.values()))
+    headline = on_axis(study, answers[REWARDS[0]], first)
     names = {"reward": REWARDS[0], "performance": next(iter(axes))}
-    if not groups_of(headline, rows, plain_accuracy(oriented(headline), rows)):
-        return Analysis(correlation, pd.DataFrame(columns=LEFT_OUT_COLUMNS), pd.DataFrame(columns=GAP_NOISE_COLUMNS))
-    slopes = regression(headline, rows, resampling=resampling, rng=rngs[1]).assign(**names)
-    return Analysis(
-        pd.concat([correlation, slopes], ignore_index=True)[list(CORRELATION)],
-        leave_one_out(headline, rows).assign(**names)[list(LEFT_OUT_COLUMNS)],
-        gap_noise(headline, rows, noise=noise, rng=rngs[2]).assign(**names)[list(GAP_NOISE_COLUMNS)],
-    )
+    left_out, noisy, apart = (pd.DataFrame(columns=list(names)) for names in (LEFT_OUT, GAP_NOISE, DECOMPOSITION))
+    if groups_of(headline, rows, plain_accuracy(oriented(headline), rows)):
+        left_out, noisy = leave_one_out(headline, rows), gap_noise(headline, rows, noise=noise, rng=rngs[2])
+        length = on_axis(study, baselines["prefers-longer"], first).answers
+        apart = decompose(headline, length, rows, starts=set(pairs["start"]), resampling=resampling, rng=rngs[1])
+    tables = ((left_out, LEFT_OUT_COLUMNS), (noisy, GAP_NOISE_COLUMNS), (apart, DECOMPOSITION_COLUMNS))
+    return Analysis(correlation, *(table.assign(**names)[list(columns)] for table, columns in tables))
 
 
 def correctness(

@@ -1,28 +1,21 @@
 """Checks whether something other than the gap explains the correlation, and how robust the correlation is.
 
 Simple baseline judges are treated as rewards: `correlate` computes their rows as it does for the density ratio. The
-other functions repeat the headline estimate with the strong model's performance held fixed, without single models or
-families, and with noise added to the published scores.
+other functions repeat the headline estimate without single models or families, and with noise added to the published
+scores. `decompose` takes the strong and the weak model's performance apart.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bench.schema import CORRELATION, Example
+from bench.schema import Example
 from bench.study.benchmarks import benchmark_of
-from bench.study.bootstrap import Resampling, basic_interval, crossed_bootstrap, estimate
-from bench.study.correlate import ALL, HEADLINE, MIN_MODELS, Group, describe, groups_of
+from bench.study.correlate import ALL, HEADLINE, describe, groups_of
 from bench.study.design import Judged, OnAxis, Rows, Study, gaps, oriented, pair_families, plain_accuracy
-from bench.study.effects import spearman, within
-
-REGRESSION = ("gap-given-strong", "strong-given-gap", "gap-given-strong-in-family", "strong-given-gap-in-family")
-"""Slopes of a regression of accuracy (in points) on two variables: per point of gap, and per point of the strong
-model's performance, each with the other variable held fixed. The last two have an intercept for each family, so that
-they do not compare families with one another."""
+from bench.study.effects import spearman
 
 LEFT_OUT = ("level", "name", "left_out", "left_out_name", "estimator", "estimate", "n_pairs", "n_models")
 """`left_out` is "model" or "family"."""
@@ -48,29 +41,6 @@ class Noise(NamedTuple):
     """Unit of the scores and of the error."""
 
 
-@dataclass(frozen=True)
-class Regression:
-    """Statistic for the bootstrap: the REGRESSION slopes on the pairs of each group."""
-
-    gap: np.ndarray
-    """(pairs,), points, not negative."""
-    strong: np.ndarray
-    """Performance of the better model, (pairs,), points."""
-    family: np.ndarray
-    """(pairs,), int from 0."""
-    groups: tuple[Group, ...]
-
-    def __call__(self, answers: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """(draws, levels, pairs) and (draws, pairs) -> (draws, groups x len(REGRESSION))."""
-        columns = []
-        for group in self.groups:
-            pairs = group.pairs
-            y, weight = 100 * answers[:, group.level, pairs], weights[:, pairs]
-            for block in (np.zeros(len(pairs), dtype=int), self.family[pairs]):
-                columns.append(two_slopes(self.gap[pairs], self.strong[pairs], y, weight, block))
-        return np.hstack(columns)
-
-
 def baseline_judges(
     study: Study, examples: Sequence[Example], logps: Sequence[np.ndarray], sizes: Sequence[np.ndarray]
 ) -> dict[str, Judged]:
@@ -78,7 +48,7 @@ def baseline_judges(
 
     - `strong-alone`: the strong model's log-probability alone.
     - `minus-weak-alone`: minus the weak model's log-probability alone.
-    - `longer`: the length of the response; the same judge for all pairs.
+    - `longer`: the length of the response, as the pair's chat template renders it.
     - `prefers-longer`: how often the pair itself prefers the longer response, right or wrong.
     - `chance`: a fair coin.
 
@@ -96,8 +66,8 @@ def baseline_judges(
         return Judged(benchmark.judge(examples, rewards).values, benchmark.judge(examples, turned).values)
 
     strong, weak = ([each[side] for each in logps] for side in (study.strong, study.weak))
-    # Only the order of the lengths counts: they are those of one model, whose template all models share.
-    longer = [np.broadcast_to(each[:1], (len(study.strong), each.shape[1])) for each in sizes]
+    # Families have templates of their own, and under --template native so have models: the strong one's counts.
+    longer = [each[study.strong] for each in sizes]
     row, n = benchmark.layout(examples).row, len(study.strong)
     signs = [_agreement(s - w, size) for s, w, size in zip(strong, weak, longer, strict=True)]
     forward, turned = (np.stack([each[side] for each in signs], axis=1)[:, row] for side in (0, 1))
@@ -118,52 +88,6 @@ def _agreement(rewards: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.n
     scored = np.isfinite(rewards).all(axis=1)
     higher, lower = (np.where(scored, (sign * products > 0).mean(axis=1), np.nan) for sign in (1, -1))
     return higher, lower
-
-
-def two_slopes(
-    first: np.ndarray, second: np.ndarray, y: np.ndarray, weights: np.ndarray, block: np.ndarray
-) -> np.ndarray:
-    """Least-squares slopes of y on two variables, with an intercept for each block.
-
-    Args:
-        first: (pairs,).
-        second: (pairs,).
-        y: (draws, pairs).
-        weights: (draws, pairs).
-        block: (pairs,), int from 0.
-
-    Returns:
-        (draws, 2); NaN where the two variables are perfectly correlated, or one of them is constant.
-    """
-    a, b, c = (within(values, weights, block) for values in (first, second, y))
-    aa, bb, ab = ((weights * u * v).sum(axis=1) for u, v in ((a, a), (b, b), (a, b)))
-    ac, bc = (weights * a * c).sum(axis=1), (weights * b * c).sum(axis=1)
-    determinant = aa * bb - ab**2
-    usable = determinant > 1e-12 * aa * bb
-    with np.errstate(invalid="ignore", divide="ignore"):
-        slopes = np.column_stack([bb * ac - ab * bc, aa * bc - ab * ac]) / determinant[:, None]
-    return np.where(usable[:, None], slopes, np.nan)
-
-
-def regression(axis: OnAxis, rows: Rows, *, resampling: Resampling, rng: np.random.Generator) -> pd.DataFrame:
-    """Regress accuracy on the gap and the strong model's performance, on each level over all families.
-
-    Returns:
-        CORRELATION with `estimator` one of REGRESSION. The caller adds reward and performance. p is NaN.
-    """
-    correct = oriented(axis)
-    groups = tuple(g for g in groups_of(axis, rows, plain_accuracy(correct, rows)) if g.family == ALL)
-    better = np.maximum(axis.performance[axis.study.strong], axis.performance[axis.study.weak])
-    statistic = Regression(np.abs(axis.gap), better, pair_families(axis.study), groups)
-    values = estimate(correct, axis.study, rows, statistic)
-    draws = crossed_bootstrap(correct, axis.study, rows, statistic, resampling=resampling, rng=rng)
-    lines = []
-    for column, (group, estimator) in enumerate((g, e) for g in groups for e in REGRESSION):
-        line = describe(group, axis.study, rows) | {"estimator": estimator, "estimate": values[column]}
-        enough = line["n_models"] >= MIN_MODELS
-        low, high = basic_interval(values[column], draws[:, column]) if enough else (np.nan, np.nan)
-        lines.append(line | {"low": low, "high": high})
-    return pd.DataFrame(lines).assign(primary=False).reindex(columns=list(CORRELATION))
 
 
 def leave_one_out(axis: OnAxis, rows: Rows) -> pd.DataFrame:

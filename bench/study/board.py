@@ -20,7 +20,7 @@ from bench.schema import (
 )
 from bench.store.folder import Store, csv_bytes, parse_csv, read_csv, write_csv, write_json
 from bench.store.places import folder_to_write, manifest
-from bench.study.analysis import GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
+from bench.study.analysis import DECOMPOSITION_COLUMNS, GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
 from bench.study.baselines import Noise
 from bench.study.benchmarks import benchmark_of
 from bench.study.bootstrap import Resampling
@@ -45,6 +45,7 @@ from bench.study.measure import (
     scores_of,
     with_reward,
 )
+from bench.study.verdict import verdict
 from bench.subject import Sets, Subject, by_model, place_of
 
 DRAWS = 10_000
@@ -66,6 +67,8 @@ class Written(NamedTuple):
     """Why the folder could not be written; "" if it was written."""
     warning: str = ""
     """Says that length alone judges as well as the first pair; "" where it does not."""
+    verdict: str = ""
+    """Whether the gap counts, in a sentence or two; "" for a pair."""
 
 
 def write_results(
@@ -106,7 +109,13 @@ def write_results(
     facts = manifest(place, sets.values()) | told | {"seed": seed}
     folder = folder_to_write(store, place)
     board = parse_csv(csv_bytes(board), folder / "leaderboard.csv")
-    return Written(folder, board, table, _write(folder, tables, facts), length_note(tables[BALANCE_FILE][0], best[0]))
+    notes = {"warning": length_note(tables[BALANCE_FILE][0], best[0]), "verdict": _verdict(tables)}
+    return Written(folder, board, table, _write(folder, tables, facts), **notes)
+
+
+def _verdict(tables: Mapping[str, Table]) -> str:
+    """Whether the gap of a study counts, in words; "" for a pair."""
+    return verdict(tables["decomposition.csv"][0]).words if "decomposition.csv" in tables else ""
 
 
 def _board(
@@ -161,9 +170,10 @@ def _analysis(
     }
     own = registry.performances[subject.axes[0]]
     stderr = typical_stderr([registry.model(m).scores.get(own.id) for m in frames], own.stderr)
+    starts = {family: entry.start or "" for family, entry in registry.families.items()}
     found = analyse(
         frames,
-        pair_table(subject),
+        pair_table(subject).assign(start=[starts.get(pair.family, "") for pair in subject.pairs]),
         {example.example_id: example for example in dataset.examples},
         axes,
         noise=Noise(stderr, own.unit),
@@ -172,6 +182,7 @@ def _analysis(
     )
     return {
         "correlation.csv": (found.correlation, CORRELATION),
+        "decomposition.csv": (found.decomposition, DECOMPOSITION_COLUMNS),
         "left_out.csv": (found.left_out, LEFT_OUT_COLUMNS),
         "gap_noise.csv": (found.gap_noise, GAP_NOISE_COLUMNS),
     }
@@ -191,6 +202,12 @@ def stored_accuracy(folder: Path) -> pd.DataFrame:
             "write it again"
         )
     return table
+
+
+def stored_decomposition(folder: Path) -> pd.DataFrame:
+    """The decomposition of a results folder; empty if it has none: a pair's, or one that an earlier version wrote."""
+    path = folder / "decomposition.csv"
+    return read_csv(path) if path.is_file() else pd.DataFrame(columns=list(DECOMPOSITION_COLUMNS))
 
 
 def chosen_pairs(

@@ -11,8 +11,9 @@ from bench.store.folder import read_csv, write_csv, write_whole
 from bench.study import figures, tables
 from bench.study.across import references
 from bench.study.benchmarks import of_parts, of_table
-from bench.study.board import stored_accuracy
+from bench.study.board import stored_accuracy, stored_decomposition
 from bench.study.checks import BALANCE_FILE, CONFIDENCE_FILES
+from bench.study.decomposition_table import decomposition_table
 from bench.study.leaderboard import frontier
 from bench.study.length_table import length_table
 
@@ -66,6 +67,8 @@ def write_tables(folder: Path, registry: Registry, *, axis: str | None = None, p
     if (folder / BALANCE_FILE).is_file():
         rows = read_csv(folder / BALANCE_FILE)
         made["length_balanced"] = length_table(rows, list(board["pair_id"]), provenance=provenance)
+    if len(apart := stored_decomposition(folder)):
+        made["decomposition"] = decomposition_table(apart, provenance=provenance)
     written = []
     for name, table in made.items():
         stem = folder / "tables" / name
@@ -109,12 +112,14 @@ def _drawings(folder: Path, board: pd.DataFrame, registry: Registry, axis: str |
     words = registry.performances[axis].name
     best = frontier(board)
     costed = board["cost_flop"].notna().any()
+    apart = stored_decomposition(folder)
     return [
         *drawn,
         Drawing("gap_accuracy", board, lambda: figures.gap_accuracy(board, shown, performance=words)),
         Drawing("strong_weak", board, lambda: figures.strong_weak_heatmap(board)),
         Drawing("strong_weak_overview", board, lambda: figures.strong_weak_overview(board)),
         Drawing("subset_pair", rows, lambda: figures.subset_pair_heatmap(rows, board)),
+        *([Drawing("decomposition", apart, lambda: figures.decomposition(apart, shown))] if len(apart) else []),
         *([Drawing("accuracy_cost", best, lambda: figures.accuracy_cost(board, best))] if costed else []),
     ]
 

@@ -94,12 +94,27 @@ def qap(study: Study, performance: np.ndarray, forward: np.ndarray, turned: np.n
         return QapTest(*[math.nan] * 4)
     advantage = _advantage(study, side, lean)
     nulls = [(level, lean), (level + advantage, lean - advantage * side)]
+    exchangeable, sign_only = _drawn(study, performance, labels, nulls)
+    return QapTest(float(rho[0]), float(t[0]), p_value(t[0], exchangeable), p_value(t[0], sign_only))
+
+
+def exchangeable_p(study: Study, performance: np.ndarray, forward: np.ndarray, labels: np.ndarray) -> float:
+    """The `exchangeable` p of `qap` alone, for pairs without ties and without missing accuracies."""
+    nulls = [(np.full(len(forward), 0.5), forward - 0.5)]
+    (_, t), *_ = _statistics(study, performance, np.arange(len(performance))[None, :], nulls)
+    (drawn,) = _drawn(study, performance, labels, nulls)
+    return math.nan if np.isnan(t[0]) else p_value(t[0], drawn)
+
+
+def _drawn(
+    study: Study, performance: np.ndarray, labels: np.ndarray, nulls: list[tuple[np.ndarray, np.ndarray]]
+) -> list[np.ndarray]:
+    """The t of each relabelling under each null, (draws,) each."""
     parts = [
         [t for _, t in _statistics(study, performance, labels[start : start + _CHUNK], nulls)]
         for start in range(0, len(labels), _CHUNK)
     ]
-    exchangeable, sign_only = (np.concatenate(draws) for draws in zip(*parts, strict=True))
-    return QapTest(float(rho[0]), float(t[0]), _p_value(t[0], exchangeable), _p_value(t[0], sign_only))
+    return [np.concatenate(draws) for draws in zip(*parts, strict=True)]
 
 
 def _advantage(study: Study, side: np.ndarray, lean: np.ndarray) -> np.ndarray:
@@ -158,7 +173,7 @@ def _midranks(numbers: np.ndarray, weights: np.ndarray, n_values: int) -> np.nda
     return (np.cumsum(count, axis=1) - count / 2).ravel()[cells]
 
 
-def _p_value(observed: float, draws: np.ndarray) -> float:
+def p_value(observed: float, draws: np.ndarray) -> float:
     """Proportion of draws, including the observed one, that are at least as extreme."""
     # a draw in which gap or accuracy do not vary counts as no correlation
     size = np.nan_to_num(np.abs(draws), nan=0.0, posinf=np.inf)

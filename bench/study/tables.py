@@ -14,14 +14,14 @@ from bench.study.correlate import ALL, TITLES, TOO_FEW, lacks_models
 from bench.study.leaderboard import leader_note
 from bench.study.overview import data_columns
 
-_DASH = "–"
+DASH = "–"
 _LATEX = str.maketrans(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
         "\\": r"\textbackslash{}",
-        _DASH: "--",
+        DASH: "--",
         "ρ": r"$\rho$",
         "τ": r"$\tau$",
     }
@@ -62,8 +62,8 @@ def benchmark_table(runs: Mapping[str, pd.DataFrame], references: pd.DataFrame, 
     frame = pd.concat([ours.reindex(columns=columns), published.reindex(columns=columns)], ignore_index=True)
     frame = frame.sort_values("pair_id", key=lambda ids: ids.map(order), kind="stable", ignore_index=True)
     cells = pd.DataFrame({"Pair": frame["pair_id"], "System": frame["system"]})
-    cells = cells.assign(**_score_cells(frame, parts), Prompts=_counts(frame["n_examples"]))
-    cells = cells.assign(**{"Left out": _counts(frame["n_excluded"]), "Source": frame["source"]})
+    cells = cells.assign(**_score_cells(frame, parts), Prompts=count_texts(frame["n_examples"]))
+    cells = cells.assign(**{"Left out": count_texts(frame["n_excluded"]), "Source": frame["source"]})
     reasons = [
         f"{row['source']}: {row['differs_because']}" for row in known.to_dict("records") if row["differs_because"]
     ]
@@ -93,7 +93,7 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
         cost_flop=board["cost_flop"],
     )
     ranks = [
-        _DASH if pd.isna(rank) else f"{rank} ({low}–{high})"
+        DASH if pd.isna(rank) else f"{rank} ({low}–{high})"
         for rank, low, high in board[["rank", "rank_low", "rank_high"]].itertuples(index=False)
     ]
     cells = pd.DataFrame({"Rank": ranks, "Strong": board["strong"].array, "Weak": board["weak"].array})
@@ -101,8 +101,8 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
     scores = _score_cells(numbers, parts)
     scores = {"Score": scores.pop("Score"), "Held out": _numbers(numbers["score_held_out_percent"], 1), **scores}
     cells = cells.assign(Gap=_numbers(numbers["gap_points"], 1), **scores)
-    cells = cells.assign(Prompts=_counts(numbers["n_examples"]))
-    cells = cells.assign(**{"Left out": _counts(numbers["n_excluded"])})
+    cells = cells.assign(Prompts=count_texts(numbers["n_examples"]))
+    cells = cells.assign(**{"Left out": count_texts(numbers["n_excluded"])})
     cells = cells.assign(**{"TFLOP per row": _numbers(numbers["cost_flop"] / 1e12, 2)})
     note = (
         "Scores are in percent, gaps in their board's unit. The 95% intervals are over prompts; prompts of one problem "
@@ -124,13 +124,13 @@ def correlation_table(correlation: pd.DataFrame, *, provenance: str) -> Table:
     cells = pd.DataFrame({"Of": frame["name"].map(title), "Family": frame["family"].replace(ALL, "all families")})
     cells = cells.assign(Estimator=frame["estimator"].map(TITLES), Estimate=_numbers(frame["estimate"], 2))
     cells["95% interval"] = [
-        TOO_FEW if lacks_models(row) else _DASH if pd.isna(row["low"]) else f"[{row['low']:.2f}, {row['high']:.2f}]"
+        TOO_FEW if lacks_models(row) else DASH if pd.isna(row["low"]) else f"[{row['low']:.2f}, {row['high']:.2f}]"
         for row in rows
     ]
-    cells["p"] = [_p_value(value) for value in frame["p_value"]]
-    holm = [_p_value(value) for value in frame["p_holm"]]
+    cells["p"] = p_texts(frame["p_value"])
+    holm = p_texts(frame["p_holm"])
     cells["p by Holm"] = ["declared" if row["primary"] else text for row, text in zip(rows, holm, strict=True)]
-    cells = cells.assign(**{name.title(): _counts(frame[f"n_{name}"]) for name in ("pairs", "models", "prompts")})
+    cells = cells.assign(**{name.title(): count_texts(frame[f"n_{name}"]) for name in ("pairs", "models", "prompts")})
     note = (
         "Intervals resample models and prompts. p: QAP, labels exchangeable inside families, unless a row says "
         "otherwise. The declared test is not adjusted; Holm adjusts all other tests of the study together. "
@@ -152,17 +152,17 @@ def ablation_table(rows: pd.DataFrame, references: pd.DataFrame, *, provenance: 
     for label in labels.itertuples(index=False):
         mine = rows[(rows["variant"] == label.variant) & (rows["router"].fillna("") == label.router)]
         line = {title(row["section"]): _gain(row) for row in mine.to_dict("records")}
-        cells.append({"Variant": label.variant, "Router": label.router or _DASH, **line, "Prompts": _most(mine)})
+        cells.append({"Variant": label.variant, "Router": label.router or DASH, **line, "Prompts": _most(mine)})
     for row in references.to_dict("records"):
         named = [name for name in dict.fromkeys(rows["section"]) if name in row]
-        line = {title(name): _DASH if pd.isna(row[name]) else f"{row[name]:.1f}" for name in named}
+        line = {title(name): DASH if pd.isna(row[name]) else f"{row[name]:.1f}" for name in named}
         words = "published, customised" if row["customised"] else "published"
-        cells.append({"Variant": f"{words}: {row['source']}", "Router": _DASH, **line, "Prompts": _DASH})
+        cells.append({"Variant": f"{words}: {row['source']}", "Router": DASH, **line, "Prompts": DASH})
     note = (
         "Accuracy in percent; in brackets its paired difference to the plain run in points, with the 95% interval. "
         f"Prompts: rows that both models scored. {provenance}"
     )
-    return Table("Customisation by domain", rows, pd.DataFrame(cells).fillna(_DASH), note)
+    return Table("Customisation by domain", rows, pd.DataFrame(cells).fillna(DASH), note)
 
 
 def overview_table(frame: pd.DataFrame) -> Table:
@@ -191,7 +191,7 @@ def overview_table(frame: pd.DataFrame) -> Table:
 def _gain(row: Mapping[str, float]) -> str:
     """Text of an accuracy and its difference to the plain run."""
     if pd.isna(row["accuracy"]):
-        return _DASH
+        return DASH
     if pd.isna(row["difference"]):
         return f"{100 * row['accuracy']:.1f}"
     # Adding 0 removes the sign of a rounded -0.0.
@@ -271,19 +271,17 @@ def _score_cells(frame: pd.DataFrame, parts: Mapping[str, str]) -> dict[str, lis
 
 def _numbers(values: pd.Series, decimals: int) -> list[str]:
     """Text of numbers, a dash for a missing one."""
-    return [_DASH if pd.isna(value) else f"{value:.{decimals}f}" for value in values]
+    return [DASH if pd.isna(value) else f"{value:.{decimals}f}" for value in values]
 
 
-def _counts(values: pd.Series) -> list[str]:
+def count_texts(values: pd.Series) -> list[str]:
     """Text of counts, a dash for a missing one."""
-    return [_DASH if pd.isna(value) else f"{int(value):,}" for value in values]
+    return [DASH if pd.isna(value) else f"{int(value):,}" for value in values]
 
 
-def _p_value(value: float) -> str:
-    """Text of a p-value, a dash for a missing one."""
-    if pd.isna(value):
-        return _DASH
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+def p_texts(values: pd.Series) -> list[str]:
+    """Text of p-values, a dash for a missing one."""
+    return [DASH if pd.isna(value) else "< 0.001" if value < 0.001 else f"{value:.3f}" for value in values]
 
 
 def _one(names: pd.Series) -> str:

@@ -93,6 +93,9 @@ def test_the_registry_has_every_rung_and_three_studies(tmp_path):
         "up-unbroken": ("smollm2-135m-instruct-q4", "up-a"),
         "up-without-starts": ("up-a", "up-b"),
     }
+    starts = {name: family.start for name, family in found.families.items() if name.startswith("up")}
+    start_id = "smollm2-135m-instruct-q4"
+    assert starts == {"up": start_id, "up-unbroken": start_id, "up-without-starts": None}
     studies = tomllib.loads(pairs_toml(recipe(), ["up-b"], has_scores=True))["studies"]
     assert [(each["study_id"], each["families"]) for each in studies] == [
         ("mine", ["up"]), ("mine-unbroken", ["up-unbroken"]), ("mine-without-starts", ["up-without-starts"])

@@ -5,14 +5,15 @@ import pandas as pd
 import pytest
 
 from bench.schema import CORRELATION, REWARDS, SCORES, Example, Message
-from bench.study.analysis import GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse
+from bench.study.analysis import DECOMPOSITION_COLUMNS, GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse
 from bench.study.baselines import Noise
 from bench.study.bootstrap import Resampling
+from bench.study.verdict import verdict
 
 MODELS = ("a", "b", "c")
 PAIRS = pd.DataFrame(
-    [("a--b", "a", "b", "f"), ("a--c", "a", "c", "f"), ("b--c", "b", "c", "f")],
-    columns=["pair_id", "strong", "weak", "family"],
+    [("a--b", "a", "b", "f", "c"), ("a--c", "a", "c", "f", "c"), ("b--c", "b", "c", "f", "c")],
+    columns=["pair_id", "strong", "weak", "family", "start"],
 )
 POINTS = {"a": 3.0, "b": 2.0, "c": 0.5}
 
@@ -49,8 +50,10 @@ def test_a_study_without_a_gap_or_an_accuracy_has_no_statistics(axes, words):
     found = analysed(axes, **words)
     # What a judge of length alone gets is known without a score.
     assert not set(found.correlation["reward"]) & set(REWARDS)
-    assert len(found.left_out) == len(found.gap_noise) == 0
-    assert [tuple(frame.columns) for frame in found] == [CORRELATION, LEFT_OUT_COLUMNS, GAP_NOISE_COLUMNS]
+    assert len(found.left_out) == len(found.gap_noise) == len(found.decomposition) == 0
+    columns = [CORRELATION, LEFT_OUT_COLUMNS, GAP_NOISE_COLUMNS, DECOMPOSITION_COLUMNS]
+    assert [tuple(frame.columns) for frame in found] == columns
+    assert "nothing to take apart" in verdict(found.decomposition).words
 
 
 def test_an_axis_without_scores_leaves_the_other_its_statistics():
@@ -63,3 +66,16 @@ def test_one_row_has_an_estimate_and_is_not_a_failure():
     found = analysed({"x": POINTS}, n_rows=1)
     rho = found.correlation.query("reward == 'sum' and estimator == 'spearman' and family == 'all'")
     assert rho["n_prompts"].tolist() == [1]
+
+
+def test_no_regression_pools_the_families():
+    found = analysed({"x": POINTS})
+    assert not found.correlation["estimator"].str.contains("gap-given|strong-given").any()
+
+
+def test_three_models_are_taken_apart_without_an_interval_and_without_a_verdict():
+    found = analysed({"x": POINTS}, n_rows=12).decomposition.set_index("estimator")
+    assert set(found["world"]) == {"undecided"}
+    assert found.loc[["strong", "weak", "sum"], ["low", "high"]].isna().all(axis=None)
+    # without c, where tuning began, a and b are one pair
+    assert found.loc["spearman-without-starts", ["n_pairs", "n_models"]].tolist() == [1, 2]

@@ -3,22 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.api as sm
 from scipy import stats
 
-from bench.schema import CORRELATION, Example
+from bench.schema import Example
 from bench.study.baselines import (
     GAP_NOISE,
     LEFT_OUT,
-    REGRESSION,
     Noise,
     baseline_judges,
     gap_noise,
     leave_one_out,
-    regression,
-    two_slopes,
 )
-from bench.study.bootstrap import Resampling
 from bench.study.design import Rows, Study, judged, on_axis, plain_accuracy
 
 NAN = float("nan")
@@ -61,33 +56,16 @@ def test_each_baseline_judges_as_it_is_called():
         np.testing.assert_equal(found[name].turned[0], np.array(turned, dtype=float))
 
 
-def test_two_slopes_are_ordinary_least_squares_with_an_intercept_a_block():
-    rng = np.random.default_rng(1)
-    first, second, y = rng.random((3, 20))
-    weights = rng.integers(0, 3, 20).astype(float)
-    block = np.array([0, 1] * 10)
-    design = np.column_stack([first, second, block == 0, block == 1]).astype(float)
-    expected = sm.WLS(y, design, weights=weights).fit().params[:2]
-    assert two_slopes(first, second, y[None], weights[None], block)[0] == pytest.approx(expected)
-    plain = sm.WLS(y, sm.add_constant(design[:, :2]), weights=weights).fit().params[1:]
-    assert two_slopes(first, second, y[None], weights[None], np.zeros(20, dtype=int))[0] == pytest.approx(plain)
-
-
-def test_slopes_on_variables_that_go_together_are_missing():
-    first = np.arange(5.0)
-    assert np.isnan(two_slopes(first, 2 * first, first[None] ** 2, np.ones((1, 5)), np.zeros(5, dtype=int))).all()
-
-
-def test_the_regression_holds_the_strong_models_performance():
-    table = regression(axis(), ROWS, resampling=Resampling(199), rng=np.random.default_rng(0))
-    assert tuple(table.columns) == CORRELATION
-    assert table["estimator"].tolist() == list(REGRESSION)
-    assert (table["low"] < table["high"]).all()
-    assert (table["n_pairs"].iloc[0], table["n_models"].iloc[0]) == (15, 9)
-    used = axis().gap != 0
-    y = 100 * plain_accuracy(axis().answers.forward, ROWS)[0][used]
-    design = sm.add_constant(np.column_stack([axis().gap, SCORES[FIRST]])[used])
-    assert table["estimate"].iloc[:2].tolist() == pytest.approx(sm.OLS(y, design).fit().params[1:].tolist())
+def test_each_pair_has_the_lengths_of_its_own_template():
+    # two families, whose templates render the same two responses: under the second one the chosen one is the shorter
+    pairs = Study(np.array(list("abcd")), np.array(["f", "f", "g", "g"]), np.array([0, 2]), np.array([1, 3]))
+    rows = [Example("0", "", (), (("chosen", "a"), ("rejected", "b")))]
+    logps = [np.array([[2.0, 0], [1, 0], [2, 0], [1, 0]])]
+    sizes = [np.array([[12.0, 10], [12, 10], [10, 11], [10, 11]])]
+    found = baseline_judges(pairs, rows, logps, sizes)
+    assert found["longer"].forward[:, 0].tolist() == [1, 0]
+    # both pairs prefer the chosen response by 1 nat
+    assert found["prefers-longer"].forward[:, 0].tolist() == [1, 0]
 
 
 def test_each_model_and_each_family_is_left_out_once():

@@ -6,15 +6,16 @@ import pandas as pd
 import pytest
 from tiny_models import entry, pair_entry
 
+from bench.cli.boards import show_boards
 from bench.data.load import load_data
 from bench.registry import load_registry
 from bench.schema import SCORES, PreconditionError, UsageError
 from bench.store.folder import Store, read_csv
 from bench.study.draw import write_figures, write_tables
-from bench.study.report import gather
+from bench.study.report import gather, html
 from bench.subject import Lookup, Subject, result_folder
 from bench.verbs.exchange import export_scores, import_scores
-from bench.verbs.run import compared_pairs, lookup_of, redo_subjects
+from bench.verbs.run import compared_pairs, draw, lookup_of, redo_subjects
 
 SCORE = 'scores.alpaca_eval_2_lc = { value = 1.0, source = "drawn" }\n'
 PROMPTS = ("Is 7 prime?", "Name a colour.", "Two and two?")
@@ -64,6 +65,23 @@ def scored(known, tmp_path):
 @pytest.fixture
 def two(known):
     return Subject("two", (known.pair("two"),))
+
+
+@pytest.mark.parametrize("value", [1.0, 3.0], ids=["no gap", "one pair with a gap"])
+def test_a_study_with_too_little_to_take_apart_gives_words(scored, known, value, capsys):
+    store, data = scored
+    points = known.model("s").scores["alpaca_eval_2_lc"].model_copy(update={"value": value})
+    known.models["s"] = known.model("s").model_copy(update={"scores": {"alpaca_eval_2_lc": points}})
+    study = Subject("all", tuple(known.study_pairs(known.study("all"))), axes=("alpaca_eval_2_lc",))
+    (done,) = redo_subjects(known, [study], data, store, lookup=Lookup(), reward="sum")
+    expected = "nothing to take apart" if value == 1 else "2 models are too few to tell"
+    assert expected in done.verdict
+    show_boards([done], "points", as_json=False)
+    assert f"Is it the gap? {done.verdict}" in capsys.readouterr().out
+    drawn = {path.name for path in draw(known, study, done.folder)}
+    assert ("decomposition.png" in drawn) == ("decomposition.md" in drawn) == (value == 3)
+    page = html(gather(store, known, study, data, reward="sum", lookup=Lookup()))
+    assert ("2 models are too few to tell" in page) == (value == 3)
 
 
 def test_a_renamed_copy_shows_the_tables_of_its_rows(scored, known, two, tmp_path):

@@ -64,7 +64,8 @@ def _row(example: Example) -> str:
 
 
 def _family_entry(name: str, members: list[str]) -> str:
-    return f'[[families]]\nfamily_id = "{name}"\ntemplate = "{members[0]}"\nmembers = {json.dumps(members)}\n'
+    head = f'[[families]]\nfamily_id = "{name}"\ntemplate = "{members[0]}"\nstart = "{members[0]}"\n'
+    return f"{head}members = {json.dumps(members)}\n"
 
 
 def _model_entry(models: worlds.Models, i: int) -> str:

@@ -6,6 +6,7 @@ turns the Figure into the bytes of a file.
 
 from bench.study.figures.benchmarks import style_matrix, ties_margins
 from bench.study.figures.confidence import coverage, reliability
+from bench.study.figures.decomposition import decomposition
 from bench.study.figures.heatmaps import strong_weak_heatmap, strong_weak_overview, subset_pair_heatmap
 from bench.study.figures.margins import length_accuracy, margin_distributions
 from bench.study.figures.pair import pair_accuracy
@@ -18,6 +19,7 @@ __all__ = [
     "ablation",
     "accuracy_cost",
     "coverage",
+    "decomposition",
     "encode",
     "gap_accuracy",
     "length_accuracy",

@@ -13,7 +13,7 @@ from bench.registry import Pair, Registry
 from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
 from bench.store.folder import Store, read_csv, write_whole
 from bench.study.across import board as board_over_all
-from bench.study.board import stored_accuracy
+from bench.study.board import stored_accuracy, stored_decomposition
 from bench.study.measure import read_for
 from bench.study.overview import data_columns
 from bench.study.report.cases import N_PAIRS, N_ROWS, Case, cases, wrong_rows
@@ -51,6 +51,8 @@ class Report(NamedTuple):
     """For each pair that has cases, the number of rows that it gets wrong, without ties."""
     overview: pd.DataFrame | None = None
     """OVERVIEW of the subject's pairs over all benchmarks; None if only one has results."""
+    decomposition: pd.DataFrame | None = None
+    """DECOMPOSITION of a study; empty or None for a pair."""
 
 
 def gather(
@@ -91,6 +93,7 @@ def gather(
         missing,
         n_wrong,
         over_all if len(data_columns(over_all)) > 1 else None,
+        stored_decomposition(folder),
     )
 
 

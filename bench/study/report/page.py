@@ -16,11 +16,12 @@ from bokeh.resources import Resources
 from markupsafe import Markup
 
 from bench.study.benchmarks import of_table
+from bench.study.decomposition_table import decomposition_table
 from bench.study.report import views
 from bench.study.report.cases import N_ROWS, Case
 from bench.study.report.gather import Report
 from bench.study.rewards.known import UNITS
-from bench.study.tables import overview_table
+from bench.study.tables import Table, overview_table
 
 _HERE = "bench.study.report"
 
@@ -51,6 +52,7 @@ def html(report: Report) -> str:
         section_titles=views.section_titles(report),
         benchmark=of_table(report.accuracy),
         overview=None if report.overview is None else overview_table(report.overview),
+        apart=_apart(report),
         tabs=views.tabs(report),
         details=views.details(report),
         cases=_by_pair(report.cases),
@@ -60,6 +62,12 @@ def html(report: Report) -> str:
         sets=report.manifest.get("score_sets", []),
         precision=report.manifest.get("precision", {}),
     )
+
+
+def _apart(report: Report) -> Table | None:
+    """The table of the decomposition; None if the subject has no such numbers."""
+    rows = report.decomposition
+    return None if rows is None or rows.empty else decomposition_table(rows, provenance="")
 
 
 def _by_pair(cases: Iterable[Case]) -> dict[str, list[Case]]:
