@@ -1,8 +1,6 @@
 """Checks each entry of `pairs/*.toml` alone; `registry.py` checks what it refers to."""
 
-import json
 import math
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -47,18 +45,6 @@ class Entry(Record):
     def id(self) -> str:
         """The value of KEY."""
         return getattr(self, self.KEY)
-
-
-def toml_table(name: str, fields: Mapping[str, Any]) -> str:
-    """An entry of the table [[name]] as TOML, with an empty line before it."""
-    return "\n".join(["", f"[[{name}]]", *(f"{key} = {_toml_value(value)}" for key, value in fields.items()), ""])
-
-
-def _toml_value(value: Any) -> str:
-    """A value as TOML. JSON writes texts, numbers and lists of texts alike, if it escapes no letter."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml_value(part)}" for key, part in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False)
 
 
 class NoiseSource(Record):

@@ -11,9 +11,9 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.schema import CannotWrite, DrsowError, PreconditionError, UsageError
 
@@ -220,3 +220,15 @@ def parse_csv(data: bytes, path: Path) -> "pd.DataFrame":
 def write_json(path: Path, value: object) -> None:
     """Writes JSON atomically: indented by two spaces, keys in the given order, UTF-8. JSON has no NaN, so NaN fails."""
     write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def toml_table(name: str, fields: Mapping[str, Any]) -> str:
+    """An entry of the table [[name]] as TOML, with an empty line before it."""
+    return "\n".join(["", f"[[{name}]]", *(f"{key} = {_toml_value(value)}" for key, value in fields.items()), ""])
+
+
+def _toml_value(value: Any) -> str:
+    """A value as TOML. JSON writes texts, numbers and lists of texts alike, if it escapes no letter."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml_value(part)}" for key, part in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)

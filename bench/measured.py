@@ -5,8 +5,8 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from bench.entries import Entry, Id, ModelSpec, Score, toml_table
-from bench.files import edited_text, write_whole
+from bench.entries import Entry, Id, ModelSpec, Score
+from bench.files import edited_text, toml_table, write_whole
 from bench.schema import UsageError
 
 _COLUMNS = ("model_id", "performance_id", "value", "stderr", "source")

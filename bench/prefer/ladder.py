@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
 
-from bench.entries import Entry, Id, ModelSpec, Text, toml_table
+from bench.entries import Entry, Id, ModelSpec, Text
+from bench.files import toml_table
 from bench.schema import CHOSEN, REJECTED, Example, UsageError
 from bench.sources import Record
 
