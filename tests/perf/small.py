@@ -1,4 +1,4 @@
-"""What small work costs: starting a verb, four rows, one row's tokens, the reward of two responses.
+"""What small work costs: starting a verb, four rows, one row's tokens, two rewards, responses to some prompts.
 
 Each task runs in a process of its own, as a user runs it, with everything fetched and compiled. One commit can be
 measured beside another: they take turns task by task, so that what slows the machine for a while slows both.
@@ -38,6 +38,9 @@ NEEDED_S = {
 """Task -> the most seconds that it may take on two idle cores. A task that is not here has no bar."""
 
 AGAIN = "drsow run, the same rows again"
+SAMPLE = "drsow sample, 16 prompts, 8 responses each"
+PROMPTS, N, NEW_TOKENS = 16, 8, 40
+"""Prompts of the sampling, responses to each, and the most tokens of one."""
 ROUNDS, ROWS = 3, 4
 ROOT = Path(__file__).parents[2]
 THIS = "this"
@@ -130,12 +133,25 @@ def _tasks(file: Path) -> list[Task]:
         lambda code: [(name, code.drsow(*run)) for name in ("drsow run, four new rows", AGAIN)],
         lambda code: [("drsow show", code.drsow(*show))],
         _rewards,
+        _sampled,
     ]
 
 
 def _rewards(code: Code) -> list[tuple[str, Cost]]:
     first, second = (tuple(json.loads(line)) for line in code.python("-c", REWARD)[0].splitlines())
     return [("bench.reward, first call", first), ("bench.reward, second call", second)]
+
+
+def _sampled(code: Code) -> list[tuple[str, Cost]]:
+    """Sampling: a shared start-up of some seconds, then the tokens."""
+    prompts, out = code.scratch / "prompts.jsonl", code.scratch / "candidates.jsonl"
+    lines = (ROOT / "pairs" / "prompts.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    prompts.write_text("".join(lines[:PROMPTS]), encoding="utf-8")
+    # An earlier round's file is complete: nothing would be sampled again.
+    for old in code.scratch.glob(f"{out.name}*"):
+        old.unlink()
+    words = ("sample", "--model", "smollm2-135m-instruct-q4", "--prompts", str(prompts), "--out", str(out))
+    return [(SAMPLE, code.drsow(*words, "--n", str(N), "--max-new-tokens", str(NEW_TOKENS)))]
 
 
 def _warm(code: Code, file: Path) -> None:
@@ -191,8 +207,11 @@ def table(found: pd.DataFrame) -> str:
         # A ratio a round first: both codes ran side by side there.
         cells += [f"{statistics.median(mine['cpu_s'] / costs[name]['cpu_s']):.2f}" for name in others]
         lines.append(tuple(cells))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in lines
+    minutes = found[(found["task"] == SAMPLE) & (found["code"] == THIS)]["wall_s"].median() / 60
+    said = (
+        [] if pd.isna(minutes) else ["", f"{PROMPTS / minutes:.0f} prompts a minute in `{SAMPLE}`, start-up included"]
     )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [zip(line, widths, strict=True) for line in lines]
+    shown = ["  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(row)) for row in rows]
+    return "\n".join([*shown, *said])
