@@ -161,11 +161,13 @@ def _hub_results(pair: str, out: Path, stored: _Stored) -> None:
     dataset = stored.dataset()
     from bench.store.folder import Store, write_whole
     from bench.verbs import publish
+    from bench.verbs.evaluation import LOCAL, hub_name
 
     rows = publish.hub_results(Store(stored.results), subject, dataset, reward=stored.reward.value)
     write_whole(out, publish.yaml_text(rows).encode())
-    repo = known.model(subject.pairs[0].strong).source.location
-    _tell(f"hf upload {repo} {out} .eval_results/{out.name} --create-pr")
+    repo = hub_name(known.model(subject.pairs[0].strong))
+    named = "OWNER/MODEL" if repo.startswith(f"{LOCAL}/") else repo
+    _tell(f"hf upload {named} {out} .eval_results/{out.name} --create-pr")
     print(out)
 
 

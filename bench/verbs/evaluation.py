@@ -15,9 +15,10 @@ import pandas as pd
 
 from bench.data.named import BENCHMARKS
 from bench.data.sources import READERS
-from bench.entries import HubSource, ModelSpec
+from bench.entries import AdapterSource, HubSource, ModelSpec
 from bench.registry import Pair, Registry
 from bench.schema import Dataset, Example, ScoreKey, UsageError
+from bench.sources import HubFileSource
 from bench.store.folder import Store
 from bench.study.benchmarks import Benchmark, Layout, benchmark_of
 from bench.study.design import prompt_clusters
@@ -30,6 +31,9 @@ Key = tuple[str, str]
 
 HUB_DATA = {"reward-bench": "allenai/reward-bench"} | {name: each.repository for name, each in BENCHMARKS.items()}
 """The hub's data set of each benchmark that `--data` knows by name."""
+
+LOCAL = "local"
+"""The owner of a model that is not from the hub, in the names that other tools read."""
 
 DIGITS = 6
 """Decimals of a reward and of a margin in an instance row. A sum in float32 has no more."""
@@ -153,7 +157,12 @@ def hub_data(dataset: Dataset) -> str | None:
 
 def hub_name(spec: ModelSpec) -> str:
     """The hub's repository of a model; "local/MODEL_ID" for a model that is not from the hub."""
-    return spec.source.repo if isinstance(spec.source, HubSource) else f"local/{spec.model_id}"
+    source = spec.source
+    if isinstance(source, HubSource | HubFileSource):
+        return source.repo
+    if isinstance(source, AdapterSource) and isinstance(source.files, HubSource):
+        return source.files.repo
+    return f"{LOCAL}/{spec.model_id}"
 
 
 def prompt_text(example: Example) -> str:

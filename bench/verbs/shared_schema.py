@@ -14,10 +14,21 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from bench.entries import HubSource, PackageSource, UrlSource
+from bench.entries import PackageSource, UrlSource
 from bench.schema import IMPORTED
 from bench.store.folder import write_whole
-from bench.verbs.evaluation import DIGITS, Evaluation, Judgement, Key, as_json, hub_data, hub_name, known, prompt_text
+from bench.verbs.evaluation import (
+    DIGITS,
+    LOCAL,
+    Evaluation,
+    Judgement,
+    Key,
+    as_json,
+    hub_data,
+    hub_name,
+    known,
+    prompt_text,
+)
 
 VERSION = "0.3.0"
 """The version of the schema that the files follow."""
@@ -104,9 +115,10 @@ def _model(evaluation: Evaluation) -> dict:
     key, other = evaluation.keys
     here = evaluation.keys[0].ops != IMPORTED and not isinstance(strong.source, UrlSource)
     named = hub_name(strong)
+    is_public = isinstance(strong.source, PackageSource) or not named.startswith(f"{LOCAL}/")
     details = {
         "deployment_type": "self_deployed" if here else "unknown",
-        "model_availability": "open_weights" if isinstance(strong.source, HubSource | PackageSource) else "unknown",
+        "model_availability": "open_weights" if is_public else "unknown",
         "model_type": "density-ratio reward: log-probability under this model minus that under the weak model",
         "pair": evaluation.pair.pair_id,
         "revision": key.revision,

@@ -21,11 +21,12 @@ import pandas as pd
 import pytest
 
 from bench.cli import app
+from bench.registry import load_registry
 from bench.schema import PARTS, RM_BENCH_IDS, Example, Message, PreconditionError, UsageError
 from bench.study.benchmarks import benchmark_of
 from bench.study.metrics import measured
 from bench.verbs import shared_schema
-from bench.verbs.evaluation import structure
+from bench.verbs.evaluation import hub_name, structure
 
 WHEEL = f"every-eval-ever=={shared_schema.VERSION}"
 
@@ -281,6 +282,24 @@ def test_the_communitys_converter_reads_lm_evals_format_and_finds_the_same_score
     results, _ = read(shared.folder)
     own = {each["evaluation_name"].replace("/", "_"): each for each in results["evaluation_results"]}
     assert json.loads(done.stdout) == {name: each["score_details"]["score"] for name, each in own.items()}
+
+
+SOURCES = {
+    'repo = "me/model"': "me/model",
+    'repo = "me/files", file = "q4.gguf"': "me/files",
+    'adapter = "me/lora", base = "base"': "me/lora",
+    'folder = "me"': "local/m",
+    'url = "http://private:8000", model = "me/model", kind = "vllm", tokenizer = "me/model"': "local/m",
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_model_has_its_name_on_the_hub_or_is_local_if_it_is_from(source, tmp_path):
+    form = "gguf" if "gguf" in source else "server" if "url" in source else "safetensors"
+    entry = '[[models]]\nmodel_id = "{}"\nsource = {{ {} }}\nformat = "{}"\nmethod = "sft"\n'
+    base = entry.format("base", 'repo = "me/base"', "safetensors")
+    (tmp_path / "models.toml").write_text(entry.format("m", source, form) + base)
+    assert hub_name(load_registry(tmp_path).model("m")) == SOURCES[source]
 
 
 def rows_of(name: str) -> list[Example]:
