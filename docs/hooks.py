@@ -111,10 +111,12 @@ def _commands() -> Iterator[str]:
         for name, verb in verbs.items():
             if verb.rich_help_panel == group:
                 yield from _command(name, verb)
+                for inner, own in (verb.commands if isinstance(verb, typer.core.TyperGroup) else {}).items():
+                    yield from _command(f"{name} {inner}", own)
 
 
 def _command(name: str, verb: typer.core.TyperCommand) -> Iterator[str]:
-    yield f"### drsow {name} {{ #{name} }}\n"
+    yield f"### drsow {name} {{ #{name.replace(' ', '-')} }}\n"
     yield f"{inspect.cleandoc(verb.help)}\n"
     context = typer.Context(verb)
     pieces = " ".join(piece for each in verb.params for piece in each.get_usage_pieces(context))

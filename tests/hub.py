@@ -26,6 +26,8 @@ class Hub(ThreadingHTTPServer):
         """Repository -> how many of its next downloads of weights break off in the middle."""
         self.lies: set[str] = set()
         """Repositories whose weights are not those that their sha256 promises."""
+        self.facts: dict[str, dict] = {}
+        """What a repository's page says besides its files: cardData, safetensors, gated."""
         self.silent: set[str] = set()
         """Repositories whose list of commits is never answered: the connection closes."""
         self.slow: set[str] = set()
@@ -96,8 +98,16 @@ class Answers(BaseHTTPRequestHandler):
     def _info(self, repo: str, commit: str, *, tree: bool) -> None:
         names = sorted(path.name for path in self.server.repos[repo][commit].iterdir())
         told = [{"type": "file", "path": name, "size": 1, "oid": "0"} for name in names]
-        whole = {"id": repo, "modelId": repo, "sha": commit, "siblings": [{"rfilename": name} for name in names]}
+        files = [{"rfilename": name} | self._large(self.server.repos[repo][commit] / name) for name in names]
+        whole = {"id": repo, "modelId": repo, "sha": commit, "siblings": files} | self.server.facts.get(repo, {})
         self._send(200, {"Content-Type": "application/json"}, json.dumps(told if tree else whole).encode())
+
+    def _large(self, path: Path) -> dict:
+        if path.suffix not in LARGE:
+            return {}
+        data = path.read_bytes()
+        promised = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "pointerSize": 1}
+        return {"size": len(data), "lfs": promised}
 
     def _file(self, repo: str, commit: str, path: Path, *, body: bool) -> None:
         hub: Hub = self.server

@@ -1,6 +1,6 @@
 """The typer application that all verbs register with, and the groups that `--help` shows them in."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -8,8 +8,26 @@ SCORE, CHOOSE, CUSTOMISE, LABEL, TUNE = "Score", "Choose", "Customise", "Label",
 EXCHANGE, LOOK_UP = "Exchange", "Look up"
 """The groups of verbs, as in README's table."""
 
+
+class Verbs(typer.core.TyperGroup):
+    """The verbs in the order of the help.
+
+    typer puts groups last. `models` and `pairs` are groups, and here they stand before `fetch`, which takes what they
+    list.
+    """
+
+    def __init__(self, **attributes: Any) -> None:
+        """Takes what typer gives."""
+        super().__init__(**attributes)
+        own = {name: verb for name, verb in self.commands.items() if isinstance(verb, typer.core.TyperGroup)}
+        others = {name: verb for name, verb in self.commands.items() if name not in own}
+        at = list(others).index("fetch")
+        self.commands = dict([*list(others.items())[:at], *own.items(), *list(others.items())[at:]])
+
+
 app = typer.Typer(
     name="drsow",
+    cls=Verbs,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )

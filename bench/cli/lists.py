@@ -1,7 +1,8 @@
-"""The verbs `models`, `pairs` and `fetch`: list the registry, and download models and data."""
+"""The verbs `models`, `pairs` and `fetch`: list the registry, add to it, and download models and data."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,20 +10,52 @@ from bench.cli.app import LOOK_UP, app
 from bench.cli.options import As, Format, RegistryDir, StudyName
 from bench.cli.printed import emit
 from bench.cli.views import VIEWS
+from bench.schema import UsageError
+
+if TYPE_CHECKING:
+    from bench.verbs.add import Added
+
+models_app, pairs_app = typer.Typer(), typer.Typer()
+app.add_typer(models_app, name="models", rich_help_panel=LOOK_UP)
+app.add_typer(pairs_app, name="pairs", rich_help_panel=LOOK_UP)
 
 
-@app.command(rich_help_panel=LOOK_UP)
-def models(output: As = Format.table, registry: RegistryDir = None) -> None:
-    """List the registry's models."""
+@models_app.callback(invoke_without_command=True)
+def models(ctx: typer.Context, output: As = Format.table, registry: RegistryDir = None) -> None:
+    """List the registry's models, or add one."""
+    if ctx.invoked_subcommand:
+        return
     from bench.registry import load_registry
     from bench.verbs.listing import models_frame
 
     emit(models_frame(load_registry(registry)), output, VIEWS["models"])
 
 
-@app.command(rich_help_panel=LOOK_UP)
-def pairs(study: StudyName = None, output: As = Format.table, registry: RegistryDir = None) -> None:
-    """List the named pairs, or the pairs of a study."""
+@models_app.command("add")
+def add_model(
+    ctx: typer.Context,
+    place: Annotated[str, typer.Argument(help="A hub repository, or a folder or .gguf file on this machine.")],
+    registry: RegistryDir = None,
+    model_id: Annotated[str | None, typer.Option("--model-id", help="Default: from the repository's name.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="Last training method: base, sft, dpo.")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="Of a LoRA adapter: the model_id of its base.")] = None,
+    file: Annotated[str | None, typer.Option("--file", help="Which .gguf file of the repository.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Commit; default: the newest.")] = None,
+) -> None:
+    """Write an entry for a model into your registry folder."""
+    folder = _folder(ctx, registry)
+
+    from bench.verbs.add import Asked
+    from bench.verbs.add import add_model as write_model
+
+    _tell(write_model(folder, place, Asked(model_id, method, base, file, revision)))
+
+
+@pairs_app.callback(invoke_without_command=True)
+def pairs(ctx: typer.Context, study: StudyName = None, output: As = Format.table, registry: RegistryDir = None) -> None:
+    """List the named pairs or the pairs of a study, or add a pair."""
+    if ctx.invoked_subcommand:
+        return
     from bench.registry import PERFORMANCE, load_registry
 
     known = load_registry(registry)
@@ -34,6 +67,39 @@ def pairs(study: StudyName = None, output: As = Format.table, registry: Registry
 
     frame = pairs_frame(known, chosen)
     emit(frame, output, with_gap(VIEWS["pairs"], frame, gap))
+
+
+@pairs_app.command("add")
+def add_pair(
+    ctx: typer.Context,
+    strong: Annotated[str, typer.Argument(help="model_id of the better-aligned model.")],
+    weak: Annotated[str, typer.Argument(help="model_id of the less-aligned model.")],
+    registry: RegistryDir = None,
+    pair_id: Annotated[str | None, typer.Option("--pair-id", help="Default: STRONG-over-WEAK.")] = None,
+    template: Annotated[
+        str | None, typer.Option("--template", help="The model whose chat template both read; default: STRONG.")
+    ] = None,
+) -> None:
+    """Write an entry for a pair into your registry folder."""
+    folder = _folder(ctx, registry)
+
+    from bench.verbs.add import add_pair as write_pair
+
+    _tell(write_pair(folder, strong, weak, pair_id=pair_id, template=template))
+
+
+def _folder(ctx: typer.Context, registry: Path | None) -> Path:
+    """The registry folder that the user names, before or after `add`."""
+    found: Path | None = registry or (ctx.parent.params.get("registry") if ctx.parent else None)
+    if found is None:
+        raise UsageError("name the folder of your registry: --registry DIR; it is made if it does not exist")
+    return found
+
+
+def _tell(added: "Added") -> None:
+    print(added.text)
+    for line in (f"{added.entry_id} added", *added.notes):
+        print(f"{added.path}: {line}", file=sys.stderr)
 
 
 @app.command(rich_help_panel=LOOK_UP)

@@ -45,9 +45,7 @@ def _check(spec: ModelSpec, source: AdapterSource, folder: Path) -> None:
         DrsowError: It is another kind of adapter, or one of another base.
     """
     where = f"{spec.model_id}: adapter {source.adapter}"
-    config = _config(where, folder)
-    if (kind := config.get("peft_type")) != "LORA":
-        raise DrsowError(f"{where}: is of the kind {kind!r}; drsow merges LoRA adapters only")
+    config = lora_config(where, folder)
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise PreconditionError(f"{where}: has no {ADAPTER_WEIGHTS}; pickled weights are not read")
     named, base = config.get("base_model_name_or_path"), spec.files.source
@@ -61,7 +59,13 @@ def _check(spec: ModelSpec, source: AdapterSource, folder: Path) -> None:
         )
 
 
-def _config(where: str, folder: Path) -> dict:
+def lora_config(where: str, folder: Path) -> dict:
+    """The configuration of a LoRA adapter.
+
+    Raises:
+        PreconditionError: It is missing.
+        DrsowError: It cannot be read, or is of another kind of adapter.
+    """
     path = folder / ADAPTER_CONFIG
     if not path.is_file():
         raise PreconditionError(f"{where}: has no {ADAPTER_CONFIG}; name a LoRA adapter as peft saves it")
@@ -71,4 +75,6 @@ def _config(where: str, folder: Path) -> dict:
         raise DrsowError(f"{where}: {ADAPTER_CONFIG}: broken JSON: {error}") from error
     if not isinstance(found, dict):
         raise DrsowError(f"{where}: {ADAPTER_CONFIG}: is no JSON object")
+    if (kind := found.get("peft_type")) != "LORA":
+        raise DrsowError(f"{where}: is of the kind {kind!r}; drsow merges LoRA adapters only")
     return found
