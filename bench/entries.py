@@ -211,14 +211,6 @@ class Family(Entry):
     start: str | None = None
     """The member that the tuning of the others began with; absent if it is unknown or no member."""
 
-    @field_validator("start")
-    @classmethod
-    def _is_a_member(cls, start: str | None, info: ValidationInfo) -> str | None:
-        # Without valid members, pydantic reports them.
-        if start is not None and start not in info.data.get("members", (start,)):
-            raise ValueError(f"{start!r} is none of its members")
-        return start
-
 
 class Study(Entry):
     """All unordered pairs inside each of its families."""

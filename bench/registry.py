@@ -235,15 +235,15 @@ def _problems(registry: Registry) -> Iterator[_Problem]:
     for family in registry.families.values():
         named = {"template": [family.template], "members": family.members}
         yield from _strangers("families", family.id, "model", named, registry.models)
+        start = {"start": [family.start or family.members[0]]}
+        yield from _strangers("families", family.id, "member", start, family.members)
     for entry in registry.pairs.values():
         named = {"strong": [entry.strong], "weak": [entry.weak], "template": [entry.template or entry.strong]}
         yield from _strangers("pairs", entry.id, "model", named, registry.models)
         if entry.strong == entry.weak:
             yield _Problem("pairs", entry.id, "weak", "is the strong model")
-    for study in registry.studies.values():
-        yield from _study_problems(registry, study)
-    for domain in registry.domains.values():
-        yield from _domain_problems(registry, domain)
+    yield from (problem for study in registry.studies.values() for problem in _study_problems(registry, study))
+    yield from (problem for domain in registry.domains.values() for problem in _domain_problems(registry, domain))
 
 
 def _base_problems(registry: Registry, model: ModelSpec, source: NoiseSource | AdapterSource) -> Iterator[_Problem]:

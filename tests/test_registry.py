@@ -350,7 +350,7 @@ def test_a_bad_package_source_is_named_with_its_field(change, message, tmp_path)
             "mine-vs-base: references.0: percent: 'maths' is no part of reward-bench",
         ),
         (FAMILY.replace('"yours"', '"your"'), "ours: members: unknown model 'your', did you mean 'yours'?"),
-        (FAMILY + 'start = "zephyr-7b-alpha"', "ours: start: 'zephyr-7b-alpha' is none of its members"),
+        (FAMILY + 'start = "zephyr-7b-alpha"', "ours: start: unknown member 'zephyr-7b-alpha'"),
         (FAMILY.replace(', "yours"', ""), "ours: members: Tuple should have at least 2 items"),
         (FAMILY + MY_STUDY.replace('["ours"]', '["our"]'), "our-study: families: unknown family 'our', did you mean"),
         (FAMILY + MY_STUDY.replace("arena_hard", "arena"), "our-study: performance: unknown performance 'arena'"),
