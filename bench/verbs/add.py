@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from bench.entries import Entry, HubSource, ModelSpec, PairEntry, toml_table
-from bench.files import read_if_there, write_whole
+from bench.entries import Entry, HubSource, ModelSpec, PairEntry
+from bench.files import read_if_there, toml_table, write_whole
 from bench.registry import Registry, load_registry
 from bench.schema import DrsowError, PreconditionError, UsageError
 from bench.scoring import fetch
