@@ -50,6 +50,7 @@ WRITERS = {
         "skipped.csv": "annotate",
         "rungs.csv": "ladder",
         "board.csv": "board",
+        "rewards.csv": "rewards",
     },
 }
 """The verb that writes each table, by file name."""

@@ -51,6 +51,11 @@ def place_of(subject: Subject, dataset: Dataset, *, reward: str = "sum") -> Plac
     return Place(subject.name, dataset, variant_of(subject, reward))
 
 
+def rewards_place(subject: Subject, dataset: Dataset) -> Place:
+    """Where the comparison of a pair's rewards on a data set is stored."""
+    return Place(subject.name, dataset, "-".join((["native"] if subject.native else []) + ["rewards"]))
+
+
 def variant_of(subject: Subject, reward: str) -> str:
     """Name of the change of a subject's tables to those of shared templates and the reward `sum`, "" for none."""
     return "-".join((["native"] if subject.native else []) + ([reward] if reward != "sum" else []))

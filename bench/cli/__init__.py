@@ -11,7 +11,7 @@ from bench.faults import DEBUG_VARIABLE, explained
 from bench.schema import DrsowError, UsageError
 
 # Importing a module adds its verbs to the app. `--help` lists groups and verbs in the order of these imports.
-from bench.cli import run, perform, show, plan, report, choose, customise  # isort: skip
+from bench.cli import run, perform, show, plan, report, choose, rewards, customise  # isort: skip
 from bench.cli import sampling, select, annotate, tuning, ladder, export, scores, lists, bits, doctor  # isort: skip
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "perform",
     "plan",
     "report",
+    "rewards",
     "run",
     "sampling",
     "scores",

@@ -51,6 +51,15 @@ VIEWS = {
         "from 10,000 redraws of problems; McNemar's test is exact and unweighted.",
         own={"name": text("rows")},
     ),
+    "rewards": View(
+        ("reward", "accuracy", "difference", "p_bootstrap_holm", "n_examples", "n_only", "n_sum_only",
+         "n_ties", "n_excluded", "p_bootstrap", "p_mcnemar", "p_mcnemar_holm"),
+        hidden=("pair_id", "family", "level", "name"),
+        note="difference: to the reward sum on the same rows. [low, high]: 95% intervals over prompts; rows of one "
+        "problem count together. Holm's p is adjusted over all rewards on all levels.",
+        own={"difference": Column("over sum (points)", units.points, limits=(("difference_low", "difference_high"),))},
+        more="rewards.md has the sections, rewards.csv all columns",
+    ),
     "board": View(
         ("pair_id", "system", "mean_rank"),
         hidden=("strong", "weak"),

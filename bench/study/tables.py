@@ -294,4 +294,5 @@ def _one(names: pd.Series) -> str:
 
 def _is_text(heading: str) -> bool:
     """Whether a column contains words."""
-    return heading in ("Pair", "System", "Source", "Strong", "Weak", "Variant", "Router", "Of", "Family", "Estimator")
+    words = "Pair System Source Strong Weak Variant Router Of Family Estimator Reward Formula"
+    return heading in words.split()

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from commands import COMMAND, environment, lasting, leftovers
 from tiny_models import entry, pair_entry
 
 import bench
-from bench.schema import ACCURACY, SCORES
+from bench.schema import ACCURACY, SCORES, SUM_REWARDS, TOKEN_REWARDS
 from bench.store.folder import Store, read_csv, write_csv
 from bench.study.benchmarks.plain import PLAIN
 from bench.study.leaderboard import columns_of
@@ -101,6 +102,27 @@ def test_tokens_over_stored_sums_go_on_after_a_kill_and_change_no_other_file(drs
     after = files()
     assert {path: data for path, data in after.items() if "tokens-" not in path} == before
     assert all(score_set.has_tokens for score_set in Store(results).find())
+
+
+def test_rewards_of_tokens_are_compared_once_they_are_stored_and_rank_a_leaderboard(drsow, tiny_run, results):
+    words = ["--registry", tiny_run[2], "--pair", "tiny", "--data", tiny_run[6], "--results", results]
+    done = drsow("rewards", *words, "--format", "csv")
+    assert done.returncode == 0 and "`drsow run --tokens` stores them" in done.stderr
+    assert set(pd.read_csv(io.StringIO(done.stdout))["reward"]) == set(SUM_REWARDS)
+    done = drsow("leaderboard", *words, "--reward", "peak")
+    assert done.returncode == 4
+    assert re.fullmatch(r"drsow: reward peak: tiny-\w+: .*; `drsow run --tokens` stores them\n", done.stderr)
+    done = drsow(*tiny_run, "--results", results, "--reward", "peak")
+    assert done.returncode == 0, done.stderr
+    board = read_csv(results / f"{FOLDER}-peak" / "leaderboard.csv")
+    assert board["reward"].tolist() == ["peak"]
+    done = drsow("rewards", *words, "--format", "csv")
+    table = pd.read_csv(io.StringIO(done.stdout))
+    assert list(pd.unique(table["reward"])) == [*SUM_REWARDS, *TOKEN_REWARDS]
+    peak = table[(table["reward"] == "peak") & (table["level"] == "overall")]["accuracy"].iloc[0]
+    assert peak == pytest.approx(board["score"].iloc[0])
+    report = drsow("report", *words)
+    assert report.returncode == 0 and 'id="rewards"' in (results / FOLDER / "report.html").read_text()
 
 
 def test_a_seed_is_recorded_and_repeats_the_draws(drsow, tiny_run, results):

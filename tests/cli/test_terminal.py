@@ -10,7 +10,7 @@ from commands import COMMAND, environment, write_rows
 
 GROUPS = {
     "Score": ["run", "leaderboard", "figures", "perform", "show", "plan", "report"],
-    "Choose": ["choose", "compare", "board"],
+    "Choose": ["choose", "compare", "board", "rewards"],
     "Customise": ["route", "ablate"],
     "Label": ["sample", "select", "annotate", "agree"],
     "Tune": ["tune", "judge", "ladder"],

@@ -10,6 +10,7 @@ from bench.study.figures.decomposition import decomposition
 from bench.study.figures.heatmaps import strong_weak_heatmap, strong_weak_overview, subset_pair_heatmap
 from bench.study.figures.margins import length_accuracy, margin_distributions
 from bench.study.figures.pair import pair_accuracy
+from bench.study.figures.rewards import reward_families
 from bench.study.figures.study import accuracy_cost, gap_accuracy
 from bench.study.figures.style import FORMATS, encode
 from bench.study.figures.variants import ablation, tuning
@@ -26,6 +27,7 @@ __all__ = [
     "margin_distributions",
     "pair_accuracy",
     "reliability",
+    "reward_families",
     "strong_weak_heatmap",
     "strong_weak_overview",
     "style_matrix",

@@ -12,13 +12,14 @@ from bench.files import read_if_there
 from bench.registry import Pair, Registry
 from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
 from bench.store.folder import Store, read_csv, write_whole
+from bench.store.places import found_folder
 from bench.study.across import board as board_over_all
 from bench.study.board import stored_accuracy, stored_decomposition
 from bench.study.measure import read_for
 from bench.study.overview import data_columns
 from bench.study.report.cases import N_PAIRS, N_ROWS, Case, cases, wrong_rows
 from bench.study.stretches import STRETCHES
-from bench.subject import Lookup, Sets, Subject, result_folder, stored_sets
+from bench.subject import Lookup, Sets, Subject, result_folder, rewards_place, stored_sets
 
 STORED_STRETCHES = (
     "pair_id", "example_id", "response_id", *STRETCHES, "strong_revision", "weak_revision", "data_digest",
@@ -53,6 +54,8 @@ class Report(NamedTuple):
     """OVERVIEW of the subject's pairs over all benchmarks; None if only one has results."""
     decomposition: pd.DataFrame | None = None
     """DECOMPOSITION of a study; empty or None for a pair."""
+    rewards: pd.DataFrame | None = None
+    """SIDE_BY_SIDE of the subject's pair; None if `drsow rewards` did not write it."""
 
 
 def gather(
@@ -94,7 +97,13 @@ def gather(
         n_wrong,
         over_all if len(data_columns(over_all)) > 1 else None,
         stored_decomposition(folder),
+        _rewards(store, subject, dataset),
     )
+
+
+def _rewards(store: Store, subject: Subject, dataset: Dataset) -> pd.DataFrame | None:
+    folder = found_folder(store, rewards_place(subject, dataset))
+    return read_csv(folder / "rewards.csv") if folder and (folder / "rewards.csv").is_file() else None
 
 
 def stretched_rows(

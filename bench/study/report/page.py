@@ -20,6 +20,7 @@ from bench.study.decomposition_table import decomposition_table
 from bench.study.report import views
 from bench.study.report.cases import N_ROWS, Case
 from bench.study.report.gather import Report
+from bench.study.reward_table import reward_table
 from bench.study.rewards.known import UNITS
 from bench.study.tables import Table, overview_table
 
@@ -53,6 +54,7 @@ def html(report: Report) -> str:
         benchmark=of_table(report.accuracy),
         overview=None if report.overview is None else overview_table(report.overview),
         apart=_apart(report),
+        rewards=None if report.rewards is None else reward_table(report.rewards),
         tabs=views.tabs(report),
         details=views.details(report),
         cases=_by_pair(report.cases),

@@ -1,0 +1,60 @@
+"""The verb `rewards`: compares all rewards of a pair on the same rows, and writes table and figure."""
+
+import sys
+from pathlib import Path
+
+from bench.schema import TOKEN_REWARDS, Dataset, PreconditionError
+from bench.store.folder import Store, write_csv, write_json, write_whole
+from bench.store.places import folder_to_write, manifest
+from bench.study.board import seeded
+from bench.study.measure import scores_of
+from bench.study.reward_table import reward_table
+from bench.study.side_by_side import SIDE_BY_SIDE, Compared, side_by_side
+from bench.study.tables import markdown
+from bench.subject import Lookup, Subject, rewards_place, stored_sets
+
+
+def compare_rewards(
+    subject: Subject, dataset: Dataset, store: Store, *, lookup: Lookup, seed: int | None
+) -> tuple[Compared, list[Path]]:
+    """Compare a pair's rewards from stored scores, and write rewards.csv, .md, .json and the figure.
+
+    Returns:
+        The rewards, and the files.
+
+    Raises:
+        PreconditionError: a model of the pair is not scored on these rows.
+    """
+    from bench.study import figures
+
+    sets = stored_sets(store, subject, dataset, lookup)
+    try:
+        scores = scores_of(sets, TOKEN_REWARDS[0])
+    except PreconditionError:
+        scores = scores_of(sets, "sum")
+    found = side_by_side(subject, dataset, scores, rng=seeded(dataset, seed))
+    for words in dict.fromkeys(_told(found)):
+        print(f"left out: {words}", file=sys.stderr)
+    place = rewards_place(subject, dataset)
+    folder = folder_to_write(store, place)
+    write_json(folder / "manifest.json", manifest(place, sets.values()) | {"seed": seed, "left_out": found.left_out})
+    write_csv(folder / "rewards.csv", found.table, SIDE_BY_SIDE)
+    rows = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
+    write_json(folder / "rewards.json", rows)
+    where = f"Data and versions: manifest.json of {folder.parent.name}/{folder.name}."
+    write_whole(folder / "rewards.md", markdown(reward_table(found.table, provenance=where)).encode())
+    files = [folder / f"rewards.{suffix}" for suffix in ("csv", "md", "json")]
+    figure = figures.reward_families(found.table)
+    for suffix in figures.FORMATS:
+        files.append(folder / "figures" / f"rewards.{suffix}")
+        write_whole(files[-1], figures.encode(figure, suffix))
+    write_csv(folder / "figures" / "rewards.csv", found.table, SIDE_BY_SIDE)
+    return found, files
+
+
+def _told(found: Compared) -> list[str]:
+    """Why rewards are left out; the rewards with the same reason in one line."""
+    reasons: dict[str, list[str]] = {}
+    for name, words in found.left_out.items():
+        reasons.setdefault(words.removeprefix(f"reward {name}: "), []).append(name)
+    return [f"{', '.join(names)}: {words}" for words, names in reasons.items()]
