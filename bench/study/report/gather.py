@@ -70,7 +70,6 @@ def gather(
     folder = result_folder(store, subject, dataset, reward=reward)
     board = read_csv(folder / "leaderboard.csv")
     rows = stored_accuracy(folder)
-    stored = read_if_there(folder / "manifest.json")
     correlation = folder / "correlation.csv"
     axis = subject.axes[0] if subject.axes else ""
     over_all = board_over_all(store, registry, [subject], reward=reward)
@@ -91,7 +90,7 @@ def gather(
         board,
         rows[rows["reward"] == reward].reset_index(drop=True),
         read_csv(correlation) if correlation.is_file() else pd.DataFrame(columns=list(CORRELATION)),
-        {} if stored is None else json.loads(stored),
+        json.loads(read_if_there(folder / "manifest.json") or b"{}"),
         found,
         missing,
         n_wrong,
