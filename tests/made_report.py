@@ -7,9 +7,12 @@ from study import worlds
 from bench.schema import CORRELATION, Dataset, Example, Message
 from bench.study.analysis import correctness
 from bench.study.leaderboard import bootstrap_scores, leaderboard
+from bench.study.length_balance import LENGTH_BALANCED
 from bench.study.metrics import accuracy
+from bench.study.reliability import sureness
 from bench.study.report.cases import N_ROWS, cases, wrong_rows
 from bench.study.report.gather import Report
+from bench.study.report.sure import Checks
 from bench.study.reward import margins
 from bench.study.stretches import STRETCHES
 
@@ -66,6 +69,7 @@ def made_report(
     return Report(
         "made-up", "A world whose truth is known.", data, "the made-up board", "board", board, table,
         _correlation(board), {"score_sets": sets, "precision": {}}, tuple(found), "", n_wrong,
+        checks=_checks(board, table),
     )  # fmt: skip
 
 
@@ -122,3 +126,19 @@ def _correlation(board: pd.DataFrame) -> pd.DataFrame:
         for estimator, estimate in (("spearman", 0.55), ("slope", 0.8))
     ]  # fmt: skip
     return pd.DataFrame(lines, columns=list(CORRELATION))
+
+
+def _checks(board: pd.DataFrame, table: pd.DataFrame) -> Checks:
+    """Every pair keeps its accuracy when lengths are balanced; "longer" does better than the first pair."""
+    first = (table["pair_id"] == board["pair_id"].iloc[0]) & (table["level"] == "overall")
+    counts = {"n_longer": 40, "n_shorter": 50, "n_equal": 2, "n_excluded": 0}
+    balance = table.assign(balanced=table["accuracy"], longer=0.25, shorter=0.5, as_good="", **counts)
+    balance.loc[first, ["longer", "as_good"]] = [0.9876, "longer"]
+    frames: list[list[pd.DataFrame]] = [[], [], []]
+    for seed, pair_id in enumerate(board["pair_id"].head(3)):
+        rng = np.random.default_rng(seed)
+        found = sureness(rng.normal(0.5, size=120), np.arange(120), rng=rng)
+        each = (pd.DataFrame([found.calibration]), found.reliability, found.coverage)
+        for rows, frame in zip(frames, each, strict=True):
+            rows.append(frame.assign(pair_id=pair_id, reward="sum"))
+    return Checks(balance[list(LENGTH_BALANCED)], *(pd.concat(rows, ignore_index=True) for rows in frames))

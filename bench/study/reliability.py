@@ -6,6 +6,10 @@ interval is made of that noise: the bootstrap draws problems again and finds how
 together move (the 95% quantile). By the triangle inequality the true error is no farther from the measured one. The
 interval begins at 0 where noise alone explains the error; where the true error is large, the interval is wider than it
 would need to be.
+
+Labels are ordered by confidence inside their fold, not over all folds. The labels of a fold with few right ones get
+higher confidences, because the other folds have more right ones: over all folds, the surest labels of a pair whose
+margins say nothing would be its worst.
 """
 
 from typing import NamedTuple
@@ -13,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench.study.confidence import MIN_PROBLEMS, cross_fitted, n_problems
+from bench.study.confidence import MIN_PROBLEMS, cross_fit, n_problems
 from bench.study.interval import plain_sample, share_limits
 
 CALIBRATION = (
@@ -34,9 +38,9 @@ the largest confidence of the bin, `confidence` is their mean."""
 COVERAGE = (
     "pair_id", "reward", "by", "coverage", "least", "accuracy", "low", "high", "confidence", "n_examples",
 )  # fmt: skip
-"""One row per pair and share of labels kept: `accuracy` and mean `confidence` of the labels whose margin (`by` is
-"margin") or confidence (`by` is "confidence") is at least `least`. A margin is in the unit of the reward. `coverage` is
-the share of all labels that are kept, 0 to 1."""
+"""One row per pair and share of labels kept: `accuracy` and mean `confidence` of the labels with the largest margins
+(`by` is "margin") or confidences (`by` is "confidence"). `least` is the smallest margin, in the unit of the reward, or
+the smallest confidence among them. `coverage` is their share of all labels, 0 to 1."""
 
 MARGIN, CONFIDENCE = "margin", "confidence"
 """Values of `by`."""
@@ -66,12 +70,12 @@ def sureness(margin: np.ndarray, problem: np.ndarray, *, rng: np.random.Generato
         problem: Number of each row's problem, (rows,), int.
         rng: Deals the folds and draws the bootstrap.
     """
-    confidence = cross_fitted(margin, problem, rng=rng)
     counts = {"n_ties": int((margin == 0).sum()), "n_excluded": int(np.isnan(margin).sum())}
     labelled = np.abs(margin) > 0
-    margin, problem, confidence = margin[labelled], problem[labelled], confidence[labelled]
+    margin, problem = margin[labelled], problem[labelled]
+    confidence, order = _ordered(margin, problem, rng=rng)
     is_right = (margin > 0).astype(float)
-    bins = _bins(confidence, n_problems(margin, problem))
+    bins = _bins(order, n_problems(margin, problem))
     error = calibration_error(is_right, confidence, bins, problem, rng=rng)
     known = {"accuracy": _mean(is_right), "confidence": _mean(confidence), **error, "n_examples": len(margin)}
     return Sureness(
@@ -79,11 +83,11 @@ def sureness(margin: np.ndarray, problem: np.ndarray, *, rng: np.random.Generato
         _reliability(is_right, confidence, bins, problem),
         pd.concat(
             [
-                _coverage(MARGIN, np.abs(margin), is_right, confidence, problem),
-                _coverage(CONFIDENCE, confidence, is_right, confidence, problem),
+                _coverage(np.abs(margin), np.abs(margin), is_right, confidence, problem).assign(by=MARGIN),
+                _coverage(order, confidence, is_right, confidence, problem).assign(by=CONFIDENCE),
             ],
             ignore_index=True,
-        ),
+        )[list(COVERAGE[2:])],
     )
 
 
@@ -118,12 +122,21 @@ def calibration_error(
     return {"error": error, "error_low": max(0.0, error - noise), "error_high": min(1.0, error + noise)}
 
 
-def _bins(confidence: np.ndarray, n: int) -> np.ndarray:
-    """Number of each label's bin, (rows,). Equal confidences share a bin, and a bin has about 20 problems or more."""
-    if not len(confidence) or np.isnan(confidence).any() or len(np.unique(confidence)) < 2:
-        return np.zeros(len(confidence), dtype=int)
+def _ordered(margin: np.ndarray, problem: np.ndarray, *, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The confidence of each label, and its rank inside its fold as a share, 0 to 1; NaN for too few problems."""
+    if n_problems(margin, problem) < MIN_PROBLEMS:
+        return np.full(len(margin), np.nan), np.full(len(margin), np.nan)
+    fit = cross_fit(margin, problem, rng=rng)
+    confidence = fit.confidence(margin, fit.fold)
+    return confidence, pd.Series(confidence).groupby(fit.fold).rank(pct=True).to_numpy()
+
+
+def _bins(order: np.ndarray, n: int) -> np.ndarray:
+    """Number of each label's bin, (rows,). Equal ranks share a bin, and a bin has about 20 problems or more."""
+    if not len(order) or np.isnan(order).any() or len(np.unique(order)) < 2:
+        return np.zeros(len(order), dtype=int)
     n_bins = min(_MAX_BINS, max(1, n // _PROBLEMS_PER_BIN))
-    codes = pd.qcut(confidence, n_bins, labels=False, duplicates="drop")
+    codes = pd.qcut(order, n_bins, labels=False, duplicates="drop")
     return np.unique(codes, return_inverse=True)[1]
 
 
@@ -138,19 +151,27 @@ def _reliability(is_right: np.ndarray, confidence: np.ndarray, bins: np.ndarray,
 
 
 def _coverage(
-    by: str, value: np.ndarray, is_right: np.ndarray, confidence: np.ndarray, problem: np.ndarray
+    order: np.ndarray, value: np.ndarray, is_right: np.ndarray, confidence: np.ndarray, problem: np.ndarray
 ) -> pd.DataFrame:
-    """COVERAGE without the names, by the value of each label. Labels of equal values are kept or left out together."""
-    largest = np.sort(value[np.isfinite(value)])[::-1]
+    """COVERAGE without names, labels of the largest order first. Labels of equal order are kept or left out together.
+
+    Args:
+        order: Decides which labels are kept, (rows,).
+        value: Margin or confidence whose smallest value is reported, (rows,).
+        is_right: 1 or 0, (rows,).
+        confidence: Probability that each label is right, (rows,).
+        problem: Number of each row's problem, (rows,), int.
+    """
+    largest = np.sort(order[np.isfinite(order)])[::-1]
     n = len(largest)
-    least = [largest[int(np.ceil(share * n - 1e-9)) - 1] for share in _SHARES] if n else []
+    limits = [largest[int(np.ceil(share * n - 1e-9)) - 1] for share in _SHARES] if n else []
     rows = []
-    for limit in dict.fromkeys(least):
-        kept = value >= limit
+    for limit in dict.fromkeys(limits):
+        kept = order >= limit
         share, low, high, n_kept = _accuracy(is_right[kept], problem[kept])
-        rows.append((by, kept.mean(), limit, share, low, high, _mean(confidence[kept]), n_kept))
-    frame = pd.DataFrame(rows, columns=list(COVERAGE[2:]))
-    return frame.astype(dict.fromkeys(COVERAGE[3:-1], float) | {"by": object, "n_examples": int})
+        rows.append((kept.mean(), value[kept].min(), share, low, high, _mean(confidence[kept]), n_kept))
+    frame = pd.DataFrame(rows, columns=list(COVERAGE[3:]))
+    return frame.astype(dict.fromkeys(COVERAGE[3:-1], float) | {"n_examples": int})
 
 
 def _accuracy(is_right: np.ndarray, problem: np.ndarray) -> tuple[float, float, float, int]:

@@ -146,6 +146,18 @@ def test_keeping_sure_labels_beats_keeping_large_margins_where_large_ones_are_wr
     assert tuple(rows.columns) == COVERAGE[2:]
 
 
+def test_where_margins_say_nothing_the_surest_labels_are_as_right_as_the_others():
+    # Over all folds, the surest would be those of the folds with the fewest right labels.
+    found = [
+        sureness(planted(184, lambda s: 0 * s + 0.5, seed=2 * i)[0], np.arange(184), rng=rng(i)) for i in range(25)
+    ]
+    rows = [each.coverage[each.coverage["by"] == "confidence"] for each in found]
+    fifth = [each.loc[each["coverage"].between(0.19, 0.25), "accuracy"].iloc[0] for each in rows]
+    # 25 worlds with a fifth of 184 labels each: the standard error is 1.6 points
+    assert np.mean(fifth) == pytest.approx(0.5, abs=0.05)
+    assert np.mean([each.calibration["error_low"] == 0 for each in found]) >= 0.9
+
+
 def test_bins_hold_about_equally_many_labels_and_no_label_is_lost():
     bins = sureness(planted(1000, WORLDS["sure where large"])[0], np.arange(1000), rng=rng()).reliability
     assert tuple(bins.columns) == RELIABILITY[2:]

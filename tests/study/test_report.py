@@ -10,6 +10,7 @@ from made_report import HOSTILE, made_report
 from bench.schema import OK, SCORES, DrsowError, Example, Message
 from bench.study.report import Report, html, views
 from bench.study.report.cases import Run, cases, shown, wrong_rows
+from bench.study.report.sure import sure_table
 from bench.study.stretches import STRETCHES, pieces, stretches
 
 NAN = float("nan")
@@ -185,3 +186,33 @@ def test_a_full_study_with_long_shaded_responses_is_under_8_megabytes():
     report = made_report(n_models=44, sizes=worlds.SIZES, n_characters=8000)
     assert (len(report.board), len(report.dataset.examples), len(report.cases)) == (221, 2985, 200)
     assert len(html(report).encode()) < 8e6
+
+
+def test_the_page_warns_where_length_alone_does_as_well_and_says_how_sure_labels_are(report: Report):
+    page = html(in_one_tab(report))
+    first = report.board["pair_id"].iloc[0]
+    score = report.board["score"].iloc[0]
+    warning = f"Warning: always preferring the longer response scores 98.8%, and {first} scores {score:.1%}."
+    assert warning in page
+    assert '<th scope="col">Length-balanced</th>' in page
+    row = report.checks.calibration.iloc[0]
+    error, low, high = (f"{100 * row[name]:.1f}" for name in ("error", "error_low", "error_high"))
+    assert f"<td>{error} [{low}, {high}]</td>" in page
+    assert page.count('class="figure"') == 2 + html(in_one_tab(report._replace(checks=None))).count('class="figure"')
+
+
+def test_the_table_of_sure_labels_has_the_accuracy_of_each_share_that_is_kept(report: Report):
+    cells = sure_table(report.checks).cells.iloc[0]
+    kept = report.checks.coverage
+    kept = kept[(kept["pair_id"] == cells["Pair"]) & (kept["by"] == "margin")].set_index("n_examples")
+    for share, name in ((120, "All labels"), (60, "Largest 50% by margin"), (24, "Largest 20% by margin")):
+        assert cells[name] == f"{100 * kept.loc[share, 'accuracy']:.1f} [{100 * kept.loc[share, 'low']:.1f}, " + (
+            f"{100 * kept.loc[share, 'high']:.1f}]"
+        )
+
+
+def test_a_page_of_an_earlier_folder_or_of_too_few_labels_says_less(report: Report):
+    assert "Only length?" not in html(in_one_tab(report._replace(checks=None)))
+    few = report.checks.calibration.assign(confidence=NAN, error=NAN, error_low=NAN, error_high=NAN)
+    page = html(in_one_tab(report._replace(checks=report.checks._replace(calibration=few))))
+    assert "too few labelled rows for a calibration" in page

@@ -3,6 +3,7 @@
 gather   reads a results folder, and the stored scores if they exist -> Report
 cases    finds the rows that the best pairs get wrong by the largest margin
 plots    draws interactive figures from frames
+sure     prepares the tables and figures on length and confidence
 views    prepares the rows that the template prints
 page     renders a Report as HTML
 """

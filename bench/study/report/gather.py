@@ -18,6 +18,7 @@ from bench.study.board import stored_accuracy, stored_decomposition
 from bench.study.measure import read_for
 from bench.study.overview import data_columns
 from bench.study.report.cases import N_PAIRS, N_ROWS, Case, cases, wrong_rows
+from bench.study.report.sure import Checks, stored_checks
 from bench.study.stretches import STRETCHES
 from bench.subject import Lookup, Sets, Subject, result_folder, rewards_place, stored_sets
 
@@ -56,6 +57,8 @@ class Report(NamedTuple):
     """DECOMPOSITION of a study; empty or None for a pair."""
     rewards: pd.DataFrame | None = None
     """SIDE_BY_SIDE of the subject's pair; None if `drsow rewards` did not write it."""
+    checks: Checks | None = None
+    """The tables on length and confidence; None if an earlier version wrote the folder."""
 
 
 def gather(
@@ -97,6 +100,7 @@ def gather(
         over_all if len(data_columns(over_all)) > 1 else None,
         stored_decomposition(folder),
         _rewards(store, subject, dataset),
+        stored_checks(folder),
     )
 
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from bench.study.benchmarks import of_table
 from bench.study.decomposition_table import decomposition_table
-from bench.study.report import views
+from bench.study.report import sure, views
 from bench.study.report.cases import N_ROWS, Case
 from bench.study.report.gather import Report
 from bench.study.reward_table import reward_table
@@ -55,6 +55,9 @@ def html(report: Report) -> str:
         overview=None if report.overview is None else overview_table(report.overview),
         apart=_apart(report),
         rewards=None if report.rewards is None else reward_table(report.rewards),
+        length=None if report.checks is None else sure.balance_table(report.checks, board),
+        sure=None if report.checks is None else sure.sure_table(report.checks),
+        curves=[] if report.checks is None else sure.curves(report.checks),
         tabs=views.tabs(report),
         details=views.details(report),
         cases=_by_pair(report.cases),

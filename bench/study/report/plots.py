@@ -70,8 +70,8 @@ _THEME = Theme(
 _WIDTH = 1230
 """Largest width of a figure, in pixels, before the reader has to scroll sideways."""
 
-_PERCENT = "0%"
-_ACCURACY_TIP = ("accuracy", "@accuracy{0.0%} [@low{0.0%}, @high{0.0%}], n = @n_examples{0,0}")
+PERCENT = "0%"
+ACCURACY_TIP = ("accuracy", "@accuracy{0.0%} [@low{0.0%}, @high{0.0%}], n = @n_examples{0,0}")
 
 
 class _Scale(NamedTuple):
@@ -103,7 +103,7 @@ def gap_scatter(pairs: pd.DataFrame, slope: float, *, performance: str) -> Layou
         marks = plot.scatter(
             "gap_points",
             "accuracy",
-            source=_source(rows),
+            source=as_source(rows),
             size=9,
             marker=MARKERS[position % len(MARKERS)],
             line_color=colour,
@@ -120,9 +120,9 @@ def gap_scatter(pairs: pd.DataFrame, slope: float, *, performance: str) -> Layou
             ends = np.array([used["gap_points"].min(), used["gap_points"].max()])
             line = used["accuracy"].mean() + slope * (ends - used["gap_points"].mean())
             plot.line(ends, line, line_color=colour, line_width=1.5)
-    tips = [("pair", "@pair_id"), ("gap", "@gap_points{0.0}"), _ACCURACY_TIP]
-    plot.add_tools(_hover(tips, drawn))
-    plot.yaxis.formatter = NumeralTickFormatter(format=_PERCENT)
+    tips = [("pair", "@pair_id"), ("gap", "@gap_points{0.0}"), ACCURACY_TIP]
+    plot.add_tools(hover_tool(tips, drawn))
+    plot.yaxis.formatter = NumeralTickFormatter(format=PERCENT)
     plot.add_layout(plot.legend[0], "above")
     return plot
 
@@ -167,9 +167,9 @@ def subset_pair(rows: pd.DataFrame, pairs: pd.DataFrame) -> LayoutDOM:
     )
     scale = _scale(cells["accuracy"])
     colour = transform("accuracy", scale.mapper)
-    drawn = plot.rect("place", "name", 1, 1, source=_source(cells), fill_color=colour, line_color=colour)
-    tips = [("pair", "@pair_id"), ("subset", "@name"), ("gap", "@gap_points{0.0}"), _ACCURACY_TIP]
-    plot.add_tools(_hover(tips, [drawn]))
+    drawn = plot.rect("place", "name", 1, 1, source=as_source(cells), fill_color=colour, line_color=colour)
+    tips = [("pair", "@pair_id"), ("subset", "@name"), ("gap", "@gap_points{0.0}"), ACCURACY_TIP]
+    plot.add_tools(hover_tool(tips, [drawn]))
     edges = np.cumsum([0, *order.groupby("family", sort=True).size()])
     for edge in edges[1:-1]:
         plot.add_layout(Span(location=float(edge), dimension="height", line_color="white", line_width=2))
@@ -196,13 +196,13 @@ def intervals_by_name(rows: pd.DataFrame) -> LayoutDOM:
         x_axis_label="Accuracy",
     )
     plot.add_layout(Span(location=CHANCE, dimension="height", line_color=INK, line_dash="dotted", line_width=1))
-    source = _source(rows.assign(face=np.where(rows["level"] == "subset", "white", COLOURS[0])))
+    source = as_source(rows.assign(face=np.where(rows["level"] == "subset", "white", COLOURS[0])))
     plot.segment("low", "name", "high", "name", source=source, line_color=COLOURS[0], line_width=2)
     drawn = plot.scatter(
         "accuracy", "name", source=source, size=9, fill_color="face", line_color=COLOURS[0], line_width=1.5
     )
-    plot.add_tools(_hover([("name", "@name"), _ACCURACY_TIP], [drawn]))
-    plot.xaxis.formatter = NumeralTickFormatter(format=_PERCENT)
+    plot.add_tools(hover_tool([("name", "@name"), ACCURACY_TIP], [drawn]))
+    plot.xaxis.formatter = NumeralTickFormatter(format=PERCENT)
     plot.ygrid.visible = False
     return plot
 
@@ -222,7 +222,7 @@ def _square(family: str, rows: pd.DataFrame, scale: _Scale, *, side: int, margin
         y_axis_label="strong",
     )
     bright = (rows["accuracy"] - scale.low) / (scale.high - scale.low) > 0.55
-    source = _source(
+    source = as_source(
         rows.assign(
             number=[f"{100 * share:.1f}" if share == share else "" for share in rows["accuracy"]],
             ink=np.where(bright, "black", "white"),
@@ -241,19 +241,19 @@ def _square(family: str, rows: pd.DataFrame, scale: _Scale, *, side: int, margin
         text_font=value(_FONT),
         text_font_size="11px",
     )
-    tips = [("pair", "@pair_id"), ("gap", "@gap_points{0.0}"), _ACCURACY_TIP]
-    plot.add_tools(_hover(tips, [drawn]))
+    tips = [("pair", "@pair_id"), ("gap", "@gap_points{0.0}"), ACCURACY_TIP]
+    plot.add_tools(hover_tool(tips, [drawn]))
     plot.xaxis.major_label_orientation = "vertical"
     plot.grid.visible = False
     return plot
 
 
-def _source(rows: pd.DataFrame) -> ColumnDataSource:
+def as_source(rows: pd.DataFrame) -> ColumnDataSource:
     """The rows as Bokeh reads them."""
     return ColumnDataSource({str(name): rows[name].to_numpy() for name in rows})
 
 
-def _hover(tips: list[tuple[str, str]], drawn: Iterable[GlyphRenderer]) -> HoverTool:
+def hover_tool(tips: list[tuple[str, str]], drawn: Iterable[GlyphRenderer]) -> HoverTool:
     """A tool that shows the given values of the mark under the pointer."""
     # The library's own labels are too pale to read, so these use the page's text colour. The library escapes values.
     lines = "".join(f"<div>{label}: <span>{words}</span></div>" for label, words in tips)
@@ -285,7 +285,7 @@ def _scale_bar(scale: _Scale) -> LayoutDOM:
     bar = ColorBar(
         color_mapper=scale.mapper,
         orientation="horizontal",
-        formatter=NumeralTickFormatter(format=_PERCENT),
+        formatter=NumeralTickFormatter(format=PERCENT),
         ticker=BasicTicker(desired_num_ticks=6),
         title="Accuracy",
         title_text_font=_FONT,

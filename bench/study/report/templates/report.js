@@ -34,6 +34,9 @@ for (const tab of document.querySelectorAll("input[name=tab]")) {
 // A browser that reloads the page keeps the chosen tab.
 show(document.querySelector("input[name=tab]:checked")?.value ?? "score");
 
+const sure = document.getElementById("sure");
+if (sure) draw(sure);
+
 // Opening a pair moves the keyboard focus to it.
 function visit() {
   document.querySelector("article:target")?.focus();
