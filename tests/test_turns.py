@@ -9,6 +9,8 @@ import pytest
 import torch
 from perf import gauge, turns
 
+pytestmark = pytest.mark.slow  # clocks, which stumble where other tests run beside them
+
 TURN_S = 0.8
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 
 class MixedSlopes(NamedTuple):
@@ -63,5 +63,5 @@ def mixed_slopes(
     contrasts[[0, 1, 2, 2], [0, 1, 0, 1]] = 1
     estimate = contrasts @ np.asarray(fit.fe_params)
     error = np.sqrt(np.einsum("ij,jk,ik->i", contrasts, covariance, contrasts))
-    half = norm.ppf(0.975) * error
-    return MixedSlopes(estimate, estimate - half, estimate + half, 2 * norm.sf(np.abs(estimate) / error))
+    half = ndtri(0.975) * error
+    return MixedSlopes(estimate, estimate - half, estimate + half, 2 * ndtr(-np.abs(estimate) / error))

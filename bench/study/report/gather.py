@@ -73,7 +73,6 @@ def gather(
     folder = result_folder(store, subject, dataset, reward=reward)
     board = read_csv(folder / "leaderboard.csv")
     rows = stored_accuracy(folder)
-    correlation = folder / "correlation.csv"
     axis = subject.axes[0] if subject.axes else ""
     over_all = board_over_all(store, registry, [subject], reward=reward)
     found: tuple[Case, ...] = ()
@@ -92,7 +91,7 @@ def gather(
         axis,
         board,
         rows[rows["reward"] == reward].reset_index(drop=True),
-        read_csv(correlation) if correlation.is_file() else pd.DataFrame(columns=list(CORRELATION)),
+        _correlation(folder),
         json.loads(read_if_there(folder / "manifest.json") or b"{}"),
         found,
         missing,
@@ -102,6 +101,12 @@ def gather(
         _rewards(store, subject, dataset),
         stored_checks(folder),
     )
+
+
+def _correlation(folder: Path) -> pd.DataFrame:
+    """CORRELATION; empty for a subject that is no study."""
+    path = folder / "correlation.csv"
+    return read_csv(path) if path.is_file() else pd.DataFrame(columns=list(CORRELATION))
 
 
 def _rewards(store: Store, subject: Subject, dataset: Dataset) -> pd.DataFrame | None:
