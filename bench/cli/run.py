@@ -79,7 +79,7 @@ BatchTokensOption = Annotated[
 TokensOption = Annotated[
     bool,
     typer.Option(
-        "--tokens", metavar="", help="Store the scores of single tokens too, 13 bytes each.", rich_help_panel=COMPUTING
+        "--tokens", metavar="", help="Store the scores of single tokens too, 12 bytes each.", rich_help_panel=COMPUTING
     ),
 ]
 ShardOption = Annotated[

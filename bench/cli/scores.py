@@ -36,6 +36,9 @@ AnyOwner = Annotated[
     str | None,
     typer.Option("--template", help="Model whose chat template rendered the text; default: whichever is stored."),
 ]
+TokensFile = Annotated[
+    Path | None, typer.Option("--tokens", help="Scores of tokens: a .jsonl of vLLM's prompt_logprobs, or a .parquet.")
+]
 
 
 @app.command(rich_help_panel=EXCHANGE)
@@ -48,6 +51,9 @@ def scores(
     template: AnyOwner = None,
     dtype: DtypeOption = Dtype.auto,
     ops: OpsOption = None,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", metavar="", help="With --model: write the scores of tokens, as .parquet.")
+    ] = False,
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
@@ -57,7 +63,7 @@ def scores(
     if (model is None) == (study is None):
         raise UsageError("name whose scores to write: --model MODEL to a file, or --study STUDY to a folder")
     if study is not None:
-        _check_study_options(template)
+        _check_study_options(template, tokens=tokens)
         known, (subject,) = select(registry, None, study, TemplateMode.shared)
     else:
         known = load_registry(registry)
@@ -65,19 +71,21 @@ def scores(
 
     from bench.store.folder import Store
     from bench.verbs.bundle import export_study
-    from bench.verbs.exchange import export_scores
+    from bench.verbs.exchange import export_scores, export_tokens
     from bench.verbs.run import lookup_of
 
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
     dataset = load(data, limit, offline=True)
     if study is None:
-        export_scores(Store(results), *names, dataset, out, lookup=lookup)
+        (export_tokens if tokens else export_scores)(Store(results), *names, dataset, out, lookup=lookup)
     else:
         for file in export_study(Store(results), subject, dataset, out, lookup=lookup):
             print(file)
 
 
-def _check_study_options(template: str | None) -> None:
+def _check_study_options(template: str | None, *, tokens: Path | bool | None = None) -> None:
+    if tokens:
+        raise UsageError("--tokens does not go with --study: name a model with --model")
     if template:
         raise UsageError("--template does not go with --study: the study's families name each model's chat template")
 
@@ -91,6 +99,7 @@ def import_(
     limit: Limit = None,
     template: Owner = None,
     dtype: ScoredDtype = ScoredIn.fp32,
+    tokens: TokensFile = None,
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
@@ -102,7 +111,7 @@ def import_(
 
     store = Store(results)
     if study is not None and model is None:
-        _check_study_options(template)
+        _check_study_options(template, tokens=tokens)
         if not file.is_dir():
             raise UsageError(f"{file}: no such folder; --study takes a folder with a file for each model")
         known, (subject,) = select(registry, None, study, TemplateMode.shared)
@@ -117,7 +126,8 @@ def import_(
         known = load_registry(registry)
         owner = known.model(template or model).model_id
         dataset = load(data, limit, offline=True)
-        print(import_scores(store, file, known.model(model).model_id, owner, dataset, dtype=dtype.value))
+        model_id = known.model(model).model_id
+        print(import_scores(store, file, model_id, owner, dataset, dtype=dtype.value, tokens=tokens))
     else:
         raise UsageError("name whose scores they are: --model MODEL for a file, or --study STUDY for a folder")
 

@@ -8,15 +8,33 @@ from typing import NamedTuple
 import pandas as pd
 
 from bench.entries import HubSource, NoiseSource, UrlSource
+from bench.files import edited_text
 from bench.registry import Registry
 from bench.schema import DTYPES, IMPORTED, SCHEMA_VERSION, Dataset, DrsowError, ScoreKey, UsageError
 from bench.scoring import passes
 from bench.store.folder import Store, check_scores, csv_bytes, read_csv, safe_name, write_whole
 from bench.store.imported import check_imported
+from bench.store.imported_tokens import check_imported_tokens, tokens_of_lines, tokens_of_parquet
+from bench.store.token_parts import encode_tokens
 from bench.subject import Lookup, Subject, one_set
 from bench.verbs.session import Session
 
 FORMATS = (".csv", ".parquet")
+TOKEN_FORMATS = (".jsonl", ".parquet")
+
+
+def export_tokens(
+    store: Store, model_id: str, owner: str | None, dataset: Dataset, out: Path, *, lookup: Lookup
+) -> None:
+    """Write the scores of tokens of one model to a .parquet file; the arguments are those of `export_scores`.
+
+    Raises:
+        PreconditionError: they are not stored.
+        UsageError: several score sets fit, or the file name does not end in .parquet.
+    """
+    if out.suffix != ".parquet":
+        raise UsageError(f"{out}: the file of tokens must end in .parquet, because a cell holds a list")
+    write_whole(out, encode_tokens(one_set(store, dataset, lookup, model_id, owner).read_tokens()))
 
 
 def export_scores(
@@ -82,9 +100,13 @@ class Given(NamedTuple):
     """model_id whose chat template rendered the text."""
     frame: pd.DataFrame
     digest: str
+    tokens: pd.DataFrame | None = None
+    """TOKEN_SCORES, if they were given."""
 
 
-def import_scores(store: Store, file: Path, model_id: str, owner: str, dataset: Dataset, *, dtype: str) -> Path:
+def import_scores(
+    store: Store, file: Path, model_id: str, owner: str, dataset: Dataset, *, dtype: str, tokens: Path | None = None
+) -> Path:
     """Store scores that another engine computed.
 
     Args:
@@ -94,6 +116,7 @@ def import_scores(store: Store, file: Path, model_id: str, owner: str, dataset: 
         owner: model_id whose chat template rendered the text.
         dataset: The rows that were scored.
         dtype: "bf16" or "fp32".
+        tokens: .jsonl with vLLM's prompt_logprobs or .parquet with TOKEN_SCORES; None for sums alone.
 
     Returns:
         The score set's folder.
@@ -101,7 +124,25 @@ def import_scores(store: Store, file: Path, model_id: str, owner: str, dataset: 
     Raises:
         UsageError: a row is missing, unknown or wrong; names the file, the row and the field.
     """
-    return _stored(store, _checked(file, model_id, owner, dataset), dataset, dtype)
+    given = _checked(file, model_id, owner, dataset)
+    if tokens is not None:
+        given = given._replace(tokens=_checked_tokens(tokens, given.frame))
+    return _stored(store, given, dataset, dtype)
+
+
+def _checked_tokens(file: Path, scores: pd.DataFrame) -> pd.DataFrame:
+    if not file.is_file():
+        raise UsageError(f"{file}: no such file")
+    if file.suffix not in TOKEN_FORMATS:
+        raise UsageError(f"{file}: the file of tokens must end in {' or '.join(TOKEN_FORMATS)}")
+    try:
+        if file.suffix == ".parquet":
+            frame = tokens_of_parquet(file.read_bytes())
+        else:
+            frame = tokens_of_lines(edited_text(file))
+        return check_imported_tokens(frame, scores)
+    except (DrsowError, ValueError, OSError) as error:
+        raise UsageError(f"{file}: {str(error).removeprefix(f'{file}: ').splitlines()[0]}") from None
 
 
 def import_folder(
@@ -165,6 +206,8 @@ def _stored(store: Store, given: Given, dataset: Dataset, dtype: str) -> Path:
     names = {"data": dataset.slug, "template": given.owner}
     with score_set.lock():
         score_set.begin(1, {}, names)
+        if given.tokens is not None:
+            score_set.write_tokens(0, given.tokens)
         score_set.write_part(0, given.frame)
         facts = {"file": given.file.name, "sha256": given.digest, "n_examples": len(dataset.examples)}
         score_set.finish(facts)

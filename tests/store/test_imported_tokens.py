@@ -1,0 +1,77 @@
+"""Imported scores of tokens: vLLM's prompt_logprobs beside the sums, and what is refused."""
+
+import json
+
+import pytest
+from test_imported import DATA, scores
+
+from bench.schema import UsageError
+from bench.store.folder import ScoreSet, Store
+from bench.subject import Lookup
+from bench.verbs.exchange import export_tokens, import_scores
+
+LOGPS = [-4.0, -3.0, -2.0, -0.5, -0.5]
+"""Four tokens of the text, -9.5 together, and the end of turn."""
+
+
+def line(example_id: str, response_id: str, logps: list[float], *, top: bool = True) -> dict:
+    """A response as vLLM tells of it: two tokens of the prompt, and then one token 7 after another."""
+    own = [{"7": {"logprob": x, "rank": 2, "decoded_token": "a"}} for x in logps]
+    likeliest = {"9": {"logprob": -0.25, "rank": 1, "decoded_token": "b"}}
+    entries = [None, {"5": {"logprob": -1.0, "rank": 1}}, *(each | (likeliest if top else {}) for each in own)]
+    ids = [3, 5, *[7] * len(logps)]
+    told = {"example_id": example_id, "response_id": response_id, "start": 2}
+    return told | {"prompt_token_ids": ids, "prompt_logprobs": entries}
+
+
+def imported(folder, rows: list[dict]) -> ScoreSet:
+    scores().to_csv(folder / "m.csv", index=False)
+    (folder / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store = Store(folder / "results")
+    import_scores(store, folder / "m.csv", "m", "m", DATA, dtype="bf16", tokens=folder / "m.jsonl")
+    return store.find()[0]
+
+
+def every(**wish) -> list[dict]:
+    return [line(row.example_id, row.response_id, LOGPS, **wish) for row in scores().itertuples()]
+
+
+def test_vllms_prompt_log_probabilities_are_the_tokens_of_the_sums(tmp_path):
+    score_set = imported(tmp_path, every())
+    frame = score_set.read_tokens()
+    assert [list(values) for values in frame["logp_nats"]] == [LOGPS] * 6
+    assert frame["top_logp_nats"].iloc[0].tolist() == [-0.25] * 5
+    assert frame["logsumexp_nats"].isna().all() and frame["byte_end"].isna().all()
+    out = tmp_path / "tokens.parquet"
+    export_tokens(Store(tmp_path / "results"), "m", "m", DATA, out, lookup=Lookup())
+    other = Store(tmp_path / "other")
+    import_scores(other, tmp_path / "m.csv", "m", "m", DATA, dtype="bf16", tokens=out)
+    (again,) = other.find()
+    assert {p.name: p.read_bytes() for p in again.folder.glob("*.parquet")} == {
+        p.name: p.read_bytes() for p in score_set.folder.glob("*.parquet")
+    }
+
+
+def test_without_the_likeliest_token_its_log_probability_is_missing(tmp_path):
+    assert imported(tmp_path, every(top=False)).read_tokens()["top_logp_nats"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[2].update(prompt_logprobs=rows[2]["prompt_logprobs"][:-1]), "line 3: prompt_logprobs has 6"),
+        (lambda rows: rows[2].pop("start"), "line 3: has no 'start'"),
+        (lambda rows: rows[2].update(start=0), "line 3: start is 0, and must be from 1 to 6"),
+        (lambda rows: rows[2].update(prompt_token_ids=[3, 5, 8, 7, 7, 7, 7]), "line 3: has no '8'"),
+        (lambda rows: rows.pop(2), "1, chosen: has a sum, but no tokens"),
+        (lambda rows: rows.append(rows[2]), "1, chosen: is there twice"),
+        (lambda rows: rows.__setitem__(2, line("1", "chosen", [-9.0, *LOGPS[1:]])), "1, chosen: its tokens add up to"),
+        (lambda rows: rows.__setitem__(2, line("1", "chosen", [0.5, *LOGPS[1:]])), "1, chosen: logp_nats has a value"),
+    ],
+)
+def test_tokens_that_are_not_those_of_the_sums_are_refused_with_their_place(tmp_path, change, message):
+    rows = every()
+    change(rows)
+    with pytest.raises(UsageError, match=r"m\.jsonl: " + message):
+        imported(tmp_path, rows)
+    assert not list((tmp_path / "results").glob("scores/*"))
