@@ -16,6 +16,7 @@ from bench.study.board import seeded
 from bench.study.checks import label_margins_of
 from bench.study.confidence import MIN_PROBLEMS, CrossFit, cross_fit, label_margins, n_problems
 from bench.study.design import prompt_clusters
+from bench.study.measure import read_for
 from bench.study.reliability import sureness, too_few
 from bench.subject import Subject, stored_sets
 from bench.verbs.run import lookup_of
@@ -127,7 +128,7 @@ def _on_scores(session: Session, subject: Subject, dataset: Dataset, *, reward: 
         sets = stored_sets(session.store, subject, dataset, plain._replace(dtype=session.options.dtype))
     except PreconditionError:
         sets = stored_sets(session.store, subject, dataset, plain)
-    scores = {side: each.read() for side, each in sets.items()}
+    scores = {side: read_for(each, reward) for side, each in sets.items()}
     margins, ids = label_margins_of(subject, scores, dataset, reward=reward)
     examples = {example.example_id: example for example in dataset.examples}
     ordered = [examples[each] for each in ids]
