@@ -126,7 +126,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 # What tests compare with comes without its own dependencies, which it needs for more than that.
 $(VENV)/.tested: $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev,ray,perform]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev,ray,perform,url]'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps rewardbench==0.1.4 alpaca-eval==0.6.6 lm-eval==0.4.13
 	@touch $@
 

@@ -165,18 +165,13 @@ class FileSource(Record):
         return str(self.file)
 
 
-class UrlSource(Record):
-    """A model on a server that returns the log-probabilities of token ids (`scoring.wire`)."""
+class Served(Record):
+    """A model on a server, and how the server is asked."""
 
     url: Annotated[str, form(_ADDRESS, "http or https address without user, ? and #")]
     """Address of the server, without the path of a format."""
     model: Text
     """The model's name on the server."""
-    kind: Literal["vllm", "sglang", "openai-echo"]
-    tokenizer: Place
-    """Where the model's tokenizer is."""
-    dtype: Literal["bf16", "fp32"] = "bf16"
-    """The dtype that the server computes in, which drsow cannot ask."""
     token_env: Annotated[str, form(r"[A-Za-z_]\w*", "name of an environment variable")] = "DRSOW_SERVER_TOKEN"
     """The environment variable with the server's token. No file holds the token."""
     concurrency: PositiveInt = 8
@@ -191,12 +186,22 @@ class UrlSource(Record):
         """What a table calls it."""
         return f"{self.model} at {self.url}"
 
-    @property
-    def files(self) -> HubSource | FolderSource:
-        """Where the tokenizer is."""
-        return files_at(self.tokenizer)
-
     @field_validator("url")
     @classmethod
     def _without_slash(cls, url: str) -> str:
         return url.rstrip("/")
+
+
+class UrlSource(Served):
+    """A model on a server that returns the log-probabilities of token ids (`scoring.wire`)."""
+
+    kind: Literal["vllm", "sglang", "openai-echo"]
+    tokenizer: Place
+    """Where the model's tokenizer is."""
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    """The dtype that the server computes in, which drsow cannot ask."""
+
+    @property
+    def files(self) -> HubSource | FolderSource:
+        """Where the tokenizer is."""
+        return files_at(self.tokenizer)

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,10 @@ from bench.cli.options import (
     Temperature,
     TopP,
 )
+from bench.schema import UsageError
+
+if TYPE_CHECKING:
+    from bench.sources import Served
 
 CacheTokens = Annotated[
     int | None,
@@ -31,6 +35,16 @@ CacheTokens = Annotated[
         help="Most tokens of prompts and responses that are in memory at once.",
         rich_help_panel=COMPUTING,
     ),
+]
+
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="Sample from --model on this server, by chat completions.", rich_help_panel=COMPUTING),
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option("--concurrency", min=1, help="--url: questions at once; default 8.", rich_help_panel=COMPUTING),
 ]
 
 
@@ -44,6 +58,8 @@ def sample(
     top_p: TopP = 1,
     max_new_tokens: MaxNewTokens = 512,
     seed: SampleSeed = 0,
+    url: Url = None,
+    concurrency: Concurrency = None,
     batch_tokens: CacheTokens = None,
     limit: Limit = None,
     dtype: DtypeOption = Dtype.auto,
@@ -53,16 +69,43 @@ def sample(
     """Sample several responses of a model to each prompt."""
     from bench.data.load import load_prompts
     from bench.prefer.resumed import Sampling
-    from bench.registry import load_registry
-    from bench.verbs.sample import sample_candidates
-    from bench.verbs.session import open_session
 
-    known = load_registry(registry)
-    known.policy(model)
-    dataset = load_prompts(prompts, limit_per_subset=limit)
+    _check(url, concurrency, here=(dtype, device, batch_tokens, registry) != (Dtype.auto, Device.auto, None, None))
     wish = Sampling(n, temperature, top_p, max_new_tokens, seed, keep_empty=n == 1)
-    session = open_session(known, dtype=dtype.value, device=device.value)
-    n_left_out = sample_candidates(session, dataset, model, wish, out=out, cache_tokens=batch_tokens)
+    if url is None:
+        from bench.registry import load_registry
+        from bench.verbs.sample import sample_candidates
+        from bench.verbs.session import open_session
+
+        (known := load_registry(registry)).policy(model)
+        dataset = load_prompts(prompts, limit_per_subset=limit)
+        session = open_session(known, dtype=dtype.value, device=device.value)
+        n_left_out = sample_candidates(session, dataset, model, wish, out=out, cache_tokens=batch_tokens)
+    else:
+        from bench.verbs.sample import sample_served
+
+        dataset = load_prompts(prompts, limit_per_subset=limit)
+        n_left_out = sample_served(dataset, _served(url, model, concurrency), wish, out=out)
     if n_left_out:
         print(f"{n_left_out} prompts left out: fewer than two of their responses have text", file=sys.stderr)
     print(out)
+
+
+def _check(url: str | None, concurrency: int | None, *, here: bool) -> None:
+    """Refuse an option that does nothing. `here`: whether one says how this machine computes."""
+    if url is None and concurrency is not None:
+        raise UsageError("--concurrency is for a model on a server; name the server with --url")
+    if url is not None and here:
+        raise UsageError("--url: a server computes, without --dtype, --device, --batch-tokens and --registry")
+
+
+def _served(url: str, model: str, concurrency: int | None) -> "Served":
+    from pydantic import ValidationError
+
+    from bench.sources import Served
+
+    try:
+        source = Served(url=url, model=model)
+        return source if concurrency is None else source.model_copy(update={"concurrency": concurrency})
+    except ValidationError as error:
+        raise UsageError(f"--url {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error

@@ -116,17 +116,35 @@ def candidates_line(example: Example, texts: Sequence[str]) -> Line:
     return {"id": own_id(example), **head, "prompt": prompt, "candidates": list(texts)}
 
 
+REASONS = "finish_reasons"
+"""The field of a line that says for each response from a server why it ended."""
+
+
 def comparable(lines: Sequence[Line]) -> list[Line]:
     """The lines without their empty responses; a line that keeps fewer than two responses is dropped."""
-    told = [line | {"candidates": [text for text in candidates(line) if text]} for line in lines]
-    return [line for line in told if len(candidates(line)) > 1]
+    told = []
+    for line in lines:
+        kept = [number for number, text in enumerate(candidates(line)) if text]
+        lists = [name for name in ("candidates", REASONS) if name in line]
+        if len(kept) > 1:
+            told.append(line | {name: [_list(line, name)[number] for number in kept] for name in lists})
+    return told
 
 
 def candidates(line: Line) -> list[str]:
     """The responses of a line of the candidates file."""
-    texts = line["candidates"]
-    assert isinstance(texts, list)
-    return texts
+    return _list(line, "candidates")
+
+
+def reasons(line: Line) -> list[str]:
+    """Why the responses of a line from a server ended."""
+    return _list(line, REASONS)
+
+
+def _list(line: Line, name: str) -> list[str]:
+    values = line[name]
+    assert isinstance(values, list)
+    return values
 
 
 def whole_lines(path: Path) -> Iterator[Line]:

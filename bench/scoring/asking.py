@@ -1,16 +1,19 @@
 """Asks a model server over HTTP: JSON in, JSON out, with retries. The token comes from the environment only."""
 
+import functools
 import http.client
 import json
 import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
-from bench.entries import UrlSource
 from bench.schema import DrsowError, PreconditionError
+from bench.sources import Served
+
+Made = TypeVar("Made")
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 """Seconds before the first retry, which double with each further one, and the most seconds before a retry."""
@@ -38,32 +41,41 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 _OPENER = urllib.request.build_opener(_NoRedirects)
 
 
-def ask(source: UrlSource, path: str, body: Mapping[str, object] | None = None) -> Answer:
+class AskAgainError(Exception):
+    """A question may be asked again after some seconds."""
+
+    def __init__(self, problem: DrsowError, wait_s: float = 0.0) -> None:
+        super().__init__(str(problem))
+        self.problem, self.wait_s = problem, wait_s
+
+
+def ask(source: Served, path: str, body: Mapping[str, object] | None = None) -> Answer:
     """A server's answer: GET, or POST if there is a body. A busy or broken server is asked again, after longer waits.
 
     Raises:
         PreconditionError: The server cannot be reached, or wants another token.
         DrsowError: The server refuses the question, or answers no JSON. The message has the server's words.
     """
+    return patiently(source, functools.partial(_once, source, path, body))
+
+
+def patiently(source: Served, once: Callable[[], Made]) -> Made:
+    """What a question gives. After an AskAgainError it is asked again, `source.retries` times, after longer waits.
+
+    Raises:
+        DrsowError: The problem of the last error.
+    """
     for attempt in range(source.retries + 1):
         try:
-            return _once(source, path, body)
-        except urllib.error.HTTPError as error:
-            problem, wait_s = _refusal(source, error), _asked_wait_s(error)
-            if error.code not in RETRIED:
-                raise problem from None
-        except OSError as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            problem = PreconditionError(
-                f"{source.url} cannot be reached ({reason}); start the server and run the command again: it continues"
-            )
-            wait_s = 0.0
+            return once()
+        except AskAgainError as error:
+            problem, wait_s = error.problem, error.wait_s
         if attempt < source.retries:
             time.sleep(min(max(FIRST_WAIT_S * 2**attempt, wait_s), LONGEST_WAIT_S))
     raise problem from None
 
 
-def _once(source: UrlSource, path: str, body: Mapping[str, object] | None) -> Answer:
+def _once(source: Served, path: str, body: Mapping[str, object] | None) -> Answer:
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if token := os.environ.get(source.token_env):
         headers["Authorization"] = f"Bearer {token}"
@@ -72,9 +84,16 @@ def _once(source: UrlSource, path: str, body: Mapping[str, object] | None) -> An
     try:
         with _OPENER.open(request, timeout=source.timeout_s) as response:
             text, server = response.read(), response.headers.get("Server", "")
+    except urllib.error.HTTPError as error:
+        problem = refusal(source, error.code, _said(error))
+        if error.code not in RETRIED:
+            raise problem from None
+        raise AskAgainError(problem, asked_wait_s(dict(error.headers))) from None
     except http.client.HTTPException as error:
-        # An error of the system, like a refused connection.
-        raise ConnectionError(f"the answer broke off: {type(error).__name__}") from error
+        raise AskAgainError(unreachable(source, f"the answer broke off: {type(error).__name__}")) from error
+    except OSError as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise AskAgainError(unreachable(source, reason)) from error
     try:
         return Answer(json.loads(text), server)
     except ValueError:
@@ -83,27 +102,47 @@ def _once(source: UrlSource, path: str, body: Mapping[str, object] | None) -> An
         ) from None
 
 
-def _refusal(source: UrlSource, error: urllib.error.HTTPError) -> DrsowError:
-    """The error for a status that is not 200, with the server's own words."""
-    said = _said(error)
-    where = f"{source.url}: the server answered {error.code}" + (f" ({said})" if said else "")
-    if error.code in (401, 403):
+REGISTRY = ("`source` in models.toml", "`url`, `model` and `kind` in models.toml")
+"""Where a user corrects an address, and a question that a server refuses, for a model of the registry."""
+
+
+def refusal(source: Served, code: int, said: str, places: tuple[str, str] = REGISTRY) -> DrsowError:
+    """The error for a status that is not 200, with the server's own words.
+
+    Args:
+        source: The server.
+        code: The status.
+        said: From `complaint`.
+        places: As REGISTRY.
+    """
+    where = f"{source.url}: the server answered {code}" + (f" ({said})" if said else "")
+    if code in (401, 403):
         return PreconditionError(f"{where}; set {source.token_env} to the server's token")
-    if error.code in RETRIED:
+    if code in RETRIED:
         return DrsowError(
             f"{where} {source.retries + 1} times; run the command again when it has recovered: it continues"
         )
-    if 300 <= error.code < 400:
-        return DrsowError(f"{where} and names another address; write that address into `source` in models.toml")
-    return DrsowError(f"{where}; check `url`, `model` and `kind` in models.toml")
+    if 300 <= code < 400:
+        return DrsowError(f"{where} and names another address; write that address into {places[0]}")
+    return DrsowError(f"{where}; check {places[1]}")
+
+
+def unreachable(source: Served, reason: object) -> PreconditionError:
+    """The error for a server that gives no answer."""
+    return PreconditionError(
+        f"{source.url} cannot be reached ({reason}); start the server and run the command again: it continues"
+    )
 
 
 def _said(error: urllib.error.HTTPError) -> str:
-    """The first line of a server's complaint, at most 200 characters."""
     try:
-        text = error.read().decode(errors="replace")
+        return complaint(error.read().decode(errors="replace"))
     except (OSError, http.client.HTTPException):
         return ""
+
+
+def complaint(text: str) -> str:
+    """The first line of a server's complaint, at most 200 characters."""
     try:
         content = json.loads(text)
     except ValueError:
@@ -115,9 +154,9 @@ def _said(error: urllib.error.HTTPError) -> str:
     return lines[0][:200] if lines else ""
 
 
-def _asked_wait_s(error: urllib.error.HTTPError) -> float:
+def asked_wait_s(headers: Mapping[str, str]) -> float:
     """The seconds that a busy server asks for, 0 if it asks for none."""
     try:
-        return float(error.headers.get("Retry-After", 0))
+        return float(headers.get("Retry-After", 0))
     except ValueError:
         return 0.0

@@ -1,6 +1,8 @@
 """The verb `sample`: samples a policy's responses to prompts into a candidates file."""
 
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,9 @@ from bench.data.rows import candidate_list
 from bench.data.sources import file_rows
 from bench.schema import Dataset, DrsowError
 from bench.scoring import SPAN, fetch, templates
+from bench.scoring.progress import Meter
+from bench.sources import Served
+from bench.store.folder import write_json
 from bench.verbs.session import Session
 
 if TYPE_CHECKING:
@@ -63,6 +68,49 @@ def _speaker(folder: Path, *, trusted: bool) -> "Speaker":
     tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)
     limit = models.context_tokens(folder, trust_remote_code=trusted)
     return Speaker(tokenizer, own_template(tokenizer, "answer prompts"), limit)
+
+
+def sample_served(dataset: Dataset, source: Served, wish: "Sampling", *, out: Path) -> int:
+    """Sample the responses of a model on a server to every prompt into a file.
+
+    `FILE.manifest.json` beside the file names the server and its model. Each line says why each response ended.
+
+    Args:
+        dataset: The prompts.
+        source: The server and the model's name there.
+        wish: How responses are drawn.
+        out: The .jsonl file.
+
+    Returns:
+        The number of prompts that were left out.
+    """
+    from bench.prefer import served
+    from bench.prefer.resumed import REASONS, Line, candidates_line, comparable, finish, reasons, sampled_id
+
+    settings = {"url": source.url, "model_id": source.model, "prompts": dataset.data_id}
+    settings |= {"prompts_digest": dataset.digest, "sampler": "chat-1"} | wish._asdict()
+    by_name = {example.example_id: example for example in dataset.examples}
+    service = served.Service(source, wish)
+
+    def make(todo: list[str]) -> Iterator[tuple[str, Line]]:
+        with Meter("sampling", n_rows=len(todo), n_tokens=len(todo), unit="prompts") as meter:
+            for name, said in served.served_texts(service, [by_name[name] for name in todo]):
+                line = candidates_line(by_name[name], [each.text for each in said])
+                yield name, line | {REASONS: [each.reason for each in said]}
+                meter.add(rows=1, tokens=1)
+
+    final = None if wish.keep_empty else comparable
+    lines = finish(out, settings, list(by_name), make, name_of=sampled_id, final=final)
+    ended = [reason for line in lines for reason in reasons(line)]
+    if n_cut := ended.count(served.CUT):
+        print(f"{n_cut} of {len(ended)} responses are cut at {wish.max_new_tokens} tokens", file=sys.stderr)
+    if service.told.model:
+        counts = {"n_responses": len(ended), "n_cut": n_cut, "finished_utc": time.strftime(UTC, time.gmtime())}
+        write_json(out.with_name(f"{out.name}.manifest.json"), settings | service.facts() | counts)
+    return len(dataset.examples) - len(lines)
+
+
+UTC = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def first_responses(path: str) -> tuple[Dataset, dict[str, str]]:

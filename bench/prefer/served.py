@@ -1,0 +1,253 @@
+"""Samples responses of a model on a server, as chat completions through the OpenAI client library.
+
+The server renders the prompt and draws. drsow asks for all responses to a prompt at once; a server that gives one, or
+refuses to be asked for several, is asked for one at a time, each with its own seed.
+"""
+
+import concurrent.futures
+import importlib.metadata
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from bench.prefer.customise import row_number
+from bench.prefer.resumed import Sampling
+from bench.schema import DrsowError, Example, PreconditionError
+from bench.scoring.asking import RETRIED, AskAgainError, asked_wait_s, complaint, patiently, refusal, unreachable
+from bench.sources import Served
+
+REFUSED = (400, 422)
+"""Status codes of a server that does not take a field of the question."""
+
+PLACES = ("--url", "--url and --model")
+"""Where a user corrects what the server refuses."""
+
+CUT = "length"
+"""The finish_reason of a response that `max_new_tokens` ended."""
+
+
+class RefusedError(DrsowError):
+    """The server does not take a field of the question."""
+
+
+class StoppedError(DrsowError):
+    """Another question has failed, so this one is not asked."""
+
+
+class Said(NamedTuple):
+    """One response."""
+
+    text: str
+    reason: str
+    """The server's finish_reason."""
+
+
+@dataclass
+class Told:
+    """What the server has shown about itself."""
+
+    takes_n: bool = True
+    takes_seed: bool = True
+    listed: list[str] = field(default_factory=list)
+    """The models that it lists."""
+    model: str = ""
+    """The model that its answers name."""
+    server: str = ""
+    """Its header Server."""
+
+
+class Service:
+    """A model that answers chat completions."""
+
+    def __init__(self, source: Served, wish: Sampling) -> None:
+        """Opens the client.
+
+        Raises:
+            PreconditionError: The package openai is missing.
+        """
+        try:
+            import openai
+        except ImportError as error:
+            raise PreconditionError("--url needs the package openai; `pip install 'drsow[url]'` installs it") from error
+        self.source, self.wish, self.told, self.stop = source, wish, Told(), threading.Event()
+        self.token = os.environ.get(source.token_env, "")
+        self.client = openai.OpenAI(
+            api_key=self.token or "none",
+            base_url=source.url if source.url.endswith("/v1") else f"{source.url}/v1",
+            timeout=source.timeout_s,
+            # `patiently` asks again.
+            max_retries=0,
+        )
+        self.headers: dict[str, Any] = {} if self.token else {"Authorization": openai.Omit()}
+
+    def check(self) -> None:
+        """Asks which models the server has. A model that it does not list may be there all the same.
+
+        Raises:
+            PreconditionError: The server cannot be reached, or wants another token.
+        """
+        try:
+            found = patiently(
+                self.source,
+                lambda: self._once(lambda: self.client.models.with_raw_response.list(extra_headers=self.headers)),
+            )
+            self.told.listed = [str(each["id"]) for each in json.loads(found.text)["data"]]
+        except PreconditionError:
+            raise
+        except (DrsowError, AttributeError, KeyError, TypeError, ValueError):
+            # Some servers have no list. What else is wrong shows at the first question.
+            return
+        if self.told.listed and self.source.model not in self.told.listed:
+            words = f"does not list a model {self.source.model!r}, but {self._names()}"
+            print(f"{self.source.url} {words}", file=sys.stderr)
+
+    def facts(self) -> dict[str, object]:
+        """What the server has shown, for the manifest."""
+        told = self.told
+        shown = {"server": told.server, "answering_model": told.model, "takes_n": told.takes_n}
+        return shown | {"takes_seed": told.takes_seed, "openai": importlib.metadata.version("openai")}
+
+    def _names(self) -> str:
+        return ", ".join(sorted(self.told.listed)[:8])
+
+    def _once(self, ask: Any) -> Any:
+        """The raw answer of one question to the client.
+
+        Raises:
+            AskAgainError: The server is busy, broken or away.
+            DrsowError: It refuses the question.
+        """
+        import openai
+
+        if self.stop.is_set():
+            raise StoppedError
+        try:
+            return ask()
+        except openai.APIStatusError as error:
+            said = complaint(error.response.text)
+            said = said.replace(self.token, "***") if self.token else said
+            problem = refusal(self.source, error.status_code, said, PLACES)
+            if error.status_code in RETRIED:
+                raise AskAgainError(problem, asked_wait_s(error.response.headers)) from None
+            raise RefusedError(str(problem)) if error.status_code in REFUSED else problem from None
+        except openai.APIConnectionError as error:
+            timed_out = isinstance(error, openai.APITimeoutError)
+            reason = f"no answer in {self.source.timeout_s:g} s" if timed_out else error.__cause__ or error
+            raise AskAgainError(unreachable(self.source, reason)) from None
+
+    def _asked(self, example: Example, n: int, number: int) -> list[Said]:
+        """Up to `n` responses of one question; `number` is that of the first."""
+        wish = self.wish
+        question: dict[str, Any] = {
+            "model": self.source.model,
+            "messages": [message._asdict() for message in example.messages],
+            "max_tokens": wish.max_new_tokens,
+            "temperature": wish.temperature,
+        }
+        if wish.top_p < 1:
+            question["top_p"] = wish.top_p
+        if n > 1:
+            question["n"] = n
+        if self.told.takes_seed:
+            question["seed"] = (row_number(example.example_id, seed=wish.seed) + number) % 2**31
+        create = self.client.chat.completions.with_raw_response.create
+        answer = patiently(self.source, lambda: self._once(lambda: create(**question, extra_headers=self.headers)))
+        try:
+            content = json.loads(answer.text)
+            said = [
+                Said(str(c["message"]["content"] or "").strip(), str(c["finish_reason"])) for c in content["choices"]
+            ]
+            self._check_model(str(content.get("model", "")), answer.headers)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            where = f"{self.source.url}: the server answers in another format than chat completions"
+            raise DrsowError(f"{where} ({type(error).__name__}: {error}); check --url") from None
+        if not said:
+            raise DrsowError(f"{example.example_id}: {self.source.url}: the server answered without a response")
+        return said[:n]
+
+    def _check_model(self, model: str, headers: Mapping[str, str]) -> None:
+        """Refuses the answer of another model.
+
+        Raises:
+            DrsowError: The server has not the wanted model, or another one than at the first answer.
+        """
+        told, wanted = self.told, self.source.model
+        if not told.model:
+            if told.listed and wanted not in told.listed and model != wanted:
+                words = f"the server has no model {wanted!r}, but {self._names()}, and {model!r} answers in its place"
+                raise DrsowError(f"{self.source.url}: {words}; correct --model")
+            told.model, told.server = model, headers.get("Server", "")
+        elif model != told.model:
+            words = f"another model than before answers: {model!r}, not {told.model!r}"
+            raise DrsowError(f"{self.source.url}: {words}. Start it with the first one and run again: it continues")
+
+    def responses(self, example: Example) -> list[Said]:
+        """All responses to a prompt.
+
+        Raises:
+            DrsowError: The server refuses the prompt, or fails.
+        """
+        found: list[Said] = []
+        while len(found) < self.wish.n:
+            left = self.wish.n - len(found)
+            some = self._asked(example, left if self.told.takes_n else 1, len(found))
+            found += some
+            if len(some) < left:
+                self.told.takes_n = False
+        return found
+
+    def first(self, example: Example) -> list[Said]:
+        """As `responses`, for the first prompt: it shows which fields of a question the server takes.
+
+        Raises:
+            DrsowError: The server refuses the question in every form.
+        """
+        problems = []
+        several = self.wish.n > 1
+        for self.told.takes_n, self.told.takes_seed in [(several, True), *[(False, True)] * several, (False, False)]:
+            try:
+                found = self.responses(example)
+            except RefusedError as error:
+                problems.append(error)
+                continue
+            if not self.told.takes_seed:
+                print(f"{self.source.url} takes no seed: its responses cannot be drawn again", file=sys.stderr)
+            return found
+        raise problems[0]
+
+
+def served_texts(service: Service, examples: Sequence[Example]) -> Iterator[tuple[str, list[Said]]]:
+    """The responses to some prompts, each as soon as it has all of them; several questions are under way at once.
+
+    Raises:
+        DrsowError: The server refuses a prompt, or fails. The message names the prompt.
+    """
+    service.check()
+    yield examples[0].example_id, _named(service, service.first, examples[0])
+    pool = concurrent.futures.ThreadPoolExecutor(service.source.concurrency)
+    asked = {pool.submit(_named, service, service.responses, each): each.example_id for each in examples[1:]}
+    try:
+        for done in concurrent.futures.as_completed(asked):
+            # The error that stopped the others comes too.
+            if not isinstance(done.exception(), StoppedError):
+                yield asked[done], done.result()
+    finally:
+        service.stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        service.client.close()
+
+
+def _named(service: Service, ask: Callable[[Example], list[Said]], example: Example) -> list[Said]:
+    """The responses to a prompt. An error names it, and stops all further questions."""
+    try:
+        return ask(example)
+    except StoppedError:
+        raise
+    except DrsowError as error:
+        service.stop.set()
+        kind = PreconditionError if isinstance(error, PreconditionError) else DrsowError
+        raise kind(f"{example.example_id}: {error}") from error
