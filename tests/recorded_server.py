@@ -147,15 +147,18 @@ class Answers(BaseHTTPRequestHandler):
         assert body["echo"] and body["logprobs"] == 1 and isinstance(body["prompt"], str)
         tokenizer = self.server.tokenizer
         ids = self._ids(tokenizer.encode(body["prompt"]).ids, fault)
-        names = [tokenizer.decode([i], skip_special_tokens=False) for i in [*ids, 5]]
-        found = {
-            "tokens": names,
-            "token_logprobs": [*self._nats(ids, fault), -0.5],
-            "text_offset": [],
-            "top_logprobs": [],
-        }
-        choice = {"index": 0, "text": "".join(names), "logprobs": None if fault == "no numbers" else found}
-        return {"model": "tiny", "choices": [choice], "usage": {"prompt_tokens": len(ids), "completion_tokens": 1}}
+        # As llama-cpp-python 0.3.36: a first BOS moves the tokens to their numbers, and no BOS is listed at all.
+        known = (tokenizer.token_to_id(name) for name in ("<s>", "<|im_start|>"))
+        bos = None if fault == "no BOS" else next(each for each in known if each is not None)
+        begins = ids[0] == bos
+        values = self._nats(ids, fault)[1:] if begins else [nats(i, i) for i in ids]
+        pairs = zip([*ids[begins:], 5], [*values, -0.5][: len(ids)], strict=False)
+        listed = [(tokenizer.decode([i]).replace("\ufffd", ""), value) for i, value in pairs if i != bos]
+        tokens, numbers = [token for token, _ in listed], [None, *(value for _, value in listed[1:])]
+        found = {"tokens": tokens, "token_logprobs": numbers, "text_offset": [], "top_logprobs": []}
+        choice = {"index": 0, "text": body["prompt"], "logprobs": None if fault == "no numbers" else found}
+        usage = {"prompt_tokens": len(ids), "completion_tokens": 1}
+        return {"model": "tiny", "choices": [choice | {"finish_reason": "length"}], "usage": usage}
 
     def _send(self, status: int, content: dict) -> None:
         data = json.dumps(content).encode()

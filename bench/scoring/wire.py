@@ -117,19 +117,55 @@ def _echo_logps(answer: Any, text: Text) -> np.ndarray:
     found = answer["choices"][0].get("logprobs")
     if not found or not found.get("token_logprobs"):
         raise WireError("returns no logprobs with echo: it does not compute a prompt's log-probabilities")
-    tokens, n_tokens = found["tokens"], len(text.ids)
-    usage = answer.get("usage") or {}
-    n_read = usage.get("prompt_tokens", n_tokens)
-    if n_read < n_tokens or len(tokens) < n_tokens:
+    n_tokens = len(text.ids)
+    n_read = (answer.get("usage") or {}).get("prompt_tokens", n_tokens)
+    if n_read < n_tokens:
         raise WireError(f"cuts a text, or divides it in another way: it read {n_read} tokens, drsow sent {n_tokens}")
     if n_read > n_tokens:
         raise WireError(f"adds a BOS token, or divides a text in another way: it read {n_read} tokens for {n_tokens}")
-    # The server returns texts, not ids. A special token may come as an empty text; half a character has no text.
-    for i, (token, piece) in enumerate(zip(tokens, text.pieces, strict=False)):
-        known = "�" in piece or (text.ids[i] in text.special and not token)
+    listed = _listed(found["tokens"], text)
+    if len(found["tokens"]) == n_tokens == len(listed) and answer["choices"][0].get("finish_reason") == "length":
+        raise WireError(
+            "gives every token the number of the next one, because the text does not begin with the BOS of its file: "
+            "llama-cpp-python does so"
+        )
+    values = dict(zip(listed, found["token_logprobs"], strict=False))
+    return _checked([values.get(place) for place in range(text.first, n_tokens)])
+
+
+def _listed(tokens: Sequence[str], text: Text) -> list[int]:
+    """The index in the text of each token that a server lists.
+
+    The format lists every token, and the one that is generated. llama-cpp-python (0.3.36) leaves out each token that is
+    the file's BOS. In chat text that is the first one, and others like it: of SmolLM2 every "<|im_start|>".
+
+    Raises:
+        WireError: The server lists other tokens than those of the text.
+    """
+    every = list(range(len(text.ids)))
+    without = [place for place in every if text.ids[place] != text.ids[0]]
+    for places in (every, without):
+        # The generated token may be an end, which is not listed.
+        if len(tokens) - len(places) in (0, 1) and _differs(tokens, places, text) is None:
+            return places
+    if len(tokens) < len(without):
+        raise WireError(f"cuts a text, or divides it in another way: it lists {len(tokens)} of {len(every)} tokens")
+    places = without if len(tokens) - len(without) in (0, 1) else every
+    at = _differs(tokens, places, text) or 0
+    raise WireError(
+        f"reads other tokens than drsow sent: token {at} is {tokens[at]!r}, not {text.pieces[places[at]]!r}"
+    )
+
+
+def _differs(tokens: Sequence[str], places: Sequence[int], text: Text) -> int | None:
+    """The first listed token that has another text than the token at its place; None if there is none."""
+    for i, (token, place) in enumerate(zip(tokens, places, strict=False)):
+        piece = text.pieces[place]
+        # A special token may come as an empty text, and half a character has no text.
+        known = "\ufffd" in piece or (text.ids[place] in text.special and not token)
         if not known and token.strip() != piece.strip():
-            raise WireError(f"reads other tokens than drsow sent: token {i} is {token!r}, not {piece!r}")
-    return _checked(found["token_logprobs"][text.first : n_tokens])
+            return i
+    return None
 
 
 FORMATS: Mapping[str, Format] = {

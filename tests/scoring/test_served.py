@@ -184,6 +184,35 @@ def test_spaces_and_characters_of_several_tokens_reach_a_server_that_takes_text(
         assert logps.tolist() == pytest.approx([nats(ids[i - 1], ids[i]) for i in range(s.start, len(ids))])
 
 
+def test_a_server_that_gives_a_token_the_number_of_the_next_one_is_refused(tokenizer, place):
+    process = Process("openai-echo", tokenizer)
+    process.plant("no BOS")
+    with pytest.raises(PreconditionError, match="gives every token the number of the next one"):
+        scorer_of(ready(place, "openai-echo", process.url), OPTIONS).load()
+    process.end()
+
+
+ECHOED = wire.Text([7, 3, 7, 4, 5, 6], 4, "<s>a<s> bc<e>", ["<s>", "a", "<s>", " b", "c", "<e>"], frozenset({6, 7}))
+"""The response is "c" and the end of turn; the BOS is there twice."""
+
+
+@pytest.mark.parametrize(
+    ("tokens", "values"),
+    [
+        # OpenAI's format: every token, then the generated one, with or without the names of special tokens.
+        (["<s>", "a", "<s>", " b", "c", "<e>", "x"], [None, -1.0, -2.0, -3.0, -4.0, -5.0, -6.0]),
+        (["", "a", "", " b", "c", "", "x"], [None, -1.0, -2.0, -3.0, -4.0, -5.0, -6.0]),
+        # llama-cpp-python's: no BOS at all, and an end that is generated is not listed.
+        (["a", " b", "c", "", "x"], [None, -3.0, -4.0, -5.0, -6.0]),
+        (["a", " b", "c", ""], [None, -3.0, -4.0, -5.0]),
+    ],
+)
+def test_an_echo_lists_every_token_or_all_but_the_bos(tokens, values):
+    choice = {"logprobs": {"tokens": tokens, "token_logprobs": values}, "finish_reason": "length"}
+    answer = {"choices": [choice], "usage": {"prompt_tokens": 6}}
+    assert wire.FORMATS["openai-echo"].logps(answer, ECHOED).tolist() == [-4.0, -5.0]
+
+
 def test_two_models_in_turn_have_one_preflight_each(vllm, place):
     job = ready(place, "vllm", vllm.url)
     first, second = (scorer_of(job, OPTIONS) for _ in range(2))
