@@ -2,6 +2,7 @@
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,8 +23,19 @@ from bench.cli.options import (
     TemplateMode,
     TemplateOption,
 )
+from bench.cli.power import (
+    Families,
+    Models,
+    NRows,
+    Power,
+    PowerSeed,
+    Rho,
+    Wanted,
+    refuse_without_power,
+    show_power,
+)
 from bench.cli.printed import emit
-from bench.cli.session import Rows, select_stored
+from bench.cli.session import Rows, Stored, select_stored
 from bench.cli.views import VIEWS
 
 
@@ -47,6 +59,12 @@ def plan(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", metavar="", help="Estimate this processor's time too.")
     ] = False,
+    power: Power = False,
+    models: Models = None,
+    rho: Rho = None,
+    rows: NRows = None,
+    families: Families = None,
+    seed: PowerSeed = None,
     dtype: DtypeOption = Dtype.auto,
     template: TemplateOption = TemplateMode.shared,
     output: As = Format.table,
@@ -54,21 +72,31 @@ def plan(
     registry: RegistryDir = None,
 ) -> None:
     """Say what a run would cost and what it lacks, without a network."""
-    known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
+    wanted = Wanted(models, rho, rows, families, seed)
+    if power:
+        show_power(wanted, registry, pair, study, Rows(data, limit), output)
+        return
+    refuse_without_power(wanted)
+    stored = select_stored(registry, pair, study, template, rows=Rows(data, limit))
+    _show_costs(stored, results, dtype.value, gpu.value, calibrate=calibrate, output=output)
 
+
+def _show_costs(stored: Stored, results: Path, dtype: str, gpu: str, *, calibrate: bool, output: Format) -> None:
+    """Print the plan of every pass, and its totals on stderr."""
     from bench.scoring.plan import matmul_rate
     from bench.store.folder import Store
     from bench.verbs.plan import Planner, plan_passes, planned_options, summary
     from bench.verbs.run import lookup_of
     from bench.verbs.session import Session
 
-    session = Session(known, Store(results), planned_options(dtype.value, on_cpu=calibrate))
+    known, subjects, dataset = stored
+    session = Session(known, Store(results), planned_options(dtype, on_cpu=calibrate))
     rate = matmul_rate(session.options.dtype) if calibrate else None
-    planner = Planner(session, dataset, lookup_of(known, dtype=dtype.value))
-    table = plan_passes(planner, subjects, gpu=gpu.value, cpu_rate=rate)
+    planner = Planner(session, dataset, lookup_of(known, dtype=dtype))
+    table = plan_passes(planner, subjects, gpu=gpu, cpu_rate=rate)
     emit(table, output, VIEWS["plan"])
     n_pairs = len({found.pair_id for subject in subjects for found in subject.pairs})
-    for line in summary(table, dataset, gpu=gpu.value, n_pairs=n_pairs):
+    for line in summary(table, dataset, gpu=gpu, n_pairs=n_pairs):
         print(line, file=sys.stderr)
     for model_id, note in planner.notes.items():
         print(f"{model_id} {note}", file=sys.stderr)

@@ -73,6 +73,16 @@ VIEWS = {
          "template"),
         note="tokens: those that a pass computes, shared text counted once; memory: of the weights.",
     ),
+    "power": View(
+        ("n_models", "n_families", "n_pairs", "rho", "n_rows", "power", "n_worlds"),
+        n_important=6,
+        note="power: how often the declared test (rho inside families, 5%) finds this true rho. [low, high]: error of "
+        "the simulation, 95%, over n made-up studies.",
+        own={"power": Column("power %", units.percent, limits=(PLAIN,)), "n_models": Column("models", units.count),
+             "n_families": Column("families", units.count), "n_pairs": Column("pairs", units.count),
+             "rho": Column("rho", units.significant), "n_rows": Column("rows", units.count),
+             "n_worlds": Column("n", units.count)},
+    ),
     "pairs": View(
         ("pair_id", "gap_points", "gap_arena_hard_points", "family", "strong", "weak", "template"),
         n_important=3,

@@ -30,6 +30,6 @@ def decomposition_table(decomposition: pd.DataFrame, *, provenance: str) -> Tabl
     note = (
         f"{verdict(frame).words} Slopes are inside families, in points of accuracy per unit of performance. Intervals "
         "resample models and prompts. p: QAP, what the null allows is regressed out first; mixed model: Wald. Holm "
-        f"adjusts the two slopes and their sum together, and the three checks together. {of}{provenance}"
+        f"(in Shaffer's form) adjusts the slopes and their sum, and Holm the three checks. {of}{provenance}"
     )
     return Table("Is it the gap?", frame, cells, note)

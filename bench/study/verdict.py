@@ -3,7 +3,8 @@
 In the four worlds neither model's performance counts for accuracy, only the strong one's, only the weak one's, or their
 difference. One test is declared in advance: whether either performance counts at all. If it rejects, three tests decide
 between the other worlds: that the strong model's slope is 0, that the weak one's is, and that their sum is. Each of the
-three is true in one world. Holm's method adjusts them together. A world is named if its own hypothesis is the only one
+three is true in one world. Two of them are true only if all are, and the declared test has excluded that, so Holm's
+method in Shaffer's form adjusts them by the declared p alone. A world is named if its own hypothesis is the only one
 that is not rejected, and if the slopes have the signs that the claim says. The other rows of the table are checks: they
 decide nothing.
 """
