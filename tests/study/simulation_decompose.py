@@ -176,7 +176,7 @@ def _summary(kind: Kind, found: pd.DataFrame, true: np.ndarray, size: Size) -> p
             covers = (mine["low"] <= truth["truth"]) & (truth["truth"] <= mine["high"])
             lines.append({"estimator": name, "measure": "coverage", **_share(covers), **truth})
     verdicts = found[found["estimator"] == EITHER]["world"]
-    lines += [{"estimator": f"verdict {name}", "measure": "named", **_share(verdicts == name)} for name in WORLDS]
+    lines += [{"estimator": f"verdict-{name}", "measure": "named", **_share(verdicts == name)} for name in WORLDS]
     counts = {"n_worlds": len(verdicts), "n_draws": size.n_draws}
     effect = EFFECT * (kind.strong or kind.weak)
     return pd.DataFrame(lines).assign(world=kind.name, effect=effect, **counts).reindex(columns=list(COLUMNS))
@@ -203,7 +203,7 @@ def figure(frame: pd.DataFrame) -> Figure:
             style = {"color": grey, "mfc": "white" if number % 2 else grey, "ms": 4, "label": kind.replace("-", " ")}
             panel.errorbar(100 * rows["value"], height, xerr=error, fmt="osD^v"[number], **style)
         panel.set_yticks(range(len(names)), words, fontsize=7)
-        panel.invert_yaxis()
+        panel.set_ylim(len(names) - 0.5, -0.5)
     left.axvspan(2.5, 8, color="0.92", zorder=0)
     middle.axvspan(92, 99, color="0.92", zorder=0)
     left.set_xlabel("Rejects at 5%, % of worlds")
@@ -221,13 +221,13 @@ def figure(frame: pd.DataFrame) -> Figure:
 
 def _verdicts(panel, rows: pd.DataFrame, kinds: list[str]) -> None:
     """A matrix: the share of each verdict in each kind of world."""
-    shares = rows.assign(verdict=rows["estimator"].str.removeprefix("verdict "))
+    shares = rows.assign(verdict=rows["estimator"].str.removeprefix("verdict-"))
     table = shares.pivot(index="world", columns="verdict", values="value").loc[kinds, list(WORLDS)]
     panel.imshow(table, cmap="Greys", vmin=0, vmax=1.3, aspect="auto")
     for y, line in enumerate(table.to_numpy()):
         for x, value in enumerate(line):
             panel.text(x, y, f"{100 * value:.1f}", ha="center", va="center", color="white" if value > 0.6 else "black")
-    panel.set_xticks(range(len(WORLDS)), [name.replace("-", "\n") for name in WORLDS], fontsize=7)
+    panel.set_xticks(range(len(WORLDS)), [name.replace("-", "\n") for name in WORLDS], fontsize=6)
     panel.set_yticks(range(len(kinds)), [kind.replace("-", "\n") for kind in kinds], fontsize=7)
     panel.set(xlabel="Verdict, % of worlds", ylabel="What counts in the world")
 
