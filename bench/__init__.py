@@ -136,8 +136,8 @@ class Annotator:
     def close(self) -> None:
         """Let both models go, and the memory that they held. A closed annotator scores nothing more."""
         models, self._models = self._models, None
-        for model in models or ():
-            model.close()
+        if models is not None:
+            models.close()
 
     def __enter__(self) -> "Annotator":
         """The annotator itself."""

@@ -249,6 +249,12 @@ class PairEntry(Entry):
     weak: str
     template: str | None = None
     """model_id of the chat template's owner; None for the strong model."""
+    strong_text: str | None = None
+    """In a pair of one model, the text that the strong side reads before every prompt; "" for no text."""
+    weak_text: str | None = None
+    """The same for the weak side. A pair of one model has both fields, or `texts`; `bench.contrast` checks them."""
+    texts: Literal["domains"] | None = None
+    """"domains": the strong side reads the instruction of each prompt's domain, the weak side its opposite."""
     references: tuple[Reference, ...] = Field(default=(), strict=False)
     note: str = ""
 
@@ -277,6 +283,8 @@ class Domain(Entry):
     turn: Literal["system", "user"]
     """The turn that gets the block: "system" for a system turn, "user" for the start of the first user turn."""
     instruction: Prose
+    opposite: Prose | None = None
+    """The opposite of the instruction, for pairs of one model; None if the domain is not used in such pairs."""
     exemplars: tuple[Exemplar, ...] = Field(min_length=1, strict=False)
     queries: tuple[Prose, ...] = Field(default=(), strict=False)
     """Training texts of the classifier, in addition to the user turns of the exemplars."""

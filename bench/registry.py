@@ -1,17 +1,17 @@
 """Loads the registry from `pairs/*.toml` and a user's folder, which can add entries but cannot replace one."""
 
-import difflib
 import itertools
+import math
 import re
 import tomllib
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from bench.contrast import Reader, model_of, readers_of, sides_of
 from bench.entries import (
     SOURCE_TAGS,
     AdapterSource,
@@ -28,6 +28,7 @@ from bench.entries import (
     UrlSource,
 )
 from bench.files import edited_text
+from bench.links import problems, unknown
 from bench.measured import MeasuredScore, with_scores
 from bench.schema import UsageError
 
@@ -36,21 +37,26 @@ PERFORMANCE, SECOND_PERFORMANCE = "alpaca_eval_2_lc", "arena_hard"
 
 
 class Pair(NamedTuple):
-    """A strong and a weak model; the reward is the difference of their log-probabilities."""
+    """A strong and a weak side; the reward is the difference of their log-probabilities."""
 
     pair_id: str
     """A named pair's alias, or "<strong>--<weak>"."""
     strong: str
-    """model_id, like `weak` and `template`."""
+    """model_id, like `weak`; in a pair of one model, a side that reads a text has the name of its reader."""
     weak: str
     family: str
     """"" for a named pair."""
     template: str
-    """The model whose chat template both models use."""
+    """model_id whose chat template both sides use."""
     gap_points: float
-    """performance(strong) - performance(weak); NaN if a score is not published."""
+    """performance(strong) - performance(weak); NaN if a score is not published, and in a pair of one model."""
     references: tuple[Reference, ...] = ()
     note: str = ""
+
+    @property
+    def of_one_model(self) -> bool:
+        """Whether both sides are the same weights, so that there is no gap."""
+        return model_of(self.strong) == model_of(self.weak)
 
 
 def gap_points(strong: ModelSpec, weak: ModelSpec, performance: str) -> float:
@@ -70,9 +76,18 @@ class Registry:
     pairs: dict[str, PairEntry]
     domains: dict[str, Domain]
 
+    @property
+    def readers(self) -> dict[str, Reader]:
+        """The sides of pairs of one model that read a text, by name."""
+        return {name: reader for entry in self.pairs.values() for name, reader in readers_of(entry).items()}
+
     def model(self, name: str) -> ModelSpec:
         """The model of that model_id."""
         return self.models[_known("model", name, self.models)]
+
+    def weights(self, name: str) -> ModelSpec:
+        """The model of that model_id, or the model that this reader is a side of."""
+        return self.models[model_of(_known("model", name, [*self.models, *self.readers]))]
 
     def policy(self, name: str) -> ModelSpec:
         """The model with this model_id, or the model in this folder, for example one that `drsow tune` wrote.
@@ -114,7 +129,7 @@ class Registry:
         else:
             known = self._every_pair()
             pairs = [known[_known("model, pair or study", name, [*self.models, *known, *self.studies])]]
-        return list(dict.fromkeys(m for pair in pairs for m in (pair.strong, pair.weak, pair.template)))
+        return list(dict.fromkeys(model_of(m) for pair in pairs for m in (pair.strong, pair.weak, pair.template)))
 
     def named_pairs(self) -> list[Pair]:
         """The named pairs, with their gap in PERFORMANCE."""
@@ -129,22 +144,16 @@ class Registry:
         ]
 
     def _named(self, entry: PairEntry) -> Pair:
-        gap = gap_points(self.models[entry.strong], self.models[entry.weak], PERFORMANCE)
+        one = entry.strong == entry.weak
+        gap = math.nan if one else gap_points(self.models[entry.strong], self.models[entry.weak], PERFORMANCE)
         template = entry.template or entry.strong
-        return Pair(entry.pair_id, entry.strong, entry.weak, "", template, gap, entry.references, entry.note)
+        return Pair(entry.pair_id, *sides_of(entry), "", template, gap, entry.references, entry.note)
 
     def _ordered(self, first: ModelSpec, second: ModelSpec, family: Family, performance: str) -> Pair:
         strong, weak = sorted((first, second), key=lambda model: (-model.score(performance), model.model_id))
         pair_id = f"{strong.model_id}--{weak.model_id}"
         gap = gap_points(strong, weak, performance)
         return Pair(pair_id, strong.model_id, weak.model_id, family.family_id, family.template, gap)
-
-
-class _Problem(NamedTuple):
-    table: str
-    entry_id: str
-    field: str
-    words: str
 
 
 _TABLES: dict[str, dict[str, type[Entry]]] = {
@@ -185,8 +194,9 @@ def load_registry(extra: Path | None = None) -> Registry:
             origins[table, entry.id] = path
     tables["models"] = with_scores(tables["models"], tables.pop("scores").values(), origins)
     registry = Registry(**tables)
-    for table, entry_id, field, words in _problems(registry):
-        raise UsageError(f"{origins[table, entry_id]}: {entry_id}: {field}: {words}")
+    for problem in problems(registry):
+        path = origins[problem.table, problem.entry_id]
+        raise UsageError(f"{path}: {problem.entry_id}: {problem.field}: {problem.words}")
     return replace(registry, models={name: _on_base(model, registry) for name, model in registry.models.items()})
 
 
@@ -197,7 +207,7 @@ def _read(path: Path) -> Iterator[tuple[str, Entry]]:
         raise UsageError(f"{path}: {error}") from error
     for table, rows in content.items():
         if table not in _TABLES[path.name]:
-            raise UsageError(f"{path}: {_unknown('table', table, _TABLES[path.name])}")
+            raise UsageError(f"{path}: {unknown('table', table, _TABLES[path.name])}")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise UsageError(f"{path}: {table}: each entry begins with [[{table}]]")
         kind = _TABLES[path.name][table]
@@ -221,80 +231,12 @@ def _complaint(error: ValidationError, kind: type[Entry]) -> str:
     first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
     field = ".".join(str(part) for part in first["loc"] if part not in SOURCE_TAGS.values())
     if first["type"] == "extra_forbidden":
-        return _unknown("field", field, kind.model_fields)
+        return unknown("field", field, kind.model_fields)
     words = "missing" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
     return f"{field}: {words}"
-
-
-def _problems(registry: Registry) -> Iterator[_Problem]:
-    """Wrong references between entries. Only the first one is reliable, because later ones may follow from it."""
-    for model in registry.models.values():
-        yield from _strangers("models", model.id, "performance", {"scores": model.scores}, registry.performances)
-        if isinstance(model.source, NoiseSource | AdapterSource):
-            yield from _base_problems(registry, model, model.source)
-    for family in registry.families.values():
-        named = {"template": [family.template], "members": family.members}
-        yield from _strangers("families", family.id, "model", named, registry.models)
-        start = {"start": [family.start or family.members[0]]}
-        yield from _strangers("families", family.id, "member", start, family.members)
-    for entry in registry.pairs.values():
-        named = {"strong": [entry.strong], "weak": [entry.weak], "template": [entry.template or entry.strong]}
-        yield from _strangers("pairs", entry.id, "model", named, registry.models)
-        if entry.strong == entry.weak:
-            yield _Problem("pairs", entry.id, "weak", "is the strong model")
-    yield from (problem for study in registry.studies.values() for problem in _study_problems(registry, study))
-    yield from (problem for domain in registry.domains.values() for problem in _domain_problems(registry, domain))
-
-
-def _base_problems(registry: Registry, model: ModelSpec, source: NoiseSource | AdapterSource) -> Iterator[_Problem]:
-    yield from _strangers("models", model.id, "model", {"source.base": [source.base]}, registry.models)
-    base = registry.models[source.base]
-    kinds = {NoiseSource: "is a noise model itself", UrlSource: "is on a server", AdapterSource: "has an adapter"}
-    if words := kinds.get(type(base.source)):
-        yield _Problem("models", model.id, "source.base", f"{base.id!r} {words}")
-    if model.format != base.format:
-        yield _Problem("models", model.id, "format", f"its base, {base.id!r}, is {base.format!r}")
-
-
-def _study_problems(registry: Registry, study: Study) -> Iterator[_Problem]:
-    axes = {"performance": [study.performance], "second_performance": [study.second_performance or study.performance]}
-    yield from _strangers("studies", study.id, "performance", axes, registry.performances)
-    yield from _strangers("studies", study.id, "family", {"families": study.families}, registry.families)
-    members = [name for family in study.families for name in registry.families[family].members]
-    for name, count in Counter(members).items():
-        if count > 1:
-            yield _Problem("studies", study.id, "families", f"model {name!r} is named {count} times")
-        if study.performance not in registry.models[name].scores:
-            yield _Problem("studies", study.id, "performance", f"model {name!r} has no score {study.performance!r}")
-    if study.id in registry.pairs:
-        yield _Problem("studies", study.id, "study_id", "is also a pair's name, so their results would share a folder")
-
-
-def _domain_problems(registry: Registry, domain: Domain) -> Iterator[_Problem]:
-    if domain.parent is not None:
-        yield from _strangers("domains", domain.id, "domain", {"parent": [domain.parent]}, registry.domains)
-        if registry.domains[domain.parent].parent is not None or domain.parent == domain.id:
-            yield _Problem("domains", domain.id, "parent", f"{domain.parent!r} has a parent itself")
-    for other in itertools.takewhile(lambda each: each is not domain, registry.domains.values()):
-        for subset in sorted({*domain.subsets} & {*other.subsets}):
-            yield _Problem("domains", domain.id, "subsets", f"{subset!r} already belongs to {other.id!r}")
-
-
-def _strangers(
-    table: str, entry_id: str, kind: str, named: Mapping[str, Iterable[str]], known: Collection[str]
-) -> Iterator[_Problem]:
-    for field, names in named.items():
-        for name in names:
-            if name not in known:
-                yield _Problem(table, entry_id, field, _unknown(kind, name, known))
 
 
 def _known(kind: str, name: str, known: Collection[str]) -> str:
     if name in known:
         return name
-    raise UsageError(_unknown(kind, name, known))
-
-
-def _unknown(kind: str, name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f"unknown {kind} {name!r}" + (f", did you mean {close[0]!r}?" if close else "")
+    raise UsageError(unknown(kind, name, known))

@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.contrast import model_of
 from bench.registry import Pair
 from bench.schema import DTYPES, IMPORTED, Dataset, PreconditionError, UsageError
 from bench.store.folder import ScoreSet, Store
 from bench.store.places import Place, data_option, folder_to_read
 
 Side = tuple[str, str]
-"""A pass on some data: (model_id, owner of the chat template)."""
+"""A pass on some data: (model_id or name of a reader, owner of the chat template)."""
 
 Sets = Mapping[Side, ScoreSet]
 """The complete score set of each pass."""
@@ -32,12 +33,12 @@ class Subject(NamedTuple):
     """The performance_ids that a study's gaps are measured in, the study's main one first; empty for a pair."""
 
     def passes(self) -> list[Side]:
-        """(model_id, owner of the chat template) of every pass that the subject needs, each once."""
+        """(model_id or reader, owner of the chat template) of every pass that the subject needs, each once."""
         return list(dict.fromkeys(side for pair in self.pairs for side in self.sides(pair)))
 
     def sides(self, pair: Pair) -> tuple[Side, Side]:
-        """The passes of a pair's strong and weak model."""
-        owners = (pair.strong, pair.weak) if self.native else (pair.template, pair.template)
+        """The passes of a pair's strong and weak side."""
+        owners = (model_of(pair.strong), model_of(pair.weak)) if self.native else (pair.template, pair.template)
         return (pair.strong, owners[0]), (pair.weak, owners[1])
 
     @property
@@ -93,6 +94,13 @@ def _unknown(_owner: str) -> None:
     """A `Lookup.template_of` that knows no template."""
 
 
+def _without_text(name: str, dataset: Dataset) -> Dataset:
+    """A `Lookup.rows_for` that knows no reader."""
+    if model_of(name) != name:
+        raise ValueError(f"{name}: this look-up does not know its text")
+    return dataset
+
+
 class Lookup(NamedTuple):
     """Which stored score sets a user asks for."""
 
@@ -102,10 +110,13 @@ class Lookup(NamedTuple):
     """`ScoreKey.ops`; None accepts any."""
     template_of: Callable[[str], str | None] = _unknown
     """model_id of a template's owner -> the template's digest; None if the owner's files are not on this machine."""
+    rows_for: Callable[[str, Dataset], Dataset] = _without_text
+    """A model_id or reader, and rows without texts -> the rows as it reads them."""
 
-    def find(self, store: Store, model_id: str, dataset: Dataset, owner: str | None = None) -> list[ScoreSet]:
-        """The complete score sets of a model on these rows; with `owner`, only those under that owner's template."""
-        sets = store.find(model_id=model_id, data_digest=dataset.digest, domain="")
+    def find(self, store: Store, name: str, dataset: Dataset, owner: str | None = None) -> list[ScoreSet]:
+        """The complete score sets of a model or reader; with `owner`, only those under that owner's template."""
+        rows = self.rows_for(name, dataset)
+        sets = store.find(model_id=model_of(name), data_digest=rows.digest, domain=rows.domain)
         return [s for s in sets if self._meant(s) and (owner is None or self._under(s, owner))]
 
     def _meant(self, score_set: ScoreSet) -> bool:
@@ -206,8 +217,9 @@ def _tell_mix(subject: Subject, sets: Sets) -> None:
 def missing(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup, side: Side) -> str:
     """The message if a pass is not scored: which sets of the model exist, and which command stores the missing one."""
     model_id, owner = side
-    there = store.find(model_id=model_id, domain="")
-    here = [s for s in there if s.key.data_digest == dataset.digest]
+    rows = lookup.rows_for(model_id, dataset)
+    there = store.find(model_id=model_of(model_id), domain=rows.domain)
+    here = [s for s in there if s.key.data_digest == rows.digest]
     asked = [lookup.dtype and f"in {lookup.dtype}", lookup.ops and f"by {lookup.ops}"]
     words = f"{model_id} is not scored on {dataset.slug} under the chat template of {owner}"
     words = " ".join([words, *filter(None, asked)])
@@ -243,8 +255,9 @@ def one_set(store: Store, dataset: Dataset, lookup: Lookup, model_id: str, owner
     sets = lookup.find(store, model_id, dataset, owner)
     if not sets:
         under = f" under the chat template of {owner}" if owner else ""
-        there = store.find(model_id=model_id, domain="")
-        rows = [described(s, rows=s.key.data_digest != dataset.digest) for s in there]
+        told = lookup.rows_for(model_id, dataset)
+        there = store.find(model_id=model_of(model_id), domain=told.domain)
+        rows = [described(s, rows=s.key.data_digest != told.digest) for s in there]
         words = f"; there is {_some(rows)}" if rows else ""
         raise PreconditionError(
             f"{model_id} is not scored on {dataset.slug}{under}{words}; `drsow run` or `drsow import` stores it"

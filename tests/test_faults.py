@@ -101,14 +101,14 @@ class Sudden(Exception):
 def test_what_one_model_raises_stops_its_own_pairs_alone(tiny_registry, tmp_path, monkeypatch):
     known, dataset = load_registry(tiny_registry), load_data("sample", limit_per_subset=1)
     subjects, options = [Subject("tiny", (known.pair("tiny"),))], passes.resolved("fp32", "cpu")
-    whole = run.score_missing
+    whole = run.score_together
 
-    def broken(job, *args):
-        if job.work.spec.model_id == "tiny-strong":
+    def broken(jobs, *args):
+        if jobs[0].ready.work.spec.model_id == "tiny-strong":
             raise Sudden("no such thing")
-        return whole(job, *args)
+        return whole(jobs, *args)
 
-    monkeypatch.setattr(run, "score_missing", broken)
+    monkeypatch.setattr(run, "score_together", broken)
     sets, errors, code = score.score_all(Session(known, Store(tmp_path), options), subjects, dataset)
     assert [model_id for model_id, _ in sets] == ["tiny-weak"]
     assert (errors, code) == ([f"tiny-strong: unexpected Sudden: no such thing; {REPORT}issue tracker"], 1)

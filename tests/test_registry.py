@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.contrast import model_of
 from bench.entries import FolderSource, HubSource, ModelSpec, NoiseSource, PackageSource
 from bench.prefer.customise import pool
 from bench.registry import gap_points, load_registry, pairs_folder
@@ -60,7 +61,7 @@ def test_a_shipped_model_has_a_place_and_sound_numbers(model):
 def test_a_named_pair_takes_the_strong_models_template(pair):
     assert REGISTRY.pair(pair.pair_id)[:3] == (pair.pair_id, pair.strong, pair.weak)
     # Two sizes of a model share a template, so that a model is scored once.
-    owner = pair.strong.replace("coder-1.5b", "coder-0.5b")
+    owner = model_of(pair.strong).replace("coder-1.5b", "coder-0.5b")
     assert (pair.template, pair.family) == (owner, "")
     assert all(0 < percent < 100 for reference in pair.references for percent in reference.percent.values())
 

@@ -49,9 +49,10 @@ def held_to(known: "Registry", subjects: Sequence["Subject"], lock: Path | None)
     """The registry; with a lock, it accepts only the locked files of the subjects' models."""
     if lock is None:
         return known
+    from bench.contrast import model_of
     from bench.verbs.lock import frozen
 
-    names = dict.fromkeys(name for subject in subjects for side in subject.passes() for name in side)
+    names = dict.fromkeys(model_of(name) for subject in subjects for side in subject.passes() for name in side)
     return frozen(known, list(names), lock)
 
 

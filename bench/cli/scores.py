@@ -67,7 +67,8 @@ def scores(
         known, (subject,) = select(registry, None, study, TemplateMode.shared)
     else:
         known = load_registry(registry)
-        names = known.model(str(model)).model_id, template and known.model(template).model_id
+        known.weights(str(model))
+        owner = template and known.model(template).model_id
 
     from bench.store.folder import Store
     from bench.verbs.bundle import export_study
@@ -77,7 +78,7 @@ def scores(
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
     dataset = load(data, limit, offline=True)
     if study is None:
-        (export_tokens if tokens else export_scores)(Store(results), *names, dataset, out, lookup=lookup)
+        (export_tokens if tokens else export_scores)(Store(results), str(model), owner, dataset, out, lookup=lookup)
     else:
         for file in export_study(Store(results), subject, dataset, out, lookup=lookup):
             print(file)
@@ -108,6 +109,7 @@ def import_(
     from bench.store.folder import Store
     from bench.verbs.bundle import import_study, is_bundle
     from bench.verbs.exchange import import_folder, import_scores
+    from bench.verbs.told import rows_for
 
     store = Store(results)
     if study is not None and model is None:
@@ -124,10 +126,9 @@ def import_(
             print(folder)
     elif model is not None and study is None:
         known = load_registry(registry)
-        owner = known.model(template or model).model_id
-        dataset = load(data, limit, offline=True)
-        model_id = known.model(model).model_id
-        print(import_scores(store, file, model_id, owner, dataset, dtype=dtype.value, tokens=tokens))
+        spec, owner = known.weights(model), known.weights(template or model).model_id
+        dataset = rows_for(known, model, load(data, limit, offline=True))
+        print(import_scores(store, file, spec.model_id, owner, dataset, dtype=dtype.value, tokens=tokens))
     else:
         raise UsageError("name whose scores they are: --model MODEL for a file, or --study STUDY for a folder")
 
@@ -136,7 +137,7 @@ def import_(
 def verify(
     model: ModelName,
     data: Data = "reward-bench",
-    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows to score again.")] = 32,
+    n_rows: Annotated[int, typer.Option("--rows", min=1, help="Rows to score again.")] = 32,
     limit: Limit = None,
     template: Owner = None,
     dtype: DtypeOption = Dtype.auto,
@@ -152,12 +153,14 @@ def verify(
     from bench.verbs.exchange import verify_scores
     from bench.verbs.run import lookup_of
     from bench.verbs.session import open_session
+    from bench.verbs.told import rows_for
 
     known = load_registry(registry)
-    work = Work(known.model(model), known.model(template or model), load(data, limit, offline=True))
+    rows = rows_for(known, model, load(data, limit, offline=True))
+    work = Work(known.weights(model), known.weights(template or model), rows)
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
     session = open_session(known, dtype=dtype.value, device=device.value, results=results)
-    table = verify_scores(session, work, lookup=lookup, n_rows=rows)
+    table = verify_scores(session, work, lookup=lookup, n_rows=n_rows)
     emit(table, output, VIEWS["verify"])
     shift, other = table["shift_a_token"].abs(), (table["n_tokens"] != table["n_tokens_plain"]).sum()
     words = f"{len(table)} responses: the stored scores are off by {shift.mean():.1e} nats a token in the mean"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from bench.cli.columns import COLUMNS, GAP_OTHER, GAP_POINTS, Column, text
 from bench.cli.terminal import printable
 from bench.cli.views import View
+from bench.contrast import model_of
 from bench.units import MISSING, count, significant
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Shown(NamedTuple):
 
 
 def with_gap(view: View, frame: "pd.DataFrame", name: str) -> View:
-    """A view that prints gaps in the unit of a performance; unchanged if the frame has no gap.
+    """A view that prints gaps in the unit of a performance, or says that pairs of one model have none.
 
     Args:
         view: The verb's view.
@@ -45,11 +46,18 @@ def with_gap(view: View, frame: "pd.DataFrame", name: str) -> View:
         name: The performance's name in the registry, with its unit in brackets at the end.
     """
     if frame["gap_points"].isna().all():
-        return view
+        one_model = {"strong", "weak"} <= set(frame) and _one_model(frame).all()
+        note = "gap: none, because strong and weak are one model that reads two texts." if one_model else ""
+        return view._replace(note=f"{view.note} {note}".strip())
     in_points = gap_unit(name) == "points"
     note = f"gap: strong less weak in {name[:1].lower() + name[1:] if not in_points else name}."
     own = {**view.own, "gap_points": GAP_POINTS if in_points else GAP_OTHER}
     return view._replace(own=own, note=f"{view.note} {note}".strip())
+
+
+def _one_model(frame: "pd.DataFrame") -> "pd.Series":
+    """Whether the two sides of each pair are one model."""
+    return frame["strong"].map(model_of) == frame["weak"].map(model_of)
 
 
 def gap_unit(name: str) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from bench.data.load import digest
+from bench.data.told import under
 from bench.entries import Domain, Exemplar
-from bench.schema import Dataset, Message
+from bench.schema import Dataset
 
 INSTRUCTION, EXEMPLARS, BOTH = "instruction", "exemplars", "both"
 VARIANTS = (INSTRUCTION, EXEMPLARS, BOTH)
@@ -59,15 +60,6 @@ def blocks(domains: Domains, domain_id: str, *, variant: str) -> list[str]:
         return [instruction]
     exemplars = [written(exemplar) for exemplar in pool(domains, domain_id)]
     return exemplars if variant == EXEMPLARS else [f"{instruction}\n\n{text}" for text in exemplars]
-
-
-def under(messages: tuple[Message, ...], text: str, *, turn: str) -> tuple[Message, ...]:
-    """A conversation with `text` at the start of its first turn of the role `turn`."""
-    at = next((i for i, message in enumerate(messages) if message.role == turn), None)
-    if at is None:
-        return (Message(turn, text), *messages)
-    content = "\n\n".join(part for part in (text, messages[at].content) if part)
-    return (*messages[:at], Message(turn, content), *messages[at + 1 :])
 
 
 def row_id(example_id: str, domain_id: str) -> str:

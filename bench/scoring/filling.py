@@ -49,7 +49,7 @@ def fill_parts(
     tokens = {index: sum(len(s.ids) for s in part) for index, part in todo.items()}
     rows = {index: len({s.example_id for s in part}) for index, part in todo.items()}
     missing = set(score_set.missing())
-    with Meter(scorer.ready.key.model_id, n_rows=sum(rows.values()), n_tokens=sum(tokens.values())) as meter:
+    with Meter(scorer.ready.label, n_rows=sum(rows.values()), n_tokens=sum(tokens.values())) as meter:
         if todo:
             scorer.load()
             meter.restart()

@@ -103,6 +103,11 @@ class Ready(NamedTuple):
     """Whether the owner has no chat template."""
 
     @property
+    def label(self) -> str:
+        """What progress lines call the pass: the model, and the text before its prompts if there is one."""
+        return f"{self.key.model_id} ({self.key.domain})" if self.key.domain else self.key.model_id
+
+    @property
     def names(self) -> dict[str, str]:
         """What the user calls the data and the template's owner, for the manifest."""
         return {"data": self.work.dataset.slug, "template": self.work.owner.model_id}

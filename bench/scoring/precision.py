@@ -3,7 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Sequence as Seq
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -16,32 +16,63 @@ if TYPE_CHECKING:
     from bench.scoring.scorer import Scorer
 
 
-def precision(scorer: "Scorer", by_example: Seq[Seq[Sequence]], budget: int, store: Store | None = None) -> dict:
-    """The shift of a sample of responses between the run's dtype and float32, for the manifest.
+class Sampled(NamedTuple):
+    """A sample of the run's sequences, scored in the run's dtype; or what an earlier set measured."""
+
+    sequences: Seq[Sequence]
+    logps: Seq[np.ndarray]
+    """As `Scorer.logps` gives them. No sequence is too long."""
+    earlier: dict
+    """The result of `earlier`; empty if the sample was scored."""
+
+
+def sampled(
+    scorer: "Scorer", by_example: Seq[Seq[Sequence]], budget: int, store: Store | None = None
+) -> Sampled | None:
+    """Scores the sample in the run's dtype; None in float32, for a model on a server, and if memory runs out.
 
     Args:
         scorer: The run's scorer.
         by_example: The sequences of each example.
         budget: The most tokens of one step.
         store: Has earlier sets. A set of at most SMALL_RESPONSES takes what one of them measured.
+    """
+    if scorer.ready.key.dtype == "float32" or scorer.served:
+        return None
+    sample = [s for row in _whole_examples(by_example, scorer.limit) for s in row]
+    small = sum(map(len, by_example)) <= SMALL_RESPONSES
+    if store is not None and small and (found := earlier(store, scorer.ready.key, len(sample))):
+        return Sampled([], [], found)
+    try:
+        return Sampled(sample, _known(scorer.logps(sample, budget)), {})
+    except DrsowError as error:
+        print(f"{error}; its precision is not measured", file=sys.stderr)
+        return None
+
+
+def precision(scorer: "Scorer", sample: Sampled | None, budget: int) -> dict:
+    """The shift of the sample between the run's dtype and float32, for the manifest.
+
+    Args:
+        scorer: The run's scorer, which loads its model in float32.
+        sample: The result of `sampled`.
+        budget: The most tokens of one step.
 
     Returns:
         `precision` with `n_responses`, `mean_shift_nats`, `max_shift_nats`, both sums of each response in nats, and the
-        names of the right responses; with `measured_earlier` if an earlier set measured it on its own rows. Empty in
-        float32, for a model on a server, and if nothing could be measured.
+        names of the right responses; with `measured_earlier` if an earlier set measured it on its own rows. Empty
+        without a sample, and if nothing could be measured.
     """
-    if scorer.ready.key.dtype == "float32" or scorer.served:
+    if sample is None:
         return {}
-    sample = [s for row in _sampled(by_example, scorer.limit) for s in row]
-    small = sum(map(len, by_example)) <= SMALL_RESPONSES
-    if store is not None and small and (found := earlier(store, scorer.ready.key, len(sample))):
-        return {"precision": found}
+    if sample.earlier:
+        return {"precision": sample.earlier}
     try:
-        both = [scorer.logps(sample, budget, dtype=name) for name in (None, "float32")]
+        exact = _known(scorer.logps(sample.sequences, budget, dtype="float32"))
     except DrsowError as error:
         print(f"{error}; its precision is not measured", file=sys.stderr)
         return {}
-    pairs = list(zip(sample, *both, strict=True))
+    pairs = list(zip(sample.sequences, sample.logps, exact, strict=True))
     broken = {s.example_id for s, low, high in pairs if not np.isfinite(low.sum() + high.sum())}
     kept = {
         f"{s.example_id} {s.response_id}": [float(low.sum()), float(high.sum())]
@@ -82,7 +113,12 @@ def earlier(store: Store, key: ScoreKey, n_least: int) -> dict:
     return min(found, key=lambda f: (-f["n_responses"], f["measured_earlier"]["data_digest"]), default={})
 
 
-def _sampled(by_example: Seq[Seq[Sequence]], limit: int) -> Seq[Seq[Sequence]]:
+def _known(logps: Seq[np.ndarray | None]) -> list[np.ndarray]:
+    """The scores of a sample, of which no sequence is too long."""
+    return [values for values in logps if values is not None]
+
+
+def _whole_examples(by_example: Seq[Seq[Sequence]], limit: int) -> Seq[Seq[Sequence]]:
     """Whole examples with at most PRECISION_RESPONSES responses, at least one example; the same ones in every run."""
     whole = [row for row in by_example if all(len(s.ids) <= limit for s in row)]
     rows = sorted(whole, key=lambda r: hashlib.sha256(r[0].example_id.encode()).digest())

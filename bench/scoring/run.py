@@ -1,6 +1,8 @@
 """Scores the missing parts of score sets. A model needs one pass, however many pairs it belongs to."""
 
+import contextlib
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -70,27 +72,94 @@ def score_missing(
     Returns:
         The set. It is complete, unless other processes have not scored their shares yet.
     """
-    score_set = store.score_set(ready.key)
-    if is_done(score_set, options):
-        return score_set
-    lock = score_set.lock()
-    if not share.whole:
-        # A task whose worker died may start again before the dead worker's lock is released.
-        lock = score_set.lock(f".{float(share.first):.6f}-{float(share.last):.6f}", wait_s=SHARE_WAIT_S)
-    with lock:
-        # Another process may have finished the set while this one waited for the lock.
-        if not is_done(score_set, options):
-            import_frozen("bench.scoring.served")
-            from bench.scoring.scorer import OtherOps
-            from bench.scoring.served import scorer_of
+    return score_together([Job(ready, share)], store, options, following)[0]
 
-            _keep_apart(store, ready.key, share)
+
+class Job(NamedTuple):
+    """A pass, and the parts of it that this process scores."""
+
+    ready: Ready
+    share: Share = WHOLE
+
+    @property
+    def weights(self) -> tuple[str, str]:
+        """Passes that share this value need the same weights and the same chat template."""
+        return self.ready.work.spec.model_id, self.ready.work.owner.model_id
+
+    def with_ops(self, ops: str) -> "Job":
+        """The pass with other ops than its key says."""
+        return self._replace(ready=self.ready._replace(key=self.ready.key._replace(ops=ops)))
+
+
+def score_together(
+    jobs: Sequence[Job], store: Store, options: Options, following: Path | None = None
+) -> list[ScoreSet]:
+    """The score sets of passes with the same `Job.weights`. The weights are loaded once; otherwise as `score_missing`.
+
+    Args:
+        jobs: The passes. They differ in their rows.
+        store: The results folder.
+        options: Device, dtype and token budget.
+        following: Folder of the next model.
+    """
+    sets = [store.score_set(job.ready.key) for job in jobs]
+    if all(is_done(score_set, options) for score_set in sets):
+        return sets
+    import_frozen("bench.scoring.served")
+    from bench.scoring.scorer import OtherOps
+
+    with contextlib.ExitStack() as locks:
+        todo = []
+        for job, score_set in zip(jobs, sets, strict=True):
+            if is_done(score_set, options):
+                continue
+            locks.enter_context(_lock(score_set, job.share))
+            # Another process may have finished the set while this one waited for the lock.
+            if not is_done(score_set, options):
+                _keep_apart(store, job.ready.key, job.share)
+                todo.append((job, score_set))
+        try:
+            _fill(todo, store, options, following)
+            return sets
+        except OtherOps as other:
+            known = {job.ready.key for job, _ in todo}
+            jobs = [job.with_ops(str(other)) if job.ready.key in known else job for job in jobs]
+    return score_together(jobs, store, options, following)
+
+
+def _lock(score_set: ScoreSet, share: Share) -> contextlib.AbstractContextManager[None]:
+    if share.whole:
+        return score_set.lock()
+    # A task whose worker died may start again before the dead worker's lock is released.
+    return score_set.lock(f".{float(share.first):.6f}-{float(share.last):.6f}", wait_s=SHARE_WAIT_S)
+
+
+def _fill(todo: Sequence[tuple[Job, ScoreSet]], store: Store, options: Options, following: Path | None) -> None:
+    """Scores the passes with one scorer: first each in the run's dtype, then what needs float32."""
+    from bench.scoring.scorer import OtherOps
+    from bench.scoring.served import scorer_of
+
+    if not todo:
+        return
+    scorer = scorer_of(todo[0][0].ready, options)
+    # The next model is read from the disk while the last pass computes, because then this model is loaded.
+    after = [None] * (len(todo) - 1) + [following]
+    both = zip(todo, after, strict=True)
+    stages = [scorer.stages(score_set, job.share, folder, store=store) for (job, score_set), folder in both]
+    failed: dict[int, Exception] = {}
+    for _ in range(2):
+        for number, (job, _) in enumerate(todo):
+            scorer.ready = job.ready
             try:
-                scorer_of(ready, options).fill(score_set, share, following, store=store)
-                return score_set
-            except OtherOps as other:
-                ready = ready._replace(key=ready.key._replace(ops=str(other)))
-    return score_set if is_done(score_set, options) else score_missing(ready, store, options, share, following)
+                if number not in failed:
+                    next(stages[number], None)
+            except OtherOps:
+                raise
+            except Exception as error:
+                # A text that one pass cannot read does not stop the others.
+                failed[number] = error
+    if failed:
+        raise next(iter(failed.values()))
 
 
 def _keep_apart(store: Store, key: ScoreKey, share: Share) -> None:

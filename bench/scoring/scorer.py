@@ -6,6 +6,7 @@ import gc
 import itertools
 import sys
 import time
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from bench.scoring.forward import engine, trie
 from bench.scoring.forward.engine import Prepared
 from bench.scoring.noise import noise_of
 from bench.scoring.passes import PART_BUDGETS, WHOLE, Options, Ready, Share, cut_parts, group, provenance
-from bench.scoring.precision import precision
+from bench.scoring.precision import precision, sampled
 from bench.scoring.progress import OnShare, counting, unheard
 from bench.scoring.render import Rendered, Sequence, Template, check_ids, render
 from bench.scoring.tokens import TokenValues
@@ -92,18 +93,14 @@ class Scorer:
             revision=self.ready.model.revision,
         )
 
-    def fill(
-        self,
-        score_set: ScoreSet,
-        share: Share = WHOLE,
-        following: Path | None = None,
-        *,
-        store: Store | None = None,
-    ) -> None:
+    def stages(
+        self, score_set: ScoreSet, share: Share = WHOLE, following: Path | None = None, *, store: Store | None = None
+    ) -> Iterator[None]:
         """Scores the missing parts of a share of a set, and finishes the set if all parts are there.
 
-        Call it under the lock of the set or of the share. `following` is the folder of the next model. `store` has the
-        earlier sets, whose precision a small set takes.
+        The first stage needs the run's dtype, the second float32. Between them, other passes of the same weights do
+        their first stage, so that the weights are loaded once. Call it under the lock of the set or of the share.
+        `following` is the folder of the next model. `store` has the earlier sets, whose precision a small set takes.
         """
         began = time.monotonic()
         self._check_ops()
@@ -121,10 +118,16 @@ class Scorer:
             for index in filling.wanted(score_set, self.options)
             if index in share.parts(len(parts))
         }
-        began = filling.fill_parts(self, score_set, todo, settings["batch_tokens"], following, began=began)
+        budget = settings["batch_tokens"]
+        began = filling.fill_parts(self, score_set, todo, budget, following, began=began)
+        sample = sampled(self, by_example, budget, store) if share.whole and not score_set.complete else None
+        spent_s = time.monotonic() - began
+        yield
+        began = time.monotonic() - spent_s
         with self._with_others(score_set, share):
             if not score_set.complete and (share.whole or not score_set.missing()):
-                facts = self._facts(rendered, by_example) | precision(self, by_example, settings["batch_tokens"], store)
+                sample = sample or sampled(self, by_example, budget, store)
+                facts = self._facts(rendered, by_example) | precision(self, sample, budget)
                 info = provenance(self.ready, device=self._device_words()) | facts
                 score_set.finish(info | filling.spent(score_set, began))
 

@@ -7,6 +7,7 @@ all. The same text after each part shows whether the server still has the same m
 import concurrent.futures
 import functools
 import math
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from pathlib import Path
 
@@ -141,19 +142,14 @@ class ServedScorer(Scorer):
     def _settings(self) -> dict:
         return super()._settings() | {PROBED: [round(float(value), 6) for value in self.probe]}
 
-    def fill(
-        self,
-        score_set: ScoreSet,
-        share: Share = WHOLE,
-        following: Path | None = None,
-        *,
-        store: Store | None = None,
-    ) -> None:
-        """As `Scorer.fill`, if the server still has the model that began the set."""
+    def stages(
+        self, score_set: ScoreSet, share: Share = WHOLE, following: Path | None = None, *, store: Store | None = None
+    ) -> Iterator[None]:
+        """As `Scorer.stages`, if the server still has the model that began the set."""
         known = (score_set.recorded_settings() or {}).get(PROBED)
         if known is not None:
             self._check_same(np.array(known), self.probe)
-        super().fill(score_set, share, following, store=store)
+        yield from super().stages(score_set, share, following, store=store)
 
     def _check_same(self, before: np.ndarray, now: np.ndarray) -> None:
         """Refuses to continue with another model.

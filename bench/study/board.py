@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from bench.contrast import with_text
 from bench.measured import typical_stderr
 from bench.registry import Pair, Registry
 from bench.schema import (
@@ -106,7 +107,7 @@ def write_results(
         tables |= _analysis(registry, subject, dataset, scores, rng=seeded(dataset, seed))
     place = place_of(subject, dataset, reward=reward)
     told = {"benchmark": benchmark_of(dataset.examples).name, "precision": precision(subject, sets, dataset)}
-    facts = manifest(place, sets.values()) | told | {"seed": seed}
+    facts = manifest(place, sets.values()) | told | texts_of(registry, subject) | {"seed": seed}
     folder = folder_to_write(store, place)
     board = parse_csv(csv_bytes(board), folder / "leaderboard.csv")
     notes = {"warning": length_note(tables[BALANCE_FILE][0], best[0]), "verdict": _verdict(tables)}
@@ -255,15 +256,26 @@ def _held_out(correct: np.ndarray, rows: Rows, *, rng: np.random.Generator) -> n
     return held_out_scores(whole, Sample(rows.weights[0], rows.subset, rows.cluster), rng=rng)
 
 
+def texts_of(registry: Registry, subject: Subject) -> dict[str, dict[str, object]]:
+    """The texts that the sides of pairs of one model read, for a manifest; empty if there is no such pair."""
+    known = registry.readers
+    read = {name: known[name] for pair in subject.pairs for name in (pair.strong, pair.weak) if name in known}
+    texts = {name: reader.texts(registry.domains) for name, reader in read.items()}
+    found: dict[str, object] = {
+        name: read[name].text or {domain: text for domain, (text, _) in each.items()} for name, each in texts.items()
+    }
+    return {"texts": found} if found else {}
+
+
 def _models(registry: Registry, sets: Sets) -> pd.DataFrame:
     """The table of models that `leaderboard` takes."""
     rows = []
     for (model_id, _), score_set in sets.items():
-        spec, info = registry.model(model_id), score_set.info()
+        spec, info = registry.weights(model_id), score_set.info()
         rows.append(
             {
                 "model_id": model_id,
-                "revision": score_set.key.revision,
+                "revision": with_text(score_set.key.revision, score_set.key.domain_digest),
                 "dtype": score_set.key.dtype,
                 "n_params": spec.n_params,
                 "n_params_active": spec.n_params_active or spec.n_params,

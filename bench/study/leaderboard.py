@@ -8,6 +8,7 @@ every pair, so that pairs are compared on equal draws.
 import numpy as np
 import pandas as pd
 
+from bench.contrast import model_of
 from bench.schema import LEADERBOARD
 from bench.study.benchmarks import Benchmark, column, of_table
 from bench.study.design import Rows, accuracy, plain_accuracy
@@ -144,12 +145,14 @@ def described(pairs: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     unknown = pd.concat([strong.loc[strong["model_id"].isna(), "strong"], weak.loc[weak["model_id"].isna(), "weak"]])
     if len(unknown):
         raise ValueError(f"{unknown.iloc[0]}: this model is in a pair, but the table of models does not have it")
+    one_model = pairs["strong"].map(model_of).to_numpy() == pairs["weak"].map(model_of).to_numpy()
     return pd.DataFrame(
         {
             "dtype": _either(strong["dtype"], weak["dtype"]),
             "strong_revision": strong["revision"],
             "weak_revision": weak["revision"],
-            "n_params": (strong["n_params"] + weak["n_params"]).astype(float),
+            # The weights of a pair of one model are in memory once.
+            "n_params": (strong["n_params"] + weak["n_params"].where(~one_model, 0)).astype(float),
             "licence": _either(strong["licence"], weak["licence"]),
             "cost_flop": strong["cost_flop"] + weak["cost_flop"],
         }

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bench.prefer import customise, route
-from bench.schema import ABLATION, Dataset, UsageError
+from bench.schema import ABLATION, Dataset
 from bench.scoring import passes
 from bench.store.folder import write_csv, write_json
 from bench.store.places import Place, folder_to_write, manifest
@@ -23,6 +23,7 @@ from bench.subject import Subject
 from bench.verbs.route import CONFUSION, confusion_counts, routes
 from bench.verbs.score import checked_scores
 from bench.verbs.session import Session, for_reward
+from bench.verbs.told import check_fits, check_reads_no_text
 
 RELEASED = "released"
 """The variant in the code that the paper's authors released: chat prompts stay plain, all others get an exemplar."""
@@ -50,6 +51,7 @@ def ablate_pair(session: Session, subject: Subject, dataset: Dataset, wish: Abla
         UsageError: a domain's text fills a model's whole context and leaves no room for a prompt.
         DrsowError: a model of the pair cannot be scored.
     """
+    check_reads_no_text(subject, "an ablation")
     registry, strong = session.registry, subject.pairs[0].strong
     routed = {name: routes(session, dataset, name, model_id=strong).set_index("example_id") for name in wish.routers}
     wanted = {(str(row), str(domain)) for table in routed.values() for row, domain in table["domain"].items()}
@@ -110,12 +112,8 @@ def check_room(session: Session, subject: Subject, dataset: Dataset, domains: se
     from bench.scoring.served import scorer_of
 
     registry, options = session.registry, session.options
-    texts = {name: customise.blocks(registry.domains, name, variant=variant) for name in sorted(domains)}
+    texts = {f"domain {name}": customise.blocks(registry.domains, name, variant=variant) for name in sorted(domains)}
     for model_id, owner in subject.passes():
         work = passes.Work(registry.model(model_id), registry.model(owner), dataset)
         scorer = scorer_of(passes.make_ready(work, options), options)
-        for name, blocks in texts.items():
-            n_tokens = max(map(len, scorer.tokenizer(blocks, verbose=False).input_ids))
-            if n_tokens >= scorer.limit:
-                room = f"the context of {model_id} holds {scorer.limit:,}"
-                raise UsageError(f"domain {name}: its longest block has {n_tokens:,} tokens, {room}; shorten its text")
+        check_fits(scorer, texts)

@@ -7,12 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from bench.contrast import model_of
 from bench.prefer import customise
 from bench.prefer.annotate import Filters, annotate
 from bench.prefer.export import data_card, length_bias, records, write_preferences
 from bench.schema import Dataset, PreconditionError, UsageError
 from bench.store.folder import ScoreSet, write_json
 from bench.store.places import Place, manifest
+from bench.study.board import texts_of
 from bench.study.measure import read_for
 from bench.study.reward import rewards
 from bench.subject import Subject
@@ -21,6 +23,7 @@ from bench.verbs.calibration import calibration_of, on_own_labels, own_labels
 from bench.verbs.route import routes
 from bench.verbs.score import checked_scores
 from bench.verbs.session import Session, for_reward
+from bench.verbs.told import check_reads_no_text
 
 
 class Annotation(NamedTuple):
@@ -49,6 +52,8 @@ def annotate_candidates(
         UsageError: every prompt was skipped; names the reasons.
         PreconditionError: the labelled data is not scored, or there is none and labels must be sure.
     """
+    if wish.variant != "plain":
+        check_reads_no_text(subject, f"--customise {wish.variant}")
     labelled = own_labels(dataset) if wish.calibration is None else None
     fit = calibration_of(session, subject, wish.calibration, reward=wish.reward) if labelled is None else None
     _check_sure(subject, wish, is_known=labelled is not None or fit is not None)
@@ -63,7 +68,7 @@ def annotate_candidates(
     if found.preferences.empty:
         counts = ", ".join(f"{reason} {n}" for reason, n in found.skipped["reason"].value_counts().items())
         raise UsageError(f"{dataset.data_id}: no prompt is left to learn from ({counts})")
-    facts = _facts(subject, sets, dataset, wish)
+    facts = _facts(subject, sets, dataset, wish) | texts_of(session.registry, subject)
     if fit is not None:
         plain = wish.variant == "plain" or labelled is not None
         facts["calibration"] = fit.words() + ("" if plain else "; these were scored without instructions")
@@ -86,7 +91,7 @@ class _Scored(NamedTuple):
 
 def _scored(session: Session, subject: Subject, dataset: Dataset, wish: Annotation) -> _Scored:
     """Find each prompt's domain, score what the store lacks, and compute the rewards."""
-    strong = subject.pairs[0].strong
+    strong = model_of(subject.pairs[0].strong)
     routed = routes(session, dataset, wish.router, model_id=strong)
     domains = routed.set_index("example_id")["domain"]
     chosen = {str(row): str(domain) for row, domain in domains.items()}

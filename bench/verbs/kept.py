@@ -52,8 +52,8 @@ class Kept:
 
     def _release(self) -> None:
         models, self._models = self._models, None
-        for model in models or ():
-            model.close()
+        if models is not None:
+            models.close()
 
 
 @functools.cache
@@ -63,7 +63,7 @@ def kept() -> Kept:
 
 
 def _specs(session: Session, pair: Pair) -> list[ModelSpec]:
-    return [session.registry.model(name) for name in (pair.strong, pair.weak, pair.template)]
+    return [session.registry.weights(name) for name in (pair.strong, pair.weak, pair.template)]
 
 
 def _on_server(session: Session, pair: Pair) -> bool:
@@ -72,9 +72,16 @@ def _on_server(session: Session, pair: Pair) -> bool:
 
 
 def _key(session: Session, pair: Pair) -> tuple[object, ...]:
-    """Everything that the models depend on: their entries, the options, and size and time of each of their files."""
+    """Everything that the models depend on: entries, texts, options, and size and time of each of their files."""
     specs = _specs(session, pair)
     folders = [found.folder for spec in specs if (found := fetch.locate(spec)) is not None]
     stats = [(path, path.stat()) for folder in folders for path in sorted(folder.rglob("*"))]
     files = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-    return (*(spec.model_dump_json() for spec in specs), session.options, tuple(files))
+    entries = [*(spec.model_dump_json() for spec in specs), *_texts(session, pair)]
+    return (*entries, session.options, tuple(files))
+
+
+def _texts(session: Session, pair: Pair) -> list[str]:
+    """The names and texts of the readers of a pair of one model."""
+    readers, domains = session.registry.readers, session.registry.domains
+    return [f"{name} {readers[name].texts(domains)}" for name in (pair.strong, pair.weak) if name in readers]

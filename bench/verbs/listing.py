@@ -1,5 +1,6 @@
 """The verbs `models` and `pairs`: the registry as tables."""
 
+import math
 from collections.abc import Iterable
 
 import pandas as pd
@@ -26,7 +27,8 @@ def pairs_frame(registry: Registry, pairs: Iterable[Pair]) -> pd.DataFrame:
     rows = [
         (
             pair.pair_id, pair.strong, pair.weak, pair.family, pair.gap_points,
-            gap_points(models[pair.strong], models[pair.weak], SECOND_PERFORMANCE), pair.template,
+            math.nan if pair.of_one_model else gap_points(models[pair.strong], models[pair.weak], SECOND_PERFORMANCE),
+            pair.template,
         )
         for pair in pairs
     ]  # fmt: skip

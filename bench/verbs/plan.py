@@ -1,6 +1,5 @@
 """The verb `plan`: estimates what a run costs and names what it lacks, without loading a model."""
 
-import functools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench import units
+from bench.contrast import model_of
 from bench.entries import HubSource, ModelSpec
 from bench.schema import Dataset, DrsowError
 from bench.scoring import fetch, located, passes, plan, templates
@@ -37,38 +37,37 @@ class Planner:
     def __init__(self, session: Session, dataset: Dataset, lookup: Lookup) -> None:
         """Keep what is planned. A pass that `lookup` finds in the store counts as scored."""
         self.session, self.dataset, self.lookup = session, dataset, lookup
-        self._exact: dict[tuple[str, str, int | None], int] = {}
+        self._exact: dict[tuple[str, str, int | None, str], int] = {}
+        self._bytes: dict[str, int] = {}
         self.notes: dict[str, str] = {}
         """Owner of a chat template -> what the user has to know about which of its templates is used."""
 
-    @functools.cached_property
-    def n_bytes(self) -> int:
-        """UTF-8 bytes of the data; text that rows share counts once."""
-        return plan.unique_bytes(self.dataset.examples)
-
-    def tokens(self, spec: ModelSpec, owner: ModelSpec) -> tuple[float, str]:
-        """Tokens that a pass computes, and how they were counted."""
+    def tokens(self, name: str, owner: ModelSpec) -> tuple[float, str]:
+        """Tokens that the pass of a model or reader computes, and how they were counted."""
+        spec, rows = self.session.registry.weights(name), self.lookup.rows_for(name, self.dataset)
         model, template = fetch.locate(spec), fetch.locate(owner, weights=False)
         if template and (note := templates.read(template.folder).note):
             self.notes[owner.model_id] = note
         if model and template:
             ids, text = located.file_digest(model.folder / "tokenizer.json"), fetch.template_text(template.folder)
-            key = (ids, text, spec.context_tokens)
+            key = (ids, text, spec.context_tokens, rows.digest)
             if key not in self._exact:
                 # "none": asking for this machine's arithmetic would compile kernels, which a plan does not need.
                 options = self.session.options
-                ready = passes.make_ready(passes.Work(spec, owner, self.dataset), options, ops="none")
+                ready = passes.make_ready(passes.Work(spec, owner, rows), options, ops="none")
                 self._exact[key] = plan.exact_tokens(ready, options)
             return self._exact[key], "tokenizer"
         if spec.tokens_per_byte is None:
             return float("nan"), "unknown"
-        n_rows = len(self.dataset.examples)
-        return plan.tokens_by_bytes(self.n_bytes, n_rows, spec.tokens_per_byte), "bytes"
+        if rows.digest not in self._bytes:
+            self._bytes[rows.digest] = plan.unique_bytes(rows.examples)
+        return plan.tokens_by_bytes(self._bytes[rows.digest], len(rows.examples), spec.tokens_per_byte), "bytes"
 
-    def status(self, spec: ModelSpec, owner: str, free_bytes: int) -> str:
-        """The pass's status: whether it is scored or can run, or what is missing."""
-        if self.lookup.find(self.session.store, spec.model_id, self.dataset, owner):
+    def status(self, name: str, owner: str, free_bytes: int) -> str:
+        """The status of the pass of a model or reader: whether it is scored or can run, or what is missing."""
+        if self.lookup.find(self.session.store, name, self.dataset, owner):
             return SCORED
+        spec = self.session.registry.weights(name)
         try:
             if fetch.locate(spec):
                 return READY
@@ -91,18 +90,22 @@ def plan_passes(planner: Planner, subjects: Sequence[Subject], *, gpu: str, cpu_
     """
     rows, free = [], shutil.disk_usage(_cache()).free
     registry, dtype = planner.session.registry, planner.session.options.dtype
-    for model_id, owner in dict.fromkeys(side for subject in subjects for side in subject.passes()):
-        spec = registry.model(model_id)
-        status = planner.status(spec, owner, free)
-        tokens, counted = planner.tokens(spec, registry.model(owner))
+    fetched: set[str] = set()
+    for name, owner in dict.fromkeys(side for subject in subjects for side in subject.passes()):
+        spec = registry.weights(name)
+        status = planner.status(name, owner, free)
+        tokens, counted = planner.tokens(name, registry.model(owner))
         size = spec.n_params_active or spec.n_params or float("nan")
-        download = _download(spec) if status in (MISSING, GATED, NO_SPACE) else 0.0
+        # A model is fetched once, whatever texts it reads.
+        lacking = status in (MISSING, GATED, NO_SPACE) and spec.model_id not in fetched
+        download = _download(spec) if lacking else 0.0
+        fetched |= {spec.model_id} if lacking else set()
         free -= int(download)
         flop = 2 * size * tokens if status != SCORED else 0.0
         weights = (spec.n_params or float("nan")) * {"bfloat16": 2, "float32": 4}[dtype]
         seconds = flop / (cpu_rate * plan.CPU_SHARE[dtype]) if cpu_rate else float("nan")
         hours = flop / (plan.GPUS[gpu] * plan.GPU_SHARE) / 3600
-        rows.append([model_id, owner, status, tokens, counted, flop, download, weights, seconds, hours])
+        rows.append([name, owner, status, tokens, counted, flop, download, weights, seconds, hours])
     return pd.DataFrame(rows, columns=list(PLAN))
 
 
@@ -110,9 +113,11 @@ def summary(table: pd.DataFrame, dataset: Dataset, *, gpu: str, n_pairs: int) ->
     """The totals of a plan in lines: passes, tokens, operations, hours, download, disk."""
     todo = table[table["status"] != SCORED]
     stored = STORED_BYTES * len(todo) * sum(len(example.responses) for example in dataset.examples)
+    n_loads = len({(model_of(name), owner) for name, owner in zip(todo["model_id"], todo["template"], strict=True)})
+    loads = f" with {n_loads} {'load' if n_loads == 1 else 'loads'} of weights" if n_loads < len(todo) else ""
     hours = units.duration(3600 * todo["gpu_h"].sum())
     lines = [
-        f"{n_pairs} {'pair' if n_pairs == 1 else 'pairs'}, {len(table)} model passes, {len(todo)} of them to do "
+        f"{n_pairs} {'pair' if n_pairs == 1 else 'pairs'}, {len(table)} model passes, {len(todo)} of them to do{loads} "
         f"({', '.join(f'{n} {name}' for name, n in table['status'].value_counts().items())})",
         f"{units.amount(todo['tokens'].sum())} tokens, {units.si(todo['flop'].sum(), 'FLOP')}",
         f"{hours} on one {gpu}, if it reaches {plan.GPU_SHARE:.0%} of its stated rate",

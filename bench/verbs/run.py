@@ -16,6 +16,7 @@ from bench.study.board import Written, comparison, write_results
 from bench.subject import Lookup, Subject, stored_sets
 from bench.verbs.score import score_all
 from bench.verbs.session import Session, for_reward
+from bench.verbs.told import rows_for
 
 
 class Outcome(NamedTuple):
@@ -86,13 +87,16 @@ def redo_subjects(
 
 
 def lookup_of(registry: Registry, *, dtype: str = "auto", ops: str | None = None) -> Lookup:
-    """The `Lookup` of a user's options: a dtype ("auto" accepts any), an arithmetic, and this machine's templates."""
+    """The `Lookup` of a user's options: a dtype ("auto" accepts any) and an arithmetic.
+
+    It knows this machine's chat templates and the registry's texts.
+    """
 
     @functools.cache
     def template_of(owner: str) -> str | None:
         return owner_digest(registry.models[owner]) if owner in registry.models else None
 
-    return Lookup(DTYPES.get(dtype), ops, template_of)
+    return Lookup(DTYPES.get(dtype), ops, template_of, functools.partial(rows_for, registry))
 
 
 def compared_pairs(

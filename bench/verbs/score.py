@@ -6,11 +6,13 @@ A model that cannot be fetched or scored becomes one line in a list of errors, s
 from collections.abc import Sequence
 
 from bench.faults import explained
+from bench.registry import Registry
 from bench.schema import Dataset, DrsowError, ScoreKey
 from bench.scoring import passes, run
 from bench.store.folder import ScoreSet, Store
-from bench.subject import Subject
+from bench.subject import Side, Subject
 from bench.verbs.session import Session
+from bench.verbs.told import check_fits, rows_for
 
 LOCAL = run.Spread()
 """This process does all of the work."""
@@ -30,8 +32,8 @@ def score_all(
     registry, store = session.registry, session.store
     sides = list(dict.fromkeys(side for subject in subjects for side in subject.passes()))
     pairs = [subject.sides(pair) for subject in subjects for pair in subject.pairs]
-    works = {side: passes.Work(registry.model(side[0]), registry.model(side[1]), dataset) for side in sides}
-    ready, errors, code = _all_ready(works, pairs, session.options)
+    works = {side: work_of(registry, side, dataset) for side in sides}
+    ready, errors, code = _all_ready(session, works, pairs)
     whole = {side for sides in pairs if all(s in ready for s in sides) for side in sides}
     jobs = {side: job for side, job in ready.items() if side in whole}
     done, failures = _score_jobs(session, jobs, sides, spread)
@@ -42,6 +44,11 @@ def score_all(
     if spread.n_tasks:
         found = {side: each if each.complete else _by_workers(store, each) for side, each in found.items()}
     return {side: each for side, each in found.items() if each.complete}, list(dict.fromkeys(errors)), code
+
+
+def work_of(registry: Registry, side: Side, dataset: Dataset) -> passes.Work:
+    """The pass of one side of a pair: the weights, the chat template, and the rows as that side reads them."""
+    return passes.Work(registry.weights(side[0]), registry.model(side[1]), rows_for(registry, side[0], dataset))
 
 
 def _by_workers(store: Store, score_set: ScoreSet) -> ScoreSet:
@@ -71,25 +78,39 @@ def _score_jobs(
     # All passes are shared out, not only those whose files are here: every shard must cut them in the same way.
     shares = dict(zip(sides, run.shares(len(sides), shard=spread.shard, n_shards=spread.n_shards), strict=True))
     todo = [
-        (side, job, share)
+        (side, run.Job(job, share))
         for side, job in jobs.items()
         if (share := shares[side]) and not run.is_done(store.score_set(job.key), options)
     ]
-    after = [job.model.folder for _, job, _ in todo][1:]
-    done, failures = {}, []
-    for side, job, share in todo:
+    return _score_groups(session, todo)
+
+
+def _score_groups(
+    session: Session, todo: Sequence[tuple[Side, run.Job]]
+) -> tuple[dict[ScoreKey, ScoreSet], list[tuple[str, int]]]:
+    """Score passes; those of the same weights come together, so that the weights are loaded once."""
+    store = session.store
+    groups: dict[tuple[str, str], list[tuple[Side, run.Job]]] = {}
+    for side, job in todo:
+        groups.setdefault(job.weights, []).append((side, job))
+    after = [group[0][1].ready.model.folder for group in groups.values()][1:]
+    done: dict[ScoreKey, ScoreSet] = {}
+    failures: list[tuple[str, int]] = []
+    for group in groups.values():
         following = after.pop(0) if after else None
         try:
-            done[job.key] = run.score_missing(job, store, options, share, following)
+            sets = run.score_together([job for _, job in group], store, session.options, following)
+            done |= {job.ready.key: score_set for (_, job), score_set in zip(group, sets, strict=True)}
         except Exception as error:
             # Any error of one model is recorded, so that the pairs of the others are still scored.
             known = explained(error)
-            failures.append((f"{side[0]}: {known}", known.code))
+            left = dict.fromkeys(side[0] for side, job in group if not store.score_set(job.ready.key).complete)
+            failures += [(f"{name}: {known}", known.code) for name in left]
     return done, failures
 
 
 def _all_ready(
-    works: dict[tuple[str, str], passes.Work], pairs: Sequence[tuple], options: passes.Options
+    session: Session, works: dict[tuple[str, str], passes.Work], pairs: Sequence[tuple]
 ) -> tuple[dict[tuple[str, str], passes.Ready], list[str], int]:
     """Find or fetch every model before the first one is scored, so that a missing one shows at once."""
     ready: dict[tuple[str, str], passes.Ready] = {}
@@ -100,13 +121,24 @@ def _all_ready(
         if all(failed & set(sides) for sides in pairs if side in sides):
             continue
         try:
-            ready[side] = passes.make_ready(work, options)
+            found = passes.make_ready(work, session.options)
+            _check_texts(session.registry, side[0], found, session.options)
+            ready[side] = found
         except Exception as error:
             known = explained(error)
             failed.add(side)
             errors.append(str(known) if known is error else f"{side[0]}: {known}")
             code = known.code
     return ready, errors, code
+
+
+def _check_texts(registry: Registry, name: str, ready: passes.Ready, options: passes.Options) -> None:
+    """Check that the texts of a reader leave room for a prompt."""
+    if name in registry.readers:
+        from bench.scoring.served import scorer_of
+
+        texts = [text for text, _ in registry.readers[name].texts(registry.domains).values()]
+        check_fits(scorer_of(ready, options), {name: texts})
 
 
 def checked_scores(session: Session, subject: Subject, dataset: Dataset) -> tuple[ScoreSet, ScoreSet]:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from bench.contrast import with_text
 from bench.data.rows import ROLES
-from bench.registry import Pair
+from bench.registry import Pair, Registry
 from bench.schema import Dataset, Example, Message, UsageError
 from bench.scoring import passes
 from bench.scoring.garbage import uncollected
 from bench.study.stretches import stretches
 from bench.verbs.session import Session
+from bench.verbs.told import rows_for
 
 if TYPE_CHECKING:
     from bench.scoring.scorer import Scorer
@@ -25,14 +27,39 @@ NO_ROWS = Dataset("", "", "", ())
 
 
 class PairScorers(NamedTuple):
-    """Both models of a pair, which read the pair's chat template."""
+    """Both sides of a pair, which read the pair's chat template. In a pair of one model, both are the same scorer."""
 
     strong: "Scorer"
     weak: "Scorer"
+    registry: Registry
+    pair: Pair
+
+    def sides(self) -> tuple[tuple["Scorer", str], tuple["Scorer", str]]:
+        """The strong and the weak scorer, each with the name of the model or reader."""
+        return (self.strong, self.pair.strong), (self.weak, self.pair.weak)
+
+    def load(self) -> None:
+        """Load the weights, unless they are loaded."""
+        for scorer, _ in self.sides():
+            scorer.load()
+
+    def close(self) -> None:
+        """Release the weights and their memory."""
+        for scorer, _ in self.sides():
+            scorer.close()
+
+    def revision(self, name: str) -> str:
+        """The revision of one side's model, with the digest of its text if it reads one."""
+        scorer = self.strong if name == self.pair.strong else self.weak
+        return with_text(scorer.ready.key.revision, rows_for(self.registry, name, NO_ROWS).domain_digest)
+
+    def read_by(self, name: str, examples: Sequence[Example]) -> tuple[Example, ...]:
+        """The examples as one side reads them."""
+        return rows_for(self.registry, name, NO_ROWS._replace(examples=tuple(examples))).examples
 
 
 def scorers(session: Session, pair: Pair) -> PairScorers:
-    """Both models of a pair. A model loads its weights when it scores its first text.
+    """Both sides of a pair. A model loads its weights when it scores its first text.
 
     Raises:
         PreconditionError: a model is not on this machine and cannot be fetched.
@@ -42,17 +69,17 @@ def scorers(session: Session, pair: Pair) -> PairScorers:
 
     registry, options = session.registry, session.options
     owner = registry.model(pair.template)
-    works = [passes.Work(registry.model(model_id), owner, NO_ROWS) for model_id in (pair.strong, pair.weak)]
+    works = [passes.Work(registry.weights(name), owner, NO_ROWS) for name in (pair.strong, pair.weak)]
     # Both are found or fetched before the first one reads its files.
     ready = [passes.make_ready(work, options) for work in works]
-    return PairScorers(*(scorer_of(each, options) for each in ready))
+    strong = scorer_of(ready[0], options)
+    return PairScorers(strong, strong if pair.of_one_model else scorer_of(ready[1], options), registry, pair)
 
 
 def loaded_scorers(session: Session, pair: Pair) -> PairScorers:
-    """Both models of a pair with their weights in memory."""
+    """Both sides of a pair with their weights in memory."""
     models = scorers(session, pair)
-    for model in models:
-        model.load()
+    models.load()
     return models
 
 
@@ -100,14 +127,14 @@ def _text(name: str, value: object) -> str:
 def rewards(models: PairScorers, examples: Sequence[Example]) -> list[list[float]]:
     """Reward of every response of every example: log p_strong - log p_weak in nats (arXiv 2411.02481).
 
-    Each model scores all examples in one packed run.
+    Each side scores all examples in one packed run.
 
     Raises:
         UsageError: a prompt with its response is longer than a model's context.
     """
     if not examples:
         return []
-    strong, weak = (_sums(model, examples) for model in models)
+    strong, weak = (_sums(scorer, models.read_by(name, examples)) for scorer, name in models.sides())
     return [[float(x) for x in a - b] for a, b in zip(strong, weak, strict=True)]
 
 
@@ -120,17 +147,17 @@ class TokenTable(NamedTuple):
     """One example's tokens."""
 
     strong: pd.DataFrame
-    """TOKENS under the strong model."""
+    """TOKENS under the strong side."""
     weak: pd.DataFrame
     texts: dict[str, str]
     """response_id -> the response as both models' chat template renders it."""
 
 
 def token_table(models: PairScorers, example: Example) -> TokenTable:
-    """The tokens of one example under a pair's strong and weak model."""
+    """The tokens of one example under a pair's strong and weak side."""
     from bench.scoring.tokens import rendered_texts, tokens
 
-    strong, weak = (tokens(model, example) for model in models)
+    strong, weak = (tokens(scorer, *models.read_by(name, [example])) for scorer, name in models.sides())
     return TokenTable(strong, weak, rendered_texts(models.strong, example))
 
 
@@ -164,8 +191,8 @@ def stretched_pairs(session: Session, rows: Sequence[tuple[Pair, Sequence[str]]]
                     pair_id=pair.pair_id,
                     example_id=example_id,
                     response_id=response_id,
-                    strong_revision=models.strong.ready.key.revision,
-                    weak_revision=models.weak.ready.key.revision,
+                    strong_revision=models.revision(pair.strong),
+                    weak_revision=models.revision(pair.weak),
                 )
                 for response_id, frame in response_stretches(models, examples[example_id]).items()
             ]

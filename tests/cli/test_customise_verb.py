@@ -80,7 +80,7 @@ def refused(done, *said: str) -> None:
     [
         ((DOMAINS[DOMAINS.index("[[domains.ex") :], ""), "domains.toml: sums: exemplars: missing"),
         (('bad = "three"', 'bad = ""'), "domains.toml: sums: exemplars.0.bad: '' is no text: it is blank"),
-        (("Be right.", "Be right. " * 700), "domain sums: its longest block has"),
+        (("Be right.", "Be right. " * 700), "domain sums: its longest text has"),
     ],
     ids=["no exemplars", "an empty field", "longer than the context"],
 )

@@ -308,7 +308,7 @@ def test_a_model_too_large_for_float32_is_scored_without_that_sample(tiny_regist
     job = ready(tiny_registry, ROWS, options=options)
     score_set = Store(tmp_path).score_set(job.key)
     with score_set.lock():
-        Small(job, options).fill(score_set)
+        list(Small(job, options).stages(score_set))
     assert score_set.complete
     assert "precision" not in score_set.info()
     assert "in float32; its precision is not measured" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.contrast import model_of
 from bench.study.benchmarks import of_table
 from bench.study.figures.style import CHANCE, COLOURS, FAINT, INK, STYLE, counts, head, percent
 
@@ -35,11 +36,13 @@ def pair_accuracy(accuracy: pd.DataFrame, pair: pd.Series) -> Figure:
     percent(axes.xaxis)
     axes.set_xlabel(f"Accuracy: {' above '.join(of_table(accuracy).sides)}, ties wrong (95% interval)")
     overall = rows.iloc[0]
+    n_models = len({model_of(str(pair[side])) for side in ("strong", "weak")})
     gap = "no published gap" if pd.isna(pair["gap_points"]) else f"gap {pair['gap_points']:g}"
+    gap = gap if n_models > 1 else "no gap: both sides are one model"
     head(
         figure,
         f"strong: {pair['strong']}    weak: {pair['weak']}",
-        f"{counts(2, 1, overall['n_examples'])}; reward: {overall['reward']}; {gap}",
+        f"{counts(n_models, 1, overall['n_examples'])}; reward: {overall['reward']}; {gap}",
     )
     return figure
 

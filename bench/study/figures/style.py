@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.typing import LineStyleType
 
+from bench.contrast import model_of
+
 if TYPE_CHECKING:
     # matplotlib 3.9, the oldest that drsow allows, does not have it yet
     from matplotlib.typing import RcKeyType
@@ -148,7 +150,7 @@ def counts(n_models: int, n_pairs: int, n_prompts: int) -> str:
 
 def n_models(pairs: pd.DataFrame) -> int:
     """Number of models in the columns `strong` and `weak`."""
-    return pd.concat([pairs["strong"], pairs["weak"]]).nunique()
+    return pd.concat([pairs["strong"], pairs["weak"]]).map(model_of).nunique()
 
 
 def named_families(pairs: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import pandas as pd
 from bokeh.resources import Resources
 from markupsafe import Markup
 
+from bench.contrast import model_of
 from bench.study.benchmarks import of_table
 from bench.study.decomposition_table import decomposition_table
 from bench.study.report import sure, views
@@ -47,7 +48,7 @@ def html(report: Report) -> str:
         version=importlib.metadata.version("drsow"),
         reward=board["reward"].iloc[0],
         unit=UNITS[board["reward"].iloc[0]],
-        n_models=pd.concat([board["strong"], board["weak"]]).nunique(),
+        n_models=pd.concat([board["strong"], board["weak"]]).map(model_of).nunique(),
         families=sorted(set(board["family"]) - {""}),
         board=views.board_rows(report),
         section_titles=views.section_titles(report),
