@@ -18,6 +18,8 @@ from bench.registry import load_registry
 from bench.schema import Dataset, Example, Message, UsageError
 from bench.scoring import models, passes, run
 from bench.store.folder import read_csv
+from bench.study.board import chosen_pairs
+from bench.study.choose import Wish
 from bench.study.report import gather
 from bench.subject import Subject, result_folder, stored_sets
 from bench.verbs.ablate import Ablation, ablate_pair
@@ -314,3 +316,16 @@ def test_a_kept_model_reads_a_changed_text(folder, tmp_path):
         assert found[1] == pytest.approx(annotator.reward(PROMPT, ["yes"]), abs=1e-4)
     assert found[0] != pytest.approx(found[1], abs=1e-4)
     bench.release()
+
+
+def test_choose_takes_pairs_by_name_and_counts_the_passes_of_an_ensemble_once(session, known, tmp_path):
+    made = load_data(str(write_rows(tmp_path / "rows.jsonl", rows(16))))
+    every = [subject(known, name) for name in ("one", "half", "domains")]
+    together = every[0]._replace(pairs=tuple(each.pairs[0] for each in every))
+    sets, errors, _ = score_all(session, every, made)
+    assert errors == []
+    found = chosen_pairs(known, together, made, sets, Wish(), reward="sum", top=1, n_best=3).table.set_index("rule")
+    # Two texts, none, and the domains' two: five passes of one model's weights.
+    assert found.loc["mean of 3", ["n_passes", "n_params"]].tolist() == [5, 30_000]
+    assert found["over_best"].notna().tolist() == [False, False, True, True, True]
+    assert "largest gap" not in found.index

@@ -36,10 +36,13 @@ MaxParams = Annotated[float | None, typer.Option("--max-params", help="Most para
 Budget = Annotated[float | None, typer.Option("--budget-flop", help="Most FLOP per row, both models together.")]
 Licences = Annotated[str, typer.Option("--licence", help="Allowed licences of both models, comma-separated.")]
 
+NBest = Annotated[int, typer.Option("--ensemble", min=0, help="Combine this many of the best pairs; 0: none.")]
+
 
 @app.command(rich_help_panel=CHOOSE)
 def choose(
-    study: Annotated[str, typer.Option("--study", help="Study to choose a pair from.")],
+    study: Annotated[str | None, typer.Option("--study", help="Study to choose a pair from.")] = None,
+    pair: Annotated[list[str] | None, typer.Option("--pair", help="Instead of a study: the pairs; repeat.")] = None,
     data: Data = "reward-bench",
     limit: Limit = None,
     section: Section = None,
@@ -47,6 +50,7 @@ def choose(
     budget_flop: Budget = None,
     licence: Licences = "",
     top: Annotated[int, typer.Option("--top", min=1, help="How many pairs to list.")] = 3,
+    ensemble: NBest = 3,
     template: TemplateOption = TemplateMode.shared,
     reward: RewardOption = Reward.sum,
     dtype: DtypeOption = Dtype.auto,
@@ -56,8 +60,10 @@ def choose(
     seed: Seed = None,
     output: As = Format.table,
 ) -> None:
-    """Choose a pair of a study, with its expected accuracy on other rows."""
-    known, (subject,), dataset = select_stored(registry, None, study, template, rows=Rows(data, limit))
+    """Choose a pair or an ensemble, with its expected accuracy on other rows."""
+    known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
+    # The models of all pairs are looked up together, so that they are scored in the same way.
+    subject = subjects[0]._replace(pairs=tuple(each for found in subjects for each in found.pairs))
 
     from bench.cli.tables import gap_unit, with_gap
     from bench.store.folder import Store
@@ -70,7 +76,7 @@ def choose(
     licences = tuple(name.strip() for name in licence.split(",") if name.strip())
     gap = gap_name(known, subject)
     wish = Wish(section, max_params, budget_flop, licences, gap_unit(gap))
-    found = chosen_pairs(known, subject, dataset, sets, wish, reward=reward.value, top=top, seed=seed)
+    found = chosen_pairs(known, subject, dataset, sets, wish, reward=reward.value, top=top, n_best=ensemble, seed=seed)
     emit(found.table, output, with_gap(VIEWS["choose"], found.table, gap))
     if output is Format.table:
         print(f"\n{found.words()}")

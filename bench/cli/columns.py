@@ -100,6 +100,8 @@ COLUMNS = {
     **{column(name): Column(f"{_part(name)} %", units.percent) for names in PARTS.values() for name in names},
     "held_out": Column("held out %", units.percent, limits=(_own("held_out"),)),
     "optimism": Column("optimism (points)", units.points),
+    "over_best": Column("over the best pair (points)", units.points, limits=(_own("over_best"),)),
+    "n_passes": Column("passes", whole),
     "over_random": Column("over a random pair (points)", units.points, limits=(_own("over_random"),)),
     "over_gap": Column("over the largest gap (points)", units.points, limits=(_own("over_gap"),)),
     "best_share": Column("first in % of rankings", units.percent),

@@ -36,8 +36,8 @@ VIEWS = {
         more="leaderboard.csv and --json have all columns",
     ),
     "choose": View(
-        ("rule", "place", "pair_id", "held_out", "score", "over_random", "over_gap", "gap_points", "optimism",
-         "best_share", "p_not_worse", "n_params", "cost_flop", "licence", "name", "why"),
+        ("rule", "place", "pair_id", "held_out", "score", "over_random", "over_gap", "over_best", "n_passes",
+         "gap_points", "optimism", "best_share", "p_not_worse", "n_params", "cost_flop", "licence", "name", "why"),
         n_important=6,
         hidden=("n_rows", "n_candidates", "n_not_worse"),
         note="held out: the expected score on other prompts of a pair chosen by this rule and place, with its 95% "

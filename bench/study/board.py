@@ -29,6 +29,7 @@ from bench.study.checks import BALANCE_FILE, checks
 from bench.study.choose import Choice, Wish, choose
 from bench.study.compare import compare
 from bench.study.design import Rows, prompt_clusters
+from bench.study.ensemble_held_out import combine_of
 from bench.study.held_out import held_out_scores
 from bench.study.interval import Sample
 from bench.study.leaderboard import bootstrap_scores, described, leaderboard
@@ -220,20 +221,23 @@ def chosen_pairs(
     *,
     reward: str,
     top: int,
+    n_best: int = 0,
     seed: int | None = None,
 ) -> Choice:
-    """Choose among the pairs of a subject, from the scores of its models.
+    """Choose among the pairs of a subject, from the scores of its models; estimate ensembles of the `n_best` best.
 
     Raises:
         PreconditionError: A subset has too few prompts.
         UsageError: No pair satisfies the user's wishes.
     """
-    frames = {model: read_for(sets[model, owner], reward) for model, owner in subject.passes()}
+    frames = {model: read_for(score_set, reward) for model, score_set in by_model(sets).items()}
     examples = {example.example_id: example for example in dataset.examples}
     pairs = pair_table(subject)
     correct, rows = correctness(frames, pairs, examples, reward=reward)
-    board = pd.concat([pairs, described(pairs, _models(registry, sets))], axis=1)
-    return choose(board, correct, rows, wish, rng=seeded(dataset, seed), top=top)
+    models = _models(registry, sets)
+    board = pd.concat([pairs, described(pairs, models)], axis=1)
+    combine = combine_of(frames, pairs, examples, models, reward=reward, n_best=n_best) if n_best > 1 else None
+    return choose(board, correct, rows, wish, rng=seeded(dataset, seed), top=top, combine=combine)
 
 
 def comparison(
@@ -275,6 +279,7 @@ def _models(registry: Registry, sets: Sets) -> pd.DataFrame:
         rows.append(
             {
                 "model_id": model_id,
+                "pass": score_set.folder.name,
                 "revision": with_text(score_set.key.revision, score_set.key.domain_digest),
                 "dtype": score_set.key.dtype,
                 "n_params": spec.n_params,

@@ -7,8 +7,6 @@ the other two rules do not look at the rows. The table also says how far the fir
 confidence set lists the pairs that these rows cannot distinguish from the best.
 """
 
-import difflib
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +16,11 @@ from bench.schema import UsageError
 from bench.study.benchmarks import column
 from bench.study.compare import confidence_set
 from bench.study.design import Rows, plain_accuracy
+from bench.study.ensemble_held_out import Combine, ensemble_rows, ensemble_words
 from bench.study.held_out import HeldOut, held_out, lead_limits, place_limits
 from bench.study.interval import Sample, share_limits
 from bench.study.leaderboard import bootstrap_scores
+from bench.study.wish import Wish, filtered, meant, n_pairs
 
 RULES = ("best score", "largest gap", "random pair")
 OVER = {"over_gap": RULES[1], "over_random": RULES[2]}
@@ -28,34 +28,22 @@ OVER = {"over_gap": RULES[1], "over_random": RULES[2]}
 CHOICE = (
     "rule", "place", "pair_id", "name", "score", "held_out", "held_out_low", "held_out_high", "optimism",
     *(f"{name}{end}" for name in OVER for end in ("", "_low", "_high")),
-    "best_share", "p_not_worse", "gap_points", "n_params", "cost_flop", "licence",
+    *(f"over_best{end}" for end in ("", "_low", "_high")),
+    "best_share", "p_not_worse", "gap_points", "n_params", "cost_flop", "licence", "n_passes",
     "n_rows", "n_candidates", "n_not_worse", "why",
 )  # fmt: skip
 """One row per rule and place. `rule` is one of RULES and `name` is "score" or a section. `pair_id` is the pair that the
 rule takes on all rows, and `score` is its accuracy on them. `held_out`, with its 95% interval, belongs to the rule and
 place, not to that pair: it is the expected score, on other prompts, of the pair that the rule puts in this place.
 `optimism` is `score` minus `held_out`. `over_gap` and `over_random` are `held_out` minus that of the other two rules.
+Rows after those of RULES are ensembles of the best pairs: their `pair_id` names all pairs, and `over_best` is
+`held_out` minus that of the best pair. `n_passes` counts the passes of all distinct models.
 `best_share` is the proportion of rankings, each on nine tenths of the rows, in which this pair came first.
 `p_not_worse` is its p in the model confidence set, which contains the `n_not_worse` pairs with a p above 0.05. `n_rows`
 and `n_candidates` count the rows and the ranked pairs."""
 
 IN_SET = 0.05
 """A pair with a larger p is in the 95% model confidence set."""
-
-
-class Wish(NamedTuple):
-    """The user's conditions for a pair."""
-
-    section: str | None = None
-    """A section or style of the benchmark, or None for the overall score."""
-    max_params: float | None = None
-    """Upper limit of the parameters of both models together."""
-    budget_flop: float | None = None
-    """Upper limit of the FLOP per row of both models together."""
-    licences: tuple[str, ...] = ()
-    """Allowed licences of both models; empty allows any."""
-    gap_unit: str = "points"
-    """No condition: the name of the unit of the gaps."""
 
 
 class Choice(NamedTuple):
@@ -71,11 +59,11 @@ class Choice(NamedTuple):
         """What the table does not say, in a few sentences."""
         first = self.table.iloc[0]
         return (
-            f"Ranked {_pairs(int(first['n_candidates']))} on {int(first['n_rows']):,} rows. held_out belongs to the "
+            f"Ranked {n_pairs(int(first['n_candidates']))} on {int(first['n_rows']):,} rows. held_out belongs to the "
             "rule and place, not to the pair: it is the expected score, on other prompts, of the pair that the rule "
             "puts in that place.\n"
             "Pairs that the rows cannot distinguish from the best at the 95% level (model confidence set): "
-            f"{_pairs(len(self.not_worse))}: {', '.join(self.not_worse)}"
+            f"{n_pairs(len(self.not_worse))}: {', '.join(self.not_worse)}" + ensemble_words(self.table)
         )
 
 
@@ -93,7 +81,14 @@ class _Weighed(NamedTuple):
 
 
 def choose(
-    board: pd.DataFrame, correct: np.ndarray, rows: Rows, wish: Wish, *, rng: np.random.Generator, top: int = 3
+    board: pd.DataFrame,
+    correct: np.ndarray,
+    rows: Rows,
+    wish: Wish,
+    *,
+    rng: np.random.Generator,
+    top: int = 3,
+    combine: Combine | None = None,
 ) -> Choice:
     """Choose pairs and estimate their scores on other prompts.
 
@@ -104,6 +99,7 @@ def choose(
         wish: The user's conditions.
         rng: Source of folds, halves and draws; it also orders pairs of equal score.
         top: How many of the best pairs the table lists.
+        combine: What ensembles of the best pairs need; None for no ensembles.
 
     Raises:
         UsageError: A condition is not understood, or no pair satisfies it.
@@ -113,8 +109,8 @@ def choose(
         raise UsageError(f"--top is {top}: choose at least 1 pair")
     name = name_of(wish, rows)
     only = _on_section(rows, name)
-    every = board.reset_index(drop=True).assign(name=name, score=plain_accuracy(correct, only)[0])
-    candidates, said = _filtered(every[np.isfinite(correct).all(axis=1)], wish)
+    every = board.reset_index(drop=True).assign(n_passes=2, name=name, score=plain_accuracy(correct, only)[0])
+    candidates, said = filtered(every[np.isfinite(correct).all(axis=1)], wish)
     candidates = candidates.assign(tie=rng.random(len(candidates))).sort_values(["score", "tie"], ascending=False)
     mine = correct[candidates.index]
     top = min(top, len(candidates))
@@ -128,7 +124,11 @@ def choose(
         found,
         said,
     )
-    return _choice(weighed, top, wish.gap_unit)
+    extra = []
+    if combine is not None and len(candidates) > 1:
+        mine = combine.of(candidates.index.to_numpy(), np.flatnonzero(sample.weight > 0))
+        extra = ensemble_rows(weighed.frame, weighed.correct, mine, weighed.sample, found)
+    return _choice(weighed, top, wish.gap_unit, extra)
 
 
 def name_of(wish: Wish, rows: Rows) -> str:
@@ -145,7 +145,7 @@ def name_of(wish: Wish, rows: Rows) -> str:
         )
     known = {column(name): name for name in rows.sections}
     if column(wish.section) not in known:
-        raise UsageError(f"unknown section {wish.section!r}{_meant(wish.section, list(rows.sections))}")
+        raise UsageError(f"unknown section {wish.section!r}{meant(wish.section, list(rows.sections))}")
     return known[column(wish.section)]
 
 
@@ -160,12 +160,12 @@ def _on_section(rows: Rows, name: str) -> Rows:
     return rows._replace(levels=rows.levels[level : level + 1], weights=rows.weights[level : level + 1])
 
 
-def _choice(weighed: _Weighed, top: int, gap_unit: str) -> Choice:
-    """The rows of all three rules, and the model confidence set."""
+def _choice(weighed: _Weighed, top: int, gap_unit: str, extra: list[dict[str, object]]) -> Choice:
+    """The rows of all three rules and of the ensembles, and the model confidence set."""
     candidates = weighed.frame
     gap = _largest_gap(candidates)
     frames = [_best(weighed, top, gap), *([] if gap is None else [_gap_rule(weighed, gap, gap_unit)]), _random(weighed)]
-    table = pd.concat(frames, ignore_index=True)
+    table = pd.concat([*frames, *([pd.DataFrame(extra)] if extra else [])], ignore_index=True)
     inside = candidates["p_not_worse"] > IN_SET
     counts = {"n_rows": weighed.correct.shape[1], "n_candidates": len(candidates), "n_not_worse": int(inside.sum())}
     table = table.assign(optimism=table["score"] - table["held_out"], **counts)
@@ -195,7 +195,7 @@ def _best(weighed: _Weighed, top: int, gap: int | None) -> pd.DataFrame:
     best = candidates.iloc[:top].assign(rule=RULES[0], place=range(1, top + 1), **pd.DataFrame(lines))
     return best.assign(
         why=[
-            f"{_ordinal(row.place)} {row.name_} of {_pairs(len(candidates))}{said}; this pair came first in "
+            f"{_ordinal(row.place)} {row.name_} of {n_pairs(len(candidates))}{said}; this pair came first in "
             f"{row.best_share:.0%} of the rankings on nine tenths of the rows"
             for row in best.rename(columns={"name": "name_"}).itertuples()
         ]
@@ -206,7 +206,7 @@ def _gap_rule(weighed: _Weighed, gap: int, unit: str) -> pd.DataFrame:
     """The row of the pair with the largest gap. The rule looks at no rows, so its held-out estimate is the score."""
     limits = share_limits(weighed.correct[[gap]], weighed.sample)
     line = weighed.frame.iloc[[gap]]
-    why = f"largest gap, {line['gap_points'].iloc[0]:.3g} {unit}, of {_pairs(len(weighed.frame))}{weighed.said}"
+    why = f"largest gap, {line['gap_points'].iloc[0]:.3g} {unit}, of {n_pairs(len(weighed.frame))}{weighed.said}"
     ends = {"held_out_low": limits.low, "held_out_high": limits.high}
     return line.assign(
         rule=RULES[1], place=1, held_out=line["score"], why=f"{why}; the rule does not look at the rows", **ends
@@ -218,7 +218,7 @@ def _random(weighed: _Weighed) -> pd.DataFrame:
     candidates = weighed.frame
     limits = share_limits(weighed.correct.mean(axis=0, keepdims=True), weighed.sample)
     mean = candidates["score"].mean()
-    why = f"mean of {_pairs(len(candidates))}{weighed.said}: the expected score of a pair drawn at random"
+    why = f"mean of {n_pairs(len(candidates))}{weighed.said}: the expected score of a pair drawn at random"
     line = {"rule": RULES[2], "place": 1, "pair_id": "", "name": candidates["name"].iloc[0], "score": mean}
     line |= {"held_out": mean, "held_out_low": limits.low[0], "held_out_high": limits.high[0], "why": why}
     return pd.DataFrame([line])
@@ -234,56 +234,6 @@ def _on_level(correct: np.ndarray, sample: Sample) -> tuple[np.ndarray, Sample]:
     """Only the rows that have a weight."""
     kept = sample.weight > 0
     return correct[:, kept], Sample(sample.weight[kept], sample.subset[kept], sample.problem[kept])
-
-
-def _filtered(board: pd.DataFrame, wish: Wish) -> tuple[pd.DataFrame, str]:
-    """The pairs that satisfy a wish, and the filters in words. A pair with an unknown value does not satisfy it."""
-    said = []
-    for option, field, limit in (
-        ("max-params", "n_params", wish.max_params),
-        ("budget-flop", "cost_flop", wish.budget_flop),
-    ):
-        if limit is not None:
-            values = board[field].astype(float)
-            board = _keep(board, values <= limit, f"--{option} {limit:g}", f"the smallest {field} is {values.min():g}")
-            said.append(f"{field} up to {limit:g}")
-    if wish.licences:
-        known = sorted({part for licence in board["licence"].dropna() for part in licence.split(" + ")})
-        strange = [licence for licence in wish.licences if licence not in known]
-        if strange and len(strange) == len(wish.licences):
-            raise UsageError(f"no pair has the licence {strange[0]!r}{_meant(strange[0], known)}")
-        allowed = board["licence"].map(_within(wish.licences))
-        board = _keep(board, allowed, f"--licence {','.join(wish.licences)}", f"their licences are {', '.join(known)}")
-        said.append(f"licence {' or '.join(wish.licences)}")
-    if board.empty:
-        raise UsageError(
-            "no pair is scored on every row, so none can be ranked: a row is excluded where it is too long for a model "
-            "or its score is not finite. Choose on data without those rows"
-        )
-    return board, f" with {', '.join(said)}" if said else ""
-
-
-def _keep(board: pd.DataFrame, allowed: pd.Series, option: str, hint: str) -> pd.DataFrame:
-    """The allowed pairs; fails where an option rules out every pair."""
-    left = board[allowed.astype(bool)]
-    if len(board) and left.empty:
-        raise UsageError(f"{option} leaves none of {_pairs(len(board))}: {hint}. Relax the option or leave it out")
-    return left
-
-
-def _within(licences: tuple[str, ...]) -> Callable[[object], bool]:
-    """Check of a licence string: one licence for both models, or "one + other". An unknown licence is not allowed."""
-    return lambda licence: isinstance(licence, str) and set(licence.split(" + ")) <= set(licences)
-
-
-def _meant(name: str, known: list[str]) -> str:
-    """End of a message about an unknown name: the closest known one, or all of them."""
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f", did you mean {close[0]!r}?" if close else f": choose one of {', '.join(known)}"
-
-
-def _pairs(n: int) -> str:
-    return "1 pair" if n == 1 else f"{n} pairs"
 
 
 def _ordinal(place: int) -> str:

@@ -35,6 +35,17 @@ class Place(NamedTuple):
     """Held-out score on both halves of each split, (2, splits)."""
 
 
+class Deals(NamedTuple):
+    """Assignments of the rows that count to folds, and the rankings without each fold."""
+
+    inside: np.ndarray
+    """The rows of a split's half, or all rows, (deals, rows), bool."""
+    folds: np.ndarray
+    """Fold of each row, (deals, rows), int."""
+    order: np.ndarray
+    """Pairs, best first, ranked without each fold, (deals, folds, pairs), int."""
+
+
 class HeldOut(NamedTuple):
     """Held-out estimates for a set of pairs."""
 
@@ -46,6 +57,8 @@ class HeldOut(NamedTuple):
     """Proportion of the rankings in which each pair came first, (pairs,)."""
     fixed: np.ndarray
     """Score of every pair on both halves of each split, (2, splits, pairs)."""
+    deals: tuple[Deals, Deals, Deals]
+    """Of all rows, and of the first and the second half of each split."""
 
 
 def held_out_scores(correct: np.ndarray, sample: Sample, *, rng: np.random.Generator) -> np.ndarray:
@@ -82,9 +95,11 @@ def held_out(correct: np.ndarray, sample: Sample, *, rng: np.random.Generator, t
     folds = _dealt(sample, N_FOLDS, N_DEALS, rng)
     whole = _cross_fitted(correct, sample, np.ones_like(folds, dtype=bool), folds, rng)
     inside = _dealt(sample, 2, N_SPLITS, rng) == 0
-    again = [
-        _cross_fitted(correct, sample, side, _dealt(sample, N_FOLDS, N_SPLITS, rng), rng) for side in (inside, ~inside)
-    ]
+    again, halves_of = [], []
+    for side in (inside, ~inside):
+        dealt = _dealt(sample, N_FOLDS, N_SPLITS, rng)
+        again.append(_cross_fitted(correct, sample, side, dealt, rng))
+        halves_of.append(Deals(side, dealt, again[-1].order))
     halves = np.stack([each.scores for each in again])
     # a split is ignored where a fold of a half lacks a subset
     known = np.isfinite(halves).all(axis=(0, 2))
@@ -92,7 +107,11 @@ def held_out(correct: np.ndarray, sample: Sample, *, rng: np.random.Generator, t
         Place(_values(correct, whole.order[:, :, place], folds), halves[:, known, place]) for place in range(top)
     )
     first = np.bincount(whole.order[:, :, 0].ravel(), minlength=len(correct)) / whole.order[:, :, 0].size
-    return HeldOut(_mean(whole.scores), places, first, np.stack([each.fixed for each in again])[:, known])
+    fixed = np.stack([each.fixed for each in again])[:, known]
+    every = Deals(np.ones_like(folds, dtype=bool), folds, whole.order)
+    # a split that is ignored has no deal either, so that other rules are compared on the same halves
+    first_half, second_half = (Deals(*(part[known] for part in each)) for each in halves_of)
+    return HeldOut(_mean(whole.scores), places, first, fixed, (every, first_half, second_half))
 
 
 def place_limits(place: Place, estimate: float, sample: Sample) -> Limits:
@@ -143,7 +162,7 @@ def _cross_fitted(
         rng: Orders pairs of equal score.
     """
     rows = Rows((("", ""),), sample.weight[None], sample.subset, sample.problem)
-    each = _each_row(sample, inside)
+    each = row_shares(sample, inside)
     orders, scores = [], np.zeros((len(folds), len(correct)))
     for fold in range(N_FOLDS):
         ranked_on = accuracy(correct, rows, (inside & (folds != fold)).astype(float))[:, 0]
@@ -155,8 +174,8 @@ def _cross_fitted(
     return _Fitted(np.stack(orders, axis=1), scores, each @ correct.T)
 
 
-def _each_row(sample: Sample, inside: np.ndarray) -> np.ndarray:
-    """Weight of each row where only the rows inside count, (deals, rows)."""
+def row_shares(sample: Sample, inside: np.ndarray) -> np.ndarray:
+    """Weight of each row where only the rows inside count, (deals, rows); NaN in a subset without rows inside."""
     each = np.zeros(inside.shape)
     for subset in np.unique(sample.subset):
         columns = np.flatnonzero(sample.subset == subset)

@@ -82,6 +82,8 @@ def test_choose_says_who_is_not_worse_than_the_best(world):
     out = drsow(world, "choose").out
     assert "Ranked 12 pairs on 115 rows" in out
     names = re.search(r"\(model confidence set\): \d+ pairs?: (.*)", out)[1].split(", ")
+    rules = set(re.findall(r"^The (\w+) of 3 best pairs .* points on held-out problems, for \d", out, re.MULTILINE))
+    assert rules == {"mean", "minimum", "fitted"}
     assert set(names) <= {f"{a}--{b}" for a, b in (name.split("--") for name in names)} and len(names) >= 1
 
 
