@@ -165,7 +165,7 @@ def _hub_results(pair: str, out: Path, stored: _Stored) -> None:
 
     rows = publish.hub_results(Store(stored.results), subject, dataset, reward=stored.reward.value)
     write_whole(out, publish.yaml_text(rows).encode())
-    repo = hub_name(known.model(subject.pairs[0].strong))
+    repo = hub_name(known.weights(subject.pairs[0].strong))
     named = "OWNER/MODEL" if repo.startswith(f"{LOCAL}/") else repo
     _tell(f"hf upload {named} {out} .eval_results/{out.name} --create-pr")
     print(out)

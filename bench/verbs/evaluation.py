@@ -117,7 +117,7 @@ def evaluation_of(
         for row, leaf, value in zip(layout.row, leaves, values, strict=True)
         if leaf is not None and np.isfinite(value)
     ]
-    models = (registry.model(pair.strong), registry.model(pair.weak))
+    models = (registry.weights(pair.strong), registry.weights(pair.weak))
     strong, weak = (sets[side] for side in sides)
     keys, infos = (strong.key, weak.key), (strong.info(), weak.info())
     return Evaluation(pair, models, dataset, reward, benchmark, layout, table, inside, judgements, keys, infos)
