@@ -7,6 +7,7 @@ import pytest
 import torch
 from plain import plain_logps
 from tiny_models import tiny_model
+from torch.nn.attention.flex_attention import flex_attention
 from transformers import Gemma3TextConfig, LlamaConfig, MistralConfig, PreTrainedModel
 
 from bench.schema import DrsowError
@@ -80,7 +81,7 @@ def test_a_window_that_does_not_compile_shows_before_a_text_is_that_long(monkeyp
     def broken(*args, block_mask, **more):
         if block_mask.mask_mod.__name__ == "near":
             raise torch._dynamo.exc.TorchDynamoException("no windows")
-        return flex.flex_attention(*args, block_mask=block_mask, **more)
+        return flex_attention(*args, block_mask=block_mask, **more)
 
     monkeypatch.setattr(flex, "_compiled", lambda: compiling.caught(broken, flex.NAME))
     model = tiny_model(MistralConfig(**SHAPE, sliding_window=200), seed=3)
