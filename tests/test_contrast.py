@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -23,7 +24,7 @@ from bench.study.choose import Wish
 from bench.study.report import gather
 from bench.subject import Subject, result_folder, stored_sets
 from bench.verbs.ablate import Ablation, ablate_pair
-from bench.verbs.annotate import Annotation, annotate_candidates
+from bench.verbs.annotate import Annotation, EnsembleWish, annotate_candidates
 from bench.verbs.plan import Planner, plan_passes, planned_options, summary
 from bench.verbs.run import lookup_of, redo_subjects, run_subjects
 from bench.verbs.score import LOCAL, score_all
@@ -329,3 +330,37 @@ def test_choose_takes_pairs_by_name_and_counts_the_passes_of_an_ensemble_once(se
     assert found.loc["mean of 3", ["n_passes", "n_params"]].tolist() == [5, 30_000]
     assert found["over_best"].notna().tolist() == [False, False, True, True, True]
     assert "largest gap" not in found.index
+
+
+def test_two_pairs_label_together_by_constants_of_a_scored_data_set(session, known, folder, data, tmp_path):
+    both = [subject(known, name) for name in ("one", "tiny")]
+    pairs = both[0]._replace(name="one+tiny", pairs=tuple(each.pairs[0] for each in both))
+    texts = ["yes", "no, never", "it is two"]
+    made = [{"id": i, "prompt": f"Is {i} prime?", "candidates": texts} for i in range(4)]
+    candidates = load_candidates(str(write_rows(tmp_path / "c.jsonl", made)))
+    wish = WISH._replace(ensemble=EnsembleWish("mean", data.data_id))
+    with pytest.raises(bench.PreconditionError, match="is not scored on rows"):
+        annotate_candidates(session, pairs, candidates, wish, out=tmp_path / "early")
+    score_all(session, both, data)
+    alone = {
+        name: [bench.reward(name, row["prompt"], texts, dtype="fp32", device="cpu", registry=folder) for row in made]
+        for name in ("one", "tiny")
+    }
+    for rule in ("mean", "minimum", "fitted"):
+        out = tmp_path / rule
+        wish = WISH._replace(ensemble=EnsembleWish(rule, data.data_id))
+        annotate_candidates(session, pairs, candidates, wish, out=out)
+        told = json.loads((out / "manifest.json").read_text())["ensemble"]
+        assert told["rule"] == rule and told["passes"] == 4 and sum(told["weights"].values()) == pytest.approx(1)
+        assert "8 rows" in told["from"] and str(told["scales"]) in (out / "README.md").read_text()
+        for line in map(json.loads, (out / "preferences.jsonl").read_text().splitlines()):
+            number = int(line["example_id"])
+            standard = np.array([np.array(alone[name][number]) / told["scales"][name] for name in alone])
+            weighted = np.array([told["weights"][name] for name in alone]) @ standard
+            assert line["rewards"] == pytest.approx(weighted.tolist(), abs=1e-3)
+            picked = [texts.index(line[side][0]["content"]) for side in ("chosen", "rejected")]
+            margins = standard[:, picked[0]] - standard[:, picked[1]]
+            if rule == "minimum":
+                assert line["margin"] == pytest.approx(margins.min(), abs=1e-3) and margins.min() > 0
+            else:
+                assert picked == [weighted.argmax(), weighted.argmin()]

@@ -107,11 +107,27 @@ Widest = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of exemplars and random rejected candidates.")]
 
 
+class Rule(StrEnum):
+    """What `--ensemble` takes."""
+
+    mean = "mean"
+    minimum = "minimum"
+    fitted = "fitted"
+
+
+Together = Annotated[Rule | None, typer.Option("--ensemble", help="How several pairs label together.")]
+FittedOn = Annotated[
+    str, typer.Option("--ensemble-on", help="Scored, labelled data that gives an ensemble's scales and weights.")
+]
+
+
 @app.command(rich_help_panel=LABEL)
 def annotate(
     candidates: Candidates,
     out: Out,
-    pair: Annotated[str | None, typer.Option("--pair", help="Alias or pair_id.")] = None,
+    pair: Annotated[list[str] | None, typer.Option("--pair", help="Alias or pair_id; with --ensemble, repeat.")] = None,
+    ensemble: Together = None,
+    ensemble_on: FittedOn = "reward-bench",
     best: Best = None,
     customise: Told = Variant.plain,
     router: Routed = Router.classifier,
@@ -130,22 +146,24 @@ def annotate(
     registry: RegistryDir = None,
 ) -> None:
     """Label candidates with a pair's reward, as TRL reads them."""
-    if pair is not None and best is None:
-        name = pair
-    elif best is not None and pair is None:
-        name = _best_pair(registry, best, results)
-    else:
+    if bool(pair) == (best is not None):
         raise UsageError("name who annotates: --pair PAIR or --best STUDY")
-    known, (subject,) = select(registry, [name], None, TemplateMode.shared)
+    names = list(dict.fromkeys(pair or [_best_pair(registry, str(best), results)]))
+    if (len(names) > 1) != (ensemble is not None):
+        raise UsageError("several pairs label together: name two or more with --pair, and --ensemble RULE; or one pair")
+    known, subjects = select(registry, names, None, TemplateMode.shared)
 
     from bench.data.load import load_candidates
     from bench.prefer.annotate import Filters
-    from bench.verbs.annotate import Annotation, annotate_candidates
+    from bench.verbs.annotate import Annotation, EnsembleWish, annotate_candidates
     from bench.verbs.session import open_session
 
     filters = Filters(rejected.value, min_margin, min_confidence, max_length_ratio, drop_poorest, drop_widest)
     session = open_session(known, dtype=dtype.value, device=device.value, results=results)
-    wish = Annotation(filters, customise.value, router.value, seed, reward.value, calibration)
+    together = EnsembleWish(ensemble.value, ensemble_on) if ensemble is not None else None
+    wish = Annotation(filters, customise.value, router.value, seed, reward.value, calibration, together)
+    pairs = tuple(each.pairs[0] for each in subjects)
+    subject = subjects[0]._replace(name="+".join(names), pairs=pairs)
     counts = annotate_candidates(session, subject, load_candidates(candidates), wish, out=out)
     emit(counts.rename_axis("prompts").rename("n").reset_index(), Format.table, VIEWS["annotate"])
 

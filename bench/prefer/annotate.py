@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 
 from bench.schema import OK, Example
+from bench.study.ensemble import least_margins
 
-UNSCORED, EQUAL, TIE = "unscored", "equal", "tie"
+UNSCORED, EQUAL, TIE, DISAGREE = "unscored", "equal", "tie", "disagree"
 MARGIN, UNSURE, LENGTH, POOR, FAR = "margin", "confidence", "length_ratio", "rejected_quality", "reward_gap"
 """Reasons for skipping a prompt, in the order in which they are checked: fewer than two candidates were scored; all
-scored candidates have the same text; the best and the worst reward are equal; the margin is too small; the confidence
+scored candidates have the same text; the best and the worst reward are equal; the pairs of an
+ensemble by the minimum agree on no two candidates; the margin is too small; the confidence
 is too small; the chosen text is too long compared with the rejected one; the rejected reward is among the lowest; the
 margin is among the largest."""
 
@@ -72,7 +74,8 @@ def annotate(
 
     Args:
         examples: Prompts with their candidates.
-        rewards: example_id, response_id, reward, status, as `study.reward.rewards` gives them.
+        rewards: example_id, response_id, reward, status, as `study.reward.rewards` gives them; with `standard`, as
+            `verbs.ensemble.combined` gives them, the margin is the smallest of the pairs' standardised margins.
         filters: Conditions for a preference. A fraction counts the prompts that all earlier filters kept.
         rng: Draws the rejected candidate if `filters.rejected` is "random".
         confidence: How sure the labels are; None if no labelled rows are known.
@@ -81,9 +84,14 @@ def annotate(
     values = {
         name: dict(zip(rows["response_id"], rows["reward"], strict=True)) for name, rows in scored.groupby("example_id")
     }
+    standard = {}
+    if "standard" in scored:
+        groups = scored.groupby("example_id")
+        standard = {name: dict(zip(rows["response_id"], rows["standard"], strict=True)) for name, rows in groups}
     kept, skipped = [], {}
     for example in examples:
-        found = _preference(example, values.get(example.example_id, {}), filters, rng)
+        mine = values.get(example.example_id, {})
+        found = _preference(example, mine, filters, rng, standard.get(example.example_id, {}))
         if isinstance(found, str):
             skipped[example.example_id] = found
         else:
@@ -98,8 +106,13 @@ def annotate(
     return Annotated(frame.reset_index(drop=True), pd.DataFrame(order, columns=list(SKIPPED)))
 
 
-def _preference(example: Example, rewards: dict[str, float], filters: Filters, rng: np.random.Generator) -> tuple | str:
-    """A row of PREFERENCES, or the reason why the prompt is skipped."""
+def _preference(
+    example: Example, rewards: dict[str, float], filters: Filters, rng: np.random.Generator, standard: dict
+) -> tuple | str:
+    """A row of PREFERENCES, or the reason why the prompt is skipped.
+
+    `standard` has each pair's standardised reward of the candidates of an ensemble by the minimum, otherwise nothing.
+    """
     texts = {name: text for name, text in example.responses if name in rewards}
     if len(texts) < 2:
         return UNSCORED
@@ -109,13 +122,25 @@ def _preference(example: Example, rewards: dict[str, float], filters: Filters, r
     best = max(texts, key=lambda name: rewards[name])
     others = [name for name in texts if texts[name] != texts[best]]
     worst = min(others, key=lambda name: rewards[name])
+    if standard:
+        best, worst = _agreed(texts, standard)
+        others = [name for name in texts if texts[name] != texts[best]]
     if filters.rejected == "random":
         worst = others[rng.integers(len(others))]
-    margin = rewards[best] - rewards[worst]
+    margin = float((standard[best] - standard[worst]).min()) if standard else rewards[best] - rewards[worst]
     if margin <= 0:
-        return TIE
+        return DISAGREE if standard else TIE
     sizes = [len(texts[name].encode()) for name in (best, worst)]
     return (example.example_id, best, worst, margin, rewards[best], rewards[worst], *sizes, len(texts))
+
+
+def _agreed(texts: dict[str, str], standard: dict[str, np.ndarray]) -> tuple[str, str]:
+    """The chosen and the rejected candidate with the largest of the pairs' smallest standardised margins."""
+    names = list(texts)
+    least = least_margins(np.stack([standard[name] for name in names], axis=1))
+    same = np.array([[texts[one] == texts[other] for other in names] for one in names])
+    best, worst = np.unravel_index(np.where(same, -np.inf, least).argmax(), least.shape)
+    return names[best], names[worst]
 
 
 def _rules(filters: Filters) -> Iterator[tuple[str, Callable[[pd.DataFrame], pd.Series]]]:

@@ -20,6 +20,7 @@ from bench.study.reward import rewards
 from bench.subject import Subject
 from bench.verbs.ablate import check_room
 from bench.verbs.calibration import calibration_of, on_own_labels, own_labels
+from bench.verbs.ensemble import combined, fitted
 from bench.verbs.route import routes
 from bench.verbs.score import checked_scores
 from bench.verbs.session import Session, for_reward
@@ -38,6 +39,17 @@ class Annotation(NamedTuple):
     reward: str
     calibration: str | None = None
     """The labelled data that says how sure labels are; None: the candidates' own labels, or else a scored benchmark."""
+    ensemble: "EnsembleWish | None" = None
+    """How the subject's pairs label together; None for one pair."""
+
+
+class EnsembleWish(NamedTuple):
+    """How several pairs label together."""
+
+    rule: str
+    """One of `study.ensemble.RULES`."""
+    data: str
+    """The scored, labelled data set that gives scales and weights."""
 
 
 def annotate_candidates(
@@ -54,8 +66,12 @@ def annotate_candidates(
     """
     if wish.variant != "plain":
         check_reads_no_text(subject, f"--customise {wish.variant}")
-    labelled = own_labels(dataset) if wish.calibration is None else None
-    fit = calibration_of(session, subject, wish.calibration, reward=wish.reward) if labelled is None else None
+    one = len(subject.pairs) == 1
+    if not one and (wish.calibration or wish.filters.min_confidence is not None):
+        raise UsageError("--calibration and --min-confidence belong to one pair; leave them out with --ensemble")
+    labelled = own_labels(dataset) if one and wish.calibration is None else None
+    measures = one and labelled is None
+    fit = calibration_of(session, subject, wish.calibration, reward=wish.reward) if measures else None
     _check_sure(subject, wish, is_known=labelled is not None or fit is not None)
     scored = _scored(session, subject, dataset, wish)
     sets, table = scored.sets, scored.rewards
@@ -68,7 +84,7 @@ def annotate_candidates(
     if found.preferences.empty:
         counts = ", ".join(f"{reason} {n}" for reason, n in found.skipped["reason"].value_counts().items())
         raise UsageError(f"{dataset.data_id}: no prompt is left to learn from ({counts})")
-    facts = _facts(subject, sets, dataset, wish) | texts_of(session.registry, subject)
+    facts = _facts(subject, sets, dataset, wish) | scored.told | texts_of(session.registry, subject)
     if fit is not None:
         plain = wish.variant == "plain" or labelled is not None
         facts["calibration"] = fit.words() + ("" if plain else "; these were scored without instructions")
@@ -82,11 +98,13 @@ def annotate_candidates(
 class _Scored(NamedTuple):
     """The candidates under a pair."""
 
-    sets: tuple[ScoreSet, ScoreSet]
+    sets: tuple[ScoreSet, ...]
     rewards: pd.DataFrame
     """example_id, response_id, reward, status."""
     domains: dict[str, str]
     """domain_id by example_id."""
+    told: dict[str, object]
+    """The recipe of an ensemble, for the data card and the manifest."""
 
 
 def _scored(session: Session, subject: Subject, dataset: Dataset, wish: Annotation) -> _Scored:
@@ -100,11 +118,23 @@ def _scored(session: Session, subject: Subject, dataset: Dataset, wish: Annotati
         check_room(session, subject, dataset, set(domains), variant=wish.variant)
         blocks = session.registry.domains
         told = customise.customised(dataset, blocks, chosen.items(), variant=wish.variant, seed=wish.seed)
-    sets = checked_scores(for_reward(session, wish.reward), subject, told)
-    frames = [read_for(each, wish.reward) for each in sets]
-    if wish.variant != "plain":
-        frames = [customise.of_routes(frame, domains) for frame in frames]
-    return _Scored(sets, rewards(*frames, reward=wish.reward), chosen)
+    # The constants are found first, because a data set that is not scored must show before hours of scoring.
+    fit = None
+    if wish.ensemble is not None:
+        fit = fitted(session, subject, wish.ensemble.rule, wish.ensemble.data, dataset, reward=wish.reward)
+    sets: list[ScoreSet] = []
+    tables = []
+    for pair in subject.pairs:
+        both = checked_scores(for_reward(session, wish.reward), subject._replace(pairs=(pair,)), told)
+        frames = [read_for(each, wish.reward) for each in both]
+        if wish.variant != "plain":
+            frames = [customise.of_routes(frame, domains) for frame in frames]
+        tables.append(rewards(*frames, reward=wish.reward))
+        sets += both
+    every = tuple({each.folder: each for each in sets}.values()) if fit else tuple(sets)
+    if fit is None:
+        return _Scored(every, tables[0], chosen, {})
+    return _Scored(every, combined(tables, fit.recipe), chosen, {"ensemble": fit.told})
 
 
 def _check_sure(subject: Subject, wish: Annotation, *, is_known: bool) -> None:
@@ -119,19 +149,33 @@ def _check_sure(subject: Subject, wish: Annotation, *, is_known: bool) -> None:
     )
 
 
-def _facts(subject: Subject, sets: tuple[ScoreSet, ScoreSet], dataset: Dataset, wish: Annotation) -> dict[str, object]:
+def _facts(subject: Subject, sets: tuple[ScoreSet, ...], dataset: Dataset, wish: Annotation) -> dict[str, object]:
     """How the rewards were computed, for the data card and the manifest."""
-    pair, (strong, weak) = subject.pairs[0], sets
     asked = {name: value for name, value in wish.filters._asdict().items() if value is not None}
     return {
-        "pair": f"{pair.pair_id}: {pair.strong} over {pair.weak}",
-        "strong revision": strong.key.revision,
-        "weak revision": weak.key.revision,
-        "template": pair.template,
-        "dtype": f"{strong.key.dtype} by {strong.key.ops}",
+        **_judges(subject, sets),
+        "dtype": f"{sets[0].key.dtype} by {sets[0].key.ops}",
         "reward": wish.reward,
         "customised": f"{wish.variant}, domains by {wish.router}",
         "seed": wish.seed,
         "filters": ", ".join(f"{name} {value}" for name, value in asked.items()),
         "candidates": f"{Path(dataset.data_id).name}, sha256 {dataset.digest}",
+    }
+
+
+def _judges(subject: Subject, sets: tuple[ScoreSet, ...]) -> dict[str, object]:
+    """The pair, or the pairs of an ensemble, with revisions and chat templates."""
+    pairs = subject.pairs
+    if len(pairs) > 1:
+        return {
+            "pairs": "; ".join(f"{pair.pair_id}: {pair.strong} over {pair.weak}" for pair in pairs),
+            "revisions": {each.key.model_id: each.key.revision for each in sets},
+            "templates": ", ".join(dict.fromkeys(pair.template for pair in pairs)),
+        }
+    (pair,), (strong, weak) = pairs, sets
+    return {
+        "pair": f"{pair.pair_id}: {pair.strong} over {pair.weak}",
+        "strong revision": strong.key.revision,
+        "weak revision": weak.key.revision,
+        "template": pair.template,
     }

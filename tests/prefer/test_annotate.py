@@ -135,3 +135,14 @@ def test_the_set_and_its_card_say_how_sure_each_label_is(tmp_path, confidence, v
     column = pq.read_table(tmp_path / "preferences.parquet")["confidence"]
     assert column.to_pylist() == values and str(column.type) == "double"
     assert said in (tmp_path / "README.md").read_text()
+
+
+def test_an_ensemble_by_the_minimum_labels_what_all_pairs_agree_on():
+    examples, rewards = prompts([("a", 0.0), ("b", 0.0), ("c", 0.0)], [("a", 0.0), ("b", 0.0)])
+    # Of the first prompt: a over b by 2 and 0.5, a over c by 3 and -1, b over c by 1 and -1.5. Of the second: a over b
+    # by 1 and -1.
+    rewards["standard"] = [np.array(pair) for pair in ([3, 1], [1, 0.5], [0, 2], [1, 0], [0, 1])]
+    found = annotate(examples, rewards, Filters(), rng=np.random.default_rng(0))
+    row = found.preferences.iloc[0]
+    assert (row["chosen_id"], row["rejected_id"], row["margin"]) == ("0", "1", 0.5)
+    assert reasons(found) == {"1": "disagree"}

@@ -1,0 +1,92 @@
+"""Rewards of candidates by an ensemble of pairs, with scales and weights from a scored, labelled data set."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench.data.load import load_data
+from bench.schema import OK, Dataset, UsageError
+from bench.study import ensemble
+from bench.study.benchmarks.layout import split
+from bench.study.measure import pair_table, read_for
+from bench.study.reward import reward_matrix
+from bench.subject import Subject, by_model, stored_sets
+from bench.verbs.run import lookup_of
+from bench.verbs.session import Session
+
+_IDS = ["example_id", "response_id"]
+
+
+class Fitted(NamedTuple):
+    """A recipe, and where its constants come from."""
+
+    recipe: ensemble.Recipe
+    told: dict[str, object]
+    """The same for the manifest and the data card."""
+
+
+def fitted(session: Session, subject: Subject, rule: str, data: str, candidates: Dataset, *, reward: str) -> Fitted:
+    """The scales and weights of an ensemble, from the stored scores of its pairs on labelled rows.
+
+    Rows whose prompt is among the candidates are left out, so that no problem is both fitted and labelled.
+
+    Args:
+        session: The registry and the stored scores.
+        subject: The pairs.
+        rule: One of `ensemble.RULES`.
+        data: The labelled data set, as `--data` takes it.
+        candidates: The rows that the ensemble labels.
+        reward: The reward that is combined.
+
+    Raises:
+        PreconditionError: A pair is not scored on the data set.
+        UsageError: No row is left, or a pair's margins are all 0.
+    """
+    dataset = load_data(data, offline=True)
+    sets = stored_sets(session.store, subject, dataset, lookup_of(session.registry))
+    frames = {name: read_for(score_set, reward) for name, score_set in by_model(sets).items()}
+    matrix = reward_matrix(frames, pair_table(subject), reward=reward)
+    ordered, found = matrix.by_example({example.example_id: example for example in dataset.examples})
+    labelled = {example.messages for example in candidates.examples}
+    both = [split(e, values) for e, values in zip(ordered, found, strict=True) if e.messages not in labelled]
+    leads = [right.max(axis=1) - wrong.max(axis=1) for right, wrong in both]
+    leads = [lead for lead in leads if np.isfinite(lead).all()]
+    if not leads:
+        raise UsageError(f"{data}: no row is left to fit the ensemble on; name other labelled data with --ensemble-on")
+    margins = np.stack(leads, axis=1)
+    names = [pair.pair_id for pair in subject.pairs]
+    for name, values in zip(names, margins, strict=True):
+        if not values.any():
+            raise UsageError(f"{name}: its margin is 0 on every row of {data}, so it has no scale; leave this pair out")
+    made = ensemble.recipe(rule, margins, np.ones(margins.shape[1]))
+    passes = {score_set.folder.name for score_set in sets.values()}
+    told: dict[str, object] = {
+        "rule": rule,
+        "scales": dict(zip(names, made.scales.tolist(), strict=True)),
+        "weights": dict(zip(names, made.weights.tolist(), strict=True)),
+        "from": f"{dataset.slug}, sha256 {dataset.digest}, {margins.shape[1]} rows",
+        "passes": len(passes),
+    }
+    return Fitted(made, told)
+
+
+def combined(tables: list[pd.DataFrame], recipe: ensemble.Recipe) -> pd.DataFrame:
+    """One table of rewards from those of the pairs.
+
+    Args:
+        tables: example_id, response_id, reward, status of each pair, over the same responses.
+        recipe: Scales and weights, in the order of the tables.
+
+    Returns:
+        The same columns; for MINIMUM also `standard`, each pair's standardised reward of the response, (pairs,).
+        `reward` is the weighted sum of the standardised rewards.
+    """
+    first = tables[0][_IDS]
+    same = [first.merge(table, on=_IDS, how="left", validate="one_to_one") for table in tables]
+    values = np.stack([table["reward"].to_numpy(float) for table in same]) / recipe.scales[:, None]
+    status = same[0]["status"]
+    for table in same[1:]:
+        status = status.where(status != OK, table["status"])
+    made = first.assign(reward=recipe.weights @ values, status=status)
+    return made.assign(standard=list(values.T)) if recipe.rule == ensemble.MINIMUM else made
