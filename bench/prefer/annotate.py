@@ -18,10 +18,9 @@ from bench.study.ensemble import least_margins
 UNSCORED, EQUAL, TIE, DISAGREE = "unscored", "equal", "tie", "disagree"
 MARGIN, UNSURE, LENGTH, POOR, FAR = "margin", "confidence", "length_ratio", "rejected_quality", "reward_gap"
 """Reasons for skipping a prompt, in the order in which they are checked: fewer than two candidates were scored; all
-scored candidates have the same text; the best and the worst reward are equal; the pairs of an
-ensemble by the minimum agree on no two candidates; the margin is too small; the confidence
-is too small; the chosen text is too long compared with the rejected one; the rejected reward is among the lowest; the
-margin is among the largest."""
+scored candidates have the same text; the best and the worst reward are equal; the pairs of an ensemble by the minimum
+agree on no two candidates; the margin is too small; the confidence is too small; the chosen text is too long compared
+with the rejected one; the rejected reward is among the lowest; the margin is among the largest."""
 
 PREFERENCES = (
     "example_id", "chosen_id", "rejected_id", "margin", "chosen_reward", "rejected_reward",
