@@ -8,6 +8,7 @@ from perf.workloads import Workload
 TOKENS = 32
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("embedded")
 def test_one_scorer_alone_is_timed_and_its_rows_and_tokens_are_counted():
     rng = np.random.default_rng(0)

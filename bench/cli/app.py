@@ -12,7 +12,7 @@ EXCHANGE, LOOK_UP = "Exchange", "Look up"
 class Verbs(typer.core.TyperGroup):
     """The verbs in the order of the help.
 
-    typer puts groups last. `models` and `pairs` are groups, and here they stand before `fetch`, which takes what they
+    typer puts groups last. `models` and `pairs` are groups, and here they come before `fetch`, which takes what they
     list.
     """
 

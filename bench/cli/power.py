@@ -34,7 +34,7 @@ PowerSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Default: 0
 
 
 class Wanted(NamedTuple):
-    """The options of `plan --power`; None where not given."""
+    """The options of `plan --power`; None if not given."""
 
     models: list[int] | None
     rho: float | None

@@ -84,8 +84,9 @@ def sample(
     else:
         from bench.verbs.sample import sample_served
 
+        server = _served(url, model, concurrency)
         dataset = load_prompts(prompts, limit_per_subset=limit)
-        n_left_out = sample_served(dataset, _served(url, model, concurrency), wish, out=out)
+        n_left_out = sample_served(dataset, server, wish, out=out)
     if n_left_out:
         print(f"{n_left_out} prompts left out: fewer than two of their responses have text", file=sys.stderr)
     print(out)

@@ -112,23 +112,26 @@ def choose(
     every = board.reset_index(drop=True).assign(n_passes=2, name=name, score=plain_accuracy(correct, only)[0])
     candidates, said = filtered(every[np.isfinite(correct).all(axis=1)], wish)
     candidates = candidates.assign(tie=rng.random(len(candidates))).sort_values(["score", "tie"], ascending=False)
-    mine = correct[candidates.index]
     top = min(top, len(candidates))
+    weighed = _weighed(candidates, correct, only, said, top=top, rng=rng)
+    extra = []
+    if combine is not None and len(candidates) > 1:
+        mine = combine.of(candidates.index.to_numpy(), np.flatnonzero(only.weights[0] > 0))
+        extra = ensemble_rows(weighed.frame, weighed.correct, mine, weighed.sample, weighed.found)
+    return _choice(weighed, top, wish.gap_unit, extra)
+
+
+def _weighed(
+    candidates: pd.DataFrame, correct: np.ndarray, only: Rows, said: str, *, top: int, rng: np.random.Generator
+) -> _Weighed:
+    """The candidates, best first, with their held-out estimates. `correct` has a row for every index of theirs."""
+    mine = correct[candidates.index]
     sample = Sample(only.weights[0], only.subset, only.cluster)
     found = held_out(mine, sample, rng=rng, top=top)
     draws = bootstrap_scores(mine, only, rng=rng)
     p_values = confidence_set(candidates["score"].to_numpy(), draws)
-    weighed = _Weighed(
-        candidates.assign(p_not_worse=p_values, best_share=found.first_share).reset_index(drop=True),
-        *_on_level(mine, sample),
-        found,
-        said,
-    )
-    extra = []
-    if combine is not None and len(candidates) > 1:
-        mine = combine.of(candidates.index.to_numpy(), np.flatnonzero(sample.weight > 0))
-        extra = ensemble_rows(weighed.frame, weighed.correct, mine, weighed.sample, found)
-    return _choice(weighed, top, wish.gap_unit, extra)
+    frame = candidates.assign(p_not_worse=p_values, best_share=found.first_share).reset_index(drop=True)
+    return _Weighed(frame, *_on_level(mine, sample), found, said)
 
 
 def name_of(wish: Wish, rows: Rows) -> str:

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
 
 MEAN, MINIMUM, FITTED = "mean", "minimum", "fitted"
 RULES = (MEAN, MINIMUM, FITTED)
@@ -63,6 +62,9 @@ def fitted_weights(standard: np.ndarray, row_weights: np.ndarray) -> np.ndarray:
     """
     n_pairs, n_rows = standard.shape
     share = row_weights / row_weights.sum()
+
+    # It takes long to import, and only this function needs it.
+    from scipy.optimize import minimize
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         lead = weights @ standard

@@ -119,19 +119,7 @@ def ensemble_rows(
         found: The held-out estimates of the pairs.
     """
     n_best = min(rewards.n_best, len(candidates))
-    best, every = candidates.head(n_best), np.arange(correct.shape[1])
-    passes = ensemble.distinct(zip(best["strong"], best["weak"], strict=True), rewards.pass_of)
-    models = dict.fromkeys(model_of(name) for name in passes)
-    licences = best["licence"].dropna().str.split(" + ", regex=False)
-    same = {
-        "place": 1,
-        "pair_id": " + ".join(best["pair_id"]),
-        "name": candidates["name"].iloc[0],
-        "n_passes": len(passes),
-        "cost_flop": sum(rewards.flop[name] for name in passes),
-        "n_params": sum(rewards.params[name] for name in models),
-        "licence": " + ".join(dict.fromkeys(part for parts in licences for part in parts)) or None,
-    }
+    every, same = np.arange(correct.shape[1]), _cost(candidates.head(n_best), rewards)
     lines = []
     for rule in ensemble.RULES:
         judged = _judgements(rule, correct[:n_best], rewards.of(np.arange(n_best), every), sample)
@@ -151,6 +139,22 @@ def ensemble_rows(
         }
         lines.append(same | line)
     return lines
+
+
+def _cost(best: pd.DataFrame, rewards: Combine) -> dict[str, object]:
+    """What the ensembles of the best pairs have in common: the pairs, and what their passes cost."""
+    passes = ensemble.distinct(zip(best["strong"], best["weak"], strict=True), rewards.pass_of)
+    models = dict.fromkeys(model_of(name) for name in passes)
+    licences = best["licence"].dropna().str.split(" + ", regex=False)
+    return {
+        "place": 1,
+        "pair_id": " + ".join(best["pair_id"]),
+        "name": best["name"].iloc[0],
+        "n_passes": len(passes),
+        "cost_flop": sum(rewards.flop[name] for name in passes),
+        "n_params": sum(rewards.params[name] for name in models),
+        "licence": " + ".join(dict.fromkeys(part for parts in licences for part in parts)) or None,
+    }
 
 
 def ensemble_words(table: pd.DataFrame) -> str:

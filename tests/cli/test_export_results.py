@@ -102,6 +102,7 @@ def read(folder: Path) -> tuple[dict, list[dict]]:
     return json.loads(path.read_text()), [json.loads(row) for row in rows]
 
 
+@pytest.mark.slow
 def test_the_communitys_schema_validates_results_and_instance_rows(shared, community):
     jsonschema = pytest.importorskip("jsonschema")
     schemas = {

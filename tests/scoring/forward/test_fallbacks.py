@@ -99,7 +99,7 @@ def test_without_a_compiler_the_layers_keep_their_own_passes(no_compiler):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="nothing to compile with")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
-@pytest.mark.parametrize("kind", [LlamaConfig, Gemma3TextConfig])
+@pytest.mark.parametrize("kind", [LlamaConfig, pytest.param(Gemma3TextConfig, marks=pytest.mark.slow)])
 def test_layers_are_compiled_once_for_all_lengths_and_give_the_plain_numbers(kind, monkeypatch):
     monkeypatch.setattr(engine, "_side_by_side", engine._in_turn)
     torch._dynamo.utils.counters.clear()
