@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +27,9 @@ from bench.cli.printed import emit
 from bench.cli.session import load, select
 from bench.cli.views import VIEWS
 from bench.schema import PreconditionError, UsageError
+
+if TYPE_CHECKING:
+    from bench.subject import Subject
 
 
 class Variant(StrEnum):
@@ -148,9 +151,7 @@ def annotate(
     """Label candidates with a pair's reward, as TRL reads them."""
     if bool(pair) == (best is not None):
         raise UsageError("name who annotates: --pair PAIR or --best STUDY")
-    names = list(dict.fromkeys(pair or [_best_pair(registry, str(best), results)]))
-    if (len(names) > 1) != (ensemble is not None):
-        raise UsageError("several pairs label together: name two or more with --pair, and --ensemble RULE; or one pair")
+    names = _checked(pair or [_best_pair(registry, str(best), results)], ensemble)
     known, subjects = select(registry, names, None, TemplateMode.shared)
 
     from bench.data.load import load_candidates
@@ -160,12 +161,23 @@ def annotate(
 
     filters = Filters(rejected.value, min_margin, min_confidence, max_length_ratio, drop_poorest, drop_widest)
     session = open_session(known, dtype=dtype.value, device=device.value, results=results)
-    together = EnsembleWish(ensemble.value, ensemble_on) if ensemble is not None else None
+    together = ensemble and EnsembleWish(ensemble.value, ensemble_on)
     wish = Annotation(filters, customise.value, router.value, seed, reward.value, calibration, together)
-    pairs = tuple(each.pairs[0] for each in subjects)
-    subject = subjects[0]._replace(name="+".join(names), pairs=pairs)
-    counts = annotate_candidates(session, subject, load_candidates(candidates), wish, out=out)
+    counts = annotate_candidates(session, _together(names, subjects), load_candidates(candidates), wish, out=out)
     emit(counts.rename_axis("prompts").rename("n").reset_index(), Format.table, VIEWS["annotate"])
+
+
+def _checked(names: list[str], ensemble: Rule | None) -> list[str]:
+    """The names, each once: several with `--ensemble`, otherwise one."""
+    names = list(dict.fromkeys(names))
+    if (len(names) > 1) != (ensemble is not None):
+        raise UsageError("several pairs label together: name two or more with --pair, and --ensemble RULE; or one pair")
+    return names
+
+
+def _together(names: list[str], subjects: list["Subject"]) -> "Subject":
+    """One subject of all pairs."""
+    return subjects[0]._replace(name="+".join(names), pairs=tuple(each.pairs[0] for each in subjects))
 
 
 def _best_pair(registry: Path | None, study: str, results: Path) -> str:

@@ -84,8 +84,7 @@ def sample(
     else:
         from bench.verbs.sample import sample_served
 
-        server = _served(url, model, concurrency)
-        dataset = load_prompts(prompts, limit_per_subset=limit)
+        server, dataset = _served(url, model, concurrency), load_prompts(prompts, limit_per_subset=limit)
         n_left_out = sample_served(dataset, server, wish, out=out)
     if n_left_out:
         print(f"{n_left_out} prompts left out: fewer than two of their responses have text", file=sys.stderr)

@@ -80,13 +80,8 @@ def annotate(
         confidence: How sure the labels are; None if no labelled rows are known.
     """
     scored = rewards[rewards["status"] == OK]
-    values = {
-        name: dict(zip(rows["response_id"], rows["reward"], strict=True)) for name, rows in scored.groupby("example_id")
-    }
-    standard = {}
-    if "standard" in scored:
-        groups = scored.groupby("example_id")
-        standard = {name: dict(zip(rows["response_id"], rows["standard"], strict=True)) for name, rows in groups}
+    values = _by_example(scored, "reward")
+    standard = _by_example(scored, "standard") if "standard" in scored else {}
     kept, skipped = [], {}
     for example in examples:
         mine = values.get(example.example_id, {})
@@ -103,6 +98,12 @@ def annotate(
         frame = frame[~lost]
     order = [(e.example_id, skipped[e.example_id]) for e in examples if e.example_id in skipped]
     return Annotated(frame.reset_index(drop=True), pd.DataFrame(order, columns=list(SKIPPED)))
+
+
+def _by_example(scored: pd.DataFrame, column: str) -> dict[str, dict]:
+    """A column's values by example_id, then by response_id."""
+    groups = scored.groupby("example_id")
+    return {str(name): dict(zip(rows["response_id"], rows[column], strict=True)) for name, rows in groups}
 
 
 def _preference(

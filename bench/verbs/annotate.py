@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.contrast import model_of
 from bench.prefer import customise
-from bench.prefer.annotate import Filters, annotate
+from bench.prefer.annotate import Annotated, Confidence, Filters, annotate
 from bench.prefer.export import data_card, length_bias, records, write_preferences
 from bench.schema import Dataset, PreconditionError, UsageError
 from bench.store.folder import ScoreSet, write_json
@@ -66,12 +66,12 @@ def annotate_candidates(
     """
     if wish.variant != "plain":
         check_reads_no_text(subject, f"--customise {wish.variant}")
-    one = len(subject.pairs) == 1
-    if not one and (wish.calibration or wish.filters.min_confidence is not None):
+    if wish.ensemble and (wish.calibration or wish.filters.min_confidence is not None):
         raise UsageError("--calibration and --min-confidence belong to one pair; leave them out with --ensemble")
-    labelled = own_labels(dataset) if one and wish.calibration is None else None
-    measures = one and labelled is None
-    fit = calibration_of(session, subject, wish.calibration, reward=wish.reward) if measures else None
+    labelled = own_labels(dataset) if wish.calibration is None and not wish.ensemble else None
+    fit = None
+    if labelled is None and not wish.ensemble:
+        fit = calibration_of(session, subject, wish.calibration, reward=wish.reward)
     _check_sure(subject, wish, is_known=labelled is not None or fit is not None)
     scored = _scored(session, subject, dataset, wish)
     sets, table = scored.sets, scored.rewards
@@ -79,11 +79,7 @@ def annotate_candidates(
         fit = on_own_labels(dataset, labelled, table)
         _check_sure(subject, wish, is_known=fit is not None)
     sure = None if fit is None else fit.of_labels(dataset)
-    rng = np.random.default_rng([wish.seed, zlib.crc32(dataset.digest.encode())])
-    found = annotate(dataset.examples, table, wish.filters, rng=rng, confidence=sure)
-    if found.preferences.empty:
-        counts = ", ".join(f"{reason} {n}" for reason, n in found.skipped["reason"].value_counts().items())
-        raise UsageError(f"{dataset.data_id}: no prompt is left to learn from ({counts})")
+    found = _chosen(dataset, table, wish, sure)
     facts = _facts(subject, sets, dataset, wish) | scored.told | texts_of(session.registry, subject)
     if fit is not None:
         plain = wish.variant == "plain" or labelled is not None
@@ -93,6 +89,20 @@ def annotate_candidates(
     told: dict[str, object] = {} if fit is None else {"calibration": fit.told}
     write_json(out / "manifest.json", manifest(Place(subject.name, dataset, "annotation"), sets) | facts | told)
     return pd.concat([pd.Series({"kept": len(found.preferences)}), found.skipped["reason"].value_counts()])
+
+
+def _chosen(dataset: Dataset, table: pd.DataFrame, wish: Annotation, sure: Confidence | None) -> Annotated:
+    """The preferences; at least one.
+
+    Raises:
+        UsageError: every prompt was skipped.
+    """
+    rng = np.random.default_rng([wish.seed, zlib.crc32(dataset.digest.encode())])
+    found = annotate(dataset.examples, table, wish.filters, rng=rng, confidence=sure)
+    if found.preferences.empty:
+        counts = ", ".join(f"{reason} {n}" for reason, n in found.skipped["reason"].value_counts().items())
+        raise UsageError(f"{dataset.data_id}: no prompt is left to learn from ({counts})")
+    return found
 
 
 class _Scored(NamedTuple):

@@ -60,15 +60,17 @@ def fitted(session: Session, subject: Subject, rule: str, data: str, candidates:
         if not values.any():
             raise UsageError(f"{name}: its margin is 0 on every row of {data}, so it has no scale; leave this pair out")
     made = ensemble.recipe(rule, margins, np.ones(margins.shape[1]))
-    passes = {score_set.folder.name for score_set in sets.values()}
-    told: dict[str, object] = {
-        "rule": rule,
-        "scales": dict(zip(names, made.scales.tolist(), strict=True)),
-        "weights": dict(zip(names, made.weights.tolist(), strict=True)),
-        "from": f"{dataset.slug}, sha256 {dataset.digest}, {margins.shape[1]} rows",
-        "passes": len(passes),
+    rows = f"{dataset.slug}, sha256 {dataset.digest}, {margins.shape[1]} rows"
+    n_passes = len({score_set.folder.name for score_set in sets.values()})
+    return Fitted(made, _told(made, names) | {"from": rows, "passes": n_passes})
+
+
+def _told(recipe: ensemble.Recipe, names: list[str]) -> dict[str, object]:
+    """Rule, scales and weights, by pair."""
+    constants = {"scales": recipe.scales, "weights": recipe.weights}
+    return {"rule": recipe.rule} | {
+        name: dict(zip(names, values.tolist(), strict=True)) for name, values in constants.items()
     }
-    return Fitted(made, told)
 
 
 def combined(tables: list[pd.DataFrame], recipe: ensemble.Recipe) -> pd.DataFrame:
