@@ -161,7 +161,7 @@ def annotate(
 
     filters = Filters(rejected.value, min_margin, min_confidence, max_length_ratio, drop_poorest, drop_widest)
     session = open_session(known, dtype=dtype.value, device=device.value, results=results)
-    together = ensemble and EnsembleWish(ensemble.value, ensemble_on)
+    together = None if ensemble is None else EnsembleWish(ensemble.value, ensemble_on)
     wish = Annotation(filters, customise.value, router.value, seed, reward.value, calibration, together)
     counts = annotate_candidates(session, _together(names, subjects), load_candidates(candidates), wish, out=out)
     emit(counts.rename_axis("prompts").rename("n").reset_index(), Format.table, VIEWS["annotate"])
