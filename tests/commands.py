@@ -31,8 +31,9 @@ def write_rows(path: Path, content: list[dict]) -> Path:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """No network, no cache of the user's, a fixed number of threads."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DRSOW_", "PIP_"))}
+    """No network, no cache of the user's, no width that pytest-xdist sets, a fixed number of threads."""
+    left_out = ("DRSOW_", "PIP_", "COLUMNS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | more
 
 
