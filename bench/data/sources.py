@@ -41,9 +41,9 @@ PUBLISHED_COLUMNS = (
 MORE_COLUMNS = ("right", "domain", "num_correct", *JUDGE_BENCH, "pair_id", "source", *PUBLISHED_COLUMNS)
 """Columns of benchmarks, of labelled candidates and of other formats. A name that several columns have is not read."""
 
-_UNREADABLE = (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError, pa.ArrowException)
+_UNREADABLE = (ArithmeticError, LookupError, TypeError, ValueError, pa.ArrowException)
 """Exceptions that Arrow raises for a value without a Python type, such as a date after the year 9999 or an unknown time
-zone. NotImplementedError is Arrow's own for the scalars of a type that it cannot convert at all."""
+zone. An ArrowException is also what Arrow raises for a type that it cannot convert at all."""
 
 
 class Row(NamedTuple):
