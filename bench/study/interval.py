@@ -22,6 +22,8 @@ from scipy.sparse import csr_array
 from scipy.special import ndtri
 
 _Z = float(ndtri(0.975))
+_ROUNDING = 1e-12
+"""Most by which rounding moves a proportion; a proportion that is not 1 differs from 1 by more."""
 _ADDED_ROWS = 1.0
 """Number of right rows, and of wrong rows, added to a subset when its variance is estimated."""
 _ADDED_PROBLEMS, _GUESS = 2.0, 0.5
@@ -111,6 +113,8 @@ def wilson(share: np.ndarray, n: np.ndarray) -> Limits:
     """Wilson's 95% limits of a proportion of n rows; NaN where one of the two is NaN."""
     n = np.where(np.asarray(n) > 0, n, np.nan)
     share = np.asarray(share, dtype=float)
+    # weights of 1 / 6 sum to slightly less than 1; the interval of a proportion of 1 ends at 1
+    share = np.where(np.abs(share - 1) < _ROUNDING, 1.0, share)
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     inside = np.clip(share * (1 - share), 0, None)
     half = _Z / (1 + _Z**2 / n) * np.sqrt(inside / n + _Z**2 / (4 * n * n))

@@ -112,6 +112,11 @@ def test_limits_lie_inside_0_and_1_and_hold_the_share():
         assert (high > low).all()
 
 
+@pytest.mark.parametrize("n", range(2, 60))
+def test_the_interval_of_rows_that_are_all_right_ends_at_1_however_their_weights_sum(n):
+    assert share_limits(np.ones((1, n)), apart_rows(n)).high == 1.0
+
+
 def test_the_difference_of_two_samples_is_newcombes():
     first, second = wilson(np.array(56 / 70), np.array(70)), wilson(np.array(48 / 80), np.array(80))
     found = apart(56 / 70, Limits(*first), 48 / 80, Limits(*second))
