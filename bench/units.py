@@ -1,6 +1,7 @@
-"""Formats numbers for people: three digits with an SI prefix, percent with one decimal, durations."""
+"""Formats numbers for people: three digits with an SI prefix, percent with one decimal, durations, times."""
 
 import math
+import time
 
 MISSING = "-"
 """Text shown for an unknown value."""
@@ -84,3 +85,8 @@ def _scaled(value: float, prefixes: tuple[str, ...]) -> tuple[str, str]:
         value, step = value / 1000, step + 1
     rounded = float(f"{value:.3g}")
     return f"{rounded:g}" if abs(rounded) < 1000 else f"{rounded:,.0f}", prefixes[step]
+
+
+def utc_now() -> str:
+    """The time now, to the second: "2026-01-31T12:00:00Z"."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

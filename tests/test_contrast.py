@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import bench
 from bench.contrast import model_of
-from bench.data.load import load_candidates, load_data
+from bench.data.load import REWARD_BENCH_VARIABLE, load_candidates, load_data
 from bench.prefer.annotate import Filters
 from bench.registry import load_registry
 from bench.schema import Dataset, Example, Message, UsageError
@@ -25,6 +25,7 @@ from bench.study.report import gather
 from bench.subject import Subject, result_folder, stored_sets
 from bench.verbs.ablate import Ablation, ablate_pair
 from bench.verbs.annotate import Annotation, EnsembleWish, annotate_candidates
+from bench.verbs.calibration import calibration_of
 from bench.verbs.plan import Planner, plan_passes, planned_options, summary
 from bench.verbs.run import lookup_of, redo_subjects, run_subjects
 from bench.verbs.score import LOCAL, score_all
@@ -364,3 +365,11 @@ def test_two_pairs_label_together_by_constants_of_a_scored_data_set(session, kno
                 assert line["margin"] == pytest.approx(margins.min(), abs=1e-3) and margins.min() > 0
             else:
                 assert picked == [weighted.argmax(), weighted.argmin()]
+
+
+def test_the_benchmark_that_a_pair_of_one_model_is_scored_on_calibrates_it(session, known, tmp_path, monkeypatch):
+    monkeypatch.setenv(REWARD_BENCH_VARIABLE, str(write_rows(tmp_path / "rb.jsonl", rows(12))))
+    assert calibration_of(session, subject(known, "one"), None, reward="sum") is None
+    ran(session, "one", load_data("reward-bench"))
+    told = calibration_of(session, subject(known, "one"), None, reward="sum").told
+    assert (told["data"], told["n_examples"]) == ("reward-bench", 12)

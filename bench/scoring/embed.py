@@ -18,9 +18,12 @@ from bench.scoring.render import Sequence, check_ids
 
 def embed_with(spec: ModelSpec, examples: Seq[Example], options: Options) -> np.ndarray:
     """Embeds every response with a model of the registry, which is fetched if it is missing; see `embed`."""
-    folder, _, trusted, adapter = fetch.fetch(spec)
+    found = fetch.fetch(spec)
+    folder, trusted = found.folder, found.trust_remote_code
     dtype = models.TORCH_DTYPES[options.dtype]
-    model = models.load_model(folder, dtype=dtype, device=options.device, trust_remote_code=trusted, change=adapter)
+    model = models.load_model(
+        folder, dtype=dtype, device=options.device, trust_remote_code=trusted, change=found.adapter
+    )
     tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)
     limit = models.context_tokens(folder, trust_remote_code=trusted)
     texts = [text for example in examples for _, text in example.responses]

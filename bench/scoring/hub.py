@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.faults import first_line
 from bench.schema import DrsowError, PreconditionError
 from bench.scoring.located import file_digest, promised_digest
 
@@ -45,7 +46,7 @@ def snapshot(model_id: str, repo: str, revision: str | None, patterns: Sequence[
     except LocalEntryNotFoundError:
         raise NotHere(f"{model_id}: the hub cannot be reached, and {repo} is not on this machine") from None
     except (HfHubHTTPError, OSError) as error:
-        raise PreconditionError(f"{model_id}: {repo}: {str(error).splitlines()[0]}") from None
+        raise PreconditionError(f"{model_id}: {repo}: {first_line(error)}") from None
 
 
 def check_promised(model_id: str, path: Path) -> None:

@@ -3,7 +3,6 @@
 import importlib.metadata
 import math
 import platform
-import time
 from collections.abc import Sequence as Seq
 from fractions import Fraction
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from bench import units
 from bench.entries import HubSource, ModelSpec, UrlSource
 from bench.schema import (
     DTYPES,
@@ -218,7 +218,7 @@ def provenance(ready: Ready, *, device: str) -> dict:
     """Facts that may differ between two equal runs, for the manifest."""
     source = ready.work.spec.source
     return {
-        "finished_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "finished_utc": units.utc_now(),
         "device": device,
         "processor": platform.machine(),
         "python": platform.python_version(),

@@ -35,14 +35,20 @@ def token_scores(scorer: "Scorer", sequences: Seq[Sequence], values: Seq[TokenVa
         sequences: The rendered responses.
         values: Their numbers; None if too long.
     """
-    examples = {example.example_id: example for example in scorer.ready.work.dataset.examples}
+    mine = {sequence.example_id for sequence in sequences}
+    prompts = {
+        example.example_id: scorer.template.text(example.messages, generation=True)
+        for example in scorer.ready.work.dataset.examples
+        if example.example_id in mine
+    }
     rows: list[tuple] = []
     for sequence, each in zip(sequences, values, strict=True):
         lists: list[np.ndarray | None] = [None] * 4
         if each is not None and np.isfinite(each.logps).all():
-            prompt = scorer.template.text(examples[sequence.example_id].messages, generation=True)
             lists = [None if x is None else x.astype(np.float32) for x in each]
-            lists.append(byte_ends(sequence, scorer.tokenizer, prompt, model=scorer.ready.key.model_id))
+            lists.append(
+                byte_ends(sequence, scorer.tokenizer, prompts[sequence.example_id], model=scorer.ready.key.model_id)
+            )
         rows.append((sequence.example_id, sequence.response_id, *lists))
     return pd.DataFrame(rows, columns=list(TOKEN_SCORES))
 

@@ -99,17 +99,6 @@ def correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray
         return np.clip((weights * x * y).sum(axis=1) / scale, -1, 1)
 
 
-def within(values: np.ndarray, weights: np.ndarray, family: np.ndarray) -> np.ndarray:
-    """Values minus the weighted mean of their family, (draws, pairs); 0 where a family varies only by rounding.
-
-    Args:
-        values: (pairs,) or (draws, pairs).
-        weights: (draws, pairs).
-        family: (pairs,), int from 0.
-    """
-    return _within(values, weights, family)[0]
-
-
 def family_by_family(values: np.ndarray, family: np.ndarray) -> np.ndarray:
     """Shift values so that all values of one family are below all of the next. Equal values of a family stay equal."""
     spread = np.ptp(values) if values.size else 0.0

@@ -15,7 +15,7 @@ from bench.contrast import model_of
 from bench.schema import Example
 from bench.study import ensemble
 from bench.study.benchmarks import benchmark_of
-from bench.study.benchmarks.layout import split
+from bench.study.benchmarks.layout import leads
 from bench.study.held_out import N_FOLDS, Deals, HeldOut, Place, lead_limits, place_limits, row_shares
 from bench.study.interval import Sample
 from bench.study.reward import reward_matrix
@@ -64,14 +64,13 @@ def combine_of(
         pairs: One row per pair; `strong` and `weak` are names of sides.
         examples: The data set by example_id.
         models: The table that `leaderboard.leaderboard` takes, with `pass`, what identifies the pass of a side.
-        reward: One of `schema.REWARDS`.
+        reward: A name of `rewards.known.KNOWN`.
         n_best: How many of the best pairs an ensemble combines.
     """
     matrix = reward_matrix(scores, pairs, reward=reward)
     ordered, of_example = matrix.by_example(examples)
     benchmark = benchmark_of(ordered)
-    both = [split(example, rewards) for example, rewards in zip(ordered, of_example, strict=True)]
-    margins = np.stack([right.max(axis=1) - wrong.max(axis=1) for right, wrong in both], axis=1)
+    margins = leads(ordered, of_example)
     # A pair with an excluded row is in no ensemble; a coefficient of 0 must not make its NaN count.
     known = matrix._replace(values=np.nan_to_num(matrix.values))
 

@@ -4,9 +4,8 @@ import pandas as pd
 
 from bench.study.benchmarks import STUDIED, column, title
 from bench.study.length_balance import LONGER, SHORTER, length_note
-from bench.study.tables import Table
+from bench.study.tables import DASH, Table, number_texts
 
-_DASH = "–"
 WHERE = "Length alone is as good on"
 
 
@@ -29,15 +28,15 @@ def length_table(rows: pd.DataFrame, order: list[str], *, provenance: str) -> Ta
     frame = frame.assign(as_good_on=_as_good(rows).reindex(order).fillna(""))
     counts = overall[["n_longer", "n_shorter", "n_equal"]]
     frame = pd.concat([frame, counts], axis=1).rename_axis("pair_id").reset_index()
-    cells = {"Pair": list(frame["pair_id"]), "Score": _texts(frame["score_percent"])}
-    ends = zip(*(_texts(frame[f"balanced_{end}_percent"]) for end in ("low", "high")), strict=True)
-    shares = zip(_texts(frame["balanced_percent"]), ends, strict=True)
+    cells = {"Pair": list(frame["pair_id"]), "Score": number_texts(frame["score_percent"], 1)}
+    ends = zip(*(number_texts(frame[f"balanced_{end}_percent"], 1) for end in ("low", "high")), strict=True)
+    shares = zip(number_texts(frame["balanced_percent"], 1), ends, strict=True)
     cells["Length-balanced"] = [
-        share if _DASH in (share, low) else f"{share} [{low}, {high}]" for share, (low, high) in shares
+        share if DASH in (share, low) else f"{share} [{low}, {high}]" for share, (low, high) in shares
     ]
-    cells |= {title(name): _texts(frame[f"balanced_{column(name)}_percent"]) for name in sections}
-    cells |= {f"{name.title()} alone": _texts(frame[f"{name}_percent"]) for name in (LONGER, SHORTER)}
-    cells[WHERE] = [names or _DASH for names in frame["as_good_on"]]
+    cells |= {title(name): number_texts(frame[f"balanced_{column(name)}_percent"], 1) for name in sections}
+    cells |= {f"{name.title()} alone": number_texts(frame[f"{name}_percent"], 1) for name in (LONGER, SHORTER)}
+    cells[WHERE] = [names or DASH for names in frame["as_good_on"]]
     warning = length_note(rows, order[0])
     note = (
         f"{warning} Accuracies are in percent. Length-balanced: rows are weighted so that the longer response is right "
@@ -59,8 +58,3 @@ def _as_good(rows: pd.DataFrame) -> pd.Series:
         # a single subset is the score again
         found[pair_id] = ", ".join([*names, *([f"{n} of {len(subsets)} subsets"] if n and len(subsets) > 1 else [])])
     return pd.Series(found, dtype=object)
-
-
-def _texts(values: pd.Series) -> list[str]:
-    """Numbers with one decimal, a dash for a missing one."""
-    return [_DASH if pd.isna(value) else f"{value:.1f}" for value in values]

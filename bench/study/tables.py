@@ -99,11 +99,11 @@ def leaderboard_table(board: pd.DataFrame, *, provenance: str) -> Table:
     cells = pd.DataFrame({"Rank": ranks, "Strong": board["strong"].array, "Weak": board["weak"].array})
     numbers = frame.reset_index(drop=True)
     scores = _score_cells(numbers, parts)
-    scores = {"Score": scores.pop("Score"), "Held out": _numbers(numbers["score_held_out_percent"], 1), **scores}
-    cells = cells.assign(Gap=_numbers(numbers["gap_points"], 1), **scores)
+    scores = {"Score": scores.pop("Score"), "Held out": number_texts(numbers["score_held_out_percent"], 1), **scores}
+    cells = cells.assign(Gap=number_texts(numbers["gap_points"], 1), **scores)
     cells = cells.assign(Prompts=count_texts(numbers["n_examples"]))
     cells = cells.assign(**{"Left out": count_texts(numbers["n_excluded"])})
-    cells = cells.assign(**{"TFLOP per row": _numbers(numbers["cost_flop"] / 1e12, 2)})
+    cells = cells.assign(**{"TFLOP per row": number_texts(numbers["cost_flop"] / 1e12, 2)})
     note = (
         "Scores are in percent, gaps in their board's unit. The 95% intervals are over prompts; prompts of one problem "
         "are treated as one. A pair with rows left out is not ranked. Held out: the expected score, on other prompts, "
@@ -122,7 +122,7 @@ def correlation_table(correlation: pd.DataFrame, *, provenance: str) -> Table:
     frame = correlation[correlation["estimator"].isin(list(TITLES))].reset_index(drop=True)
     rows = frame.to_dict("records")
     cells = pd.DataFrame({"Of": frame["name"].map(title), "Family": frame["family"].replace(ALL, "all families")})
-    cells = cells.assign(Estimator=frame["estimator"].map(TITLES), Estimate=_numbers(frame["estimate"], 2))
+    cells = cells.assign(Estimator=frame["estimator"].map(TITLES), Estimate=number_texts(frame["estimate"], 2))
     cells["95% interval"] = [
         TOO_FEW if lacks_models(row) else DASH if pd.isna(row["low"]) else f"[{row['low']:.2f}, {row['high']:.2f}]"
         for row in rows
@@ -172,12 +172,12 @@ def overview_table(frame: pd.DataFrame) -> Table:
         frame: OVERVIEW with the columns of the benchmarks.
     """
     cells = pd.DataFrame({"Pair": frame["pair_id"], "System": frame["system"]})
-    cells = cells.assign(**{"Mean rank": _numbers(frame["mean_rank"].astype(float), 1)})
+    cells = cells.assign(**{"Mean rank": number_texts(frame["mean_rank"].astype(float), 1)})
     for name in data_columns(frame):
         ends = [f"{name}_low", f"{name}_high"]
         limits = frame.reindex(columns=ends).astype(float).itertuples(index=False)
         intervals = ["" if pd.isna(low) else f" [{100 * low:.1f}, {100 * high:.1f}]" for low, high in limits]
-        numbers = _numbers(100 * frame[name].astype(float), 1)
+        numbers = number_texts(100 * frame[name].astype(float), 1)
         cells[name.replace("_", "-")] = [n + interval for n, interval in zip(numbers, intervals, strict=True)]
     cells["Source"] = frame["source"]
     note = (
@@ -264,12 +264,12 @@ def _score_cells(frame: pd.DataFrame, parts: Mapping[str, str]) -> dict[str, lis
         "" if pd.isna(low) else f" [{low:.1f}, {high:.1f}]"
         for low, high in frame[["score_low_percent", "score_high_percent"]].itertuples(index=False)
     ]
-    cells = {title(name): _numbers(frame[f"{key}_percent"], 1) for key, name in parts.items()}
+    cells = {title(name): number_texts(frame[f"{key}_percent"], 1) for key, name in parts.items()}
     scores = [score + interval for score, interval in zip(cells["Score"], intervals, strict=True)]
     return cells | {"Score": scores}
 
 
-def _numbers(values: pd.Series, decimals: int) -> list[str]:
+def number_texts(values: pd.Series, decimals: int) -> list[str]:
     """Text of numbers, a dash for a missing one."""
     return [DASH if pd.isna(value) else f"{value:.{decimals}f}" for value in values]
 

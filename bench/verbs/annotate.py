@@ -141,7 +141,7 @@ def _scored(session: Session, subject: Subject, dataset: Dataset, wish: Annotati
             frames = [customise.of_routes(frame, domains) for frame in frames]
         tables.append(rewards(*frames, reward=wish.reward))
         sets += both
-    every = tuple({each.folder: each for each in sets}.values()) if fit else tuple(sets)
+    every = tuple({each.folder: each for each in sets}.values())
     if fit is None:
         return _Scored(every, tables[0], chosen, {})
     return _Scored(every, combined(tables, fit.recipe), chosen, {"ensemble": fit.told})

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from bench.contrast import model_of
 from bench.data.load import REWARD_BENCH, SAMPLE, load_data
 from bench.data.named import BENCHMARKS
 from bench.prefer.annotate import Confidence
@@ -157,7 +158,7 @@ def _calibrated(dataset: Dataset, margin: np.ndarray, examples: Sequence[Example
 
 def _scored(session: Session, subject: Subject) -> Iterator[tuple[str, int | None]]:
     """Names and limits of the built-in data that the strong model is scored on; whole benchmarks first."""
-    sets = session.store.find(model_id=subject.pairs[0].strong, domain="")
+    sets = session.store.find(model_id=model_of(subject.pairs[0].strong))
     slugs = {str(each.info().get("data", "")) for each in sets}
     names = {REWARD_BENCH: REWARD_BENCH}
     for name, source in BENCHMARKS.items():

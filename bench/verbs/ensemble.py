@@ -8,7 +8,7 @@ import pandas as pd
 from bench.data.load import load_data
 from bench.schema import OK, Dataset, UsageError
 from bench.study import ensemble
-from bench.study.benchmarks.layout import split
+from bench.study.benchmarks.layout import leads
 from bench.study.measure import pair_table, read_for
 from bench.study.reward import reward_matrix
 from bench.subject import Subject, by_model, stored_sets
@@ -49,12 +49,10 @@ def fitted(session: Session, subject: Subject, rule: str, data: str, candidates:
     matrix = reward_matrix(frames, pair_table(subject), reward=reward)
     ordered, found = matrix.by_example({example.example_id: example for example in dataset.examples})
     labelled = {example.messages for example in candidates.examples}
-    both = [split(e, values) for e, values in zip(ordered, found, strict=True) if e.messages not in labelled]
-    leads = [right.max(axis=1) - wrong.max(axis=1) for right, wrong in both]
-    leads = [lead for lead in leads if np.isfinite(lead).all()]
-    if not leads:
+    margins = leads(ordered, found)
+    margins = margins[:, [e.messages not in labelled for e in ordered] & np.isfinite(margins).all(axis=0)]
+    if not margins.shape[1]:
         raise UsageError(f"{data}: no row is left to fit the ensemble on; name other labelled data with --ensemble-on")
-    margins = np.stack(leads, axis=1)
     names = [pair.pair_id for pair in subject.pairs]
     for name, values in zip(names, margins, strict=True):
         if not values.any():

@@ -94,10 +94,10 @@ def _answers(session: Session, speech: Speech, dataset: Dataset, *, out: Path) -
     from bench.scoring.chat import Template
 
     spec = session.registry.policy(speech.model)
-    folder, revision, trusted, _ = found = fetch.fetch(spec)
+    found = fetch.fetch(spec)
     owner = session.registry.policy(speech.template or speech.model)
-    home, _, owner_trusted, _ = fetch.fetch(owner, weights=False) if owner != spec else found
-    template = Template(models.load_tokenizer(home, trust_remote_code=owner_trusted), owner.model_id)
+    home = fetch.fetch(owner, weights=False) if owner != spec else found
+    template = Template(models.load_tokenizer(home.folder, trust_remote_code=home.trust_remote_code), owner.model_id)
     if not template.source:
         raise UsageError(
             f"{owner.model_id} has no chat template, so it cannot answer prompts; name another model's with --template"
@@ -105,7 +105,7 @@ def _answers(session: Session, speech: Speech, dataset: Dataset, *, out: Path) -
     options = session.options
     settings: dict[str, object] = {
         "model_id": speech.model,
-        "revision": revision,
+        "revision": found.revision,
         "template": template.source,
         "dtype": options.dtype,
         "prompts": dataset.data_id,
@@ -117,8 +117,9 @@ def _answers(session: Session, speech: Speech, dataset: Dataset, *, out: Path) -
     def load() -> "PreTrainedModel":
         return models.located_policy(found, dtype=models.TORCH_DTYPES[options.dtype], device=options.device)
 
-    limit = models.context_tokens(folder, trust_remote_code=trusted)
-    speaker = Speaker(models.load_tokenizer(folder, trust_remote_code=trusted), template, limit)
+    trusted = found.trust_remote_code
+    limit = models.context_tokens(found.folder, trust_remote_code=trusted)
+    speaker = Speaker(models.load_tokenizer(found.folder, trust_remote_code=trusted), template, limit)
     return answer_all(load, speaker, dataset.examples, out=out, settings=settings)
 
 

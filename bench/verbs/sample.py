@@ -1,11 +1,11 @@
 """The verb `sample`: samples a policy's responses to prompts into a candidates file."""
 
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import units
 from bench.data.load import load_prompts
 from bench.data.rows import candidate_list
 from bench.data.sources import file_rows
@@ -105,12 +105,9 @@ def sample_served(dataset: Dataset, source: Served, wish: "Sampling", *, out: Pa
     if n_cut := ended.count(served.CUT):
         print(f"{n_cut} of {len(ended)} responses are cut at {wish.max_new_tokens} tokens", file=sys.stderr)
     if service.told.model:
-        counts = {"n_responses": len(ended), "n_cut": n_cut, "finished_utc": time.strftime(UTC, time.gmtime())}
+        counts = {"n_responses": len(ended), "n_cut": n_cut, "finished_utc": units.utc_now()}
         write_json(out.with_name(f"{out.name}.manifest.json"), settings | service.facts() | counts)
     return len(dataset.examples) - len(lines)
-
-
-UTC = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def first_responses(path: str) -> tuple[Dataset, dict[str, str]]:

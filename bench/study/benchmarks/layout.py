@@ -145,7 +145,7 @@ def masks(names: Sequence[str]) -> dict[str, np.ndarray]:
 
 def best_is_right(examples: Sequence[Example], rewards: Rewards) -> Answers:
     """One judgement per row: 1 if the best right response has a higher reward than every wrong one; a tie is wrong."""
-    margins = np.stack([_lead(*split(example, r)) for example, r in zip(examples, rewards, strict=True)], axis=1)
+    margins = leads(examples, rewards)
     return Answers(np.where(np.isnan(margins), np.nan, margins > 0), margins == 0)
 
 
@@ -155,6 +155,7 @@ def split(example: Example, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return rewards[:, is_right], rewards[:, ~is_right]
 
 
-def _lead(right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
-    """The best right reward minus the best wrong one, (runs,); NaN where a reward is missing."""
-    return right.max(axis=1) - wrong.max(axis=1)
+def leads(examples: Sequence[Example], rewards: Rewards) -> np.ndarray:
+    """The best right reward minus the best wrong one of each example, (runs, examples); NaN where one is missing."""
+    sides = (split(example, each) for example, each in zip(examples, rewards, strict=True))
+    return np.stack([right.max(axis=1) - wrong.max(axis=1) for right, wrong in sides], axis=1)

@@ -22,9 +22,7 @@ from bench.study.report.plots import (
     embedded,
     hover_tool,
 )
-from bench.study.tables import Table
-
-DASH = "–"
+from bench.study.tables import DASH, Table
 
 _SHARES = (1.0, 0.5, 0.2)
 """Shares of the labels whose accuracy the table shows."""

@@ -12,8 +12,7 @@ from bench.study.correlate import ALL, HEADLINE, TOO_FEW, lacks_models
 from bench.study.correlate import TITLES as ESTIMATORS
 from bench.study.report import plots
 from bench.study.report.gather import Report
-
-DASH = "–"
+from bench.study.tables import DASH
 
 _PARTS = ["section", "style"]
 """Levels of the leaderboard's columns."""
