@@ -116,7 +116,7 @@ class Answers(BaseHTTPRequestHandler):
         data = path.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
         headers = {"X-Repo-Commit": commit, "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
-        if path.name == WEIGHTS or path.suffix in LARGE:
+        if path.suffix in LARGE:
             headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
             if repo in hub.lies:
                 data = bytes(len(data))

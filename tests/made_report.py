@@ -1,5 +1,7 @@
 """Reports of made-up studies, for the tests of the page."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 from study import worlds
@@ -128,17 +130,22 @@ def _correlation(board: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=list(CORRELATION))
 
 
+def sure_frames(pair_ids: Iterable[str], n: int) -> list[pd.DataFrame]:
+    """CALIBRATION, RELIABILITY and COVERAGE of n random margins of each pair."""
+    frames: list[list[pd.DataFrame]] = [[], [], []]
+    for seed, pair_id in enumerate(pair_ids):
+        rng = np.random.default_rng(seed)
+        found = sureness(rng.normal(0.5, size=n), np.arange(n), rng=rng)
+        each = (pd.DataFrame([found.calibration]), found.reliability, found.coverage)
+        for rows, frame in zip(frames, each, strict=True):
+            rows.append(frame.assign(pair_id=pair_id, reward="sum"))
+    return [pd.concat(rows, ignore_index=True) for rows in frames]
+
+
 def _checks(board: pd.DataFrame, table: pd.DataFrame) -> Checks:
     """Every pair keeps its accuracy when lengths are balanced; "longer" does better than the first pair."""
     first = (table["pair_id"] == board["pair_id"].iloc[0]) & (table["level"] == "overall")
     counts = {"n_longer": 40, "n_shorter": 50, "n_equal": 2, "n_excluded": 0}
     balance = table.assign(balanced=table["accuracy"], longer=0.25, shorter=0.5, as_good="", **counts)
     balance.loc[first, ["longer", "as_good"]] = [0.9876, "longer"]
-    frames: list[list[pd.DataFrame]] = [[], [], []]
-    for seed, pair_id in enumerate(board["pair_id"].head(3)):
-        rng = np.random.default_rng(seed)
-        found = sureness(rng.normal(0.5, size=120), np.arange(120), rng=rng)
-        each = (pd.DataFrame([found.calibration]), found.reliability, found.coverage)
-        for rows, frame in zip(frames, each, strict=True):
-            rows.append(frame.assign(pair_id=pair_id, reward="sum"))
-    return Checks(balance[list(LENGTH_BALANCED)], *(pd.concat(rows, ignore_index=True) for rows in frames))
+    return Checks(balance[list(LENGTH_BALANCED)], *sure_frames(board["pair_id"].head(3), 120))

@@ -11,7 +11,7 @@ from huggingface_hub import parse_eval_result_entries
 
 @pytest.fixture(scope="module")
 def reference(drsow, finished, tiny_registry, data, tmp_path_factory):
-    """The exported rows of tiny-strong, whose turns end in its EOS, and what the command said."""
+    """The exported rows of tiny-strong, whose turns end in its EOS."""
     out = tmp_path_factory.mktemp("export") / "reference.parquet"
     stored = ["--registry", tiny_registry, "--data", data, "--results", finished[0]]
     done = drsow("export", "--to", "trl-reference", "--model", "tiny-strong", "--out", out, *stored)

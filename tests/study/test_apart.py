@@ -75,19 +75,17 @@ def test_a_pair_listed_the_other_way_round_gives_the_same_tests():
     assert slope_tests(swapped, SCORES, 1 - forward, forward, labels) == pytest.approx(found)
 
 
-def test_the_rest_has_nothing_that_the_null_explains_and_turns_with_the_order():
+def test_the_rest_is_what_least_squares_on_the_null_leaves_and_turns_with_the_order():
     # accuracy is 2 points a point of the strong model's performance, and what the models bring themselves
     own = np.random.default_rng(3).standard_normal(len(SCORES))
     pairs, block = ordered(), pair_families(STUDY)
     lean = 0.02 * pairs.better[0] + 0.01 * (own[FIRST] - own[SECOND])
-    left = rest(pairs, lean, DESIGNS["weak"].null, block)
-    for name in (0, 1):
-        inside = block == name
-        assert abs(np.sum((lean - left)[inside] - np.mean((lean - left)[inside]))) < 1e-9
     design = np.column_stack([pairs.better[0], block == 0, block == 1]).astype(float)
-    # the residual of least squares, up to the constant of the family, which the next regression takes off
     residual = sm.OLS(lean, design).fit().resid
-    assert left == pytest.approx(residual)
+    assert rest(pairs, lean, DESIGNS["weak"].null, block) == pytest.approx(residual)
+    # the same pairs listed the other way round: the first model is the worse one
+    turned = labelled(STUDY._replace(strong=SECOND, weak=FIRST), SCORES, np.arange(len(SCORES))[None])
+    assert rest(turned, -lean, DESIGNS["weak"].null, block) == pytest.approx(-residual)
 
 
 def simulated(strong: float, weak: float, seed: int) -> dict[str, float]:

@@ -41,11 +41,15 @@ def test_fitted_weights_are_those_of_what_is_right():
     assert ensemble.fitted_weights(np.stack([wrong, wrong]), ONES).tolist() == [0.5, 0.5]
 
 
-def test_one_fitted_weight_is_that_of_a_logistic_regression():
-    # 3 rows right and 1 wrong at margin 1, with a prior of one row in four: the slope of the loss is 0 at w.
-    standard = np.array([[1.0, 1.0, 1.0, -1.0], [0.0, 0.0, 0.0, 0.0]])
-    made = ensemble.fitted_weights(standard, ONES)
-    assert made == pytest.approx([1, 0], abs=1e-5)
+def test_fitted_weights_are_those_of_a_logistic_regression():
+    # One pair decides 4 rows, of which 3 are right: odds of 3, so its weight is log 3. The other decides 10 rows, of
+    # which 9 are right: log 9, twice as much. The rows are there a thousand times, so the prior of one row is nothing.
+    standard = np.zeros((2, 14))
+    standard[0, :4], standard[1, 4:] = [1, 1, 1, -1], [1] * 9 + [-1]
+    found = ensemble.fitted_weights(np.tile(standard, 1000), np.ones(14_000))
+    assert found == pytest.approx([1 / 3, 2 / 3], abs=2e-3)
+    # As the weight of its rows is 0, a pair has none.
+    assert ensemble.fitted_weights(standard, np.repeat([1.0, 0.0], [4, 10])).tolist() == pytest.approx([1, 0], abs=1e-4)
 
 
 def test_the_minimum_is_above_0_only_where_all_pairs_agree():

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from made_report import sure_frames
 from matplotlib.axis import Axis
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
@@ -16,7 +17,6 @@ from bench.study.benchmarks.rm_bench import RM_BENCH
 from bench.study.correlate import ALL
 from bench.study.leaderboard import frontier
 from bench.study.metrics import accuracy, accuracy_by_length
-from bench.study.reliability import sureness
 
 NAN = float("nan")
 PAIR = pd.Series({"pair_id": "a--b", "strong": "model-a", "weak": "model-b", "gap_points": 3.5})
@@ -132,25 +132,13 @@ def subset_accuracy(board: pd.DataFrame) -> pd.DataFrame:
     return accuracy(pd.concat(rows))
 
 
-def sure(pairs: tuple[str, ...] = ("a--b",), n: int = 184) -> list[pd.DataFrame]:
-    """CALIBRATION, RELIABILITY and COVERAGE of random margins."""
-    frames: list[list[pd.DataFrame]] = [[], [], []]
-    for seed, pair_id in enumerate(pairs):
-        rng = np.random.default_rng(seed)
-        found = sureness(rng.normal(0.5, size=n), np.arange(n), rng=rng)
-        each = (pd.DataFrame([found.calibration]), found.reliability, found.coverage)
-        for rows, frame in zip(frames, each, strict=True):
-            rows.append(frame.assign(pair_id=pair_id, reward="sum"))
-    return [pd.concat(rows, ignore_index=True) for rows in frames]
-
-
 def reliability(pairs: tuple[str, ...] = ("a--b",), n: int = 184) -> Figure:
-    known, bins, _ = sure(pairs, n)
+    known, bins, _ = sure_frames(pairs, n)
     return figures.reliability(bins, known, PAIRS)
 
 
 def coverage(pairs: tuple[str, ...] = ("a--b",), n: int = 184) -> Figure:
-    known, _, kept = sure(pairs, n)
+    known, _, kept = sure_frames(pairs, n)
     return figures.coverage(kept, known, PAIRS)
 
 
@@ -345,7 +333,7 @@ def test_few_pairs_are_named_under_the_subsets_and_many_by_family():
 
 def test_reliability_has_a_point_a_bin_and_says_each_pairs_error_with_its_interval():
     (axes,) = reliability(("a--b", "c--d")).axes
-    known, bins, _ = sure(("a--b", "c--d"))
+    known, bins, _ = sure_frames(("a--b", "c--d"), 184)
     assert [len(bars[0].get_xdata()) for bars in axes.containers] == bins.groupby("pair_id").size().tolist()
     row = known.iloc[1]
     assert f"c--d: calibration error {row.error:.1%} [{row.error_low:.1%}, {row.error_high:.1%}]" in texts(axes.figure)
