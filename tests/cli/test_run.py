@@ -122,7 +122,8 @@ def test_rewards_of_tokens_are_compared_once_they_are_stored_and_rank_a_leaderbo
     peak = table[(table["reward"] == "peak") & (table["level"] == "overall")]["accuracy"].iloc[0]
     assert peak == pytest.approx(board["score"].iloc[0])
     report = drsow("report", *words)
-    assert report.returncode == 0 and 'id="rewards"' in (results / FOLDER / "report.html").read_text()
+    page = (results / FOLDER / "report.html").read_text()
+    assert report.returncode == 0 and 'id="rewards"' in page and '<a href="#rewards">Rewards</a>' in page
 
 
 def test_a_seed_is_recorded_and_repeats_the_draws(drsow, tiny_run, results):

@@ -197,7 +197,7 @@ def test_the_page_warns_where_length_alone_does_as_well_and_says_how_sure_labels
     assert '<th scope="col">Length-balanced</th>' in page
     row = report.checks.calibration.iloc[0]
     error, low, high = (f"{100 * row[name]:.1f}" for name in ("error", "error_low", "error_high"))
-    assert f"<td>{error} [{low}, {high}]</td>" in page
+    assert f"<td class=k>{error} [{low}, {high}]</td>" in page
     assert page.count('class="figure"') == 2 + html(in_one_tab(report._replace(checks=None))).count('class="figure"')
 
 

@@ -151,10 +151,12 @@ def _range() -> dict[str, Range1d]:
 
 
 def _finished(plot: figure) -> LayoutDOM:
-    """Both axes in percent, and the legend above the plot."""
+    """Both axes in percent, and the legend above the plot, one entry per line and wide enough to show dashes."""
     for axis in (plot.xaxis, plot.yaxis):
         axis.formatter = NumeralTickFormatter(format=PERCENT)
-    plot.legend[0].orientation = "vertical"
+    # The theme's orientation is horizontal; "vertical" is the library's default, which it leaves out of the JSON.
+    plot.legend[0].ncols = 1
+    plot.legend[0].glyph_width = 44
     plot.add_layout(plot.legend[0], "above")
     return plot
 
