@@ -82,7 +82,10 @@ RegistryDir = Annotated[
 ]
 As = Annotated[Format, typer.Option("--format", help="How to print.", rich_help_panel=PRINTING)]
 RewardOption = Annotated[
-    Reward, typer.Option("--reward", help="The reward that ranks; from prefix-mean on they need --tokens.")
+    Reward,
+    typer.Option(
+        "--reward", help="The reward that ranks; from prefix-mean on it needs scores of tokens (run --tokens)."
+    ),
 ]
 TemplateOption = Annotated[
     TemplateMode, typer.Option("--template", help="One chat template for both models, or each its own.")

@@ -70,10 +70,10 @@ def coverage(rows: pd.DataFrame, calibration: pd.DataFrame, pairs: pd.DataFrame)
         _kept(axes, rows[rows["pair_id"] == pair_id].sort_values("coverage"), style)
     _finish(figure, axes, drawn=len(rows) > 0)
     axes.set_xlabel("Share of the labels kept: those with the largest margins, or confidences")
-    axes.set_ylabel("Accuracy of the labels kept (95% interval)")
+    axes.set_ylabel("Accuracy of the labels kept")
     axes.set_xlim(0, 1.02)
     percent(axes.xaxis)
-    note = f"{_counted(calibration, pairs)}; dotted: chance"
+    note = f"{_counted(calibration, pairs)}; dotted: chance; band: 95% interval by margin"
     head(figure, f"Are sure labels better?  reward: {calibration['reward'].iloc[0]}", note)
     return figure
 
