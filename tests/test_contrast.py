@@ -22,7 +22,7 @@ from bench.store.folder import read_csv
 from bench.study.board import chosen_pairs
 from bench.study.choose import Wish
 from bench.study.report import gather
-from bench.subject import Subject, result_folder, stored_sets
+from bench.subject import Subject, stored_sets
 from bench.verbs.ablate import Ablation, ablate_pair
 from bench.verbs.annotate import Annotation, EnsembleWish, annotate_candidates
 from bench.verbs.calibration import calibration_of
@@ -255,15 +255,15 @@ def test_a_pair_of_one_model_goes_through_run_leaderboard_and_report(session, kn
     assert (folder / "figures" / "accuracy.png").is_file()
 
 
-def test_a_changed_text_is_scored_again(session, folder, data, tmp_path):
-    ran(session, "one", data)
+def test_a_changed_text_is_scored_again(session, known, folder, data, tmp_path):
+    score_all(session, [subject(known, "one")], data)
+    assert stored_sets(session.store, subject(known, "one"), data, lookup_of(known))
     changed = shutil.copytree(folder, tmp_path / "changed")
     path = changed / "pairs.toml"
     path.write_text(path.read_text().replace(WRONG, "Be silly."))
     other = load_registry(changed)
     with pytest.raises(bench.PreconditionError, match=f"^{WEAK} is not scored on .*`drsow run --pair one "):
         stored_sets(session.store, subject(other, "one"), data, lookup_of(other))
-    assert result_folder(session.store, subject(other, "one"), data)
 
 
 def test_a_plan_counts_two_passes_and_one_load(session, known, data):
@@ -275,7 +275,7 @@ def test_a_plan_counts_two_passes_and_one_load(session, known, data):
     plain = plan_passes(planner, [subject(known, "half")], gpu="h100", cpu_rate=None).set_index("model_id")
     # The text is part of the prompt, so its tokens count.
     assert table["tokens"].iloc[0] > plain.loc["tiny-strong", "tokens"]
-    ran(session, "one", data)
+    score_all(session, [subject(known, "one")], data)
     assert plan_passes(planner, [subject(known, "one")], gpu="h100", cpu_rate=None)["status"].tolist() == ["scored"] * 2
 
 

@@ -116,14 +116,12 @@ def test_results_belong_to_a_data_set_on_the_hub(drsow, finished, tiny_registry,
     assert "the hub's results belong to a data set on the hub" in done.stderr
 
 
-def test_the_hubs_library_reads_its_results(drsow, finished, tiny_registry, tiny_run, data, tmp_path):
-    # The same rows under the name reward-bench.
-    words = [word if word != data else "reward-bench" for word in tiny_run]
-    named = {"DRSOW_REWARDBENCH": str(data)}
-    results, out = tmp_path / "results", tmp_path / "rewardbench.yaml"
-    assert drsow(*words, "--results", results, **named).returncode == 0
-    stored = ["--registry", tiny_registry, "--data", "reward-bench", "--results", results]
-    done = drsow("export", "--to", "hf-eval-results", "--pair", "tiny", "--out", out, *stored, **named)
+def test_the_hubs_library_reads_its_results(drsow, results, tiny_registry, data, tmp_path):
+    # The same rows, which are scored already, under the name reward-bench.
+    named, out = {"DRSOW_REWARDBENCH": str(data)}, tmp_path / "rewardbench.yaml"
+    stored = ["--pair", "tiny", "--registry", tiny_registry, "--data", "reward-bench", "--results", results]
+    assert drsow("leaderboard", *stored, **named).returncode == 0
+    done = drsow("export", "--to", "hf-eval-results", "--out", out, *stored, **named)
     assert done.returncode == 0, done.stderr
     assert "nothing is uploaded" in done.stderr
     entries = parse_eval_result_entries(yaml.safe_load(out.read_text()))
