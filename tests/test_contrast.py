@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from chat_templates import CHATML_SYSTEM
 from commands import rows, write_rows
-from tiny_models import pair_entry
+from tiny_models import entry, pair_entry, save_tiny
+from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import bench
@@ -333,26 +335,38 @@ def test_choose_takes_pairs_by_name_and_counts_the_passes_of_an_ensemble_once(se
     assert "largest gap" not in found.index
 
 
-def test_two_pairs_label_together_by_constants_of_a_scored_data_set(session, known, folder, data, tmp_path):
-    both = [subject(known, name) for name in ("one", "tiny")]
-    pairs = both[0]._replace(name="one+tiny", pairs=tuple(each.pairs[0] for each in both))
+def test_pairs_label_together_by_constants_of_a_scored_data_set(folder, data, tmp_path):
+    # The last two pairs read the same models under two templates.
+    names = ("one", "tiny", "framed")
+    folder = shutil.copytree(folder, tmp_path / "registry")
+    other = byte_level(eos="<|im_end|>", special=["<|im_start|>"])
+    other.chat_template = CHATML_SYSTEM
+    save_tiny(folder / "other", tokenizer=other, seed=3)
+    with (folder / "models.toml").open("a") as models_toml, (folder / "pairs.toml").open("a") as pairs_toml:
+        models_toml.write(entry("tiny-other", "other"))
+        framed = pair_entry("framed", "tiny-strong", "tiny-weak").rstrip()
+        pairs_toml.write(f'{framed}\ntemplate = "tiny-other"\n')
+    known = load_registry(folder)
+    session = open_session(known, dtype="fp32", device="cpu", results=tmp_path / "results")
+    each = [subject(known, name) for name in names]
+    pairs = each[0]._replace(name="+".join(names), pairs=tuple(one.pairs[0] for one in each))
     texts = ["yes", "no, never", "it is two"]
     made = [{"id": i, "prompt": f"Is {i} prime?", "candidates": texts} for i in range(4)]
     candidates = load_candidates(str(write_rows(tmp_path / "c.jsonl", made)))
     wish = WISH._replace(ensemble=EnsembleWish("mean", data.data_id))
     with pytest.raises(bench.PreconditionError, match="is not scored on rows"):
         annotate_candidates(session, pairs, candidates, wish, out=tmp_path / "early")
-    score_all(session, both, data)
+    score_all(session, each, data)
     alone = {
         name: [bench.reward(name, row["prompt"], texts, dtype="fp32", device="cpu", registry=folder) for row in made]
-        for name in ("one", "tiny")
+        for name in names
     }
     for rule in ("mean", "minimum", "fitted"):
         out = tmp_path / rule
         wish = WISH._replace(ensemble=EnsembleWish(rule, data.data_id))
         annotate_candidates(session, pairs, candidates, wish, out=out)
         told = json.loads((out / "manifest.json").read_text())["ensemble"]
-        assert told["rule"] == rule and told["passes"] == 4 and sum(told["weights"].values()) == pytest.approx(1)
+        assert told["rule"] == rule and told["passes"] == 6 and sum(told["weights"].values()) == pytest.approx(1)
         assert "8 rows" in told["from"] and str(told["scales"]) in (out / "README.md").read_text()
         for line in map(json.loads, (out / "preferences.jsonl").read_text().splitlines()):
             number = int(line["example_id"])

@@ -11,7 +11,7 @@ from bench.study import ensemble
 from bench.study.benchmarks.layout import leads
 from bench.study.measure import pair_table, read_for
 from bench.study.reward import reward_matrix
-from bench.subject import Subject, by_model, stored_sets
+from bench.subject import Sets, Subject, stored_sets
 from bench.verbs.run import lookup_of
 from bench.verbs.session import Session
 
@@ -45,12 +45,9 @@ def fitted(session: Session, subject: Subject, rule: str, data: str, candidates:
     """
     dataset = load_data(data, offline=True)
     sets = stored_sets(session.store, subject, dataset, lookup_of(session.registry))
-    frames = {name: read_for(score_set, reward) for name, score_set in by_model(sets).items()}
-    matrix = reward_matrix(frames, pair_table(subject), reward=reward)
-    ordered, found = matrix.by_example({example.example_id: example for example in dataset.examples})
     labelled = {example.messages for example in candidates.examples}
-    margins = leads(ordered, found)
-    margins = margins[:, [e.messages not in labelled for e in ordered] & np.isfinite(margins).all(axis=0)]
+    margins = _margins(subject, sets, dataset, reward)
+    margins = margins[:, [e.messages not in labelled for e in dataset.examples] & np.isfinite(margins).all(axis=0)]
     if not margins.shape[1]:
         raise UsageError(f"{data}: no row is left to fit the ensemble on; name other labelled data with --ensemble-on")
     names = [pair.pair_id for pair in subject.pairs]
@@ -61,6 +58,22 @@ def fitted(session: Session, subject: Subject, rule: str, data: str, candidates:
     rows = f"{dataset.slug}, sha256 {dataset.digest}, {margins.shape[1]} rows"
     n_passes = len({score_set.folder.name for score_set in sets.values()})
     return Fitted(made, _told(made, names) | {"from": rows, "passes": n_passes})
+
+
+def _margins(subject: Subject, sets: Sets, dataset: Dataset, reward: str) -> np.ndarray:
+    """The margin of each row under each pair, (pairs, rows in the order of the data set); nan where one is not scored.
+
+    Pair by pair, because the pairs may read a model they share under different chat templates.
+    """
+    examples = {example.example_id: example for example in dataset.examples}
+    rows = []
+    for pair in subject.pairs:
+        alone = subject._replace(pairs=(pair,))
+        frames = {side[0]: read_for(sets[side], reward) for side in alone.passes()}
+        scored, found = reward_matrix(frames, pair_table(alone), reward=reward).by_example(examples)
+        margins = pd.Series(leads(scored, found)[0], index=[example.example_id for example in scored])
+        rows.append(margins.reindex(list(examples)).to_numpy())
+    return np.stack(rows)
 
 
 def _told(recipe: ensemble.Recipe, names: list[str]) -> dict[str, object]:

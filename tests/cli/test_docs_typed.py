@@ -28,8 +28,15 @@ pytestmark = pytest.mark.slow  # every command of seven pages: minutes
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONTEXT = 16384
 
-ELSEWHERE = {"make bench", "make test", "make pipeline PROMPTS=mine.jsonl", "make perf", "sbatch drsow.sbatch"}
-"""What another test runs, or another machine: the README's first two, the pipeline, the measurements, SLURM."""
+ELSEWHERE = {
+    "make bench",
+    "make test",
+    "make pipeline PROMPTS=mine.jsonl",
+    "make ladders TUNE_ON=preferences.jsonl PREFERENCES=held_out.jsonl INSTRUCTIONS=ifeval.jsonl",
+    "make perf",
+    "sbatch drsow.sbatch",
+}
+"""What other tests run, or another machine: the README's first two, pipeline, ladders (test_ladder_verb.py), SLURM."""
 
 
 @pytest.fixture(scope="module")
