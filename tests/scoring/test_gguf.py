@@ -38,9 +38,9 @@ NAMES = {
 """What transformers and GGUF call the parts of a Qwen2."""
 
 
-def write_gguf(path, model, tokenizer):
-    """A file of float32 weights, as llama.cpp writes it."""
-    config, writer = model.config, gguf.GGUFWriter(path, "qwen2")
+def write_gguf(path, model, tokenizer, *, rule=None, architecture="qwen2"):
+    """A file of float32 weights, as llama.cpp writes it; `rule` says how its tokenizer divides texts."""
+    config, writer = model.config, gguf.GGUFWriter(path, architecture)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -51,6 +51,8 @@ def write_gguf(path, model, tokenizer):
     writer.add_rope_freq_base(1e4)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
+    if rule:
+        writer.add_tokenizer_pre(rule)
     writer.add_token_list(tokenizer.convert_ids_to_tokens(range(len(tokenizer))))
     writer.add_token_types([3 if i in tokenizer.added_tokens_decoder else 1 for i in range(len(tokenizer))])
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
@@ -82,7 +84,7 @@ def test_a_converted_file_has_the_weights_and_words_of_the_original(tmp_path):
         torch.testing.assert_close(found, model(ids).logits, rtol=1e-5, atol=1e-4)
 
 
-def tiny_gguf(path: Path) -> tuple[str, torch.nn.Module]:
+def tiny_gguf(path: Path, *, rule: str | None = None, architecture: str = "qwen2") -> tuple[str, torch.nn.Module]:
     """Writes a file of a tiny Qwen2; its sha256, and the model."""
     tokenizer = byte_level(eos="<end>")
     config = Qwen2Config(
@@ -90,7 +92,7 @@ def tiny_gguf(path: Path) -> tuple[str, torch.nn.Module]:
         num_key_value_heads=2, tie_word_embeddings=False,
     )  # fmt: skip
     model = tiny_model(config, seed=3)
-    write_gguf(path, model, tokenizer)
+    write_gguf(path, model, tokenizer, rule=rule, architecture=architecture)
     return hashlib.sha256(path.read_bytes()).hexdigest(), model
 
 
@@ -114,6 +116,63 @@ def test_a_file_on_this_machine_is_a_models_source_once_its_digest_is_right(tmp_
     torch.testing.assert_close(weights["model.norm.weight"], model.state_dict()["model.norm.weight"])
     (tmp_path / "tiny.gguf").unlink()
     assert located("tiny.gguf", digest) == found
+
+
+@pytest.mark.parametrize(
+    ("architecture", "rule", "named", "pieces"),
+    [
+        ("llama", "smollm", "+smollm", ["at", "\n\n", "1", "2", "3", "4"]),
+        # transformers has these rules.
+        ("llama", "llama-bpe", "", ["at", "\n\n", "123", "4"]),
+        ("llama", "gpt-2", "", ["at", "\n", "\n", "1234"]),
+        ("qwen2", "qwen2", "", ["at", "\n\n", "1", "2", "3", "4"]),
+    ],
+)
+def test_a_file_divides_texts_by_the_rule_that_it_names(tmp_path, monkeypatch, architecture, rule, named, pieces):
+    monkeypatch.setenv("DRSOW_CACHE", str(tmp_path / "cache"))
+    digest, _ = tiny_gguf(tmp_path / "tiny.gguf", rule=rule, architecture=architecture)
+    entry = f'source = {{ file = "tiny.gguf", sha256 = "{digest}" }}\n'
+    (tmp_path / "models.toml").write_text('[[models]]\nmodel_id = "mine"\nformat = "gguf"\nmethod = "sft"\n' + entry)
+    spec = load_registry(tmp_path).model("mine")
+    found = fetch(spec)
+    assert found.revision == f"sha256:{digest}{named}" and locate(spec) == found
+    divided = load_tokenizer(found.folder).backend_tokenizer.pre_tokenizer.pre_tokenize_str("at\n\n1234")
+    assert [piece.replace("Ċ", "\n") for piece, _ in divided] == pieces
+    # A folder whose card does not name the rule was converted without it.
+    card = found.folder / "drsow.json"
+    card.write_text(json.dumps({"file": "tiny.gguf", "sha256": digest}))
+    assert locate(spec) is None and fetch(spec) == found
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("other", "its tokenizer divides texts by the rule 'other', which is not known; use the model's safetensors,"),
+        ("smollm", "transformers does not keep its tokenizer's rule 'smollm'"),
+    ],
+)
+def test_a_rule_that_cannot_be_applied_is_refused(tmp_path, rule, message):
+    tiny_gguf(tmp_path / "tiny.gguf", rule=rule)
+    with pytest.raises(DrsowError, match=rf"^tiny\.gguf: {message}"):
+        convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder")
+
+
+def test_the_packaged_smollm2_has_the_tokens_of_its_own_tokenizer(embedded):
+    # Worked by hand from SmolLM2's tokenizer.json: digits stand alone, and an empty line before one is one token.
+    tokenizer = load_tokenizer(embedded["smollm2-135m-instruct-q4"])
+    ids = tokenizer("Steps:\n\n1. Wait 25 s", add_special_tokens=False)["input_ids"]
+    assert [tokenizer.decode([token]) for token in ids] == [
+        "Steps",
+        ":",
+        "\n\n",
+        "1",
+        ".",
+        " Wait",
+        " ",
+        "2",
+        "5",
+        " s",
+    ]
 
 
 def test_a_file_that_was_cut_off_is_one_line(tmp_path):
