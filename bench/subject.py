@@ -195,7 +195,7 @@ def _several(words: str, groups: Sequence[Sequence[ScoreSet]]) -> UsageError:
         return UsageError(
             f"{words}; choose with {named}, or delete the sets you do not want in {sets[0].folder.parent}"
         )
-    named = ", ".join(f"{s.folder} (revision {s.key.revision[:20]})" for s in sets[:NAMED])
+    named = ", ".join(f"{s.folder} (revision {s.key.revision})" for s in sets[:NAMED])
     return UsageError(f"{words}, all in {kinds[0][0]} by {kinds[0][1]}; delete all but one: {named}")
 
 

@@ -270,8 +270,13 @@ def test_a_family_has_a_line_of_the_common_slope_through_its_own_means():
 
 
 def test_without_an_interval_the_figure_says_that_there_are_too_few_models():
-    written = texts(figures.gap_accuracy(board(), correlation().assign(low=NAN, high=NAN)))
-    assert "ρ = 0.42 (too few models), p < 0.001" in written
+    figure = figures.gap_accuracy(board(), correlation().assign(low=NAN, high=NAN))
+    assert "ρ = 0.42 (too few models), p < 0.001" in texts(figure)
+    # The words are long: they stand below the panel's title, not over it.
+    for axes in figure.axes:
+        found = {text.get_text(): text for text in axes.findobj(Text)}
+        left, right = (found[axes.get_title(loc=side)] for side in ("left", "right"))
+        assert left.get_text().strip() and left.get_window_extent().y1 > right.get_window_extent().y1 + 5
 
 
 def test_pairs_without_a_gap_are_counted_not_drawn():

@@ -56,7 +56,8 @@ def gap_accuracy(
     styles = looks(sorted(pd.unique(drawn["family"])))
     for column in columns:
         _scatter(panels[column], drawn, column, styles)
-        panels[column].set_title(title(names[column]))
+        # The empty line below the title is for rho, which would meet a long title.
+        panels[column].set_title(title(names[column]) + "\n")
         _trend(panels[column], drawn, column, correlation[correlation["name"] == names[column]], styles)
         panels[column].set_xlabel("Gap" if n_beside and column in rows[-1] else "")
     if drawn.empty:
