@@ -162,8 +162,10 @@ def _hub_results(pair: str, out: Path, stored: _Stored) -> None:
     from bench.store.folder import Store, write_whole
     from bench.verbs import publish
     from bench.verbs.evaluation import LOCAL, hub_name
+    from bench.verbs.run import lookup_of
 
-    rows = publish.hub_results(Store(stored.results), subject, dataset, reward=stored.reward.value)
+    wanted = lookup_of(known, dtype=stored.lookup[0].value, ops=stored.lookup[1])
+    rows = publish.hub_results(Store(stored.results), subject, dataset, lookup=wanted, reward=stored.reward.value)
     write_whole(out, publish.yaml_text(rows).encode())
     repo = hub_name(known.weights(subject.pairs[0].strong))
     named = "OWNER/MODEL" if repo.startswith(f"{LOCAL}/") else repo

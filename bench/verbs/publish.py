@@ -83,27 +83,46 @@ def write_reference(frame: pd.DataFrame, out: Path) -> None:
         write_whole(out, "".join(f"{line}\n" for line in lines).encode())
 
 
-def hub_results(store: Store, subject: Subject, dataset: Dataset, *, reward: str) -> list[dict]:
+def hub_results(store: Store, subject: Subject, dataset: Dataset, *, lookup: Lookup, reward: str) -> list[dict]:
     """A pair's accuracies as the hub's `.eval_results/*.yaml` has them, in percent; one entry a section and the score.
 
     Raises:
         PreconditionError: the tables of these rows are not written yet.
-        UsageError: the data set is a file, so the hub has no name for it.
+        UsageError: the data set is a file, so the hub has no name for it, or the tables are of other scores.
     """
     (pair,) = subject.pairs
     repo = hub_data(dataset)
     if repo is None:
         raise UsageError(f"--data {dataset.data_id}: the hub's results belong to a data set on the hub")
-    table = read_csv(result_folder(store, subject, dataset, reward=reward) / "accuracy.csv")
+    folder = result_folder(store, subject, dataset, reward=reward)
+    made = _computed(folder, lookup)
+    table = read_csv(folder / "accuracy.csv")
     table = table[(table["reward"] == reward) & table["level"].isin(["overall", "section"]) & table["accuracy"].notna()]
     found = []
     for row in table.to_dict("records"):
         limits = f"{100 * row['low']:.1f} to {100 * row['high']:.1f}" if row["low"] == row["low"] else "unknown"
         reward_words = f"density-ratio reward ({reward}) of {pair.strong} over {pair.weak}, drsow"
-        notes = f"{reward_words}; {row['n_examples']} rows, 95% interval {limits}"
+        notes = f"{reward_words}; {row['n_examples']} rows, {made}, 95% interval {limits}"
         task = {"id": repo, "task_id": "default" if row["level"] == "overall" else row["name"]}
         found.append({"dataset": task, "value": round(100 * row["accuracy"], 2), "notes": notes})
     return found
+
+
+def _computed(folder: Path, lookup: Lookup) -> str:
+    """The dtype and arithmetic of the scores that tables were made of.
+
+    Raises:
+        UsageError: the user asked for others.
+    """
+    keys = [each["key"] for each in json.loads((folder / "manifest.json").read_text())["score_sets"]]
+    made = " and ".join(dict.fromkeys(f"{key['dtype']} by {key['ops']}" for key in keys))
+    for wanted, field in ((lookup.dtype, "dtype"), (lookup.ops, "ops")):
+        if wanted is not None and any(key[field] != wanted for key in keys):
+            raise UsageError(
+                f"{folder}: its tables are of {made}, not of {wanted}; `drsow leaderboard` with the same options "
+                "writes them again"
+            )
+    return made
 
 
 def yaml_text(entries: list[dict]) -> str:

@@ -125,11 +125,17 @@ def test_the_hubs_library_reads_its_results(drsow, results, tiny_registry, data,
     assert done.returncode == 0, done.stderr
     assert "nothing is uploaded" in done.stderr
     entries = parse_eval_result_entries(yaml.safe_load(out.read_text()))
-    table = pd.read_csv(results / "tiny" / "reward-bench" / "accuracy.csv")
+    (path,) = (results / "tiny").glob("*/accuracy.csv")
+    table = pd.read_csv(path)
     whole = table[(table["reward"] == "sum") & (table["level"] == "overall")]["accuracy"].item()
     assert {entry.dataset_id for entry in entries} == {"allenai/reward-bench"}
     assert [entry.value for entry in entries if entry.task_id == "default"] == [round(100 * whole, 2)]
-    assert "95% interval" in entries[0].notes
+    assert "float32 by " in entries[0].notes and "95% interval" in entries[0].notes
+    other = drsow(
+        "export", "--to", "hf-eval-results", "--out", tmp_path / "x.yaml", *stored, "--dtype", "bf16", **named
+    )
+    assert other.returncode == 2 and not (tmp_path / "x.yaml").exists()
+    assert "its tables are of float32 by " in other.stderr and ", not of bfloat16; `drsow leaderboard`" in other.stderr
 
 
 @pytest.mark.parametrize(
