@@ -188,6 +188,38 @@ def test_nothing_reaches_over_the_edge_and_no_label_over_its_neighbour(name):
     assert [overlapping(axis) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if overlapping(axis)] == []
 
 
+def cells(domains: list[str]) -> pd.DataFrame:
+    """The rows of RM-Bench's matrices in ACCURACY."""
+    styles = ("concise", "plain", "markdown")
+    places = [f"{right} over {wrong}" for right in styles for wrong in styles]
+    names = places + [f"{domain}: {place}" for domain in domains for place in places]
+    return pd.DataFrame({"name": names}).assign(
+        pair_id="a--b", reward="sum", level="cell", accuracy=0.5, low=0.4, high=0.6, n_examples=184
+    )
+
+
+LONG = pd.Series({"strong": "a-model-of-a-long-name-0.5b-instruct-q4", "weak": "another-model-of-a-long-name-270m-q4"})
+TIES = pd.DataFrame({"pair_id": "a--b", "reward": "sum", "prompt": ["1", "2"], "spread": [1.0, 2.0]}).assign(
+    lead_tied=3.0, lead_ref=-1.0
+)
+
+
+@pytest.mark.parametrize(
+    ("figure", "n_panels"),
+    [
+        (lambda: figures.style_matrix(cells(["chat"]), LONG), 1),
+        (lambda: figures.style_matrix(cells(["chat", "math", "code", "safety"]), LONG), 5),
+        (lambda: figures.ties_margins(TIES), 2),
+    ],
+)
+def test_a_benchmarks_own_figure_stays_inside_its_edges(figure, n_panels):
+    drawn = figure()
+    figures.encode(drawn, "svg")
+    box, (width, height) = drawn.get_tightbbox(), drawn.get_size_inches()
+    assert min(box.x0, box.y0, width - box.x1, height - box.y1) >= 0
+    assert sum(axes.axison for axes in drawn.axes) == n_panels
+
+
 def test_a_file_holds_no_date():
     figure = EVERY["pair_accuracy"]()
     assert b"CreationDate" not in figures.encode(figure, "pdf")

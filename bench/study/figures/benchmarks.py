@@ -27,10 +27,13 @@ def style_matrix(accuracy: pd.DataFrame, pair: pd.Series) -> Figure:
     styles = cells["name"].str.rpartition(": ")[2].str.split(_SIDES, expand=True)
     cells = cells.assign(domain=domain, right=styles[0], wrong=styles[1])
     names = list(pd.unique(cells["domain"]))
+    if len(names) == 2:
+        # One domain is all of the data: its matrix is not drawn twice.
+        names = names[1:]
     order = list(pd.unique(cells["right"]))
     n_columns = min(len(names), 3)
     n_rows = -(-len(names) // n_columns)
-    figure = Figure(figsize=(1.2 + 2.6 * n_columns, 0.9 + 2.5 * n_rows), layout="constrained")
+    figure = Figure(figsize=(max(1.2 + 2.6 * n_columns, 5), 1.6 + 2.5 * n_rows), layout="constrained")
     panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
         _cells(axes, cells[cells["domain"] == name], order)
@@ -39,9 +42,10 @@ def style_matrix(accuracy: pd.DataFrame, pair: pd.Series) -> Figure:
         axes.set_axis_off()
     for axes in panels[::n_columns][:n_rows]:
         axes.set_ylabel("style of the right response")
-    figure.supxlabel("Style of the wrong response. Above the diagonal: hard, on it: normal, below it: easy", fontsize=8)
-    note = "Share of prompts whose right response has the higher reward, with its 95% interval; a tie is wrong"
-    head(figure, f"strong: {pair['strong']}    weak: {pair['weak']};  reward: {cells['reward'].iloc[0]}", note)
+    below = "Style of the wrong response\nAbove the diagonal: hard, on it: normal, below it: easy"
+    figure.supxlabel(below, fontsize=8)
+    notes = ("Share of prompts whose right response has", "the higher reward, with its 95% interval; a tie is wrong")
+    head(figure, f"strong: {pair['strong']}", f"weak: {pair['weak']}", f"reward: {cells['reward'].iloc[0]}", *notes)
     return figure
 
 
