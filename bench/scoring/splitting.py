@@ -11,7 +11,7 @@ from bench.schema import DrsowError
 
 GPT_2 = frozenset({"gpt-2", "phi-2", "mpt", "olmo", "jais"})
 DIGITS = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"})
-"""GPT-2's rule after each digit is set apart, as these models' own tokenizer files say."""
+"""GPT-2's rule after each digit is set apart, as llama.cpp does for files with these names."""
 
 
 def set_rule(tokenizer: Tokenizer, name: str, file: str) -> bool:

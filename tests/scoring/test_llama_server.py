@@ -47,11 +47,16 @@ def server(gguf, tmp_path_factory) -> Iterator[RealServer]:
     started.end()
 
 
-def test_sums_by_url_are_those_of_drsow_but_for_the_servers_arithmetic(server, gguf, embedded, tmp_path):
-    digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
-    served = (
+@pytest.fixture
+def served(server, embedded) -> str:
+    """The source of the model on the server."""
+    return (
         f'{{ url = "{server.url}", model = "{server.model}", kind = "openai-echo", tokenizer = "{embedded[MODEL]}" }}'
     )
+
+
+def test_sums_by_url_are_those_of_drsow_but_for_the_servers_arithmetic(served, gguf, tmp_path):
+    digest = hashlib.sha256(gguf.read_bytes()).hexdigest()
     entry = '[[models]]\nmodel_id = "{}"\nformat = "{}"\nmethod = "sft"\ncontext_tokens = 2048\nsource = {}\n'
     own = entry.format("own", "gguf", f'{{ file = "{gguf}", sha256 = "{digest}" }}')
     (tmp_path / "models.toml").write_text(own + entry.format("served", "server", served))
@@ -77,10 +82,7 @@ def test_sums_by_url_are_those_of_drsow_but_for_the_servers_arithmetic(server, g
     assert np.corrcoef(*sums)[0, 1] > 0.999
 
 
-def test_the_preflight_accepts_the_real_server_and_names_its_version(server, embedded, tmp_path):
-    served = (
-        f'{{ url = "{server.url}", model = "{server.model}", kind = "openai-echo", tokenizer = "{embedded[MODEL]}" }}'
-    )
+def test_the_preflight_accepts_the_real_server_and_names_its_version(served, tmp_path):
     entry = f'[[models]]\nmodel_id = "served"\nformat = "server"\nmethod = "sft"\nsource = {served}\n'
     (tmp_path / "models.toml").write_text(entry)
     spec = load_registry(tmp_path).model("served")

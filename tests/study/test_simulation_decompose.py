@@ -42,12 +42,16 @@ def test_where_an_effect_is_absent_its_test_is_compatible_with_its_level(stored,
     assert found["low"] <= 0.08 and found["high"] >= 0.025
 
 
-@pytest.mark.parametrize("estimator", [*SLOPES, *CHECKS, *MIXED])
-def test_every_interval_covers_the_truth(stored, estimator):
-    for kind in KINDS:
-        found = row(stored, kind.name, estimator, "coverage")
-        # Wald's intervals of the mixed model, a second opinion that decides nothing, cover a little too rarely.
-        assert found["high" if estimator in MIXED else "value"] >= 0.9
+TOO_NARROW = pytest.mark.xfail(strict=True, reason="Wald's interval of the mixed model: results/statistics/README.md")
+INTERVALS = [(kind.name, name) for kind in KINDS for name in (*SLOPES, *CHECKS, *MIXED)]
+
+
+@pytest.mark.parametrize(
+    ("world", "estimator"),
+    [pytest.param(*each, marks=TOO_NARROW) if each == ("only-strong", "mixed-strong") else each for each in INTERVALS],
+)
+def test_every_interval_covers_the_truth(stored, world, estimator):
+    assert row(stored, world, estimator, "coverage")["value"] >= 0.9
 
 
 @pytest.mark.parametrize("world", ["nothing", "only-strong", "only-weak", "difference"])
