@@ -210,9 +210,11 @@ TIES = pd.DataFrame({"pair_id": "a--b", "reward": "sum", "prompt": ["1", "2"], "
         (lambda: figures.style_matrix(cells(["chat"]), LONG), 1),
         (lambda: figures.style_matrix(cells(["chat", "math", "code", "safety"]), LONG), 5),
         (lambda: figures.ties_margins(TIES), 2),
+        # One panel of few models, and the scale.
+        (lambda: figures.strong_weak_heatmap(board(3).assign(family="one")), 2),
     ],
 )
-def test_a_benchmarks_own_figure_stays_inside_its_edges(figure, n_panels):
+def test_a_figure_of_few_panels_stays_inside_its_edges(figure, n_panels):
     drawn = figure()
     figures.encode(drawn, "svg")
     box, (width, height) = drawn.get_tightbbox(), drawn.get_size_inches()

@@ -33,7 +33,7 @@ def style_matrix(accuracy: pd.DataFrame, pair: pd.Series) -> Figure:
     order = list(pd.unique(cells["right"]))
     n_columns = min(len(names), 3)
     n_rows = -(-len(names) // n_columns)
-    figure = Figure(figsize=(max(1.2 + 2.6 * n_columns, 5), 1.6 + 2.5 * n_rows), layout="constrained")
+    figure = Figure(figsize=(max(1.2 + 2.6 * n_columns, 5), 1.2 + 2.5 * n_rows), layout="constrained")
     panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes, name in zip(panels, names, strict=False):
         _cells(axes, cells[cells["domain"] == name], order)
@@ -44,8 +44,8 @@ def style_matrix(accuracy: pd.DataFrame, pair: pd.Series) -> Figure:
         axes.set_ylabel("style of the right response")
     below = "Style of the wrong response\nAbove the diagonal: hard, on it: normal, below it: easy"
     figure.supxlabel(below, fontsize=8)
-    notes = ("Share of prompts whose right response has", "the higher reward, with its 95% interval; a tie is wrong")
-    head(figure, f"strong: {pair['strong']}", f"weak: {pair['weak']}", f"reward: {cells['reward'].iloc[0]}", *notes)
+    note = "Share of prompts whose right response has the higher reward, with its 95% interval; a tie is wrong"
+    head(figure, f"strong: {pair['strong']}    weak: {pair['weak']};  reward: {cells['reward'].iloc[0]}", note)
     return figure
 
 

@@ -132,8 +132,8 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 
 
 def head(figure: Figure, title: str, *notes: str) -> None:
-    """Write a title above the figure, and the notes in lines below the title."""
-    figure.suptitle("\n".join([title, *notes]), x=0.01, ha="left", color=INK)
+    """Write a title above the figure, and the notes in lines below the title. Long lines are broken."""
+    figure.suptitle("\n".join([title, *notes]), x=0.01, ha="left", color=INK, wrap=True)
 
 
 def say(axes: Axes, words: str) -> None:
