@@ -1,11 +1,10 @@
 """Compiles and calls kernels for bfloat16 models on AVX512_BF16 processors: products, attention and the head's sums.
 
-On these processors, torch's products reach two thirds of oneDNN's rate, no bfloat16 product of torch returns float32
-sums, and its flash attention multiplies with MKL. drsow compiles the sources in `cpp/` when it first loads a model.
+On these processors no bfloat16 product of torch returns float32 sums. Without AMX its products reach two thirds of
+oneDNN's rate and its flash attention multiplies with MKL; with AMX the head and the activations take it longer. drsow compiles the sources in `cpp/` when it first loads a model.
 Without a C++ compiler, and on every other processor, it uses torch's operations.
 
-DRSOW_KERNELS is for tests: "off" never uses the kernels, "on" uses them on processors with AMX too. There they are
-correct, but nobody has measured that they are faster.
+DRSOW_KERNELS is for tests: "off" never uses the kernels.
 """
 
 import functools
@@ -42,27 +41,25 @@ COMPILE_S, COMPILE_LIMIT_S = 20, 600
 """Seconds that compiling takes on one idle core, and seconds after which drsow stops the compiler."""
 
 
-def suit(*, has_bf16: bool, has_amx: bool, setting: str) -> bool:
+def suit(*, has_bf16: bool, setting: str) -> bool:
     """Whether to use the kernels on a processor.
 
     Args:
-        has_bf16: Whether the processor has AVX512_BF16.
-        has_amx: Whether it has AMX, with which torch's products are fast.
-        setting: DRSOW_KERNELS: "auto", "on" or "off".
+        has_bf16: Whether the processor has AVX512_BF16. Every processor with AMX has it.
+        setting: DRSOW_KERNELS: "auto" or "off".
 
     Raises:
         UsageError: The setting has another value.
     """
-    if setting not in {"auto", "on", "off"}:
-        raise UsageError(f"DRSOW_KERNELS is {setting!r}: set it to auto, on or off")
-    return has_bf16 and (setting == "on" or (setting == "auto" and not has_amx))
+    if setting not in {"auto", "off"}:
+        raise UsageError(f"DRSOW_KERNELS is {setting!r}: set it to auto or off")
+    return has_bf16 and setting == "auto"
 
 
 def suit_here() -> bool:
     """`suit` for this machine's processor and setting."""
     has_bf16 = torch.cpu._is_avx512_bf16_supported() and torch.backends.mkldnn.is_available()
-    setting = os.environ.get("DRSOW_KERNELS", "auto")
-    return suit(has_bf16=has_bf16, has_amx=torch.cpu._is_amx_tile_supported(), setting=setting)
+    return suit(has_bf16=has_bf16, setting=os.environ.get("DRSOW_KERNELS", "auto"))
 
 
 @functools.cache

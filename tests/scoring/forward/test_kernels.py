@@ -27,14 +27,9 @@ pytestmark = pytest.mark.skipif(not has_bf16, reason="the kernels need a process
 
 @pytest.fixture(scope="module", autouse=True)
 def loaded():
-    """The kernels, also on a processor with AMX, which takes torch's own operations where nobody asks otherwise."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DRSOW_KERNELS", "on")
-        kernels.ready.cache_clear()
-        if not kernels.ready():
-            pytest.skip("the kernels do not compile here")
-        yield
-    kernels.ready.cache_clear()
+    """The kernels, compiled."""
+    if not kernels.ready():
+        pytest.skip("the kernels do not compile here")
 
 
 HALF_UNIT = 2.0**-8
@@ -254,23 +249,15 @@ def test_a_compiler_that_does_not_end_is_given_up_with_all_that_it_began(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("has_bf16", "has_amx", "setting", "suit"),
-    [
-        (True, False, "auto", True),
-        (True, True, "auto", False),
-        (False, False, "auto", False),
-        (True, True, "on", True),
-        (False, True, "on", False),
-        (True, False, "off", False),
-    ],
+    ("has_bf16", "setting", "suit"), [(True, "auto", True), (False, "auto", False), (True, "off", False)]
 )
-def test_the_kernels_are_for_bfloat16_without_tiles_unless_the_setting_says_otherwise(has_bf16, has_amx, setting, suit):
-    assert kernels.suit(has_bf16=has_bf16, has_amx=has_amx, setting=setting) == suit
+def test_the_kernels_are_for_bfloat16_unless_the_setting_says_otherwise(has_bf16, setting, suit):
+    assert kernels.suit(has_bf16=has_bf16, setting=setting) == suit
 
 
 def test_a_setting_that_is_none_is_named():
-    with pytest.raises(UsageError, match="DRSOW_KERNELS is 'yes': set it to auto, on or off"):
-        kernels.suit(has_bf16=True, has_amx=False, setting="yes")
+    with pytest.raises(UsageError, match="DRSOW_KERNELS is 'on': set it to auto or off"):
+        kernels.suit(has_bf16=True, setting="on")
 
 
 BETWEEN = """

@@ -6,6 +6,21 @@
 
 namespace drsow {
 
+constexpr int64_t GROUP_BYTES = 1 << 19;  // of the rows that meet all panels in turn: they stay in a core's cache
+
+// A task: WIDTH rows of x from `row` on, and one panel.
+struct Task {
+  int64_t panel, row;
+};
+
+// Tasks in groups of rows: neighbours share the panel, which stays in the cache for all rows of the group.
+inline Task task_of(int64_t task, int64_t n_panels, int64_t n_rows, int64_t depth) {
+  const int64_t group = std::max<int64_t>(2, GROUP_BYTES / (2 * depth * WIDTH));
+  const int64_t first = task / (n_panels * group) * group, own = task - first * n_panels;
+  const int64_t size = std::min(group, n_rows - first);
+  return {own / size, (first + own % size) * WIDTH};
+}
+
 // One (WIDTH, WIDTH) block of a result, rounded: c, plus a bias of its WIDTH columns where there is one.
 inline void store_block(const float* c, const float* bias, BFloat16* to, int64_t ld_to) {
   for (int64_t i = 0; i < WIDTH; i++) {
@@ -28,11 +43,10 @@ Tensor panel_product(const Tensor& x, const Tensor& panels, const std::optional<
   const float* b = bias ? added.const_data_ptr<float>() : nullptr;
   const BFloat16 *from = x.const_data_ptr<BFloat16>(), *weight = panels.const_data_ptr<BFloat16>();
   BFloat16* to = out.mutable_data_ptr<BFloat16>();
-  // A task is one panel (p < n / WIDTH) and WIDTH rows (row < m): neighbours share the panel, which stays in the cache.
   in_parallel(n / WIDTH * n_rows, [&](int64_t begin, int64_t end) {
     alignas(64) float c[WIDTH * WIDTH];
     for (int64_t task = begin; task < end; task++) {
-      const int64_t p = task / n_rows, row = task % n_rows * WIDTH;
+      const auto [p, row] = task_of(task, n / WIDTH, n_rows, k);
       product(k, k, WIDTH, from + row * k, weight + p * WIDTH * k, c);
       store_block(c, b == nullptr ? nullptr : b + p * WIDTH, to + row * n + p * WIDTH, n);
     }
@@ -76,11 +90,10 @@ Tensor gated_panel_product(const Tensor& x, const Tensor& gate, const Tensor& up
   const BFloat16* from = x.const_data_ptr<BFloat16>();
   const BFloat16 *first = gate.const_data_ptr<BFloat16>(), *second = up.const_data_ptr<BFloat16>();
   BFloat16* to = out.mutable_data_ptr<BFloat16>();
-  // Tasks as in `panel_product`.
   in_parallel(n / WIDTH * n_rows, [&](int64_t begin, int64_t end) {
     alignas(64) float g[WIDTH * WIDTH], u[WIDTH * WIDTH];
     for (int64_t task = begin; task < end; task++) {
-      const int64_t p = task / n_rows, row = task % n_rows * WIDTH;
+      const auto [p, row] = task_of(task, n / WIDTH, n_rows, k);
       product(k, k, WIDTH, from + row * k, first + p * WIDTH * k, g);
       product(k, k, WIDTH, from + row * k, second + p * WIDTH * k, u);
       store_gated_block(g, u, gelu, to + row * n + p * WIDTH, n);
