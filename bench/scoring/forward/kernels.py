@@ -1,4 +1,4 @@
-"""Compiles and calls kernels for bfloat16 models on AVX512_BF16 processors: products, attention and the head's sums.
+"""Compiles and calls kernels for bfloat16 on AVX512_BF16 processors: products, norms, attention, the head's sums.
 
 On these processors no bfloat16 product of torch returns float32 sums. Without AMX its products reach two thirds of
 oneDNN's rate and its flash attention multiplies with MKL; with AMX the head and the activations take it longer. drsow compiles the sources in `cpp/` when it first loads a model.
@@ -30,6 +30,9 @@ SOURCES = Path(__file__).with_name("cpp")
 
 WIDTH = 64
 """Number of rows of every product, and of columns of a panel."""
+
+LANES = 16
+"""Number of float32 numbers that a kernel computes at once."""
 
 FLAGS = (
     *("-O3", "-std=c++20", "-fPIC", "-shared", "-fopenmp"),
@@ -167,6 +170,13 @@ def fits_totals(weight: Tensor) -> bool:
     return weight.shape[1] % 2 == 0 and weight.is_contiguous()
 
 
+def fits_norm(weight: Tensor) -> bool:
+    """Whether `rms_norm` supports a weight, (k,)."""
+    if weight.dtype != torch.bfloat16 or weight.device.type != "cpu" or weight.dim() != 1:
+        return False
+    return len(weight) % LANES == 0 and weight.is_contiguous()
+
+
 def fits_heads(query: Tensor, value: Tensor) -> bool:
     """Whether `kernel_attention` supports these heads, (1, heads, n, head_dim) and (1, kv_heads, keys, width)."""
     if query.dtype != torch.bfloat16 or query.device.type != "cpu" or query.shape[-1] % 2:
@@ -189,6 +199,19 @@ def gated_panel_product(x: Tensor, gate: Tensor, up: Tensor, *, gelu: bool) -> T
         gelu: Whether the activation is GELU in its tanh form; otherwise it is SiLU.
     """
     return torch.ops.drsow.gated_panel_product(x.contiguous(), gate, up, gelu)
+
+
+def rms_norm(x: Tensor, weight: Tensor, *, eps: float, shift: bool) -> Tensor:
+    """Each row over the root of its mean square plus eps, times a weight, (m, k), bfloat16.
+
+    Args:
+        x: (m, k), bfloat16, k a multiple of LANES.
+        weight: (k,), bfloat16.
+        eps: Added to the mean square.
+        shift: Whether the factor is 1 + weight, and the product is rounded once, as in Gemma. Otherwise a row is rounded
+            before it is multiplied by its weight, as in Llama.
+    """
+    return torch.ops.drsow.rms_norm(x.contiguous(), weight, eps, shift)
 
 
 def exp_totals(hidden: Tensor, weight: Tensor, *, top: Tensor | None = None) -> Tensor:

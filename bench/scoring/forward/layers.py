@@ -1,4 +1,4 @@
-"""Replaces a model's layers on a CPU by the fastest products there, and computes a gated layer in one pass.
+"""Replaces a model's layers on a CPU by the fastest code there, and computes a gated layer or a norm in one pass.
 
 A fused product applies the activation and the second factor to its result before writing it. Separately, each of these
 steps reads and writes a number for every token and inner unit, which takes two fifths of the layer's time. torch's
@@ -22,8 +22,15 @@ from bench.scoring.forward.onednn import onednn_product, padded
 ENDS = {"SiLUActivation": ("swish", ""), "SiLU": ("swish", ""), "GELUTanh": ("gelu", "tanh")}
 """Class of an activation -> oneDNN's names of the activation and its variant."""
 GATED = ("gate_proj", "up_proj", "down_proj")
+NORM = "RMSNorm"
+"""Part of the name of every class of a root-mean-square norm."""
+EPS = ("variance_epsilon", "eps")
+"""Names of the number that a norm adds to the mean square."""
 ROWS = 64
 """Number of rows of the input on which a kind of layer is tried."""
+
+SAME = 0.99
+"""Share of a norm's numbers that must be the same in both ways to compute it, to the last bit of bfloat16."""
 
 CLOSE = {torch.bfloat16: 3e-2, torch.float32: 1e-4}
 """The largest accepted difference between the two ways to compute a layer, as a fraction of its largest output."""
@@ -44,7 +51,11 @@ class Gated(NamedTuple):
 
 @torch.inference_mode()
 def fit(
-    model: nn.Module, *, linear: Callable[[nn.Linear], Forward | None], gated: Callable[[Gated], Forward | None]
+    model: nn.Module,
+    *,
+    linear: Callable[[nn.Linear], Forward | None],
+    gated: Callable[[Gated], Forward | None],
+    norm: Callable[[nn.Module], Forward | None],
 ) -> None:
     """Replaces the forward passes of a model's layers by the chosen ones, in place.
 
@@ -54,9 +65,12 @@ def fit(
         model: The model without its output head.
         linear: Gives a layer's new pass, or None to keep its own. It may change the form of the layer's weight.
         gated: The same for a layer that looks gated; it runs after the linear layers inside have their new passes.
+        norm: The same for a layer that looks like a root-mean-square norm.
     """
     for module in model.modules():
         if type(module) is nn.Linear and (forward := linear(module)):
+            module.forward = forward
+        if NORM in type(module).__name__ and (forward := norm(module)):
             module.forward = forward
     fits: dict[tuple, bool] = {}
     for module in model.modules():
@@ -80,7 +94,7 @@ def _gated(module: nn.Module) -> Gated | None:
     return Gated(module, gate, up, down, end)
 
 
-def keep(layer: nn.Linear | Gated) -> None:
+def keep(layer: nn.Module | Gated) -> None:
     """Keeps the layer's own pass."""
 
 
@@ -141,10 +155,37 @@ def panel_or_onednn_gated(layer: Gated) -> Forward | None:
     return panel_gated(layer) or onednn_gated(layer, dtype=torch.bfloat16)
 
 
+def kernel_norm(module: nn.Module) -> Forward | None:
+    """The compiled kernels' norm, if it gives the module's own numbers."""
+    weight, eps = dict(module.named_parameters()), [vars(module)[name] for name in EPS if name in vars(module)]
+    if list(weight) != ["weight"] or len(eps) != 1 or not kernels.fits_norm(weight["weight"]):
+        return None
+    for shift in (False, True):
+        forward = functools.partial(_kernel_norm, weight["weight"], eps[0], shift)
+        if _same_norm(module, forward, len(weight["weight"])):
+            return forward
+    return None
+
+
+def _kernel_norm(weight: Tensor, eps: float, shift: bool, x: Tensor) -> Tensor:
+    """The norm of x over its last dimension, (..., k)."""
+    return kernels.rms_norm(x.flatten(0, -2), weight, eps=eps, shift=shift).view_as(x)
+
+
 @torch.no_grad()
 def fill(weight: nn.Parameter, values: Tensor) -> None:
     """Replaces the values of a weight, which may be in panels, by others, (n, k) in any float dtype."""
     weight.copy_(kernels.panels(values.to(weight.dtype)) if kernels.in_panels(weight) else values)
+
+
+def _same_norm(module: nn.Module, forward: Forward, width: int) -> bool:
+    """Whether a norm's new forward pass gives the same numbers as its own, but for a last bit here and there."""
+    x = torch.randn(1, ROWS, width, generator=torch.Generator().manual_seed(0)).bfloat16()
+    own, found = module(x), forward(x)
+    if own.shape != found.shape or own.dtype != found.dtype:
+        return False
+    near = (own.float() - found.float()).abs() <= CLOSE[torch.bfloat16] * own.float().abs()
+    return bool(near.all()) and float((own == found).float().mean()) >= SAME
 
 
 def _same(layer: Gated, forward: Forward) -> bool:

@@ -17,7 +17,7 @@ from bench.scoring.forward import attention, flex, fused, head, kernels, layers,
 
 
 class Ops(NamedTuple):
-    """The operations of a forward pass. `preparing.prepare` calls `linear`, `gated` and `log_totals` once per layer."""
+    """The operations of a forward pass. `preparing.prepare` calls all but `attend` once per layer."""
 
     name: str
     """Device, library and, in bfloat16, instructions of the products. It is part of a score's key."""
@@ -25,6 +25,8 @@ class Ops(NamedTuple):
     """A linear layer -> its new forward pass, or None to keep its own."""
     gated: Callable[[layers.Gated], layers.Forward | None]
     """A gated feed-forward layer -> its new forward pass, or None to keep its own."""
+    norm: Callable[[nn.Module], layers.Forward | None]
+    """A root-mean-square norm -> its new forward pass, or None to keep its own."""
     log_totals: Callable[[nn.Linear, head.Rescale], head.LogTotals]
     """An output head and the function that the model applies to its logits -> log-sum-exp from hidden states."""
     attend: Callable[..., Tensor]
@@ -79,6 +81,7 @@ def on_cpu(dtype: torch.dtype, cpu: Processor) -> Ops:
         name="cpu-onednn" if leads else "cpu-torch",
         linear=layers.onednn_linear if leads else layers.keep,
         gated=functools.partial(layers.onednn_gated, dtype=dtype) if leads else layers.keep,
+        norm=layers.keep,
         log_totals=functools.partial(head.unshifted, float32=_float32(leads)),
         attend=_tiles(leads),
         n_rows=head.CPU_ROWS,
@@ -98,6 +101,7 @@ def _bf16_on_cpu(cpu: Processor) -> Ops:
         name="-".join(["cpu", who, cpu.isa, *(["products"] if cpu.onednn_leads else [])]),
         linear=layers.panel_linear if who == "drsow" else layers.keep,
         gated=gated.get(who, layers.keep),
+        norm=layers.kernel_norm if who == "drsow" else layers.keep,
         log_totals=functools.partial(totals, float32=_float32(cpu.onednn_leads)),
         attend=functools.partial(attention.kernels_or, attend) if who == "drsow" else attend,
         n_rows=head.CPU_ROWS,
@@ -151,6 +155,7 @@ def gpu_ops(attend: str, totals: str, arch: str, *, fuses: bool = False) -> Ops:
         name="-".join(filter(None, name)),
         linear=layers.keep,
         gated=layers.keep,
+        norm=layers.keep,
         log_totals=sums[totals],
         attend=attends[attend],
         n_rows=head.GPU_ROWS,

@@ -85,7 +85,7 @@ def _as_trained(model: PreTrainedModel) -> None:
 def _give(model: PreTrainedModel, ops: Ops) -> None:
     """Gives a model the engine's attention and layers."""
     model.set_attn_implementation(ATTENTION)
-    layers.fit(model.base_model, linear=ops.linear, gated=ops.gated)
+    layers.fit(model.base_model, linear=ops.linear, gated=ops.gated, norm=ops.norm)
 
 
 def own_attention(model: PreTrainedModel) -> str:

@@ -63,6 +63,39 @@ def test_a_gated_product_is_float64s_rounded_once(gelu):
     assert inner.min() < -30 and inner.max() > 30
 
 
+@pytest.mark.parametrize("shift", [True, False])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_a_norm_is_float64s_rounded_as_its_model_rounds(shift, scale):
+    x, weight = drawn(70, 80, seed=0, scale=scale), drawn(80, seed=1)
+    exact = x.double() / (x.double().square().mean(1, keepdim=True) + 1e-6).sqrt()
+    wanted = (exact * (1 + weight.double())).bfloat16() if shift else exact.bfloat16() * weight
+    found = kernels.rms_norm(x, weight, eps=1e-6, shift=shift)
+    assert (found == wanted).double().mean() > 0.999
+    torch.testing.assert_close(found, wanted, rtol=2 * HALF_UNIT, atol=0)
+
+
+class LayerNormed(torch.nn.Module):
+    """Looks like a root-mean-square norm, but subtracts the mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.eps = torch.nn.Parameter(drawn(64, seed=2)), 1e-6
+
+    def forward(self, x):
+        return torch.nn.functional.layer_norm(x, (64,), eps=self.eps) * self.weight
+
+
+def test_a_norm_of_another_kind_keeps_its_own_pass():
+    gemma = transformers.models.gemma3.modeling_gemma3.Gemma3RMSNorm(64).bfloat16()
+    llama = transformers.models.llama.modeling_llama.LlamaRMSNorm(64).bfloat16()
+    for each in (gemma, llama):
+        each.weight.data.copy_(drawn(64, seed=1))
+    shifts = [layers.kernel_norm(each).args[2] for each in (gemma, llama)]
+    assert shifts == [True, False]
+    assert layers.kernel_norm(LayerNormed()) is None
+    assert layers.kernel_norm(transformers.models.llama.modeling_llama.LlamaRMSNorm(72).bfloat16()) is None
+
+
 @pytest.mark.parametrize("n_words", [1, 15, 64, 65, WORDS])
 def test_a_sum_of_exponentials_has_float32s_digits(n_words):
     hidden, weight = drawn(128, 96, seed=0), drawn(n_words, 96, seed=1, scale=0.5)
@@ -314,5 +347,5 @@ def test_attention_of_heads_that_do_not_fit_stays_with_torch():
 
 def test_a_layer_that_does_not_fit_stays_with_torch():
     layer = torch.nn.Linear(64, 97).bfloat16()
-    layers.fit(layer, linear=layers.panel_linear, gated=layers.panel_gated)
+    layers.fit(layer, linear=layers.panel_linear, gated=layers.panel_gated, norm=layers.kernel_norm)
     assert layer.weight.shape == (97, 64)
