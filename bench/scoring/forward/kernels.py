@@ -1,8 +1,9 @@
 """Compiles and calls kernels for bfloat16 on AVX512_BF16 processors: products, norms, attention, the head's sums.
 
 On these processors no bfloat16 product of torch returns float32 sums. Without AMX its products reach two thirds of
-oneDNN's rate and its flash attention multiplies with MKL; with AMX the head and the activations take it longer. drsow compiles the sources in `cpp/` when it first loads a model.
-Without a C++ compiler, and on every other processor, it uses torch's operations.
+oneDNN's rate and its flash attention multiplies with MKL; with AMX the head and the activations take it longer. drsow
+compiles the sources in `cpp/` when it first loads a model. Without a C++ compiler, and on every other processor, it
+uses torch's operations.
 
 DRSOW_KERNELS is for tests: "off" never uses the kernels.
 """
@@ -208,8 +209,8 @@ def rms_norm(x: Tensor, weight: Tensor, *, eps: float, shift: bool) -> Tensor:
         x: (m, k), bfloat16, k a multiple of LANES.
         weight: (k,), bfloat16.
         eps: Added to the mean square.
-        shift: Whether the factor is 1 + weight, and the product is rounded once, as in Gemma. Otherwise a row is rounded
-            before it is multiplied by its weight, as in Llama.
+        shift: Whether the factor is 1 + weight, and the product is rounded once, as in Gemma. Otherwise a row is
+            rounded before it is multiplied by its weight, as in Llama.
     """
     return torch.ops.drsow.rms_norm(x.contiguous(), weight, eps, shift)
 
