@@ -1,9 +1,9 @@
 """Compiles and calls kernels for bfloat16 on AVX512_BF16 processors: products, norms, attention, the head's sums.
 
 On these processors no bfloat16 product of torch returns float32 sums. Without AMX its products reach two thirds of
-oneDNN's rate and its flash attention multiplies with MKL; with AMX the head and the activations take it longer. drsow
-compiles the sources in `cpp/` when it first loads a model. Without a C++ compiler, and on every other processor, it
-uses torch's operations.
+oneDNN's rate and its flash attention multiplies with MKL; with AMX it takes longer for the head's sum and for
+norms. drsow compiles the sources in `cpp/` when it first loads a model. Without a C++ compiler, and on every other
+processor, it uses torch's operations.
 
 DRSOW_KERNELS is for tests: "off" never uses the kernels.
 """

@@ -10,6 +10,7 @@ the processor.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ EPS = ("variance_epsilon", "eps")
 """Names of the number that a norm adds to the mean square."""
 ROWS = 64
 """Number of rows of the input on which a kind of layer is tried."""
+
+NORM_ROWS = 8
+"""The same for a norm; every norm is tried."""
 
 SAME = 0.99
 """Share of a norm's numbers that must be the same in both ways to compute it, to the last bit of bfloat16."""
@@ -156,9 +160,11 @@ def panel_or_onednn_gated(layer: Gated) -> Forward | None:
 
 
 def kernel_norm(module: nn.Module) -> Forward | None:
-    """The compiled kernels' norm, if it gives the module's own numbers."""
+    """The compiled kernels' norm, if it gives the module's own numbers. A norm with a second input keeps its own."""
     weight, eps = dict(module.named_parameters()), [vars(module)[name] for name in EPS if name in vars(module)]
     if list(weight) != ["weight"] or len(eps) != 1 or not kernels.fits_norm(weight["weight"]):
+        return None
+    if len(inspect.signature(type(module).forward).parameters) != len(("self", "x")):
         return None
     for shift in (False, True):
         forward = functools.partial(_kernel_norm, weight["weight"], eps[0], shift)
@@ -180,7 +186,7 @@ def fill(weight: nn.Parameter, values: Tensor) -> None:
 
 def _same_norm(module: nn.Module, forward: Forward, width: int) -> bool:
     """Whether a norm's new forward pass gives the same numbers as its own, but for a last bit here and there."""
-    x = torch.randn(1, ROWS, width, generator=torch.Generator().manual_seed(0)).bfloat16()
+    x = torch.randn(1, NORM_ROWS, width, generator=torch.Generator().manual_seed(0)).bfloat16()
     own, found = module(x), forward(x)
     if own.shape != found.shape or own.dtype != found.dtype:
         return False

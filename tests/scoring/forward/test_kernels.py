@@ -53,6 +53,13 @@ def test_a_product_is_float64s_rounded_once(threads):
     torch.testing.assert_close(biased.double(), exact + bias.double(), rtol=HALF_UNIT, atol=1e-4)
 
 
+def test_rows_of_several_groups_and_of_a_shorter_last_one_are_float64s():
+    # Three times WIDTH rows of this depth are a group, so these rows are two groups and a third of one.
+    x, weight = drawn(7 * kernels.WIDTH, 1100, seed=0), drawn(192, 1100, seed=1)
+    found = kernels.panel_product(x, kernels.panels(weight), None)
+    torch.testing.assert_close(found.double(), x.double() @ weight.double().T, rtol=HALF_UNIT, atol=1e-3)
+
+
 @pytest.mark.parametrize("gelu", [True, False])
 def test_a_gated_product_is_float64s_rounded_once(gelu):
     x, gate, up = drawn(128, 64, seed=0), drawn(192, 64, seed=1), drawn(192, 64, seed=2)
@@ -85,7 +92,15 @@ class LayerNormed(torch.nn.Module):
         return torch.nn.functional.layer_norm(x, (64,), eps=self.eps) * self.weight
 
 
+class Gated(transformers.models.llama.modeling_llama.LlamaRMSNorm):
+    """A norm that a second input may scale."""
+
+    def forward(self, x, gate=None):
+        return super().forward(x if gate is None else x * gate)
+
+
 def test_a_norm_of_another_kind_keeps_its_own_pass():
+    assert layers.kernel_norm(Gated(64).bfloat16()) is None
     gemma = transformers.models.gemma3.modeling_gemma3.Gemma3RMSNorm(64).bfloat16()
     llama = transformers.models.llama.modeling_llama.LlamaRMSNorm(64).bfloat16()
     for each in (gemma, llama):
