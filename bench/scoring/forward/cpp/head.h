@@ -17,27 +17,20 @@ inline void fill_panel(const int32_t* weight, int64_t low, int64_t n, int64_t pa
   }
 }
 
-// Adds to each of WIDTH totals the exponentials of the first `columns` logits of its row; c is (WIDTH, WIDTH).
-inline void add_exponentials(const float* c, int64_t columns, double* totals) {
+// Adds to each of WIDTH totals the exponentials of the first `columns` logits of its row; c is (WIDTH, WIDTH). Raises each
+// of WIDTH tops, if they are wanted, to the largest of these logits; a NaN stays out of it.
+template <bool TOPS>
+inline void add_exponentials(const float* c, int64_t columns, double* totals, float* tops) {
   for (int64_t i = 0; i < WIDTH; i++) {
-    __m512 sum = _mm512_setzero_ps();
+    __m512 sum = _mm512_setzero_ps(), top = _mm512_set1_ps(TOPS ? tops[i] : 0.0f);
     for (int64_t j = 0; j < columns; j += LANES) {
       const __mmask16 there = columns - j >= LANES ? 0xffff : (1 << (columns - j)) - 1;
-      sum = _mm512_mask_add_ps(sum, there, sum, exp_of(_mm512_load_ps(c + i * WIDTH + j)));
+      const __m512 logits = _mm512_load_ps(c + i * WIDTH + j);
+      sum = _mm512_mask_add_ps(sum, there, sum, exp_of(logits));
+      if constexpr (TOPS) top = _mm512_mask_max_ps(top, there, logits, top);
     }
     totals[i] += _mm512_reduce_add_ps(sum);
-  }
-}
-
-// Raises each of WIDTH tops to the largest of the first `columns` logits of its row; a NaN stays out of it.
-inline void raise_tops(const float* c, int64_t columns, float* tops) {
-  for (int64_t i = 0; i < WIDTH; i++) {
-    __m512 top = _mm512_set1_ps(tops[i]);
-    for (int64_t j = 0; j < columns; j += LANES) {
-      const __mmask16 there = columns - j >= LANES ? 0xffff : (1 << (columns - j)) - 1;
-      top = _mm512_mask_max_ps(top, there, _mm512_load_ps(c + i * WIDTH + j), top);
-    }
-    tops[i] = _mm512_reduce_max_ps(top);
+    if constexpr (TOPS) tops[i] = _mm512_reduce_max_ps(top);
   }
 }
 
@@ -64,8 +57,8 @@ Tensor exp_totals(const Tensor& hidden, const Tensor& weight, const std::optiona
         fill_panel(pairs, p * WIDTH, n, k / 2, panel.data());
         for (int64_t row = 0; row < m; row += WIDTH) {
           product(k, k, WIDTH, from + row * k, (const BFloat16*)panel.data(), c);
-          add_exponentials(c, std::min(WIDTH, n - p * WIDTH), totals + share * m + row);
-          if (top) raise_tops(c, std::min(WIDTH, n - p * WIDTH), largest + share * m + row);
+          const auto add = top ? add_exponentials<true> : add_exponentials<false>;
+          add(c, std::min(WIDTH, n - p * WIDTH), totals + share * m + row, top ? largest + share * m + row : nullptr);
         }
       }
     }
