@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from bench.faults import first_line
-from bench.scoring.forward import NotSupportedError
+from bench.scoring.forward import NotSupportedError, layers
 from bench.scoring.forward.attention import NOT_SOFTMAX, trie_attention
 from bench.scoring.forward.context import Softmax, StepContext, context
 from bench.scoring.forward.device import moved
 from bench.scoring.forward.onednn import padded
+from bench.scoring.forward.ops import choose
 from bench.scoring.forward.preparing import length_bound, own_attention
 from bench.scoring.forward.tiles import by_tiles, flash
 from bench.scoring.forward.trie import pack
@@ -232,14 +233,28 @@ def advance(model: PreTrainedModel, groups: Sequence[Group], tokens: Sequence[in
 
 
 @torch.inference_mode()
-def misfit(model: PreTrainedModel) -> str:
-    """Why a model cannot be sampled from in batches, "" if it can: the logits must be those of its own forward pass."""
+def fit(model: PreTrainedModel) -> str:
+    """Gives a model the layers of the engine on its device, in place, if it can be sampled from in batches.
+
+    Returns:
+        "", or why it cannot be, because its logits would not be those of its own forward pass. It is as before then.
+    """
     if kind := length_bound(model):
         return f"its rotary positions ({kind}) depend on the longest text in a step"
     ids = np.arange(24) * 37 % model.config.get_text_config().vocab_size
     head, tails = ids[:16].tolist(), [ids[16:20].tolist(), ids[20:24].tolist()]
     texts = torch.tensor([head + tail for tail in tails], device=model.device)
-    own = [model(input_ids=text[None], use_cache=False).logits[0, 15:] for text in texts]
+    own = torch.stack([model(input_ids=text[None], use_cache=False).logits[0, 15:] for text in texts])
+    ops = choose(model.device, model.dtype)
+    layers.fit(model.base_model, linear=ops.linear, gated=ops.gated, norm=ops.norm)
+    reason = _difference(model, own, head, tails)
+    if reason:
+        layers.unfit(model.base_model)
+    return reason
+
+
+def _difference(model: PreTrainedModel, own: Tensor, head: Sequence[int], tails: Sequence[Sequence[int]]) -> str:
+    """How the logits after a head and its tails differ from the model's own, (tails, tokens, words); "" if hardly."""
     try:
         with decoding(model):
             prompt = read(model, head)
@@ -249,7 +264,7 @@ def misfit(model: PreTrainedModel) -> str:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         return first_line(error)
-    logps = [torch.stack(each, dim).float().log_softmax(-1) for each, dim in ((own, 0), (found, 1))]
+    logps = [each.float().log_softmax(-1) for each in (own, torch.stack(found, 1))]
     apart = (logps[0] - logps[1]).abs().nan_to_num(0, posinf=0)
     worst, mean = CLOSE_NATS.get(model.dtype, CLOSE_NATS[torch.bfloat16])
     if apart.max() < worst and apart.mean() < mean:

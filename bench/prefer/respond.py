@@ -33,7 +33,7 @@ TOGETHER = 8
 CACHE_TOKENS = 65_536
 """Tokens of prompts and responses whose keys and values are kept at once, if the user names no number."""
 
-SCHEME = "rows-1"
+SCHEME = "rows-2"
 """Names how responses are drawn. Another scheme gives other responses."""
 
 OnShare = Callable[[float], None]
@@ -53,7 +53,7 @@ def texts_of(
     A response ends before the template's end-of-turn text, even if that text is no token of the model.
 
     Args:
-        model: From `load_policy`.
+        model: From `load_policy`; it gets the engine's layers.
         speaker: How the model reads prompts.
         heads: Token ids of each prompt, by example_id.
         wish: How many responses, and how they are drawn.
@@ -68,7 +68,7 @@ def texts_of(
     """
     ends, end = end_ids(model, speaker.tokenizer, speaker.template), speaker.template.around[1].strip()
     asked = _asked(model, speaker, heads, wish)
-    reason = decode.misfit(model)
+    reason = decode.fit(model)
     if reason:
         print(f"{model.config.name_or_path}: {reason}; it answers one prompt at a time", file=sys.stderr)
     batch = _Batch(model, wish, ends, cache_tokens, on_share)

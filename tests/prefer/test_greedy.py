@@ -113,7 +113,7 @@ def test_an_answer_ends_before_the_end_of_turn_that_another_models_template_writ
         return output
 
     model.register_forward_hook(dictated, with_kwargs=True)
-    monkeypatch.setattr(decode, "misfit", lambda model: "")
+    monkeypatch.setattr(decode, "fit", lambda model: "")
     assert answers_of(model, speaker, heads(speaker, PROMPTS[:2]), n_new=len(said)) == {"0": "yes", "1": "yes"}
 
 

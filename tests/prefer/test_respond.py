@@ -1,5 +1,7 @@
 """Responses in batches: a prompt's do not depend on the others, on the room, or on a lack of memory."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from bench.prefer.alone import alone
 from bench.prefer.asked import Asked, generators
 from bench.prefer.draw import drawn
 from bench.prefer.resumed import Sampling
+from bench.scoring.forward import kernels
 
 SHAPES = {
     "Llama": config("Llama"),
@@ -39,7 +42,7 @@ WISH = Sampling(n=3, temperature=1.0, max_new_tokens=20)
 @pytest.mark.parametrize("name", SHAPES)
 def test_greedy_tokens_are_those_of_the_models_own_pass(name):
     model, wish = tiny_model(SHAPES[name], seed=3), WISH._replace(n=1, temperature=0)
-    assert decode.misfit(model) == ""
+    assert decode.fit(model) == ""
     prompts = asked(4)
     found = batch(model, prompts, wish)
     for prompt in prompts:
@@ -146,7 +149,7 @@ def test_top_p_among_more_words_than_are_sorted_first_is_that_of_all_words():
 
 def test_a_model_that_batches_do_not_fit_answers_one_prompt_at_a_time_with_the_same_draws():
     prompts = asked(2)
-    assert "longrope" in decode.misfit(tiny_model(_longrope(), seed=3))
+    assert "longrope" in decode.fit(tiny_model(_longrope(), seed=3))
     found = dict(alone(LLAMA, prompts, WISH, ENDS))
     assert found == batch(LLAMA, prompts, WISH)
 
@@ -157,6 +160,24 @@ def _longrope():
     return config("Llama", rope_parameters=rope)
 
 
+@pytest.mark.skipif(not kernels.ready(), reason="no AVX512_BF16 processor or no C++ compiler")
+def test_a_sampled_model_has_the_engines_layers_and_one_that_batches_do_not_fit_its_own(monkeypatch):
+    model = tiny_model(config("Llama", hidden_size=64, intermediate_size=128), seed=3).bfloat16()
+    own, prompts = copy.deepcopy(model), asked(4)
+    ids = torch.tensor([prompts[3].ids])
+    assert decode.fit(model) == ""
+    assert kernels.in_panels(model.model.layers[0].mlp.down_proj.weight)
+    whole = batch(model, prompts, WISH)
+    assert batch(model, prompts[1:2], WISH) == {"p1": whole["p1"]}
+    other = copy.deepcopy(own)
+    monkeypatch.setattr(decode, "CLOSE_NATS", {torch.bfloat16: (0, 0)})
+    assert "its own forward pass differs by" in decode.fit(other)
+    assert torch.equal(other(ids).logits, own(ids).logits)
+    assert all(
+        torch.equal(found, expected) for found, expected in zip(other.parameters(), own.parameters(), strict=True)
+    )
+
+
 def test_a_model_whose_layers_are_no_attention_is_refused_by_batches():
     mamba = tiny_model(config("Mamba", state_size=4), seed=3)
-    assert decode.misfit(mamba)
+    assert decode.fit(mamba)

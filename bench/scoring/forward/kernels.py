@@ -154,6 +154,13 @@ def panels(weight: Tensor) -> Tensor:
     return pairs.transpose(1, 2).contiguous().view(torch.bfloat16).view(n // WIDTH, k // 2, WIDTH, 2)
 
 
+def out_of_panels(weight: Tensor) -> Tensor:
+    """The weight, (n, k), of its panels."""
+    n_panels, half, _, _ = weight.shape
+    pairs = weight.view(torch.int32).view(n_panels, half, WIDTH).transpose(1, 2).contiguous()
+    return pairs.view(torch.bfloat16).view(n_panels * WIDTH, 2 * half)
+
+
 def in_panels(weight: Tensor) -> bool:
     """Whether a layer's weight is in panels."""
     return weight.dim() == 4

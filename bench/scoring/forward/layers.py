@@ -88,6 +88,16 @@ def fit(
             module.forward = forward
 
 
+@torch.inference_mode(False)
+def unfit(model: nn.Module) -> None:
+    """Gives a model's layers their own forward passes and weights again."""
+    for module in model.modules():
+        if isinstance(vars(module).get("forward"), functools.partial):
+            del module.forward
+        if type(module) is nn.Linear and kernels.in_panels(module.weight):
+            module.weight.data = kernels.out_of_panels(module.weight.data)
+
+
 def _gated(module: nn.Module) -> Gated | None:
     """The parts of a layer that looks gated; None for any other layer."""
     parts = dict(module.named_children())
