@@ -79,8 +79,26 @@ def test_small_work_beside_another_commit_is_a_ratio_of_the_same_round():
 
 def test_the_bars_of_small_work_are_seconds_by_the_clock():
     rows = [("drsow pairs", "this", turn, wall_s, 9.0) for turn, wall_s in ((1, 0.8), (2, 5.0), (3, 0.9))]
-    found = bars(Measured(*(costs(*rows) if name == "small" else pd.DataFrame() for name in Measured._fields)))
+    found = bars(
+        Measured(*(costs(*rows) if name == "small" else pd.DataFrame() for name in Measured._fields)), tiles=False
+    )
     assert found.to_dict("records") == [{"bar": "drsow pairs: seconds", "measured": 0.9, "needed": "<= 1", "met": True}]
+
+
+@pytest.mark.parametrize(("tiles", "met"), [(False, [True, True, False]), (True, [False, False, False])])
+def test_a_processor_with_amx_has_bars_of_its_own(tiles, met):
+    # Mean seconds 10 and 25: 2.5 times faster. With scores of tokens 10.6 seconds for 10.
+    runs = [
+        ("drsow", "plain", 9.0, 0.5), ("drsow", "plain", 11.0, 0.5), ("lm-eval", "plain", 25.0, 0.2),
+        ("drsow", "tokens", 10.0, 0.5), ("drsow --tokens", "tokens", 10.6, 0.5),
+    ]  # fmt: skip
+    perf = pd.DataFrame(runs, columns=["scorer", "workload", "wall_s", "share_of_matmul_rate"])
+    perf = perf.assign(dtype="bf16", unique_tokens=100, computed_tokens=101)
+    found = bars(Measured(perf, *[pd.DataFrame()] * (len(Measured._fields) - 1)), tiles=tiles).set_index("bar")
+    names = ("plain, bf16: times faster than lm-eval", "plain, bf16: share of the matmul rate")
+    names += ("bf16: time with --tokens over time without",)
+    assert found.loc[list(names), "measured"].tolist() == [2.5, 0.5, 1.06]
+    assert found.loc[list(names), "met"].tolist() == met
 
 
 def test_every_task_has_a_number_of_seconds_that_it_needs(tmp_path):

@@ -17,7 +17,7 @@ from perf.scaling import scaling
 from perf.timing import apart, contest
 from perf.workloads import Workload
 
-PARTS = ("plain", "customised", "annotate", "packings", "profile", "scaling", "precision", "small")
+PARTS = ("plain", "tokens", "customised", "annotate", "packings", "profile", "scaling", "precision", "small")
 
 
 class Size(NamedTuple):
@@ -87,6 +87,8 @@ def _measure(part: str, out: Path, size: Size, rounds: int) -> None:
             checks.compare_scorers(work, sums, exact).to_csv(out / "equality.csv", index=False)
             own = apart(checks.compare_own_ids, workloads.examples(size.per_subset), work)
             own.to_csv(out / "own_ids.csv", index=False)
+        case "tokens":
+            _contest(workloads.plain(size.per_subset)._replace(name="tokens"), out)
         case "customised":
             _contest(workloads.customised(size.per_subset), out)
         case "annotate":

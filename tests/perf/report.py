@@ -35,8 +35,8 @@ def read(folder: Path) -> Measured:
 
 def write(folder: Path) -> pd.DataFrame:
     """Write bars, figures and README from a folder's CSVs; gives the bars."""
-    measured = read(folder)
-    found = bars(measured)
+    measured, ran = read(folder), json.loads((folder / MANIFEST).read_text())
+    found = bars(measured, tiles="-amx" in ran["kernels"]["bf16"])
     found.to_csv(folder / "bars.csv", index=False)
     drawn = {
         "perf": (figures.scorer_times, measured.perf),
@@ -48,9 +48,7 @@ def write(folder: Path) -> pd.DataFrame:
             figure = draw(frame)
             for file_format in FORMATS:
                 (folder / f"{name}.{file_format}").write_bytes(encode(figure, file_format))
-    (folder / "README.md").write_text(
-        _readme(measured, found, json.loads((folder / MANIFEST).read_text())), encoding="utf-8"
-    )
+    (folder / "README.md").write_text(_readme(measured, found, ran), encoding="utf-8")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Four ways from token ids to each response's summed log-probability, loaded the way their users load them.
+"""Five ways from token ids to each response's summed log-probability, loaded the way their users load them.
 
 Loading is never timed. All get the same ids; each batches them as it does by itself.
 """
@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import NamedTuple
@@ -37,8 +38,8 @@ class Loaded(NamedTuple):
     """Nats summed over each response, (sequences,), float64."""
 
 
-def load_drsow(folder: Path, dtype: str) -> Loaded:
-    """This engine: parts, plans and budget as a run has them."""
+def load_drsow(folder: Path, dtype: str, *, tokens: bool = False) -> Loaded:
+    """This engine: parts, plans and budget as a run has them; with `tokens` what `run --tokens` stores is computed."""
     prepared = models.load_model(folder, dtype=DTYPES[dtype], device="cpu")
 
     def score(work: Workload) -> np.ndarray:
@@ -46,7 +47,8 @@ def load_drsow(folder: Path, dtype: str) -> Loaded:
         for chosen in parts(work):
             part = work.take(chosen)
             plan = trie.pack(part.ids, part.starts, budget=BATCH_TOKENS["cpu"])
-            out = engine.score(prepared, plan)
+            details = np.empty((2, int(plan.offsets[-1]))) if tokens else None
+            out = engine.score(prepared, plan, details=details)
             sums[chosen] = np.add.reduceat(out, plan.offsets[:-1])
         return sums
 
@@ -175,6 +177,12 @@ def _plain_model(folder: Path, dtype: str) -> PreTrainedModel:
     return model.eval()
 
 
-OURS, LM_EVAL, DPO, TRANSFORMERS = "drsow", "lm-eval", "rewardbench-dpo", "transformers"
-SCORERS = {OURS: load_drsow, LM_EVAL: load_lm_eval, DPO: load_dpo, TRANSFORMERS: load_transformers}
+OURS, TOKENS, LM_EVAL, DPO, TRANSFORMERS = "drsow", "drsow --tokens", "lm-eval", "rewardbench-dpo", "transformers"
+SCORERS = {
+    OURS: load_drsow,
+    TOKENS: partial(load_drsow, tokens=True),
+    LM_EVAL: load_lm_eval,
+    DPO: load_dpo,
+    TRANSFORMERS: load_transformers,
+}
 """Name -> (folder, dtype) -> Loaded."""

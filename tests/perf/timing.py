@@ -12,19 +12,19 @@ import numpy as np
 import pandas as pd
 
 from perf.gauge import TokenCount, demand, peak
-from perf.scorers import DPO, DTYPES, LM_EVAL, OURS, SCORERS, TRANSFORMERS
+from perf.scorers import DPO, DTYPES, LM_EVAL, OURS, SCORERS, TOKENS, TRANSFORMERS
 from perf.turns import in_turns, spent
 from perf.workloads import Workload
 
 CONTESTS = {
-    "plain": ({OURS: 4, LM_EVAL: 7, DPO: 16, TRANSFORMERS: 7}, ("fp32", "bf16")),
-    "customised": ({OURS: 4, LM_EVAL: 24}, ("bf16",)),
-    "annotate": ({OURS: 4, LM_EVAL: 30}, ("bf16",)),
+    "plain": ({OURS: 4, LM_EVAL: 7, DPO: 16, TRANSFORMERS: 7}, ("fp32", "bf16"), 2),
+    "tokens": ({OURS: 1, TOKENS: 1}, ("bf16",), 8),
+    "customised": ({OURS: 4, LM_EVAL: 24}, ("bf16",), 2),
+    "annotate": ({OURS: 4, LM_EVAL: 30}, ("bf16",), 2),
 }
-"""Workload -> the scorers that run it with the seconds of their turns, and the dtypes.
+"""Workload -> the scorers that run it with the seconds of their turns, the dtypes, and how often.
 
 Turns are about as long as whole runs were: all end together, and none has the machine's better minutes for itself."""
-ROUNDS = 2
 
 
 class Timing(NamedTuple):
@@ -59,9 +59,9 @@ def contest(work: Workload, folder: Path) -> Iterator[tuple[pd.DataFrame, dict[t
     Yields:
         After each run PERF so far, and (scorer, dtype) -> nats of each response.
     """
-    turn_s, dtypes = CONTESTS[work.name]
+    turn_s, dtypes, n_rounds = CONTESTS[work.name]
     rows, sums = [], {}
-    for turn, dtype in itertools.product(range(1, ROUNDS + 1), dtypes):
+    for turn, dtype in itertools.product(range(1, n_rounds + 1), dtypes):
         order = list(turn_s) if turn % 2 else list(turn_s)[::-1]
         calls = [(scorer, dtype, work, folder) for scorer in order]
         for at, (timing, found) in in_turns(timed, calls, turn_s=[turn_s[s] for s in order], dtype=DTYPES[dtype]):
@@ -78,7 +78,7 @@ def timed(scorer: str, dtype: str, work: Workload, folder: Path) -> tuple[Timing
     The peers score a short row before the clock starts. This engine does not.
     """
     model, score = SCORERS[scorer](folder, dtype)
-    if scorer != OURS:
+    if scorer not in (OURS, TOKENS):
         score(shortest_row(work))
     need = demand(model, work)
     count = TokenCount(model)
