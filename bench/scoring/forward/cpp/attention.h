@@ -74,15 +74,16 @@ inline std::vector<uint16_t> paired_values(const Tensor& value, const Lengths& l
 struct Run {
   std::vector<BFloat16> queries;  // (group, WIDTH, depth); zeros behind the run's last query
   std::vector<int32_t> panels;    // (CHUNK / WIDTH, depth / 2, WIDTH): keys of a chunk, pairs of their numbers
-  std::vector<float> scores;      // (WIDTH, CHUNK), of one head
-  std::vector<BFloat16> weights;  // (WIDTH, CHUNK), of one head
+  std::vector<float> scores;      // (CHUNK / WIDTH, group, WIDTH, WIDTH), before they are scaled
+  std::vector<BFloat16> weights;  // (group, WIDTH, CHUNK)
   std::vector<float> highest;     // (group, WIDTH): the highest score so far
   std::vector<float> sums;        // (group, WIDTH): the sum of exp(score - highest)
   std::vector<float> mixed;       // (group, WIDTH, width): the sum of exp(score - highest) x value
 
   explicit Run(const Lengths& l)
-      : queries(l.group * WIDTH * l.depth), panels(CHUNK * l.depth / 2), scores(WIDTH * CHUNK), weights(WIDTH * CHUNK),
-        highest(l.group * WIDTH), sums(l.group * WIDTH), mixed(l.group * WIDTH * l.width) {}
+      : queries(l.group * WIDTH * l.depth), panels(CHUNK * l.depth / 2),
+        scores(l.group * WIDTH * CHUNK), weights(l.group * WIDTH * CHUNK), highest(l.group * WIDTH),
+        sums(l.group * WIDTH), mixed(l.group * WIDTH * l.width) {}
 };
 
 // Begins a run: queries top..top + n_own of the group of key head h, n_own <= WIDTH, and nothing seen yet.
@@ -111,31 +112,34 @@ inline void gather_panels(Run& run, const Lengths& l, const int32_t* keys, const
   }
 }
 
-// Scales the scores of one query, sets those of unseen keys to -inf, and gives the highest. seen[p * WIDTH] holds a bit a
-// key of block p.
-inline float masked_scores(float* row, const int64_t* seen, int64_t n_panels, float scale) {
-  const __m512 factor = _mm512_set1_ps(scale), lowest = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
-  __m512 highest = lowest;
+// The highest of one query's scores of keys that it sees; -inf if it sees none. Its scores of block p are at row + p * ld,
+// and seen[p * WIDTH] holds a bit a key of the block.
+inline float highest_score(const float* row, int64_t ld, const int64_t* seen, int64_t n_panels) {
+  __m512 highest = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
   for (int64_t p = 0; p < n_panels; p++) {
     const uint64_t mask = (uint64_t)seen[p * WIDTH];
     for (int64_t j = 0; j < WIDTH; j += LANES) {
-      const __m512 s = _mm512_loadu_ps(row + p * WIDTH + j);
-      const __m512 y = _mm512_mask_mul_ps(lowest, (__mmask16)(mask >> j), s, factor);
-      _mm512_storeu_ps(row + p * WIDTH + j, y);
-      highest = _mm512_max_ps(highest, y);
+      const __m512 score = _mm512_loadu_ps(row + p * ld + j);
+      highest = _mm512_mask_max_ps(highest, (__mmask16)(mask >> j), highest, score);
     }
   }
   return _mm512_reduce_max_ps(highest);
 }
 
-// Weights exp(score - shift) of n keys of one query, rounded; gives the sum of what they were before rounding.
-inline float weigh(const float* row, float shift, int64_t n, BFloat16* weights) {
-  const __m512 by = _mm512_set1_ps(shift);
+// Weights 2^(factor x score - shift) of one query, rounded, 0 for keys that it does not see; gives the sum of what they
+// were before rounding.
+inline float weigh(const float* row, int64_t ld, const int64_t* seen, int64_t n_panels, float factor, float shift,
+                   BFloat16* weights) {
+  const __m512 by = _mm512_set1_ps(factor), less = _mm512_set1_ps(shift);
   __m512 sum = _mm512_setzero_ps();
-  for (int64_t j = 0; j < n; j += LANES) {
-    const __m512 w = exp_of(_mm512_sub_ps(_mm512_loadu_ps(row + j), by));
-    sum = _mm512_add_ps(sum, w);
-    narrow(weights + j, w);
+  for (int64_t p = 0; p < n_panels; p++) {
+    const uint64_t mask = (uint64_t)seen[p * WIDTH];
+    for (int64_t j = 0; j < WIDTH; j += LANES) {
+      const __m512 x = _mm512_fmsub_ps(_mm512_loadu_ps(row + p * ld + j), by, less);
+      const __m512 w = exp2_of((__mmask16)(mask >> j), x);
+      sum = _mm512_add_ps(sum, w);
+      narrow(weights + p * WIDTH + j, w);
+    }
   }
   return _mm512_reduce_add_ps(sum);
 }
@@ -146,18 +150,21 @@ inline void shrink(float* row, float factor, int64_t n) {
 }
 
 // Turns the scores of head g for a chunk of n_panels blocks into weights; what was summed before shrinks to the new
-// highest score. Only the run's first n_own queries: what follows them is never read.
+// highest score. Only the run's first n_own queries: what follows them is never read. `factor` times a score is the
+// logarithm of its weight to the base 2.
 inline void weigh_chunk(Run& run, const Lengths& l, int64_t g, int64_t n_own, const int64_t* seen, int64_t n_panels,
-                        float scale) {
+                        float factor) {
   float *sums = run.sums.data() + g * WIDTH, *highest = run.highest.data() + g * WIDTH;
+  const int64_t ld = l.group * WIDTH * WIDTH;
   for (int64_t i = 0; i < n_own; i++) {
-    float* row = run.scores.data() + i * CHUNK;
-    const float before = highest[i], now = std::max(before, masked_scores(row, seen + i, n_panels, scale));
+    const float* row = run.scores.data() + (g * WIDTH + i) * WIDTH;
+    const float before = highest[i], now = std::max(before, factor * highest_score(row, ld, seen + i, n_panels));
     highest[i] = now;
     // A query that has seen no key yet: all its weights are 0.
-    const float sum = weigh(row, std::isinf(now) ? 0.0f : now, n_panels * WIDTH, run.weights.data() + i * CHUNK);
+    const float shift = std::isinf(now) ? 0.0f : now;
+    const float sum = weigh(row, ld, seen + i, n_panels, factor, shift, run.weights.data() + (g * WIDTH + i) * CHUNK);
     if (now > before) {
-      const float kept = std::exp(before - now);
+      const float kept = std::exp2(before - now);
       shrink(run.mixed.data() + (g * WIDTH + i) * l.width, kept, l.width);
       sums[i] *= kept;
     }
@@ -165,14 +172,24 @@ inline void weigh_chunk(Run& run, const Lengths& l, int64_t g, int64_t n_own, co
   }
 }
 
-// Adds weights @ values of a chunk to head g's result; values is (reserved / 2, width, 2), starts[p] even.
-inline void mix_chunk(Run& run, const Lengths& l, int64_t g, const uint16_t* values, const int64_t* starts,
-                      int64_t n_panels) {
-  float* result = run.mixed.data() + g * WIDTH * l.width;
+// The scores of all heads of the group for a chunk of n_panels blocks whose keys are in panels.
+inline void score_chunk(Run& run, const Lengths& l, int64_t n_panels) {
   for (int64_t p = 0; p < n_panels; p++) {
+    const BFloat16* own = (const BFloat16*)(run.panels.data() + p * WIDTH * l.depth / 2);
+    at::native::cpublas::brgemm(l.group * WIDTH, WIDTH, l.depth, l.depth, WIDTH, WIDTH, false, run.queries.data(), own,
+                                run.scores.data() + p * l.group * WIDTH * WIDTH, true);
+  }
+}
+
+// Adds weights @ values of a chunk to the group's results, neighbouring blocks in one product; values is (reserved / 2,
+// width, 2), starts[p] even.
+inline void mix_chunk(Run& run, const Lengths& l, const uint16_t* values, const int64_t* starts, int64_t n_panels) {
+  for (int64_t p = 0, next = 0; p < n_panels; p = next) {
+    for (next = p + 1; next < n_panels && starts[next] == starts[next - 1] + WIDTH;) next++;
     const BFloat16* own = (const BFloat16*)(values + starts[p] * l.width);
     const BFloat16* weights = run.weights.data() + p * WIDTH;
-    at::native::cpublas::brgemm(WIDTH, l.width, WIDTH, CHUNK, l.width, l.width, true, weights, own, result, true);
+    at::native::cpublas::brgemm(l.group * WIDTH, l.width, (next - p) * WIDTH, CHUNK, l.width, l.width, true, weights,
+                                own, run.mixed.data(), true);
   }
 }
 
@@ -202,6 +219,8 @@ Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, co
   const std::vector<uint16_t> values = paired_values(value, l);
   const int64_t *begins = first.const_data_ptr<int64_t>(), *low = starts.const_data_ptr<int64_t>();
   const int64_t* bits = seen.const_data_ptr<int64_t>();
+  TORCH_CHECK_VALUE(scale > 0, "scores with a factor that is not positive");
+  const float factor = (float)(scale * 1.44269504088896341);  // log2 e: the weights are powers of 2
   Tensor out = at::zeros({rows, l.n_heads, l.width}, query.options());
   BFloat16* to = out.mutable_data_ptr<BFloat16>();
   in_parallel(l.n_runs * l.kv_heads, [&](int64_t begin, int64_t end) {
@@ -213,15 +232,9 @@ Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, co
       for (int64_t at = begins[block]; at < begins[block + 1]; at += CHUNK / WIDTH) {
         const int64_t n_panels = std::min(CHUNK / WIDTH, begins[block + 1] - at);
         gather_panels(run, l, keys.data() + h * l.depth / 2 * l.reserved, low + at, n_panels);
-        for (int64_t g = 0; g < l.group; g++) {
-          for (int64_t p = 0; p < n_panels; p++) {
-            const BFloat16* own = (const BFloat16*)(run.panels.data() + p * WIDTH * l.depth / 2);
-            const BFloat16* queries = run.queries.data() + g * WIDTH * l.depth;
-            product(l.depth, l.depth, CHUNK, queries, own, run.scores.data() + p * WIDTH);
-          }
-          weigh_chunk(run, l, g, n_own, bits + at * WIDTH, n_panels, (float)scale);
-          mix_chunk(run, l, g, values.data() + h * l.reserved * l.width, low + at, n_panels);
-        }
+        score_chunk(run, l, n_panels);
+        for (int64_t g = 0; g < l.group; g++) weigh_chunk(run, l, g, n_own, bits + at * WIDTH, n_panels, factor);
+        mix_chunk(run, l, values.data() + h * l.reserved * l.width, low + at, n_panels);
       }
       end_run(run, l, h, top, n_own, to);
     }
