@@ -93,11 +93,11 @@ def _readme(measured: Measured, found: pd.DataFrame, ran: dict) -> str:
     }
     return TEMPLATE.read_text(encoding="utf-8").format(
         **ran | facts,
-        bars=f"```\n{table(found)}\n```" if len(found) else "none measured",
+        bars=f"```text\n{table(found)}\n```" if len(found) else "none measured",
         times="" if times is None else markdown(times.reset_index()),
         own_ids=f"\non these rows {own_ids_words(measured.own_ids)}" if len(measured.own_ids) else "",
         profile=markdown(measured.profile) if len(measured.profile) else "",
         precision=markdown(measured.precision) if len(measured.precision) else "",
-        small=f"```\n{small.table(measured.small)}\n```" if len(measured.small) else "",
+        small=f"```text\n{small.table(measured.small)}\n```" if len(measured.small) else "",
         unmeasured=f"\nNot measured in this run: {', '.join(missing)}." if missing else "",
     )

@@ -209,7 +209,7 @@ def table(found: pd.DataFrame) -> str:
         lines.append(tuple(cells))
     minutes = found[(found["task"] == SAMPLE) & (found["code"] == THIS)]["wall_s"].median() / 60
     said = (
-        [] if pd.isna(minutes) else ["", f"{PROMPTS / minutes:.0f} prompts a minute in `{SAMPLE}`, start-up included"]
+        [] if pd.isna(minutes) else ["", f"{PROMPTS / minutes:.0f} prompts a minute: {SAMPLE}, start-up included"]
     )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [zip(line, widths, strict=True) for line in lines]
