@@ -36,7 +36,7 @@ def read(folder: Path) -> Measured:
 def write(folder: Path) -> pd.DataFrame:
     """Write bars, figures and README from a folder's CSVs; gives the bars."""
     measured, ran = read(folder), json.loads((folder / MANIFEST).read_text())
-    found = bars(measured, tiles="-amx" in ran["kernels"]["bf16"])
+    found = bars(measured, tiles="-amx" in ran.get("kernels", {}).get("bf16", ""))
     found.to_csv(folder / "bars.csv", index=False)
     drawn = {
         "perf": (figures.scorer_times, measured.perf),
