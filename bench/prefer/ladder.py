@@ -27,8 +27,9 @@ BROKEN_SHARE = 0.5
 """A rung is broken if at least this share of its sampled answers is empty or repeats itself."""
 
 RUNGS = (
-    "model_id", "template", "ladder", "start", "loss", "labels", "first", "n_preferences", "n_too_long", "n_steps",
-    "lr", "beta", "lora_rank", "seed", "data_digest", "weights_sha256", "n_answers", "empty", "repeated", "broken",
+    "model_id", "template", "ladder", "start", "loss", "labels", "subset", "first", "n_preferences", "n_too_long",
+    "n_steps", "lr", "beta", "lora_rank", "seed", "data_digest", "weights_sha256", "n_answers", "empty", "repeated",
+    "broken",
 )  # fmt: skip
 """One row per model. A ladder's start has a model_id, template and ladder only. `empty` and `repeated` are shares of
 the sampled answers; `broken` is 1 or 0."""
@@ -46,8 +47,10 @@ class Rung(Entry):
     """rung_id that the tuning starts from; None for the ladder's start."""
     loss: Literal["sft", "dpo", "simpo"]
     labels: Literal["given", "turned"] = "given"
+    subset: Text | None = None
+    """Subset of the preferences that the rung reads; None: all."""
     first: NonNegativeInt = 0
-    """How many preferences, in the ladder's order, come before those of this rung."""
+    """How many preferences of these, in the ladder's order, come before those of this rung."""
     n: PositiveInt
     """Number of preferences."""
     lr: FiniteFloat = Field(default=1e-4, gt=0, strict=False)
@@ -126,11 +129,13 @@ def rows_of_rung(examples: Sequence[Example], rung: Rung) -> list[Example]:
     Raises:
         UsageError: There are too few.
     """
+    examples = [example for example in examples if rung.subset in (None, example.subset)]
     order = sorted(examples, key=lambda example: hashlib.sha256(example.example_id.encode()).digest())
     rows = order[rung.first : rung.first + rung.n]
     if len(rows) < rung.n:
+        there = f"{len(examples)}" + ("" if rung.subset is None else f" in the subset {rung.subset}")
         raise UsageError(
-            f"{rung.id}: needs the preferences {rung.first + 1} to {rung.first + rung.n}, but there are {len(examples)}"
+            f"{rung.id}: needs the preferences {rung.first + 1} to {rung.first + rung.n}, but there are {there}"
         )
     return [turned(row) for row in rows] if rung.labels == TURNED else rows
 

@@ -116,7 +116,8 @@ def _tuned(
     """Tune a rung; returns its recipe and digests for the table."""
     from bench.prefer.tune import Tuning
 
-    name = f"{Path(source).name}, {rung.labels} labels, rows {rung.first} to {rung.first + rung.n}"
+    subset = f" of {rung.subset}" if rung.subset else ""
+    name = f"{Path(source).name}, {rung.labels} labels, rows {rung.first} to {rung.first + rung.n}{subset}"
     dataset = Dataset(name, Path(source).stem, digest(examples), tuple(examples))
     start = Start(ladder.start, ladder.template)
     if rung.after is not None:
@@ -137,6 +138,7 @@ def _tuned(
     return {
         "start": ladder.model_id(rung.after),
         "labels": rung.labels,
+        "subset": rung.subset,
         "first": rung.first,
         "n_preferences": done.n_preferences,
         "n_too_long": done.n_too_long,
@@ -167,7 +169,9 @@ def write_registry(known: Registry, recipe: Recipe, table: pd.DataFrame, *, out:
             continue
         row = rows.loc[ladder.model_id(rung.id)]
         kind = rung.loss if rung.labels == "given" else f"{rung.loss}-{rung.labels}"
-        told = f"{row['start']}; {kind}; {row['n_preferences']} preferences from {rung.first}; {row['n_steps']} steps; "
+        of = f" of {rung.subset}" if rung.subset else ""
+        told = f"{row['start']}; {kind}; {row['n_preferences']} preferences from {rung.first}{of}; "
+        told += f"{row['n_steps']} steps; "
         told += f"lr {rung.lr:g}; seed {rung.seed}; weights sha256 {row['weights_sha256']}"
         specs.append(
             start.model_copy(

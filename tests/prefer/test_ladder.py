@@ -102,10 +102,18 @@ def test_the_registry_has_every_rung_and_three_studies(tmp_path):
     ]  # fmt: skip
 
 
-def test_the_shipped_recipe_makes_21_models_and_63_pairs_and_its_chains_do_not_overlap():
+def test_a_rung_of_a_subset_reads_only_its_rows():
+    rows = [row._replace(subset="odd" if int(row.example_id) % 2 else "even") for row in PREFERENCES]
+    (ladder,) = recipe(rungs=[RUNGS[0] | {"subset": "odd"}]).ladders
+    assert sorted(row.example_id for row in rows_of_rung(rows, ladder.rungs[0])) == ["1", "3", "5"]
+    with pytest.raises(UsageError, match=r"a: needs the preferences 1 to 3, but there are 2 in the subset odd"):
+        rows_of_rung(rows[:4], ladder.rungs[0])
+
+
+def test_the_shipped_recipe_makes_26_models_and_108_pairs_and_its_chains_do_not_overlap():
     found = recipe_of(tomllib.loads((pairs_folder() / "ladders.toml").read_text()), "ladders.toml")
     sizes = [1 + len(ladder.rungs) for ladder in found.ladders]
-    assert (sum(sizes), sum(n * (n - 1) // 2 for n in sizes)) == (21, 63)
+    assert (sum(sizes), sum(n * (n - 1) // 2 for n in sizes)) == (26, 108)
     for ladder in found.ladders:
         ends = {rung.rung_id: rung.first + rung.n for rung in ladder.rungs}
         assert all(rung.first == ends.get(rung.after, 0) for rung in ladder.rungs)
