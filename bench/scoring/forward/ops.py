@@ -96,11 +96,10 @@ def _bf16_on_cpu(cpu: Processor) -> Ops:
     }
     totals = head.kernels_or_unshifted if who == "drsow" else head.unshifted
     attend = _tiles(cpu.onednn_leads)
-    parts = [name for name, is_so in (("products", cpu.onednn_leads), ("norms", who == "drsow")) if is_so]
+    named = kernels.NAME if who == "drsow" else who
     return Ops(
-        # If oneDNN is faster in float32, attention does not round its weights between its two products. A norm of the
-        # kernels differs from torch's in a last bit here and there.
-        name="-".join(["cpu", who, cpu.isa, *parts]),
+        # If oneDNN is faster in float32, attention does not round its weights between its two products.
+        name="-".join(["cpu", named, cpu.isa, *(["products"] if cpu.onednn_leads else [])]),
         linear=layers.panel_linear if who == "drsow" else layers.keep,
         gated=gated.get(who, layers.keep),
         norm=layers.kernel_norm if who == "drsow" else layers.keep,

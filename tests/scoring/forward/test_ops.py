@@ -18,12 +18,12 @@ BF16, FP32, FP64 = torch.bfloat16, torch.float32, torch.float64
 @pytest.mark.parametrize(
     ("cpu", "dtype", "name"),
     [
-        (ZEN_4, BF16, "cpu-drsow-avx512bf16-products-norms"),
+        (ZEN_4, BF16, "cpu-drsow2-avx512bf16-products"),
         (ZEN_4._replace(has_kernels=False), BF16, "cpu-onednn-avx512bf16-products"),
         (ZEN_4, FP32, "cpu-onednn"),
         (ZEN_4, FP64, "cpu-torch"),
         (SAPPHIRE_RAPIDS, BF16, "cpu-onednn-amx"),
-        (SAPPHIRE_RAPIDS._replace(has_kernels=True), BF16, "cpu-drsow-amx-norms"),
+        (SAPPHIRE_RAPIDS._replace(has_kernels=True), BF16, "cpu-drsow2-amx"),
         (SAPPHIRE_RAPIDS, FP32, "cpu-torch"),
         (CASCADE_LAKE, BF16, "cpu-onednn-avx512"),
         (HASWELL, BF16, "cpu-torch-avx2"),
