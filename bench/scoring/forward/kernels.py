@@ -27,10 +27,6 @@ from bench.schema import UsageError
 from bench.scoring.cache import user_cache
 from bench.scoring.forward.trie import Step
 
-NAME = "drsow2"
-"""The kernels' name in that of the operations. The number grows when a kernel's results change in any bit, because
-bfloat16 rounds elsewhere then: a response moves by about half a nat."""
-
 SOURCES = Path(__file__).with_name("cpp")
 
 WIDTH = 64
