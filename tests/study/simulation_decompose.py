@@ -46,7 +46,7 @@ MODELS_A_START = 11
 class Size(NamedTuple):
     """How much is simulated."""
 
-    n_worlds: int = 300
+    n_worlds: int = 600
     n_draws: int = 299
     """Relabellings, and bootstrap draws, in each world."""
     n_truth_models: int = 132
