@@ -171,8 +171,7 @@ def write_registry(known: Registry, recipe: Recipe, table: pd.DataFrame, *, out:
         kind = rung.loss if rung.labels == "given" else f"{rung.loss}-{rung.labels}"
         of = f" of {rung.subset}" if rung.subset else ""
         told = f"{row['start']}; {kind}; {row['n_preferences']} preferences from {rung.first}{of}; "
-        told += f"{row['n_steps']} steps; "
-        told += f"lr {rung.lr:g}; seed {rung.seed}; weights sha256 {row['weights_sha256']}"
+        told += f"{row['n_steps']} steps; lr {rung.lr:g}; seed {rung.seed}; weights sha256 {row['weights_sha256']}"
         specs.append(
             start.model_copy(
                 update={

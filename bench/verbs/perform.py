@@ -18,6 +18,7 @@ from bench.measured import MeasuredScore
 from bench.prefer.rules import checkable, followed
 from bench.schema import CHOSEN, OK, REJECTED, Dataset, UsageError
 from bench.scoring import SPAN, fetch, passes, run
+from bench.scoring.identity import ops_name
 from bench.store.folder import safe_name, write_csv, write_json
 from bench.study.design import prompt_clusters
 from bench.study.performance import PERFORMANCE, table
@@ -108,6 +109,8 @@ def _answers(session: Session, speech: Speech, dataset: Dataset, *, out: Path) -
         "revision": found.revision,
         "template": template.source,
         "dtype": options.dtype,
+        # Other operations round elsewhere, so their answers differ.
+        "ops": ops_name(options.device, options.dtype),
         "prompts": dataset.data_id,
         "prompts_digest": dataset.digest,
         "max_new_tokens": speech.max_new_tokens,

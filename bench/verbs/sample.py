@@ -11,6 +11,7 @@ from bench.data.rows import candidate_list
 from bench.data.sources import file_rows
 from bench.schema import Dataset, DrsowError
 from bench.scoring import SPAN, fetch, templates
+from bench.scoring.identity import ops_name
 from bench.scoring.progress import Meter
 from bench.sources import Served
 from bench.store.folder import write_json
@@ -44,8 +45,10 @@ def sample_candidates(
 
     found = fetch.fetch(session.registry.policy(name))
     options = session.options
-    facts: dict[str, object] = {"model_id": name, "revision": found.revision, "dtype": options.dtype}
-    facts |= {"span": SPAN, "prompts": dataset.data_id, "prompts_digest": dataset.digest}
+    # Other operations round elsewhere, so their responses differ.
+    facts: dict[str, object] = {"dtype": options.dtype, "ops": ops_name(options.device, options.dtype), "span": SPAN}
+    facts |= {"model_id": name, "revision": found.revision}
+    facts |= {"prompts": dataset.data_id, "prompts_digest": dataset.digest}
 
     def load() -> "PreTrainedModel":
         return models.located_policy(found, dtype=models.TORCH_DTYPES[options.dtype], device=options.device)

@@ -7,6 +7,7 @@ from commands import write_rows
 
 from bench.files import read_csv
 from bench.registry import load_registry
+from bench.scoring.forward import kernels
 
 COMPUTING = ["--dtype", "fp32", "--device", "cpu"]
 
@@ -46,6 +47,18 @@ def test_a_measured_model_has_its_score_in_the_registry(drsow, tiny_registry, pr
     )
     again = drsow(*words)
     assert again.stdout == done.stdout and "answering: 2 of 2" not in again.stderr
+
+
+@pytest.mark.skipif(not kernels.suit_here(), reason="one arithmetic alone on this processor")
+@pytest.mark.parametrize("verb", [["perform", "--task", "ifeval"], ["sample", "--n", "2"]])
+def test_answers_that_other_operations_began_are_not_continued(drsow, tiny_registry, prompts, tmp_path, verb):
+    words = [*verb, "--registry", tiny_registry, "--model", "tiny-strong", "--prompts", prompts, "--max-new-tokens", 2]
+    words += ["--out", tmp_path / "out" if verb[0] == "perform" else tmp_path / "out.jsonl", "--dtype", "bf16"]
+    first = drsow(*words, "--device", "cpu", DRSOW_KERNELS="off")
+    assert first.returncode == 0, first.stderr
+    other = drsow(*words, "--device", "cpu")
+    assert other.returncode == 2 and "was begun with other settings" in other.stderr
+    assert drsow(*words, "--device", "cpu", DRSOW_KERNELS="off").returncode == 0
 
 
 def test_preferences_are_read_from_the_scores_of_a_pass(drsow, tiny_registry, finished, data, tmp_path):

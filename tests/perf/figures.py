@@ -29,10 +29,8 @@ def scorer_times(perf: pd.DataFrame) -> Figure:
         axes.scatter(runs["wall_s"], runs["scorer"], s=9, color="white", edgecolor=INK, linewidth=0.7, zorder=3)
         for name, value in times.items():
             end = runs.loc[runs["scorer"] == name, "wall_s"].max()
-            times_ours = value / times[OURS]
-            words = f"{value:.1f} s"
-            if name != OURS:
-                words += f", {times_ours:.2f}x" if times_ours < 2 else f", {times_ours:.1f}x"
+            ratio = value / times[OURS]
+            words = f"{value:.1f} s" if name == OURS else f"{value:.1f} s, {ratio:.{2 if ratio < 2 else 1}f}x"
             axes.annotate(words, (end, name), (6, 0), textcoords="offset points", va="center")
         axes.set(title=f"{panel[0]}, {panel[1]}, {runs['rows'].iloc[0]} rows", xlim=(0, 1.25 * runs["wall_s"].max()))
         axes.invert_yaxis()

@@ -76,9 +76,9 @@ struct Run {
   std::vector<int32_t> panels;    // (CHUNK / WIDTH, depth / 2, WIDTH): keys of a chunk, pairs of their numbers
   std::vector<float> scores;      // (CHUNK / WIDTH, group, WIDTH, WIDTH), before they are scaled
   std::vector<BFloat16> weights;  // (group, WIDTH, CHUNK)
-  std::vector<float> highest;     // (group, WIDTH): the highest score so far
-  std::vector<float> sums;        // (group, WIDTH): the sum of exp(score - highest)
-  std::vector<float> mixed;       // (group, WIDTH, width): the sum of exp(score - highest) x value
+  std::vector<float> highest;     // (group, WIDTH): the highest factor x score so far
+  std::vector<float> sums;        // (group, WIDTH): the sum of 2^(factor x score - highest)
+  std::vector<float> mixed;       // (group, WIDTH, width): the sum of these powers x value
 
   explicit Run(const Lengths& l)
       : queries(l.group * WIDTH * l.depth), panels(CHUNK * l.depth / 2),

@@ -21,7 +21,7 @@ namespace drsow {
 using at::BFloat16;
 using at::Tensor;
 
-constexpr int64_t WIDTH = 64;  // columns of a panel, rows of a product: one shape of oneDNN's code a depth
+constexpr int64_t WIDTH = 64;  // columns of a panel, rows of a layer's product: one shape of oneDNN's code a depth
 constexpr int64_t LANES = 16;  // float32 numbers of a vector
 
 // Gives a thread's tiles back when its share of a kernel ends.
@@ -53,8 +53,7 @@ inline void product(int64_t depth, int64_t ld_a, int64_t ld_c, const BFloat16* a
 
 // exp(x), a relative 2e-7 off at most: its power series around the nearest power of 2. 0 under -87, inf over 88.8.
 //
-// Under -87.3 float32 has fewer digits, and Intel's processors take a hundred times as long for such a number: attention
-// hides keys by -inf, and spent half of its time there.
+// Under -87.3 float32 has fewer digits, and Intel's processors take a hundred times as long for such a number.
 inline __m512 exp_of(__m512 x) {
   const __m512 least = _mm512_set1_ps(-87.0f);
   const __mmask16 above = _mm512_cmp_ps_mask(x, least, _CMP_NLT_UQ);  // NaN too
@@ -72,7 +71,7 @@ inline __m512 exp_of(__m512 x) {
 }
 
 // 2^x where `wanted`, else 0; a relative 3e-7 off at most: its power series around the nearest whole number. 0 under
-// -126, for the same reason; x is at most 127, or NaN.
+// -126, for the same reason: attention spent half of its time on such weights. x is at most 127, or NaN.
 inline __m512 exp2_of(__mmask16 wanted, __m512 x) {
   const __mmask16 above = _mm512_mask_cmp_ps_mask(wanted, x, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
   const __m512 n = _mm512_roundscale_ps(x, 0), r = _mm512_sub_ps(x, n);
