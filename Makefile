@@ -15,14 +15,19 @@ SUBJECT = $(if $(STUDY),--study $(STUDY),--pair $(PAIR)) --data $(if $(STUDY),$(
 SCORES ?= results/$(STUDY)/$(STUDY_ROWS)/scores
 
 .DEFAULT_GOAL := help
-# The whole way from prompts to a tuned model; the second pair took no part in the labels.
+# The whole way from prompts to a tuned model. Labels are by the byte: under the sum a policy learns to write longer. The
+# pair that judges took no part in the labels. Where INSTRUCTIONS or DRSOW_IFEVAL names IFEval's prompts, they measure the
+# policy before and after.
 POLICY ?= smollm2-135m-instruct-q4
+REWARD ?= per-byte
 PROMPTS ?= pairs/prompts.jsonl
 HELD_OUT ?= pairs/prompts_held_out.jsonl
-JUDGE ?= gemma-noise-0.00--gemma-noise-0.18
+JUDGE ?= qwen-coder-1.5b-over-smollm2
 NEW_TOKENS ?= 80
 PIPELINE ?= results/pipeline
 RUN = $(PIPELINE)/run
+ASKED = $(if $(filter command\ line environment,$(origin INSTRUCTIONS)),$(INSTRUCTIONS),$(DRSOW_IFEVAL))
+IFEVAL = $(BIN)/drsow perform --task ifeval --prompts $(ASKED) --limit $(N_INSTRUCTIONS)
 SHARDS ?= 20
 # Alignment ladders: data to tune on, prompts of IFEval, held-out preferences; weights stay in
 # $(LADDERS)/run. N_INSTRUCTIONS prompts of IFEval for each model; N_ROWS rows of each subset of RewardBench for each pair.
@@ -68,11 +73,13 @@ slurm: $(VENV)/.installed ## write drsow.sbatch: a study as a job array (STUDY= 
 
 pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model -> before and after (PROMPTS= HELD_OUT= POLICY= JUDGE=)
 	@$(BIN)/drsow sample --model $(POLICY) --prompts $(PROMPTS) --n 8 --max-new-tokens $(NEW_TOKENS) --out $(RUN)/candidates.jsonl
-	@$(BIN)/drsow annotate --pair $(PAIR) --candidates $(RUN)/candidates.jsonl --out $(RUN)/preferences
+	@$(BIN)/drsow annotate --pair $(PAIR) --reward $(REWARD) --candidates $(RUN)/candidates.jsonl --out $(RUN)/preferences
 	@$(BIN)/drsow tune --policy $(POLICY) --preferences $(RUN)/preferences --lora --lr 3e-4 --epochs 2 --batch 8 --out $(RUN)/tuned
 	@$(BIN)/drsow judge --before $(POLICY) --after $(RUN)/tuned --prompts $(HELD_OUT) --annotator $(PAIR) --pair $(JUDGE) \
 	  --max-new-tokens $(NEW_TOKENS) --out $(PIPELINE)
 	@cp $(RUN)/preferences/README.md $(PIPELINE)/preferences.md
+	$(if $(ASKED),@$(IFEVAL) --model $(POLICY) --out $(RUN)/ifeval-before && cp $(RUN)/ifeval-before/ifeval.csv $(PIPELINE)/ifeval_before.csv)
+	$(if $(ASKED),@$(IFEVAL) --model $(RUN)/tuned --out $(RUN)/ifeval-after && cp $(RUN)/ifeval-after/ifeval.csv $(PIPELINE)/ifeval_after.csv)
 
 ladders: $(VENV)/.installed ## tune ladders of more and less aligned models, measure and judge them (hours; TUNE_ON= INSTRUCTIONS= PREFERENCES=)
 	@$(CLIMB)

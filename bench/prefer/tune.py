@@ -250,7 +250,9 @@ def tune(policy: Policy, rows: Seq[Row], tuning: Tuning, *, out: Path) -> Prefer
     if tuning.loss == DPO:
         trainer.train_dataset = with_start(trainer, rows, at_once=tuning.at_once, out=out)
     found = last_checkpoint(out)
-    n_rows = round(tuning.n_epochs * len(rows))
+    # A checkpoint's name ends with its step.
+    n_done = tuning.batch * int(found.name.rpartition("-")[2]) if found else 0
+    n_rows = max(round(tuning.n_epochs * len(rows)) - n_done, 0)
     with Meter("tuning", n_rows=n_rows, n_tokens=n_rows, unit="preferences") as trainer.meter:
         trainer.train(resume_from_checkpoint=str(found) if found else None)
     return trainer

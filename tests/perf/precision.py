@@ -1,4 +1,4 @@
-"""What a dtype costs and what it moves: the embedded pair in float32 and in bfloat16, with two kinds of logits."""
+"""What a dtype costs and what it moves: a packaged pair in float32 and in bfloat16, with two kinds of logits."""
 
 import time
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ PRECISION = (
 """Shifts are absolute, of a response's summed log-probability against float32; in the rows of the pair they are of
 its reward, strong - weak, and `flipped_share` is how many of the rows the pair decides otherwise than in float32."""
 
-PAIR = "embedded"
+PAIR = "smollm2-over-gemma"
 VARIANTS = (("fp32", "fp32"), ("bf16", "fp32"), ("bf16", "bf16"))
 """Dtype of the body and of the logits."""
 CHUNK = 256

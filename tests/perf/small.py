@@ -37,6 +37,7 @@ NEEDED_S = {
 }
 """Task -> the most seconds that it may take on two idle cores. A task that is not here has no bar."""
 
+PAIR = "smollm2-over-gemma"
 AGAIN = "drsow run, the same rows again"
 SAMPLE = "drsow sample, 16 prompts, 8 responses each"
 PROMPTS, N, NEW_TOKENS = 16, 8, 40
@@ -52,11 +53,11 @@ def now(): return time.monotonic(), time.process_time()
 began = now()
 import bench
 for _ in range(2):
-    bench.reward("embedded", "Name a prime number.", ["7 is one.", "8 is one."])
+    bench.reward("PAIR", "Name a prime number.", ["7 is one.", "8 is one."])
     ended = now()
     print(json.dumps([ended[0] - began[0], ended[1] - began[1]]))
     began = ended
-"""
+""".replace("PAIR", PAIR)
 
 Cost = tuple[float, float]
 """Seconds by the clock, and CPU seconds."""
@@ -125,8 +126,8 @@ Task = Callable[[Code], list[tuple[str, Cost]]]
 
 def _tasks(file: Path) -> list[Task]:
     """The tasks of a round. Each gives names, as in NEEDED_S, with their costs."""
-    run = ("run", "--pair", "embedded", "--data", str(file))
-    show = ("show", "--pair", "embedded", "--data", "sample", "--id", load_data("sample").examples[0].example_id)
+    run = ("run", "--pair", PAIR, "--data", str(file))
+    show = ("show", "--pair", PAIR, "--data", "sample", "--id", load_data("sample").examples[0].example_id)
     return [
         lambda code: [("drsow --help", code.drsow("--help"))],
         lambda code: [("drsow pairs", code.drsow("pairs"))],
@@ -157,7 +158,7 @@ def _sampled(code: Code) -> list[tuple[str, Cost]]:
 def _warm(code: Code, file: Path) -> None:
     """Compile the code's modules, and measure what is kept: the check of the models and their precision."""
     code.drsow("--help")
-    code.drsow("run", "--pair", "embedded", "--data", str(file))
+    code.drsow("run", "--pair", PAIR, "--data", str(file))
 
 
 def _files(folder: Path, rounds: int) -> list[Path]:

@@ -15,7 +15,7 @@ from bench.scoring import fetch, models
 from bench.scoring.render import Sequence, Template, render
 
 STRONG, WEAK = "smollm2-135m-instruct-q4", "gemma-3-270m-q4"
-"""The embedded pair; the strong one is what all timings run."""
+"""The pair smollm2-over-gemma; the strong one is what all timings run."""
 
 BLOCK_TOKENS = 800
 N_PROMPTS, PROMPT_TOKENS = 64, 300

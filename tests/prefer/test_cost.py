@@ -34,10 +34,10 @@ def long_domains(tokenizer) -> dict[str, Domain]:
     return found
 
 
-def test_blocks_of_800_tokens_cost_at_most_half_as_much_again(embedded, reward_bench, tmp_path):
+def test_blocks_of_800_tokens_cost_at_most_half_as_much_again(small_models, reward_bench, tmp_path):
     spec, options = load_registry().model(MODEL), passes.resolved()
     plain = load_data(REWARD_BENCH, limit_per_subset=ROWS_A_SUBSET)
-    domains = long_domains(models.load_tokenizer(embedded[MODEL]))
+    domains = long_domains(models.load_tokenizer(small_models[MODEL]))
     known = route.by_section(plain, domains)
     wanted = list(zip(known["example_id"], known["domain"], strict=True))
     told = customise.customised(plain, domains, wanted, variant="exemplars", seed=0)

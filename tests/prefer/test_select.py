@@ -106,13 +106,13 @@ def test_a_text_longer_than_the_context_is_named(tiny_registry):
 
 
 @pytest.mark.slow
-def test_similarities_of_real_rows_are_those_of_a_plain_float64_computation(embedded):
+def test_similarities_of_real_rows_are_those_of_a_plain_float64_computation(small_models):
     path = os.environ.get("DRSOW_HH_RLHF")
     if not path:
         pytest.skip("DRSOW_HH_RLHF names no file")
     rows = load_data(path).examples
     assert len(rows) == 2303
-    folder = embedded["smollm2-135m-instruct-q4"]
+    folder = small_models["smollm2-135m-instruct-q4"]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     texts = [text for row in rows for _, text in row.responses]
     ours = embed(models.load_model(folder, dtype=torch.float32, device="cpu"), tokenizer, texts, limit=8192)

@@ -225,6 +225,8 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny_registry, rows, tmp_path
     assert last_checkpoint(tmp_path / "cut").name == "checkpoint-2"
     again = tune(policy(tiny_registry), rows, tuning, out=tmp_path / "cut")
     assert n_losses == [0, 1, 2, 3, 2, 3]
+    # Half of the preferences were left.
+    assert again.meter.rows == again.meter.n_rows == len(rows) / 2
     for mine, reference in zip(again.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(mine, reference)
     assert [e["loss"] for e in curve(again)] == [e["loss"] for e in curve(whole)]

@@ -157,9 +157,9 @@ def test_a_rule_that_cannot_be_applied_is_refused(tmp_path, rule, message):
         convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder")
 
 
-def test_the_packaged_smollm2_has_the_tokens_of_llama_cpp(embedded):
+def test_the_packaged_smollm2_has_the_tokens_of_llama_cpp(small_models):
     # What llama.cpp makes of this text: digits stand alone, and an empty line before one is one token.
-    tokenizer = load_tokenizer(embedded["smollm2-135m-instruct-q4"])
+    tokenizer = load_tokenizer(small_models["smollm2-135m-instruct-q4"])
     ids = tokenizer("Steps:\n\n1. Wait 25 s", add_special_tokens=False)["input_ids"]
     pieces = [tokenizer.decode([token]) for token in ids]
     assert "|".join(pieces) == "Steps|:|\n\n|1|.| Wait| |2|5| s"

@@ -48,11 +48,10 @@ def server(gguf, tmp_path_factory) -> Iterator[RealServer]:
 
 
 @pytest.fixture
-def served(server, embedded) -> str:
+def served(server, small_models) -> str:
     """The source of the model on the server."""
-    return (
-        f'{{ url = "{server.url}", model = "{server.model}", kind = "openai-echo", tokenizer = "{embedded[MODEL]}" }}'
-    )
+    tokenizer = small_models[MODEL]
+    return f'{{ url = "{server.url}", model = "{server.model}", kind = "openai-echo", tokenizer = "{tokenizer}" }}'
 
 
 def test_sums_by_url_are_those_of_drsow_but_for_the_servers_arithmetic(served, gguf, tmp_path):

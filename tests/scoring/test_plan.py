@@ -21,7 +21,7 @@ from bench.verbs.plan import GATED, MISSING, NO_SPACE, READY, SCORED, Planner, p
 from bench.verbs.session import Session
 
 OPTIONS = passes.resolved("bf16", "cpu")
-EMBEDDED = Path(__file__).parents[2] / "results" / "embedded" / "sample" / "manifest.json"
+MEASURED = Path(__file__).parents[2] / "results" / "smollm2-over-gemma" / "sample" / "manifest.json"
 
 
 def planned(known, name: str, dataset: Dataset, folder: Path, options=OPTIONS):
@@ -51,19 +51,19 @@ def test_the_count_is_that_of_the_run(tiny_registry, tmp_path):
     assert set(after["status"]) == {SCORED} and after["flop"].sum() == 0
 
 
-def test_the_built_in_rows_are_counted_within_a_hundredth_of_their_run(embedded, tmp_path):
-    sets = json.loads(EMBEDDED.read_text())["score_sets"]
+def test_the_built_in_rows_are_counted_within_a_hundredth_of_their_run(small_models, tmp_path):
+    sets = json.loads(MEASURED.read_text())["score_sets"]
     ran = {each["key"]["model_id"]: each["info"]["n_computed_tokens"] for each in sets}
-    table = planned(load_registry(), "embedded", load_data("sample"), tmp_path).set_index("model_id")
+    table = planned(load_registry(), "smollm2-over-gemma", load_data("sample"), tmp_path).set_index("model_id")
     assert set(table["counted"]) == {"tokenizer"}
     for model_id, n_tokens in ran.items():
         assert table.loc[model_id, "tokens"] == pytest.approx(n_tokens, rel=0.01)
 
 
 @pytest.mark.slow
-def test_bytes_tell_the_tokens_of_rewardbench_within_a_tenth(reward_bench, embedded, tmp_path):
+def test_bytes_tell_the_tokens_of_rewardbench_within_a_tenth(reward_bench, small_models, tmp_path):
     known, dataset = load_registry(), load_data("reward-bench")
-    table = planned(known, "embedded", dataset, tmp_path).set_index("model_id")
+    table = planned(known, "smollm2-over-gemma", dataset, tmp_path).set_index("model_id")
     n_bytes = plan.unique_bytes(dataset.examples)
     for model_id, n_tokens in table["tokens"].items():
         guess = plan.tokens_by_bytes(n_bytes, len(dataset.examples), known.model(model_id).tokens_per_byte)
@@ -114,7 +114,7 @@ def test_operations_and_hours_by_hand(tmp_path):
     assert row["cpu_s"] == pytest.approx(row["flop"] / (1e12 * 0.81))
 
 
-def test_sixteen_candidates_a_prompt_cost_at_most_a_twentieth_over_their_unique_tokens(embedded, reward_bench):
+def test_sixteen_candidates_a_prompt_cost_at_most_a_twentieth_over_their_unique_tokens(small_models, reward_bench):
     work = workloads.annotate()
     rows: list[list[Sequence]] = [[] for _ in range(max(work.rows) + 1)]
     for number, ids, start in zip(work.rows, work.ids, work.starts, strict=True):

@@ -17,10 +17,10 @@ MODELS = ("smollm2-135m-instruct-q4", "gemma-3-270m-q4")
 BUDGET = 2048
 
 
-def sequences(embedded: dict, model_id: str, examples: list) -> list[Sequence]:
+def sequences(small_models: dict, model_id: str, examples: list) -> list[Sequence]:
     """What a run renders: the pair's text, read by that model's tokenizer."""
-    owner = models.load_tokenizer(embedded["smollm2-135m-instruct-q4"])
-    return render(examples, models.load_tokenizer(embedded[model_id]), Template(owner)).sequences
+    owner = models.load_tokenizer(small_models["smollm2-135m-instruct-q4"])
+    return render(examples, models.load_tokenizer(small_models[model_id]), Template(owner)).sequences
 
 
 def engine_logps(folder, rows: list[Sequence]) -> list[np.ndarray]:
@@ -46,29 +46,29 @@ def text_length(example) -> int:
 
 
 @pytest.mark.parametrize("model_id", MODELS)
-def test_sums_of_short_rows_are_the_plain_loops(embedded, reward_bench, model_id):
+def test_sums_of_short_rows_are_the_plain_loops(small_models, reward_bench, model_id):
     by_subset = {}
     for example in sorted(reward_bench, key=text_length, reverse=True):
         by_subset[example.subset] = example
     shortest = sorted(by_subset.values(), key=text_length)[:12]
-    assert largest_shift(embedded[model_id], sequences(embedded, model_id, shortest)) < TOLERANCE_NATS
+    assert largest_shift(small_models[model_id], sequences(small_models, model_id, shortest)) < TOLERANCE_NATS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model_id", MODELS)
-def test_sums_of_a_hundred_rows_are_the_plain_loops(embedded, reward_bench, model_id):
-    rows = sequences(embedded, model_id, list(reward_bench[::29][:100]))
+def test_sums_of_a_hundred_rows_are_the_plain_loops(small_models, reward_bench, model_id):
+    rows = sequences(small_models, model_id, list(reward_bench[::29][:100]))
     assert len(rows) == 200
-    shift = largest_shift(embedded[model_id], rows)
+    shift = largest_shift(small_models[model_id], rows)
     print(f"{model_id}: 100 rows, float32, largest shift {shift:.2g} nat a token")
     assert shift < TOLERANCE_NATS
 
 
 @pytest.mark.parametrize(("model_id", "n_bos"), [("smollm2-135m-instruct-q4", None), ("gemma-3-270m-q4", 1)])
-def test_every_real_row_renders_with_one_bos_and_one_end(embedded, reward_bench, model_id, n_bos):
+def test_every_real_row_renders_with_one_bos_and_one_end(small_models, reward_bench, model_id, n_bos):
     """SmolLM2's BOS opens every turn of its template: it is no BOS of the text, and is not counted."""
-    reader = models.load_tokenizer(embedded[model_id])
-    rows = sequences(embedded, model_id, reward_bench)
+    reader = models.load_tokenizer(small_models[model_id])
+    rows = sequences(small_models, model_id, reward_bench)
     assert len(rows) == 2 * len(reward_bench)
     for row in rows:
         *earlier, last = row.ids.tolist()

@@ -309,8 +309,8 @@ def test_the_packaged_models_read_the_rendered_conversation(packaged, texts, res
 
 
 @pytest.fixture(scope="module")
-def packaged(embedded):
-    return {model_id: load_tokenizer(folder) for model_id, folder in embedded.items()}
+def packaged(small_models):
+    return {model_id: load_tokenizer(folder) for model_id, folder in small_models.items()}
 
 
 def counted(*texts: str, responses: tuple[str, ...], kind: str = "bytes", shape: str = "ChatML"):
