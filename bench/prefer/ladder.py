@@ -23,6 +23,9 @@ LEAST_BYTES, COMPRESSED = 100, 0.3
 """An answer of at least so many bytes repeats itself if zlib makes it shorter than this share. Of plain English text
 more than half is left at this length."""
 
+NET_PREFERENCES = "net_preferences"
+"""performance_id of what the recipe itself says about a model: see `net_preferences`."""
+
 BROKEN_SHARE = 0.5
 """A rung is broken if at least this share of its sampled answers is empty or repeats itself."""
 
@@ -181,7 +184,8 @@ def models_toml(specs: Sequence[ModelSpec]) -> str:
 def pairs_toml(recipe: Recipe, broken: Sequence[str], *, has_scores: bool) -> str:
     """A registry's pairs.toml: a family per ladder and, once every model has its score, the studies.
 
-    Three studies read the same scores: of all models, of those that are not broken, and without the starts.
+    Three studies order the pairs by the measured performance: of all models, of those that are not broken, and without
+    the starts. A fourth, which needs no measurement, orders them by NET_PREFERENCES. All read the same scores.
 
     Args:
         recipe: Of the ladders.
@@ -197,6 +201,8 @@ def pairs_toml(recipe: Recipe, broken: Sequence[str], *, has_scores: bool) -> st
             told = recipe.study.model_dump(exclude_none=True)
             told |= {"study_id": f"{recipe.study.study_id}{kind}", "families": [f["family_id"] for f in families]}
             tables.append(toml_table("studies", told))
+    told = {"study_id": f"{recipe.study.study_id}-by-recipe", "performance": NET_PREFERENCES}
+    tables.append(toml_table("studies", told | {"families": [ladder.id for ladder in recipe.ladders]}))
     return _HEAD + "".join(tables)
 
 
@@ -209,6 +215,15 @@ def _family(ladder: Ladder, kind: str, left_out: set[str]) -> dict[str, Any] | N
     if ladder.start in members:
         told["start"] = ladder.start
     return told if len(members) > 1 else None
+
+
+def net_preferences(ladder: Ladder) -> dict[str, int]:
+    """model_id -> number of preferences between the ladder's start and the model; those turned round count negative."""
+    found = {ladder.start: 0}
+    for rung in ladder.rungs:
+        step = -rung.n if rung.labels == TURNED else rung.n
+        found[ladder.model_id(rung.id)] = found[ladder.model_id(rung.after)] + step
+    return found
 
 
 def ladders_in_order(recipe: Recipe) -> Iterator[tuple[Ladder, Rung | None]]:

@@ -74,7 +74,9 @@ def test_a_killed_ladder_goes_on_and_its_registry_has_each_rung_with_its_recipe(
     assert known.model("up-turned").method == "dpo-turned" and digest in known.model("up-turned").note
     assert known.model("tiny-weak").source.folder.resolve() == (tiny_registry / "weak").resolve()
     assert known.families["up"].members == ("tiny-weak", "up-sft", "up-turned")
-    assert "mine" not in known.studies
+    assert "mine" not in known.studies and known.studies["mine-by-recipe"].families == ("up",)
+    recipe = {name: known.model(name).scores["net_preferences"].value for name in table.index}
+    assert recipe == {"tiny-weak": 0, "up-sft": 4, "up-turned": 0}
     assert drsow("sample", "--model", "up-turned", "--registry", out / "registry", "--prompts", prompts, "--n", 1,
                  "--max-new-tokens", 2, "--device", "cpu", "--out", tmp_path / "x.jsonl").returncode == 0  # fmt: skip
     digests = {p: hashlib.sha256(p.read_bytes()).digest() for p in out.rglob("*") if p.is_file()}

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from bench.entries import FolderSource
-from bench.prefer.ladder import judged, models_toml, pairs_toml, recipe_of, repeats, rows_of_rung, turned
+from bench.measured import MeasuredScore, add_score
+from bench.prefer.ladder import (
+    judged,
+    models_toml,
+    net_preferences,
+    pairs_toml,
+    recipe_of,
+    repeats,
+    rows_of_rung,
+    turned,
+)
 from bench.registry import load_registry, pairs_folder
 from bench.schema import Example, Message, UsageError
 
@@ -75,7 +85,7 @@ def test_a_rung_is_broken_if_half_of_its_answers_are_empty_or_repeat_themselves(
     assert judged([" \n"]).empty == 1
 
 
-def test_the_registry_has_every_rung_and_three_studies(tmp_path):
+def test_the_registry_has_every_rung_and_four_studies(tmp_path):
     known = load_registry()
     start = known.model("smollm2-135m-instruct-q4")
     specs = []
@@ -84,6 +94,9 @@ def test_the_registry_has_every_rung_and_three_studies(tmp_path):
         specs.append(start.model_copy(update={"model_id": f"up-{name}", "source": source, "format": "safetensors"}))
     (tmp_path / "models.toml").write_text(models_toml(specs))
     (tmp_path / "pairs.toml").write_text(pairs_toml(recipe(), ["up-b"], has_scores=False))
+    for name, value in net_preferences(recipe().ladders[0]).items():
+        row = MeasuredScore(model_id=name, performance_id="net_preferences", value=value, source="s")
+        add_score(tmp_path / "scores.toml", row)
     found = load_registry(tmp_path)
     assert found.model("up-a").source.folder == tmp_path / "../run/a"
     assert found.model("up-a").n_params == start.n_params and found.model("up-a").licence == start.licence
@@ -98,8 +111,15 @@ def test_the_registry_has_every_rung_and_three_studies(tmp_path):
     assert starts == {"up": start_id, "up-unbroken": start_id, "up-without-starts": None}
     studies = tomllib.loads(pairs_toml(recipe(), ["up-b"], has_scores=True))["studies"]
     assert [(each["study_id"], each["families"]) for each in studies] == [
-        ("mine", ["up"]), ("mine-unbroken", ["up-unbroken"]), ("mine-without-starts", ["up-without-starts"])
+        ("mine", ["up"]), ("mine-unbroken", ["up-unbroken"]), ("mine-without-starts", ["up-without-starts"]),
+        ("mine-by-recipe", ["up"]),
     ]  # fmt: skip
+
+
+def test_preferences_turned_round_count_against_a_rung():
+    rungs = [RUNGS[0] | {"n": 4}, {"rung_id": "c", "loss": "dpo", "n": 3, "labels": "turned", "after": "a"}]
+    (ladder,) = recipe(rungs=rungs).ladders
+    assert net_preferences(ladder) == {"smollm2-135m-instruct-q4": 0, "up-a": 4, "up-c": 1}
 
 
 def test_a_rung_of_a_subset_reads_only_its_rows():
