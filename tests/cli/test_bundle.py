@@ -129,9 +129,12 @@ def test_a_committed_study_is_rebuilt_from_its_scores_to_the_byte(drsow, index, 
         pytest.skip("DRSOW_REWARDBENCH names no file")
     variables = {"DRSOW_REWARDBENCH": os.environ.get("DRSOW_REWARDBENCH", "")}
     registry = ["--registry", folder.parent / "registry"] if (folder.parent / "registry").is_dir() else []
-    words = ["--study", told["study"], "--data", data, *limit, *registry, "--results", tmp_path]
-    for verb in (["import", index.parent], ["leaderboard"], ["figures"]):
-        done = drsow(*verb, *words, **variables)
-        assert done.returncode == 0, done.stderr
-    kept = {name: data for name, data in made(folder).items() if name != "README.md"}
-    assert made(tmp_path / folder.parent.name / folder.name) == kept
+    # Other studies of the same scores: of fewer models, or by another performance.
+    others = sorted(ROOT.glob(f"results/{told['study']}-*/{folder.name}"))
+    for study in (folder, *others):
+        words = ["--study", study.parent.name, "--data", data, *limit, *registry, "--results", tmp_path]
+        for verb in (["import", index.parent], ["leaderboard"], ["figures"]):
+            done = drsow(*verb, *words, **variables)
+            assert done.returncode == 0, done.stderr
+        kept = {name: content for name, content in made(study).items() if name != "README.md"}
+        assert made(tmp_path / study.parent.name / study.name) == kept
