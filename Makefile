@@ -87,7 +87,10 @@ ladders: $(VENV)/.installed ## tune ladders of more and less aligned models, mea
 	  $(PERFORM) --model $$model --template $$template --task ifeval --prompts $(INSTRUCTIONS) --limit $(N_INSTRUCTIONS) </dev/null && \
 	  $(PERFORM) --model $$model --template $$template --task preferences --data $(PREFERENCES) </dev/null || exit; done
 	@$(CLIMB)
-	@$(BIN)/drsow run --study ladders --registry $(KNOWN) --data reward-bench --limit-per-subset $(N_ROWS) $(ARGS)
+	@for study in ladders ladders-without-starts ladders-by-recipe; do \
+	  $(BIN)/drsow run --study $$study --registry $(KNOWN) --data reward-bench --limit-per-subset $(N_ROWS) $(ARGS) || exit; done
+	@$(BIN)/drsow scores --study ladders --registry $(KNOWN) --data reward-bench --limit-per-subset $(N_ROWS) \
+	  --out $(LADDERS)/reward-bench-$(N_ROWS)-per-subset/scores
 
 test: $(VENV)/.tested ## run the tests, two at a time (under 10 minutes)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
