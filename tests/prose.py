@@ -33,8 +33,8 @@ PAGES = [
     ROOT / "docs" / "guides" / "customise.md",
     ROOT / "docs" / "explanation" / "method.md",
     ROOT / "docs" / "explanation" / "statistics.md",
-    # make perf and make perf-gpu write theirs whole, from a template
-    *(page for page in sorted((ROOT / "results").glob("**/README.md")) if "perf" not in page.parts),
+    # make perf and make perf-gpu write theirs whole, from a template; models that a ladder tuned have a page of their own
+    *(page for page in sorted((ROOT / "results").glob("**/README.md")) if not {"perf", "run"} & set(page.parts)),
 ]
 
 _ROW = re.compile(r"^(\w+) = (\S+)((?: \S+)*)$")
