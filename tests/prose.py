@@ -33,7 +33,7 @@ PAGES = [
     ROOT / "docs" / "guides" / "customise.md",
     ROOT / "docs" / "explanation" / "method.md",
     ROOT / "docs" / "explanation" / "statistics.md",
-    # make perf and make perf-gpu write theirs whole, from a template; models that a ladder tuned have a page of their own
+    # make perf and make perf-gpu write theirs whole, from a template; run: pages of tuned models
     *(page for page in sorted((ROOT / "results").glob("**/README.md")) if not {"perf", "run"} & set(page.parts)),
 ]
 
