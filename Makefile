@@ -16,8 +16,8 @@ SCORES ?= results/$(STUDY)/$(STUDY_ROWS)/scores
 
 .DEFAULT_GOAL := help
 # The whole way from prompts to a tuned model. Labels are by the byte: under the sum a policy learns to write longer. The
-# pair that judges took no part in the labels. Where INSTRUCTIONS or DRSOW_IFEVAL names IFEval's prompts, they measure the
-# policy before and after.
+# pair that judges took no part in the labels. Where DRSOW_IFEVAL names IFEval's prompts, they measure the policy before
+# and after.
 POLICY ?= smollm2-135m-instruct-q4
 REWARD ?= per-byte
 PROMPTS ?= pairs/prompts.jsonl
@@ -26,8 +26,6 @@ JUDGE ?= qwen-coder-1.5b-over-smollm2
 NEW_TOKENS ?= 80
 PIPELINE ?= results/pipeline
 RUN = $(PIPELINE)/run
-ASKED = $(if $(filter command\ line environment,$(origin INSTRUCTIONS)),$(INSTRUCTIONS),$(DRSOW_IFEVAL))
-IFEVAL = $(BIN)/drsow perform --task ifeval --prompts $(ASKED) --limit $(N_INSTRUCTIONS)
 SHARDS ?= 20
 # Alignment ladders: data to tune on, prompts of IFEval, held-out preferences; weights stay in
 # $(LADDERS)/run. N_INSTRUCTIONS prompts of IFEval for each model; N_ROWS rows of each subset of RewardBench for each pair.
@@ -78,8 +76,9 @@ pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model
 	@$(BIN)/drsow judge --before $(POLICY) --after $(RUN)/tuned --prompts $(HELD_OUT) --annotator $(PAIR) --pair $(JUDGE) \
 	  --max-new-tokens $(NEW_TOKENS) --out $(PIPELINE)
 	@cp $(RUN)/preferences/README.md $(PIPELINE)/preferences.md
-	$(if $(ASKED),@$(IFEVAL) --model $(POLICY) --out $(RUN)/ifeval-before && cp $(RUN)/ifeval-before/ifeval.csv $(PIPELINE)/ifeval_before.csv)
-	$(if $(ASKED),@$(IFEVAL) --model $(RUN)/tuned --out $(RUN)/ifeval-after && cp $(RUN)/ifeval-after/ifeval.csv $(PIPELINE)/ifeval_after.csv)
+	@for each in $(if $(DRSOW_IFEVAL),before:$(POLICY) after:$(RUN)/tuned); do \
+	  $(BIN)/drsow perform --task ifeval --prompts $(DRSOW_IFEVAL) --limit $(N_INSTRUCTIONS) --model $${each#*:} --out $(RUN)/ifeval-$${each%%:*} && \
+	  cp $(RUN)/ifeval-$${each%%:*}/ifeval.csv $(PIPELINE)/ifeval_$${each%%:*}.csv || exit; done
 
 ladders: $(VENV)/.installed ## tune ladders of more and less aligned models, measure and judge them (hours; TUNE_ON= INSTRUCTIONS= PREFERENCES=)
 	@$(CLIMB)

@@ -87,7 +87,20 @@ def add_score(path: Path, row: MeasuredScore) -> None:
         UsageError: The file is no scores.toml, so rewriting it would lose something.
     """
     rows = {each.id: each for each in _rows(path)} | {row.id: row}
-    dumped = (each.model_dump(exclude_none=True) for each in rows.values())
+    _write(path, rows.values())
+
+
+def replace_scores(path: Path, performance_id: str, rows: Iterable[MeasuredScore]) -> None:
+    """Writes all scores of one performance into a scores.toml, in the place of all earlier ones of it.
+
+    Raises:
+        UsageError: The file is no scores.toml, so rewriting it would lose something.
+    """
+    _write(path, [*(each for each in _rows(path) if each.performance_id != performance_id), *rows])
+
+
+def _write(path: Path, rows: Iterable[MeasuredScore]) -> None:
+    dumped = (each.model_dump(exclude_none=True) for each in rows)
     tables = (toml_table("scores", {name: row[name] for name in _COLUMNS if name in row}) for row in dumped)
     write_whole(path, (HEADER + "".join(tables)).encode())
 

@@ -4,7 +4,7 @@ import pytest
 from tiny_models import entry
 
 from bench.entries import Score
-from bench.measured import MeasuredScore, add_score, typical_stderr
+from bench.measured import MeasuredScore, add_score, replace_scores, typical_stderr
 from bench.registry import load_registry
 from bench.schema import UsageError
 
@@ -28,6 +28,14 @@ def test_a_written_score_is_the_models_score_in_the_registry(folder):
     # A folder adds a score to a model that comes with drsow, too.
     assert known.model("smollm2-135m-instruct-q4").scores["arena_hard"].stderr == 1.5
     assert (folder / "scores.toml").read_text().count("[[scores]]") == 2
+
+
+def test_the_scores_of_one_performance_are_replaced_as_a_whole(folder):
+    gone = ROW.model_copy(update={"model_id": "gone", "performance_id": "arena_hard"})
+    for row in (gone, ROW):
+        add_score(folder / "scores.toml", row)
+    replace_scores(folder / "scores.toml", "arena_hard", [ROW.model_copy(update={"performance_id": "arena_hard"})])
+    assert set(load_registry(folder).model("mine").scores) == {"ifeval", "arena_hard"}
 
 
 def test_a_source_in_any_script_is_read_as_it_was_written(folder):

@@ -5,13 +5,14 @@ import math
 import platform
 from collections.abc import Sequence as Seq
 from fractions import Fraction
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from bench import units
-from bench.entries import HubSource, ModelSpec, UrlSource
+from bench.entries import AdapterSource, ModelSpec, UrlSource
 from bench.schema import (
     DTYPES,
     NONFINITE,
@@ -29,6 +30,7 @@ from bench.scoring.forward import ATTENTION
 from bench.scoring.forward.device import default_device, default_dtype
 from bench.scoring.forward.trie import common_prefix
 from bench.scoring.identity import ops_name, template_digest
+from bench.sources import FileSource, FolderSource
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
 
@@ -216,15 +218,24 @@ def scores_frame(sequences: Seq, logps: Seq[np.ndarray | None]) -> pd.DataFrame:
 
 def provenance(ready: Ready, *, device: str) -> dict:
     """Facts that may differ between two equal runs, for the manifest."""
-    source = ready.work.spec.source
     return {
         "finished_utc": units.utc_now(),
         "device": device,
         "processor": platform.machine(),
         "python": platform.python_version(),
         "versions": versions(),
-        "repo": source.repo if isinstance(source, HubSource) else source.location,
+        "repo": recorded(ready.work.spec.source),
     }
+
+
+def recorded(source: Any) -> str:
+    """What results call a source: they travel, so of a path outside of the working folder only its last part."""
+    if isinstance(source, AdapterSource):
+        return f"{source.base} + adapter {recorded(source.files)}"
+    if not isinstance(source, FolderSource | FileSource):
+        return source.location
+    path = Path(source.location).resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
 
 def versions() -> dict[str, str]:

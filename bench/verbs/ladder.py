@@ -15,7 +15,7 @@ from bench.data.rows import preference
 from bench.data.sources import file_rows
 from bench.entries import FolderSource, ModelSpec
 from bench.files import edited_text
-from bench.measured import MeasuredScore, add_score
+from bench.measured import MeasuredScore, replace_scores
 from bench.prefer.ladder import (
     NET_PREFERENCES,
     RUNGS,
@@ -190,10 +190,12 @@ def write_registry(known: Registry, recipe: Recipe, table: pd.DataFrame, *, out:
         )
     broken = rows.index[rows["broken"] == 1].tolist()
     write_whole(folder / "models.toml", models_toml(specs).encode())
-    for ladder in recipe.ladders:
-        for name, n in net_preferences(ladder).items():
-            row = {"model_id": name, "performance_id": NET_PREFERENCES, "value": float(n), "source": "the recipe"}
-            add_score(folder / "scores.toml", MeasuredScore.model_validate(row))
+    counts = {name: n for ladder in recipe.ladders for name, n in net_preferences(ladder).items()}
+    scores = [
+        MeasuredScore(model_id=name, performance_id=NET_PREFERENCES, value=n, source="the recipe")
+        for name, n in counts.items()
+    ]
+    replace_scores(folder / "scores.toml", NET_PREFERENCES, scores)
     write_whole(folder / "pairs.toml", pairs_toml(recipe, broken, has_scores=False).encode())
     models = load_registry(folder).models
     if all(recipe.study.performance in models[name].scores for name in rows.index):

@@ -7,11 +7,13 @@ import pytest
 from chat_templates import CHATML, GEMMA
 from tiny_tokenizers import byte_level
 
+from bench.entries import AdapterSource
 from bench.registry import load_registry
 from bench.schema import Dataset, DrsowError, Example, Message
 from bench.scoring import passes, run
 from bench.scoring.identity import owner_digest, template_digest
 from bench.scoring.passes import Options, Share
+from bench.sources import FileSource, FolderSource
 from bench.store.folder import Store
 from bench.subject import Lookup
 from bench.verbs.run import lookup_of
@@ -142,3 +144,15 @@ def test_a_lookup_without_the_owners_files_goes_by_name(tiny_registry, strong, t
     run.score_missing(passes.make_ready(strong, OPTIONS), store, OPTIONS)
     assert len(Lookup().find(store, "tiny-strong", DATA, "tiny-strong")) == 1
     assert Lookup().find(store, "tiny-strong", DATA, "tiny-weak") == []
+
+
+def test_a_record_holds_no_path_outside_of_the_working_folder(tmp_path, monkeypatch):
+    folder, file = (
+        FolderSource(folder=tmp_path / "registry" / ".." / "mine"),
+        FileSource(file="/x/a.gguf", sha256="0" * 64),
+    )
+    (tmp_path / "mine").mkdir()
+    adapter = AdapterSource(adapter=str(tmp_path / "mine"), base="base")
+    assert [passes.recorded(each) for each in (folder, file, adapter)] == ["mine", "a.gguf", "base + adapter mine"]
+    monkeypatch.chdir(tmp_path.parent)
+    assert passes.recorded(folder) == f"{tmp_path.name}/mine"
