@@ -41,6 +41,12 @@ def test_every_line_of_the_readmes_tree_says_what_a_path_is_for():
         assert re.search(rf"^{re.escape(path)}  +\S", text, re.MULTILINE), path
 
 
+def test_results_name_no_place_on_a_machine():
+    records = [name for name in tracked() if name.startswith("results/") and name.endswith(".json")]
+    assert len(records) > 20
+    assert [name for name in records if re.search(r'": "(/|~|[A-Z]:)', (ROOT / name).read_text(encoding="utf-8"))] == []
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 120
 
