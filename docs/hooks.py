@@ -46,8 +46,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     outside = {ROOT / name: page for name, page in PAGES.items()}
     for path in sorted(path for name in SHOWN for path in (ROOT / "results").rglob(name)):
         name = path.relative_to(ROOT).as_posix()
-        # The scores themselves, and a run of the pipeline, are not in git.
-        if not name.startswith(("results/scores/", "results/pipeline/run/")):
+        # The scores themselves, and runs of the pipeline and of ladders, are not in git.
+        if not name.startswith(("results/scores/", "results/pipeline/run/", "results/ladders/run/")):
             outside[path] = name
     for path, name in outside.items():
         files.append(File.generated(config, name, abs_src_path=str(path)))
