@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 MAX_NAME = 100
 """Maximum length of a file or folder name, in characters. File systems allow 255, but drsow adds endings to names."""
 
+DIGITS = 12
+"""Significant digits of a float in a table of results. A double has 17, but sums, logarithms and products of matrices
+differ in the last ones from processor to processor."""
+
 _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 _HASHED = re.compile(r"-[0-9a-f]{10}$")
 _FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠'")
@@ -161,14 +165,20 @@ def _unguarded(cell: object) -> object:
 
 
 def write_csv(path: Path, frame: "pd.DataFrame", columns: Sequence[str]) -> None:
-    """Writes a table atomically, with these columns in this order; see `csv_bytes`.
+    """Writes a table of results atomically, with these columns in this order; see `rounded` and `csv_bytes`.
 
     Raises:
         ValueError: The frame's columns are not these.
     """
     if sorted(frame.columns) != sorted(columns):
         raise ValueError(f"{path.name}: columns are {list(frame.columns)}, not {list(columns)}")
-    write_whole(path, csv_bytes(frame[list(columns)]))
+    write_whole(path, csv_bytes(rounded(frame[list(columns)])))
+
+
+def rounded(table: "pd.DataFrame") -> "pd.DataFrame":
+    """A table whose floats have `DIGITS` significant digits: the ones behind differ from processor to processor."""
+    floats = table.select_dtypes("float")
+    return table.assign(**{name: floats[name].map(lambda value: float(f"{value:.{DIGITS}g}")) for name in floats})
 
 
 def csv_bytes(table: "pd.DataFrame") -> bytes:

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import schema
-from bench.files import TEXT_COLUMNS, edited_text, read_csv, safe_name, write_csv, write_json, write_whole
+from bench.files import TEXT_COLUMNS, edited_text, read_csv, rounded, safe_name, write_csv, write_json, write_whole
 from bench.schema import DrsowError, PreconditionError, UsageError
 
 HOSTILE = [
@@ -136,12 +137,24 @@ def test_a_table_comes_back_as_it_was(tmp_path_factory, rows):
     path = tmp_path_factory.getbasetemp() / "tables" / "t.csv"
     frame = pd.DataFrame(rows, columns=["name", "x", "n"]).astype({"name": object, "x": float, "n": "int64"})
     write_csv(path, frame, ("name", "x", "n"))
-    back = read_csv(path)
+    back, digits = read_csv(path), rounded(frame)
     assert list(back["name"]) == list(frame["name"])
     for name in ("x", "n"):
         pd.testing.assert_series_equal(
-            back[name], frame[name], check_exact=True, check_dtype=len(rows) > 0, check_index_type=False
+            back[name], digits[name], check_exact=True, check_dtype=len(rows) > 0, check_index_type=False
         )
+
+
+def test_two_processors_write_the_same_digits(tmp_path):
+    sums = pd.DataFrame({"x": [0.1 + 0.2, 1e15 / 3, 5e-324, np.inf, np.nan], "n": [2**53 + 1] * 5})
+    near = sums.assign(x=np.nextafter(sums["x"], 0).where(sums["x"].between(1e-300, 1e300), sums["x"]))
+    for name, frame in (("one.csv", sums), ("other.csv", near)):
+        write_csv(tmp_path / name, frame, ("x", "n"))
+    assert (tmp_path / "one.csv").read_text() == (
+        "x,n\n0.3,9007199254740993\n333333333333000.0,9007199254740993\n5e-324,9007199254740993\n"
+        "inf,9007199254740993\n,9007199254740993\n"
+    )
+    assert (tmp_path / "other.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
 
 
 def test_ids_that_look_like_numbers_or_like_nothing_stay_text(tmp_path):

@@ -14,6 +14,7 @@ from bench.files import (
     read_csv,
     read_if_there,
     rename,
+    rounded,
     safe_name,
     write_csv,
     write_json,
@@ -23,8 +24,8 @@ from bench.schema import SCHEMA_VERSION, ScoreKey, UsageError
 from bench.store.parts import Damaged, check_scores, decode_manifest
 from bench.store.score_set import ScoreSet
 
-__all__ = ["ScoreSet", "Store", "check_scores", "csv_bytes", "parse_csv", "read_csv", "rename", "safe_name"]
-__all__ += ["write_csv", "write_json", "write_whole"]
+__all__ = ["ScoreSet", "Store", "check_scores", "csv_bytes", "parse_csv", "read_csv", "rename", "rounded"]
+__all__ += ["safe_name", "write_csv", "write_json", "write_whole"]
 
 _ASIDE = re.compile(r"\.(stale|damaged)-\d+$")
 _SLUG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")

@@ -19,7 +19,7 @@ from bench.schema import (
     Dataset,
     PreconditionError,
 )
-from bench.store.folder import Store, csv_bytes, parse_csv, read_csv, write_csv, write_json
+from bench.store.folder import Store, csv_bytes, parse_csv, read_csv, rounded, write_csv, write_json
 from bench.store.places import folder_to_write, manifest
 from bench.study.analysis import DECOMPOSITION_COLUMNS, GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
 from bench.study.baselines import Noise
@@ -110,7 +110,7 @@ def write_results(
     told = {"benchmark": benchmark_of(dataset.examples).name, "precision": precision(subject, sets, dataset)}
     facts = manifest(place, sets.values()) | told | texts_of(registry, subject) | {"seed": seed}
     folder = folder_to_write(store, place)
-    board = parse_csv(csv_bytes(board), folder / "leaderboard.csv")
+    board = parse_csv(csv_bytes(rounded(board)), folder / "leaderboard.csv")
     notes = {"warning": length_note(tables[BALANCE_FILE][0], best[0]), "verdict": _verdict(tables)}
     return Written(folder, board, table, _write(folder, tables, facts), **notes)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from commands import write_rows
+from numpy._core._multiarray_umath import __cpu_features__
 from tiny_models import entry
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,11 @@ def study(drsow, tiny_registry, data, tmp_path_factory):
         "sets.json", "tiny-noise.parquet", "tiny-strong.parquet", "tiny-weak.parquet",
     ]  # fmt: skip
     return words, home
+
+
+def has(feature: str) -> bool:
+    """Whether this processor has a group of instructions that NumPy knows; it warns of others."""
+    return bool(__cpu_features__.get(feature))
 
 
 def made(folder: Path) -> dict[str, bytes]:
@@ -118,16 +124,26 @@ def test_a_file_for_one_model_and_a_folder_for_a_study_are_told_apart(drsow, stu
 
 COMMITTED = sorted(ROOT.glob("results/*/*/scores/sets.json"))
 
+PROCESSORS = {
+    "this processor": {},
+    # What NumPy and OpenBLAS take from an x86-64 processor of 2006: no AVX, other orders of summation.
+    "an old processor": {
+        "OPENBLAS_CORETYPE": "Prescott",
+        "NPY_DISABLE_CPU_FEATURES": " ".join(f for f in ("X86_V3", "X86_V4", "AVX512_ICL", "AVX512_SPR") if has(f)),
+    },
+}
+
 
 @pytest.mark.slow
+@pytest.mark.parametrize("processor", PROCESSORS)
 @pytest.mark.parametrize("index", COMMITTED, ids=[str(path.parent.parent.relative_to(ROOT)) for path in COMMITTED])
-def test_a_committed_study_is_rebuilt_from_its_scores_to_the_byte(drsow, index, tmp_path):
+def test_a_committed_study_is_rebuilt_from_its_scores_to_the_byte(drsow, index, processor, tmp_path):
     told, folder = json.loads(index.read_text()), index.parents[1]
     slug, _, rest = told["data"].partition("-per-subset")[0].rpartition("-")
     data, limit = (slug, ["--limit-per-subset", rest]) if rest.isdigit() else (told["data"], [])
     if data == "reward-bench" and "DRSOW_REWARDBENCH" not in os.environ:
         pytest.skip("DRSOW_REWARDBENCH names no file")
-    variables = {"DRSOW_REWARDBENCH": os.environ.get("DRSOW_REWARDBENCH", "")}
+    variables = {"DRSOW_REWARDBENCH": os.environ.get("DRSOW_REWARDBENCH", "")} | PROCESSORS[processor]
     registry = ["--registry", folder.parent / "registry"] if (folder.parent / "registry").is_dir() else []
     # Other studies of the same scores: of fewer models, or by another performance.
     others = sorted(ROOT.glob(f"results/{told['study']}-*/{folder.name}"))
