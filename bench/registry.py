@@ -171,7 +171,7 @@ def pairs_folder() -> Path:
 
 
 def load_registry(extra: Path | None = None) -> Registry:
-    """Reads drsow's own entries, and adds a user's entries.
+    """Reads drsow's own entries, and adds a user's entries; a user's measured score replaces drsow's own.
 
     Args:
         extra: The user's folder with a models.toml, pairs.toml, domains.toml or scores.toml.
@@ -188,7 +188,9 @@ def load_registry(extra: Path | None = None) -> Registry:
     folders = [pairs_folder()] if extra is None else [pairs_folder(), extra]
     for path in [folder / name for folder in folders for name in _TABLES if (folder / name).is_file()]:
         for table, entry in _read(path):
-            if entry.id in tables[table]:
+            # A user's own measurement counts before one that comes with drsow.
+            measured = table == "scores" and path.parent != origins.get((table, entry.id), path).parent
+            if entry.id in tables[table] and not measured:
                 raise UsageError(f"{path}: {entry.id}: {entry.KEY} is taken by an entry of {origins[table, entry.id]}")
             tables[table][entry.id] = entry
             origins[table, entry.id] = path

@@ -81,6 +81,17 @@ def test_a_score_that_the_models_entry_has_already_is_an_error(folder):
         load_registry(folder)
 
 
+def test_a_measurement_of_ones_own_replaces_the_one_that_comes_with_drsow(folder):
+    smollm2 = ROW.model_copy(update={"model_id": "smollm2-135m-instruct-q4"})
+    assert load_registry().model(smollm2.model_id).score("ifeval") != 41.5
+    add_score(folder / "scores.toml", smollm2)
+    assert load_registry(folder).model(smollm2.model_id).score("ifeval") == 41.5
+    with (folder / "scores.toml").open("a") as file:
+        file.write((folder / "scores.toml").read_text().partition("\n\n")[2])
+    with pytest.raises(UsageError, match=r"scores.toml: .* ifeval: score is taken by an entry of .*scores.toml"):
+        load_registry(folder)
+
+
 def test_a_row_is_written_with_the_model_first(tmp_path):
     add_score(tmp_path / "scores.toml", ROW)
     keys = [line.partition(" = ")[0] for line in (tmp_path / "scores.toml").read_text().splitlines() if " = " in line]

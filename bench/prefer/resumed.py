@@ -13,6 +13,13 @@ PARTIAL, SETTINGS = ".partial", ".settings.json"
 """Ends of the names of a file that is not complete yet, and of the settings beside a file."""
 
 
+_PLACES = {"model_id": "revision", "policy": "revision", "prompts": "prompts_digest", "data": "data_digest"}
+"""Settings that name a place, and the digest of what lies there."""
+
+_MAX_SHOWN = 40
+"""Most characters of a setting in a message."""
+
+
 class Sampling(NamedTuple):
     """Settings of the sampling."""
 
@@ -94,10 +101,28 @@ def _filled(
     return found
 
 
+def changed(stored: Mapping[str, object], settings: Mapping[str, object]) -> list[str]:
+    """What differs between the settings of a stopped run and those of now, in words.
+
+    A model or a file of prompts that lies elsewhere than before is the same if its digest is.
+    """
+    now = json.loads(json.dumps(settings))
+    moved = {place for place, digest in _PLACES.items() if digest in now and stored.get(digest) == now[digest]}
+    names = [name for name in {**now, **stored} if name not in moved and stored.get(name) != now.get(name)]
+    return [f"{name} was {_shown(stored.get(name))}, now {_shown(now.get(name))}" for name in names]
+
+
+def _shown(value: object) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
 def _check_ours(out: Path, note: Path, settings: Mapping[str, object]) -> None:
     """Rejects a file that was begun with other settings, or that no run wrote."""
-    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != json.loads(json.dumps(settings)):
-        raise UsageError(f"{out} was begun with other settings, see {note.name}; name another file or remove both")
+    if note.exists() and (told := changed(json.loads(note.read_text(encoding="utf-8")), settings)):
+        raise UsageError(
+            f"{out} was begun with other settings: {'; '.join(told)}; name another file, or remove it and {note.name}"
+        )
     if out.exists() and not note.exists():
         raise UsageError(
             f"{out} exists already, and drsow did not write it ({note.name} is missing); name another file"

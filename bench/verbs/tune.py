@@ -12,6 +12,7 @@ import pandas as pd
 
 from bench.data.load import check_preferences, load_data
 from bench.faults import first_line
+from bench.prefer.resumed import changed
 from bench.schema import Dataset, DrsowError, UsageError
 from bench.scoring import SPAN, fetch, passes, templates
 from bench.scoring.located import Located, file_digest
@@ -143,9 +144,8 @@ def _begin(out: Path, settings: dict) -> None:
     known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
     if known is None and out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out}: the folder has files that drsow tune did not write; name another folder")
-    if known is not None and known != settings:
-        names = [field for field in settings if known.get(field) != settings[field]]
-        raise UsageError(f"{out}: holds a run with another {', '.join(names)}; name another folder")
+    if known is not None and (told := changed(known, settings)):
+        raise UsageError(f"{out}: holds a run with other settings: {'; '.join(told)}; name another folder")
     write_json(note, settings)
 
 

@@ -74,7 +74,7 @@ def test_a_finished_tuning_is_not_done_again_and_another_is_refused(drsow, tuned
     assert (weights(out), (out / "model" / "model.safetensors").stat().st_mtime_ns) == before
     other = drsow(*words, "--out", out, "--loss", "dpo")
     assert (other.returncode, other.stderr.count("\n")) == (2, 1)
-    assert "holds a run with another loss, beta" in other.stderr
+    assert "holds a run with other settings: loss was simpo, now dpo; beta was " in other.stderr
     assert weights(out) == before[0]
 
 
