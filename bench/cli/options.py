@@ -74,7 +74,9 @@ StudyName = Annotated[str | None, typer.Option("--study", help="A study: all of 
 Data = Annotated[
     str, typer.Option("--data", help="A benchmark's name, sample, a .jsonl, .parquet, .csv or .json file, or a hub id.")
 ]
-Limit = Annotated[int | None, typer.Option("--limit-per-subset", min=1, help="Only the first N rows of each subset.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit-per-subset", min=1, help="Only N rows of each subset, drawn once for all.")
+]
 Results = Annotated[Path, typer.Option("--results", help="Results folder.", rich_help_panel=FOLDERS)]
 RegistryDir = Annotated[
     Path | None,

@@ -43,7 +43,8 @@ def load_data(data: str, *, limit_per_subset: int | None = None, offline: bool =
     Args:
         data: One of NAMES, with ":split" for a benchmark that has splits; a path to .jsonl, .parquet, .csv or .json; or
             a hub id "org/name[:split]".
-        limit_per_subset: Number of rows to take from the start of each subset; None for all.
+        limit_per_subset: Number of rows to draw from each subset; None for all. A subset's rows are often sorted, so its
+            first ones are no sample of it. The draw depends on the ids alone, and a larger one holds the smaller ones.
         offline: Read a hub data set only from the cache, without opening a socket.
 
     Raises:
@@ -72,7 +73,10 @@ def load_candidates(path: str) -> Dataset:
 
 
 def load_prompts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
-    """Loads only the prompts, from preferences or from rows without responses; arguments and errors of `load_data`."""
+    """Loads only the prompts, from preferences or from rows without responses; arguments and errors of `load_data`.
+
+    A limit takes the first prompts of each subset.
+    """
     return _load(data, Use.prompts, limit_per_subset)
 
 
@@ -131,16 +135,18 @@ def _load(data: str, use: Use, limit: int | None, *, offline: bool = False) -> D
         _tell(reading)
     left_out = tuple(sorted(reading.left_out.items()))
     whole = Dataset(data, slug, "", tuple(examples), revision=found.revision, left_out=left_out)
-    return _limited(whole, limit)
+    return _limited(whole, limit, drawn=use != Use.prompts)
 
 
-def _limited(whole: Dataset, limit: int | None) -> Dataset:
-    """A data set with its digest, and with so many rows from the start of each subset."""
+def _limited(whole: Dataset, limit: int | None, *, drawn: bool = True) -> Dataset:
+    """A data set with its digest, and with so many rows of each subset: drawn, or its first ones."""
     if limit is None:
         return whole._replace(digest=digest(whole.examples))
     if limit < 1:
         raise UsageError(f"limit per subset: must be 1 or more, is {limit}")
-    examples = tuple(_first_of_each_subset(whole.examples, limit))
+    order = sorted(whole.examples, key=_draw) if drawn else whole.examples
+    kept = {example.example_id for example in _first_of_each_subset(order, limit)}
+    examples = tuple(example for example in whole.examples if example.example_id in kept)
     slug = f"{whole.slug}-{limit}-per-subset"
     return whole._replace(slug=slug, digest=digest(examples), examples=examples, limit=limit)
 
@@ -184,6 +190,10 @@ def _sample_path() -> Path:
     """Path of the sample: inside the installed package, or beside the package in a checkout."""
     installed = Path(__file__).parents[1] / "pairs" / "sample.jsonl"
     return installed if installed.exists() else Path(__file__).parents[2] / "pairs" / "sample.jsonl"
+
+
+def _draw(example: Example) -> str:
+    return hashlib.sha256(example.example_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _first_of_each_subset(examples: Iterable[Example], limit: int) -> Iterator[Example]:

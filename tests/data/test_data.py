@@ -222,12 +222,22 @@ def test_the_digest_knows_every_field():
     assert load_data(jsonl(GOOD, GOOD | {"id": 8})).digest != load_data(jsonl(GOOD | {"id": 8}, GOOD)).digest
 
 
-def test_a_limit_takes_the_first_of_each_subset():
+def test_a_limit_draws_rows_of_each_subset_and_keeps_their_order():
+    rows = [GOOD | {"subset": subset, "id": i} for i, subset in enumerate("aabab" * 100)]
+    whole, few, more = load_data(jsonl(*rows)), *(load_data("rows.jsonl", limit_per_subset=n) for n in (20, 40))
+    assert (few.slug, few.limit) == ("rows-20-per-subset", 20) and few.digest != whole.digest
+    assert Counter(example.subset for example in few.examples) == {"a": 20, "b": 20}
+    drawn = [whole.examples.index(example) for example in few.examples]
+    # The first 20 of a subset end before row 50; a draw comes from the whole subset.
+    assert drawn == sorted(drawn) and drawn[-1] > 400
+    assert set(few.examples) < set(more.examples)
+    assert load_data(jsonl(*reversed(rows)), limit_per_subset=20).examples == few.examples[::-1]
+
+
+def test_a_limit_takes_the_first_prompts():
     rows = [GOOD | {"subset": subset, "id": i} for i, subset in enumerate("aabab")]
-    data = load_data(jsonl(*rows), limit_per_subset=2)
+    data = load_prompts(jsonl(*rows), limit_per_subset=2)
     assert [e.example_id for e in data.examples] == ["a/0", "a/1", "b/2", "b/4"]
-    assert data.slug == "rows-2-per-subset"
-    assert data.digest != load_data("rows.jsonl").digest
 
 
 def test_a_limit_hides_no_bad_row():

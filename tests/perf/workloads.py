@@ -1,5 +1,6 @@
 """RewardBench rows -> token ids, made once a run: every scorer reads the same ones."""
 
+from collections import Counter
 from collections.abc import Sequence as Seq
 from functools import cache
 from pathlib import Path
@@ -98,8 +99,13 @@ def _tails(sequences: Seq[Sequence]) -> list[np.ndarray]:
 
 
 def examples(per_subset: int) -> Seq[Example]:
-    """The first rows of each RewardBench subset."""
-    return load_data("reward-bench", limit_per_subset=per_subset).examples
+    """The first rows of each RewardBench subset: since the first measurements the same ones."""
+    taken: Counter[str] = Counter()
+    found = []
+    for example in load_data("reward-bench").examples:
+        taken[example.subset] += 1
+        found += [example] if taken[example.subset] <= per_subset else []
+    return found
 
 
 def _rendered(examples: Seq[Example], model_id: str) -> list[Sequence]:
