@@ -75,7 +75,7 @@ Data = Annotated[
     str, typer.Option("--data", help="A benchmark's name, sample, a .jsonl, .parquet, .csv or .json file, or a hub id.")
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit-per-subset", min=1, help="Only N rows of each subset, drawn once for all.")
+    int | None, typer.Option("--limit-per-subset", min=1, help="Draw N rows of each subset, always the same.")
 ]
 Results = Annotated[Path, typer.Option("--results", help="Results folder.", rich_help_panel=FOLDERS)]
 RegistryDir = Annotated[

@@ -41,7 +41,7 @@ Instructed = Annotated[
 Preferences = Annotated[str | None, typer.Option("--data", help="preferences: what `drsow run --data` takes.")]
 FirstOnly = Annotated[
     int | None,
-    typer.Option("--limit", min=1, help="Only the first N prompts; preferences: N of each subset, drawn once for all."),
+    typer.Option("--limit", min=1, help="Only the first N prompts; preferences: N drawn of each subset."),
 ]
 Lender = Annotated[
     str | None, typer.Option("--template", help="Model whose chat template is used; default: the model itself.")

@@ -43,8 +43,8 @@ def load_data(data: str, *, limit_per_subset: int | None = None, offline: bool =
     Args:
         data: One of NAMES, with ":split" for a benchmark that has splits; a path to .jsonl, .parquet, .csv or .json; or
             a hub id "org/name[:split]".
-        limit_per_subset: Number of rows to draw from each subset; None for all. A subset's rows are often sorted, so its
-            first ones are no sample of it. The draw depends on the ids alone, and a larger one holds the smaller ones.
+        limit_per_subset: Number of rows to draw from each subset; None for all. The first rows of a subset are no
+            sample of it, as many are sorted. The draw depends on the ids alone; a larger one holds the smaller ones.
         offline: Read a hub data set only from the cache, without opening a socket.
 
     Raises:
