@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.data.formats import Reading, Use, examples_of
@@ -73,10 +73,7 @@ def load_candidates(path: str) -> Dataset:
 
 
 def load_prompts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
-    """Loads only the prompts, from preferences or from rows without responses; arguments and errors of `load_data`.
-
-    A limit takes the first prompts of each subset.
-    """
+    """Loads only the prompts, from preferences or from rows without responses; arguments and errors of `load_data`."""
     return _load(data, Use.prompts, limit_per_subset)
 
 
@@ -135,18 +132,16 @@ def _load(data: str, use: Use, limit: int | None, *, offline: bool = False) -> D
         _tell(reading)
     left_out = tuple(sorted(reading.left_out.items()))
     whole = Dataset(data, slug, "", tuple(examples), revision=found.revision, left_out=left_out)
-    return _limited(whole, limit, drawn=use != Use.prompts)
+    return _limited(whole, limit)
 
 
-def _limited(whole: Dataset, limit: int | None, *, drawn: bool = True) -> Dataset:
-    """A data set with its digest, and with so many rows of each subset: drawn, or its first ones."""
+def _limited(whole: Dataset, limit: int | None) -> Dataset:
+    """A data set with its digest, and with so many rows drawn of each subset."""
     if limit is None:
         return whole._replace(digest=digest(whole.examples))
     if limit < 1:
         raise UsageError(f"limit per subset: must be 1 or more, is {limit}")
-    order = sorted(whole.examples, key=_draw) if drawn else whole.examples
-    kept = {example.example_id for example in _first_of_each_subset(order, limit)}
-    examples = tuple(example for example in whole.examples if example.example_id in kept)
+    examples = tuple(_drawn_of_each_subset(whole.examples, limit))
     slug = f"{whole.slug}-{limit}-per-subset"
     return whole._replace(slug=slug, digest=digest(examples), examples=examples, limit=limit)
 
@@ -192,16 +187,19 @@ def _sample_path() -> Path:
     return installed if installed.exists() else Path(__file__).parents[2] / "pairs" / "sample.jsonl"
 
 
-def _draw(example: Example) -> str:
-    return hashlib.sha256(example.example_id.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _first_of_each_subset(examples: Iterable[Example], limit: int) -> Iterator[Example]:
+def _drawn_of_each_subset(examples: Sequence[Example], limit: int) -> Iterator[Example]:
+    """The rows of each subset whose ids have the smallest hashes, in the order of the data set."""
     taken: Counter[str] = Counter()
-    for example in examples:
+    drawn = set()
+    for example in sorted(examples, key=_hash):
         taken[example.subset] += 1
         if taken[example.subset] <= limit:
-            yield example
+            drawn.add(example.example_id)
+    return (example for example in examples if example.example_id in drawn)
+
+
+def _hash(example: Example) -> str:
+    return hashlib.sha256(example.example_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def digest(examples: Iterable[Example]) -> str:
