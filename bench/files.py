@@ -44,7 +44,7 @@ TEXT_COLUMNS = frozenset({
 
 WRITERS = {
     **dict.fromkeys(("leaderboard.csv", "accuracy.csv", "margins.csv", "length.csv", "ties.csv"), "run"),
-    **dict.fromkeys(("length_balanced.csv", "calibration.csv", "reliability.csv", "coverage.csv"), "run"),
+    **dict.fromkeys(("length_balanced.csv", "calibration.csv", "reliability.csv", "coverage.csv", "alone.csv"), "run"),
     **dict.fromkeys(("correlation.csv", "decomposition.csv", "left_out.csv", "gap_noise.csv"), "run --study"),
     **dict.fromkeys(("ablation.csv", "confusion.csv"), "ablate"),
     **{

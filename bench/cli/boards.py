@@ -36,6 +36,8 @@ def show_boards(written: Sequence[Written], gap: str, *, as_json: bool) -> None:
         emit(*board_view(each.board, each.accuracy, gap))
         if note := leader_note(each.board):
             print(f"\n{note}")
+        if each.alone:
+            print(f"\n{each.alone}")
         if each.warning:
             print(f"\n{printable(each.warning)}")
         if each.verdict:

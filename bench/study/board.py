@@ -21,6 +21,7 @@ from bench.schema import (
 )
 from bench.store.folder import Store, csv_bytes, parse_csv, read_csv, rounded, write_csv, write_json
 from bench.store.places import folder_to_write, manifest
+from bench.study.alone import ALONE, ALONE_FILE, alone_note, by_alone
 from bench.study.analysis import DECOMPOSITION_COLUMNS, GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
 from bench.study.baselines import Noise
 from bench.study.benchmarks import benchmark_of
@@ -69,6 +70,8 @@ class Written(NamedTuple):
     """Why the folder could not be written; "" if it was written."""
     warning: str = ""
     """Says that length alone judges as well as the first pair; "" where it does not."""
+    alone: str = ""
+    """The first pair beside its strong model alone, in a sentence; "" where there is no score."""
     verdict: str = ""
     """Whether the gap counts, in a sentence or two; "" for a pair."""
 
@@ -104,6 +107,8 @@ def write_results(
     }
     tables |= details(subject, dataset, scores, best, reward=reward)
     tables |= checks(subject, scores, dataset, best, reward=reward, rng=seeded(dataset, seed))
+    table_alone = by_alone(subject, scores, dataset, best, reward=reward, rng=seeded(dataset, seed))
+    tables[ALONE_FILE] = (table_alone, ALONE)
     if subject.axes:
         tables |= _analysis(registry, subject, dataset, scores, rng=seeded(dataset, seed))
     place = place_of(subject, dataset, reward=reward)
@@ -112,6 +117,7 @@ def write_results(
     folder = folder_to_write(store, place)
     board = parse_csv(csv_bytes(rounded(board)), folder / "leaderboard.csv")
     notes = {"warning": length_note(tables[BALANCE_FILE][0], best[0]), "verdict": _verdict(tables)}
+    notes["alone"] = alone_note(table_alone, best[0])
     return Written(folder, board, table, _write(folder, tables, facts), **notes)
 
 
