@@ -21,7 +21,7 @@ from bench.schema import (
 )
 from bench.store.folder import Store, csv_bytes, parse_csv, read_csv, rounded, write_csv, write_json
 from bench.store.places import folder_to_write, manifest
-from bench.study.alone import ALONE, ALONE_FILE, alone_note, by_alone
+from bench.study.alone import ALONE_FILE, alone_note
 from bench.study.analysis import DECOMPOSITION_COLUMNS, GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
 from bench.study.baselines import Noise
 from bench.study.benchmarks import benchmark_of
@@ -107,8 +107,6 @@ def write_results(
     }
     tables |= details(subject, dataset, scores, best, reward=reward)
     tables |= checks(subject, scores, dataset, best, reward=reward, rng=seeded(dataset, seed))
-    table_alone = by_alone(subject, scores, dataset, best, reward=reward, rng=seeded(dataset, seed))
-    tables[ALONE_FILE] = (table_alone, ALONE)
     if subject.axes:
         tables |= _analysis(registry, subject, dataset, scores, rng=seeded(dataset, seed))
     place = place_of(subject, dataset, reward=reward)
@@ -116,14 +114,17 @@ def write_results(
     facts = manifest(place, sets.values()) | told | texts_of(registry, subject) | {"seed": seed}
     folder = folder_to_write(store, place)
     board = parse_csv(csv_bytes(rounded(board)), folder / "leaderboard.csv")
-    notes = {"warning": length_note(tables[BALANCE_FILE][0], best[0]), "verdict": _verdict(tables)}
-    notes["alone"] = alone_note(table_alone, best[0])
-    return Written(folder, board, table, _write(folder, tables, facts), **notes)
+    return Written(folder, board, table, _write(folder, tables, facts), **_notes(tables, best[0]))
 
 
-def _verdict(tables: Mapping[str, Table]) -> str:
-    """Whether the gap of a study counts, in words; "" for a pair."""
-    return verdict(tables["decomposition.csv"][0]).words if "decomposition.csv" in tables else ""
+def _notes(tables: Mapping[str, Table], first: str) -> dict[str, str]:
+    """The sentences of `Written` on the first pair, and on a study's gap."""
+    apart = tables.get("decomposition.csv")
+    return {
+        "alone": alone_note(tables[ALONE_FILE][0], first),
+        "warning": length_note(tables[BALANCE_FILE][0], first),
+        "verdict": "" if apart is None else verdict(apart[0]).words,
+    }
 
 
 def _board(

@@ -1,4 +1,4 @@
-"""Computes the tables that say what a pair's accuracy rests on: is it only length, and how sure is a label?"""
+"""Computes the tables on what a pair's accuracy rests on: the strong model alone, length, the sureness of labels."""
 
 import copy
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from bench.schema import Dataset
+from bench.study.alone import ALONE, ALONE_FILE, by_alone
 from bench.study.benchmarks import benchmark_of
 from bench.study.confidence import label_margins
 from bench.study.design import prompt_clusters
@@ -36,7 +37,7 @@ def checks(
         subject: All pairs, whose accuracies are balanced by length.
         scores: SCORES of the pairs' models.
         dataset: The rows.
-        best: The pair_ids whose labels are calibrated.
+        best: The pair_ids whose labels are calibrated, and which are set beside their strong model alone.
         reward: The reward that judges.
         rng: Deals the folds and draws the bootstrap.
     """
@@ -44,7 +45,8 @@ def checks(
     few = subject._replace(pairs=tuple(pair for pair in subject.pairs if pair.pair_id in best))
     balance = by_balance(subject, scores, dataset, problems, reward=reward)
     confidences = by_confidence(few, scores, dataset, problems, reward=reward, rng=rng)
-    return {BALANCE_FILE: (balance, LENGTH_BALANCED)} | confidences
+    alone = by_alone(subject, scores, dataset, best, reward=reward, rng=copy.deepcopy(rng))
+    return {ALONE_FILE: (alone, ALONE), BALANCE_FILE: (balance, LENGTH_BALANCED)} | confidences
 
 
 def by_balance(subject: Subject, scores: Scores, dataset: Dataset, problems: pd.Series, *, reward: str) -> pd.DataFrame:
