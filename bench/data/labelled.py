@@ -64,7 +64,10 @@ def _judge_bench(row: Row) -> Example:
 
 
 def _own(row: Row) -> Example:
-    """A user's row: `candidates`, and `right` with the positions of the right ones, counted from 0."""
+    """A user's row: `candidates`, and `right` with the positions of the right ones, counted from 0.
+
+    A candidate with the text of a right one is right too.
+    """
     found = candidates(row)
     value = row.value("right")
     value = spelled(value) if isinstance(value, str) else value
@@ -73,9 +76,11 @@ def _own(row: Row) -> Example:
     if not places or not all(isinstance(x, int) and not isinstance(x, bool) and 0 <= x < n for x in places):
         known = f"0 to {n - 1}"
         raise row.error("right", f"must be the position of the right candidate, {known}, or a list of positions")
-    if len(set(places)) == n:
+    texts = {found.responses[place][1] for place in places}
+    right = tuple(name for name, text in found.responses if text in texts)
+    if len(right) == n:
         raise row.error("right", "has all candidates, so none is wrong")
-    return found._replace(right=tuple(str(place) for place in sorted(set(places))))
+    return found._replace(right=right)
 
 
 def _several(row: Row, chosen: Sequence[str], rejected: Sequence[str]) -> Example:

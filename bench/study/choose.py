@@ -129,7 +129,8 @@ def _weighed(
     sample = Sample(only.weights[0], only.subset, only.cluster)
     found = held_out(mine, sample, rng=rng, top=top)
     draws = bootstrap_scores(mine, only, rng=rng)
-    p_values = confidence_set(candidates["score"].to_numpy(), draws)
+    n_problems = len(np.unique(only.cluster[only.weights[0] > 0]))
+    p_values = confidence_set(candidates["score"].to_numpy(), draws, n_problems=n_problems)
     frame = candidates.assign(p_not_worse=p_values, best_share=found.first_share).reset_index(drop=True)
     return _Weighed(frame, *_on_level(mine, sample), found, said)
 

@@ -83,17 +83,19 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return adjusted
 
 
-def confidence_set(scores: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def confidence_set(scores: np.ndarray, draws: np.ndarray, *, n_problems: int) -> np.ndarray:
     """Compute the model confidence set: the pairs that may be the best (Hansen, Lunde and Nason 2011).
 
     While pairs are left, each pair's t is its shortfall from their mean score, divided by its bootstrap standard error.
     The largest t (T_max) is compared with its draws, and the pair with the largest t is removed. The p of a pair is the
     largest p up to its removal. So the set at 95% contains the pairs with p > 0.05, and it contains the best pair in
-    95% of samples.
+    95% of samples. A pair that falls short by the same in every draw, as one that is never right beside one that always
+    is, has no standard error; its p is that of a sign test over the problems.
 
     Args:
         scores: (pairs,), all known; more is better.
         draws: The scores from `prompt_bootstrap` on one level, (draws, pairs).
+        n_problems: Number of problems that count on this level.
 
     Returns:
         p, (pairs,); the last pair left has 1.
@@ -104,12 +106,16 @@ def confidence_set(scores: np.ndarray, draws: np.ndarray) -> np.ndarray:
         shortfall = scores[left].mean() - scores[left]
         noise = error[:, left].mean(axis=1, keepdims=True) - error[:, left]
         scale = np.sqrt((noise**2).mean(axis=0))
+        certain = (scale <= 1e-9) & (shortfall > 1e-9)
         # pairs that are equal in every draw have neither noise nor shortfall
-        scale = np.where(scale > 1e-9, scale, np.inf)
-        t = shortfall / scale
-        reached = (noise / scale).max(axis=1) >= t.max()
-        largest = max(largest, (1 + reached.sum()) / (1 + len(draws)))
-        worst = int(np.argmax(t))
+        t = shortfall / np.where(scale > 1e-9, scale, np.inf)
+        if certain.any():
+            worst, p = int(np.argmax(np.where(certain, shortfall, -np.inf))), min(1.0, 2 * 0.5**n_problems)
+        else:
+            worst = int(np.argmax(t))
+            reached = (noise / np.where(scale > 1e-9, scale, np.inf)).max(axis=1) >= t[worst]
+            p = (1 + reached.sum()) / (1 + len(draws))
+        largest = max(largest, p)
         p_values[left[worst]] = largest
         left = np.delete(left, worst)
     return p_values

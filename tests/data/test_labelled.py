@@ -116,6 +116,14 @@ def test_candidates_with_the_positions_of_the_right_ones(ending, right, expected
     assert example.right == expected
 
 
+def test_a_copy_of_a_right_candidate_is_right():
+    row = OWN | {"candidates": ["7", "8", "7", "9"], "right": 0}
+    (example,) = load_data(jsonl(row)).examples
+    assert example.right == ("0", "2")
+    with pytest.raises(UsageError, match="field right: has all candidates, so none is wrong"):
+        load_data(jsonl(row | {"candidates": ["7", "7"]}))
+
+
 @pytest.mark.parametrize(
     ("file", "subset", "domain"),
     [

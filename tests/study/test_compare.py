@@ -139,7 +139,7 @@ def test_a_seed_changes_the_draws_and_repeats_them():
 def confidence(correct: np.ndarray, *, seed: int = 0, n_draws: int = 499) -> np.ndarray:
     rows = plain_rows(correct.shape[1])
     draws = prompt_bootstrap(correct, rows, n_draws=n_draws, rng=np.random.default_rng(seed))[:, 0]
-    return confidence_set(correct.mean(axis=1), draws)
+    return confidence_set(correct.mean(axis=1), draws, n_problems=correct.shape[1])
 
 
 def test_a_pair_far_below_the_best_is_not_in_the_set():
@@ -157,7 +157,7 @@ def test_the_p_of_two_pairs_is_that_of_their_difference():
     draws = prompt_bootstrap(correct, rows, n_draws=999, rng=np.random.default_rng(0))[:, 0]
     # worse is the second: its shortfall from the mean is half of the difference, one way as likely as the other
     reached = np.abs((draws[:, 0] - draws[:, 1]) - 0.09) >= 0.09
-    assert confidence_set(correct.mean(axis=1), draws) == pytest.approx([1, (1 + reached.sum()) / 1000])
+    assert confidence_set(correct.mean(axis=1), draws, n_problems=100) == pytest.approx([1, (1 + reached.sum()) / 1000])
 
 
 def test_twins_share_their_fate():
@@ -166,6 +166,12 @@ def test_twins_share_their_fate():
     p_values = confidence(np.array([best, best, (rng.random(300) < 0.4)], dtype=float))
     assert p_values[:2].tolist() == [1, 1]
     assert p_values[2] < 0.05
+
+
+@pytest.mark.parametrize(("n_rows", "p"), [(2, 0.5), (8, 2 / 2**8), (30, 2 / 2**30)])
+def test_a_pair_that_is_never_right_is_told_from_one_that_always_is(n_rows, p):
+    p_values = confidence(np.array([np.ones(n_rows), np.zeros(n_rows), np.ones(n_rows)]))
+    assert p_values.tolist() == [1, p, 1]
 
 
 def test_p_values_never_fall_as_pairs_go():
