@@ -151,7 +151,7 @@ def annotate(
     """Label candidates with a pair's reward, as TRL reads them."""
     if bool(pair) == (best is not None):
         raise UsageError("name who annotates: --pair PAIR or --best STUDY")
-    names = _checked(pair or [_best_pair(registry, str(best), results)], ensemble)
+    names = _checked(pair or [_best_pair(registry, str(best), results, reward.value)], ensemble)
     known, subjects = select(registry, names, None, TemplateMode.shared)
 
     from bench.data.load import load_candidates
@@ -180,13 +180,13 @@ def _together(names: list[str], subjects: list["Subject"]) -> "Subject":
     return subjects[0]._replace(name="+".join(names), pairs=tuple(each.pairs[0] for each in subjects))
 
 
-def _best_pair(registry: Path | None, study: str, results: Path) -> str:
-    """The first pair of a study's leaderboard on RewardBench."""
+def _best_pair(registry: Path | None, study: str, results: Path, reward: str) -> str:
+    """The first pair of a study's leaderboard on RewardBench under the reward that labels."""
     _, (subject,) = select(registry, None, study, TemplateMode.shared)
 
     from bench.data.load import REWARD_BENCH
     from bench.store.folder import Store, read_csv
-    from bench.subject import result_folder
+    from bench.subject import result_folder, variant_of
 
     store = Store(results)
     try:
@@ -196,8 +196,8 @@ def _best_pair(registry: Path | None, study: str, results: Path) -> str:
             f"warning: the leaderboard may be of other rows than this data set's, which is not here: {error}",
             file=sys.stderr,
         )
-        folder = store.result_dir(study, REWARD_BENCH)
+        folder = store.result_dir(study, REWARD_BENCH, variant_of(subject, reward))
     else:
-        folder = result_folder(store, subject, rows)
+        folder = result_folder(store, subject, rows, reward=reward)
     board = read_csv(folder / "leaderboard.csv")
     return str(board["pair_id"].iloc[0])

@@ -37,11 +37,12 @@ def agree(session: Session, subject: Subject, dataset: Dataset, *, embedder: str
     from bench.scoring.embed import embed_with
 
     check_preferences(dataset)
+    # First, because it refuses a response that is too long for it, and scoring takes longer.
+    embeddings = embed_with(session.registry.model(embedder), dataset.examples, session.options)
     sets = checked_scores(session, subject, dataset)
     subsets = pd.Series({e.example_id: e.subset for e in dataset.examples}, name="subset")
     strong, weak = (each.read() for each in sets)
     table = margins(strong, weak, subsets, pair_id=subject.pairs[0].pair_id)
-    embeddings = embed_with(session.registry.model(embedder), dataset.examples, session.options)
     embeddings = embeddings.reshape(len(dataset.examples), 2, -1)
     values = {e.example_id: cosines(both)[0, 1] for e, both in zip(dataset.examples, embeddings, strict=True)}
     problems = pd.Series(prompt_clusters(dataset.examples), index=subsets.index)

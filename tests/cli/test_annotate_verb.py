@@ -101,6 +101,13 @@ def test_who_annotates_is_one_of_a_pair_or_a_studys_best(drsow, words, tmp_path)
     assert (done.returncode, done.stderr) == (2, "drsow: name who annotates: --pair PAIR or --best STUDY\n")
 
 
+def test_the_best_pair_is_that_of_the_reward_that_labels(drsow, words, tmp_path):
+    named = [word for word in words if word not in ("--pair", "tiny")]
+    done = drsow(*named, "--best", "paper-221", "--reward", "per-byte", "--out", tmp_path / "out")
+    assert done.returncode == 4
+    assert "paper-221/reward-bench-per-byte/leaderboard.csv: not found" in done.stderr
+
+
 def test_sure_labels_without_labelled_rows_are_one_line_and_no_model_is_loaded(drsow, words, tmp_path):
     done = drsow(*words, "--out", tmp_path / "out", "--min-confidence", 0.8)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
