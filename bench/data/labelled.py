@@ -76,7 +76,7 @@ def _own(row: Row) -> Example:
     if not places or not all(isinstance(x, int) and not isinstance(x, bool) and 0 <= x < n for x in places):
         known = f"0 to {n - 1}"
         raise row.error("right", f"must be the position of the right candidate, {known}, or a list of positions")
-    texts = {found.responses[place][1] for place in places}
+    texts = {text for place, (_, text) in enumerate(found.responses) if place in places}
     right = tuple(name for name, text in found.responses if text in texts)
     if len(right) == n:
         raise row.error("right", "has all candidates, so none is wrong")
