@@ -15,7 +15,7 @@ from bench.cli.views import VIEWS
 def ladder(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The ladders, as pairs/ladders.toml.")],
     preferences: Annotated[
-        str, typer.Option("--preferences", help="A .jsonl, .parquet or .csv file to tune on, as --data.")
+        str, typer.Option("--preferences", help="The folder that `annotate` wrote, or preferences as --data.")
     ],
     prompts: Prompts,
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],

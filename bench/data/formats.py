@@ -79,12 +79,15 @@ class Reading:
     n_read: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     """Rows that prefer no response, by reason."""
+    bad: list[UsageError] | None = None
+    """What is wrong with each row that cannot be read; None: the first such row stops the reading."""
 
     def told(self) -> str:
-        """One line about what was recognised and left out; "" for drsow's own columns, which say it themselves."""
-        if not self.name:
+        """One line about what was recognised and left out; "" for drsow's own columns if no row is left out."""
+        if not self.name and not self.left_out:
             return ""
-        words = f"{self.source}: read as {self.name}; {self.use.value}: {self.n_read:,}"
+        words = f"{self.source}: " + (f"read as {self.name}; " if self.name else "")
+        words += f"{self.use.value}: {self.n_read:,}"
         return f"{words}; left out: {self.reasons()}" if self.left_out else words
 
     def reasons(self) -> str:
@@ -106,10 +109,16 @@ def examples_of(reading: Reading, rows: Iterable[Row]) -> Iterator[tuple[Row, Ex
             reading.name = str(known) if known else _own_name(row, reading.use)
         else:
             _check_format(row, known, reading.use)
-        if known and not known.compared and reading.use is not Use.prompts:
-            single.append((row, published.completion(row)))
+        try:
+            if known and not known.compared and reading.use is not Use.prompts:
+                single.append((row, published.completion(row)))
+                continue
+            found = _own(row, reading.use) if known is None else _published(row, known, reading.use)
+        except UsageError as error:
+            if reading.bad is None:
+                raise
+            reading.bad.append(error)
             continue
-        found = _own(row, reading.use) if known is None else _published(row, known, reading.use)
         yield from _kept(reading, row, *found)
     for row, example, reason in _grouped(single, reading.use):
         yield from _kept(reading, row, example, reason)

@@ -54,6 +54,20 @@ def load_data(data: str, *, limit_per_subset: int | None = None, offline: bool =
     return _load(data, Use.preferences, limit_per_subset, offline=offline)
 
 
+def load_readable(data: str) -> tuple[Dataset, list[UsageError]]:
+    """`load_data`, which leaves out rows that cannot be read: no text, or two equal responses.
+
+    Returns:
+        The data set, and what is wrong with each row that is left out.
+
+    Raises:
+        UsageError: The name or the format is unknown, two rows have one id, or no row can be read.
+        PreconditionError: The data set is not on this machine and cannot be fetched.
+    """
+    bad: list[UsageError] = []
+    return _load(data, Use.preferences, None, bad=bad), bad
+
+
 def load_candidates(path: str) -> Dataset:
     """Loads prompts with two or more candidates (texts), from rows of candidates or of any format of preferences.
 
@@ -123,9 +137,11 @@ def load_transcripts(data: str, *, limit_per_subset: int | None = None) -> Datas
     return read._replace(slug=f"{read.slug}-turns")
 
 
-def _load(data: str, use: Use, limit: int | None, *, offline: bool = False) -> Dataset:
+def _load(
+    data: str, use: Use, limit: int | None, *, offline: bool = False, bad: list[UsageError] | None = None
+) -> Dataset:
     slug, found = _source(data, offline=offline)
-    reading = Reading(data, use)
+    reading = Reading(data, use, bad=bad)
     examples = _read(reading, found.rows)
     # A verb that only reads the store loads the rows again and says nothing; a built-in data set is not recognised.
     if not offline and data.partition(":")[0] not in NAMES:
@@ -217,6 +233,8 @@ def digest(examples: Iterable[Example]) -> str:
 def _read(reading: Reading, rows: Iterable[Row]) -> list[Example]:
     """The examples of a source in any format; what it turned out to be is in `reading`."""
     examples = _checked(examples_of(reading, rows))
+    if not examples and reading.bad:
+        raise UsageError(f"no row can be read; the first: {reading.bad[0]}")
     if not examples and reading.left_out:
         raise UsageError(f"{reading.source}: no row prefers a response (left out: {reading.reasons()})")
     if not examples:

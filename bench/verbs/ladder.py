@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from bench.data.load import digest
-from bench.data.rows import preference
-from bench.data.sources import file_rows
+from bench.data.load import check_preferences, digest, load_readable
 from bench.entries import FolderSource, ModelSpec
 from bench.files import edited_text
 from bench.measured import MeasuredScore, replace_scores
@@ -36,7 +34,7 @@ from bench.schema import Dataset, Example, UsageError
 from bench.store.folder import write_csv, write_whole
 from bench.verbs.sample import sample_candidates
 from bench.verbs.session import Session
-from bench.verbs.tune import MODEL, Start, tune_policy
+from bench.verbs.tune import MODEL, Start, place_of, tune_policy
 
 WEIGHTS, REGISTRY = "run", "registry"
 """Folders of a ladder's results: the tuned models, and the registry that names them."""
@@ -49,7 +47,7 @@ class Inputs(NamedTuple):
     """What a recipe is followed with."""
 
     preferences: str
-    """A file of preferences, for all rungs."""
+    """Preferences for all rungs, as `drsow tune` takes them."""
     prompts: Dataset
     """Prompts that each rung answers, to see whether it is broken."""
 
@@ -100,16 +98,16 @@ def climb(session: Session, recipe: Recipe, inputs: Inputs, *, out: Path) -> pd.
     return table
 
 
-def judgeable(path: str) -> list[Example]:
-    """The preferences of a file; rows that cannot be judged are left out, and stderr says how many."""
-    found, errors = [], []
-    for row in file_rows(path):
-        try:
-            found.append(preference(row))
-        except UsageError as error:
-            errors.append(error)
+def judgeable(name: str) -> list[Example]:
+    """The preferences of what `drsow tune` takes; rows that cannot be judged are left out, and stderr says how many."""
+    dataset, errors = load_readable(place_of(name))
+    found = [example for example in dataset.examples if example.is_preference]
+    if not found:
+        check_preferences(dataset)
     if errors:
         print(f"{len(errors)} rows left out; the first: {errors[0]}", file=sys.stderr)
+    if n_several := len(dataset.examples) - len(found):
+        print(f"{n_several} rows left out: they have several responses", file=sys.stderr)
     return found
 
 

@@ -43,10 +43,15 @@ class Tuned(NamedTuple):
 
 def preferences(name: str) -> Dataset:
     """The preferences of a folder that `annotate` wrote, or of anything that `load_data` takes."""
-    inside = Path(name) / "preferences.jsonl"
-    found = load_data(str(inside) if inside.is_file() else name)
+    found = load_data(place_of(name))
     check_preferences(found)
     return found
+
+
+def place_of(name: str) -> str:
+    """The file of preferences in a folder that `annotate` wrote; any other name as it is."""
+    inside = Path(name) / "preferences.jsonl"
+    return str(inside) if inside.is_file() else name
 
 
 class Start(NamedTuple):

@@ -13,10 +13,12 @@ from commands import COMMAND, environment, rows, write_rows
 
 from bench.data.load import load_prompts
 from bench.registry import load_registry
+from bench.schema import UsageError
 from bench.scoring.located import file_digest
 from bench.store.folder import read_csv
 from bench.verbs import ladder
 from bench.verbs.session import open_session
+from bench.verbs.tune import preferences
 
 RECIPE = """
 [study]
@@ -94,6 +96,38 @@ def test_an_answer_may_hold_a_line_separator(tiny_registry, tmp_path, monkeypatc
     line["candidates"] = ["Seven\u2028is", "", "", "", "", "no", "no", "no"]
     (folder / "answers.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n")
     assert ladder._answered(session, prompts, folder) == {"n_answers": 8, "empty": 0.5, "repeated": 0.0, "broken": 1}
+
+
+def test_a_ladder_reads_the_rows_that_a_tuning_reads(tmp_path, capsys):
+    tie = {"id": "tie", "score_chosen": 4.0, "score_rejected": 4.0}
+    scored = [rows(1)[0] | {"score_chosen": 5.0, "score_rejected": 1.0}, rows(1)[0] | tie]
+    (row,) = ladder.judgeable(str(write_rows(tmp_path / "scored.jsonl", scored)))
+    assert row.example_id == "numbers/0"
+    assert "preferences: 1; left out: ties 1" in capsys.readouterr().err
+    texts = [("yes", 5), ("no", 1)]
+    rated = [{"response": text, "overall_score": score} for text, score in texts]
+    published = write_rows(tmp_path / "rated.jsonl", [{"instruction": "Is 7 prime?", "completions": rated}])
+    (row,) = ladder.judgeable(str(published))
+    assert dict(row.responses) == {"chosen": "yes", "rejected": "no"}
+    shutil.copy(write_rows(tmp_path / "plain.jsonl", rows(3)), tmp_path / "preferences.jsonl")
+    assert ladder.judgeable(str(tmp_path)) == list(preferences(str(tmp_path)).examples)
+
+
+def test_rows_that_cannot_be_judged_are_left_out_and_a_second_id_is_refused(tmp_path, capsys):
+    several = {"id": "several", "prompt": "Name a colour.", "candidates": ["red", "blue", "seven"], "right": [0, 1]}
+    blank = rows(1)[0] | {"id": "blank", "rejected": " "}
+    tie = rows(1)[0] | {"id": "tie", "score_chosen": 4, "score_rejected": 4}
+    file = write_rows(tmp_path / "mixed.jsonl", [*rows(4), blank, several, tie])
+    assert len(ladder.judgeable(str(file))) == 4
+    said = capsys.readouterr().err
+    assert "1 rows left out; the first: " in said and "line 5, field rejected: only whitespace" in said
+    assert "1 rows left out: they have several responses" in said and "left out: ties 1" in said
+    with pytest.raises(UsageError, match=r"line 2, field id: 'numbers/0' is also the id of line 1"):
+        ladder.judgeable(str(write_rows(tmp_path / "twice.jsonl", [rows(1)[0], rows(1)[0] | {"chosen": "maybe"}])))
+    with pytest.raises(UsageError, match=r"no row can be read; the first: .*line 1, field rejected: only whitespace"):
+        ladder.judgeable(str(write_rows(tmp_path / "blank.jsonl", [blank])))
+    with pytest.raises(UsageError, match=r"several: this verb takes preferences"):
+        ladder.judgeable(str(write_rows(tmp_path / "several.jsonl", [several])))
 
 
 def test_a_wrong_recipe_writes_nothing(drsow, tiny_registry, tmp_path):
