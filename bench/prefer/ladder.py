@@ -105,7 +105,8 @@ def recipe_of(content: Mapping[str, Any], where: str) -> Recipe:
     """A recipe from its parsed file.
 
     Raises:
-        UsageError: A field is wrong, a rung follows one that is not before it, or an id is there twice.
+        UsageError: A field is wrong, a rung follows one that is not before it, an id is there twice, or two ladders
+            have one start.
     """
     try:
         recipe = Recipe.model_validate(content)
@@ -114,7 +115,14 @@ def recipe_of(content: Mapping[str, Any], where: str) -> Recipe:
         place = ".".join(str(part) for part in first["loc"])
         raise UsageError(f"{where}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
     seen: set[str] = set()
+    starts: dict[str, str] = {}
     for ladder in recipe.ladders:
+        if ladder.start in starts:
+            raise UsageError(
+                f"{where}: {ladder.id}: start: {ladder.start!r} is also that of {starts[ladder.start]}, and a study "
+                "names a model once; put the rungs of both into one ladder"
+            )
+        starts[ladder.start] = ladder.id
         known: set[str | None] = {None}
         for rung in ladder.rungs:
             if rung.after not in known:

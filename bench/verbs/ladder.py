@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +12,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from bench.data.load import check_preferences, digest, load_readable
-from bench.entries import FolderSource, ModelSpec
+from bench.entries import AdapterSource, ModelSpec
 from bench.files import edited_text
-from bench.measured import MeasuredScore, replace_scores
+from bench.links import unknown
+from bench.measured import MeasuredScore, add_score, replace_scores
 from bench.prefer.ladder import (
     NET_PREFERENCES,
     RUNGS,
@@ -31,6 +33,7 @@ from bench.prefer.ladder import (
 )
 from bench.registry import Registry, load_registry
 from bench.schema import Dataset, Example, UsageError
+from bench.sources import FileSource, FolderSource
 from bench.store.folder import write_csv, write_whole
 from bench.verbs.sample import sample_candidates
 from bench.verbs.session import Session
@@ -38,6 +41,9 @@ from bench.verbs.tune import MODEL, Start, place_of, tune_policy
 
 WEIGHTS, REGISTRY = "run", "registry"
 """Folders of a ladder's results: the tuned models, and the registry that names them."""
+
+SCORES = "scores.toml"
+"""The registry's file of measured performances."""
 
 N_ANSWERS, ANSWER_TOKENS = 8, 128
 """Sampled answers to each prompt, and their longest length: what tells a broken rung."""
@@ -77,7 +83,11 @@ def climb(session: Session, recipe: Recipe, inputs: Inputs, *, out: Path) -> pd.
 
     Returns:
         RUNGS.
+
+    Raises:
+        UsageError: There are too few preferences, or the registry could not be read; then nothing is tuned.
     """
+    check_registry(session.registry, recipe, out=out)
     examples = judgeable(inputs.preferences)
     slices = {(ladder.id, rung.id): rows_of_rung(examples, rung) for ladder in recipe.ladders for rung in ladder.rungs}
     rows = []
@@ -159,53 +169,109 @@ def _answered(session: Session, prompts: Dataset, folder: Path) -> dict[str, Any
     return found._asdict() | {"broken": int(found.broken)}
 
 
+def check_registry(known: Registry, recipe: Recipe, *, out: Path) -> None:
+    """Check, before a tuning that may take hours, that the registry of its models can be written and read.
+
+    Raises:
+        UsageError: An id is taken, a name is unknown, or OUT/registry/scores.toml does not fit the recipe.
+    """
+    axes = [recipe.study.performance, recipe.study.second_performance]
+    for name in filter(None, axes):
+        if name not in load_registry().performances:
+            raise UsageError(f"study: {unknown('performance', name, load_registry().performances)}")
+    with tempfile.TemporaryDirectory() as place:
+        folder, measured = Path(place) / REGISTRY, out / REGISTRY / SCORES
+        if measured.is_file():
+            write_whole(folder / SCORES, measured.read_bytes())
+        try:
+            for _ in range(2):
+                write_registry(known, recipe, _planned(recipe), out=Path(place))
+                # With a score of each model the second round writes the studies of the measured performance.
+                for spec in _unmeasured(recipe, load_registry(folder)):
+                    row = {"model_id": spec.id, "performance_id": recipe.study.performance, "value": 0.0, "source": "-"}
+                    add_score(folder / SCORES, MeasuredScore.model_validate(row))
+        except UsageError as error:
+            raise UsageError(str(error).replace(place, str(out))) from error
+
+
+def _planned(recipe: Recipe) -> pd.DataFrame:
+    """What the registry needs of RUNGS, before anything is tuned."""
+    rows = [
+        {"model_id": ladder.model_id(rung.id), "start": ladder.model_id(rung.after), "n_preferences": rung.n}
+        if rung
+        else {"model_id": ladder.start}
+        for ladder, rung in ladders_in_order(recipe)
+    ]
+    return pd.DataFrame(rows).assign(n_steps=0, weights_sha256="", broken=0)
+
+
+def _unmeasured(recipe: Recipe, known: Registry) -> list[ModelSpec]:
+    ids = [ladder.model_id(rung.id if rung else None) for ladder, rung in ladders_in_order(recipe)]
+    models = [known.model(name) for name in ids]
+    return [spec for spec in models if recipe.study.performance not in spec.scores]
+
+
 def write_registry(known: Registry, recipe: Recipe, table: pd.DataFrame, *, out: Path) -> Path:
     """Write the registry folder with every rung, and with the starts that drsow's own registry does not have."""
-    folder, specs, own = out / REGISTRY, [], load_registry().models
-    rows = table.set_index("model_id")
+    folder, rows = out / REGISTRY, table.set_index("model_id")
+    specs: dict[str, ModelSpec] = {}
     for ladder, rung in ladders_in_order(recipe):
         start = known.model(ladder.start)
         if rung is None:
-            specs += [_moved(start, folder)] if start.id not in own else []
-            continue
-        row = rows.loc[ladder.model_id(rung.id)]
-        kind = rung.loss if rung.labels == "given" else f"{rung.loss}-{rung.labels}"
-        of = f" of {rung.subset}" if rung.subset else ""
-        told = f"{row['start']}; {kind}; {row['n_preferences']} preferences from {rung.first}{of}; "
-        told += f"{row['n_steps']} steps; lr {rung.lr:g}; seed {rung.seed}; weights sha256 {row['weights_sha256']}"
-        specs.append(
-            start.model_copy(
-                update={
-                    "model_id": row.name,
-                    "source": FolderSource(folder=_relative(out / WEIGHTS / str(row.name) / MODEL, folder)),
-                    "format": "safetensors",
-                    "method": kind,
-                    "licence_notice": None,
-                    "scores": {},
-                    "note": told + ("; broken" if row["broken"] else ""),
-                }
-            )
-        )
+            specs |= {spec.id: spec for spec in _carried(start, folder)}
+        else:
+            spec = _rung_entry(start, rung, rows.loc[ladder.model_id(rung.id)], folder)
+            specs[spec.id] = spec
     broken = rows.index[rows["broken"] == 1].tolist()
-    write_whole(folder / "models.toml", models_toml(specs).encode())
+    write_whole(folder / "models.toml", models_toml(list(specs.values())).encode())
     counts = {name: n for ladder in recipe.ladders for name, n in net_preferences(ladder).items()}
     scores = [
         MeasuredScore(model_id=name, performance_id=NET_PREFERENCES, value=n, source="the recipe")
         for name, n in counts.items()
     ]
-    replace_scores(folder / "scores.toml", NET_PREFERENCES, scores)
+    replace_scores(folder / SCORES, NET_PREFERENCES, scores)
     write_whole(folder / "pairs.toml", pairs_toml(recipe, broken, has_scores=False).encode())
-    models = load_registry(folder).models
-    if all(recipe.study.performance in models[name].scores for name in rows.index):
+    if not _unmeasured(recipe, load_registry(folder)):
         write_whole(folder / "pairs.toml", pairs_toml(recipe, broken, has_scores=True).encode())
     return folder
 
 
-def _moved(spec: ModelSpec, folder: Path) -> ModelSpec:
-    """An entry of a user's registry for another folder: a relative path starts there."""
-    if not isinstance(spec.source, FolderSource):
-        return spec
-    return spec.model_copy(update={"source": FolderSource(folder=_relative(spec.source.folder, folder))})
+def _rung_entry(start: ModelSpec, rung: Rung, row: pd.Series, folder: Path) -> ModelSpec:
+    """The entry of a tuned model; `row` is that of RUNGS."""
+    kind = rung.loss if rung.labels == "given" else f"{rung.loss}-{rung.labels}"
+    of = f" of {rung.subset}" if rung.subset else ""
+    told = f"{row['start']}; {kind}; {row['n_preferences']} preferences from {rung.first}{of}; "
+    told += f"{row['n_steps']} steps; lr {rung.lr:g}; seed {rung.seed}; weights sha256 {row['weights_sha256']}"
+    weights = folder.parent / WEIGHTS / str(row.name) / MODEL
+    return start.model_copy(
+        update={
+            "model_id": row.name,
+            "source": FolderSource(folder=_relative(weights, folder)),
+            "format": "safetensors",
+            "method": kind,
+            "licence_notice": None,
+            "scores": {},
+            "note": told + ("; broken" if row["broken"] else ""),
+        }
+    )
+
+
+def _carried(spec: ModelSpec, folder: Path) -> list[ModelSpec]:
+    """The entry of a start for another folder, after that of its base; none that drsow's own registry has."""
+    own = load_registry()
+    if spec.id in own.models:
+        return []
+    base = [] if spec.files is spec else _carried(spec.files, folder)
+    source = spec.source
+    if isinstance(source, FolderSource):
+        source = FolderSource(folder=_relative(source.folder, folder))
+    elif isinstance(source, FileSource):
+        source = source.model_copy(update={"file": _relative(source.file, folder)})
+    elif isinstance(source, AdapterSource):
+        source = source.model_copy(update={"model": None})
+    # A performance of the user's own registry would be unknown, and the recipe says NET_PREFERENCES itself.
+    known = {name: score for name, score in spec.scores.items() if name in own.performances and name != NET_PREFERENCES}
+    return [*base, spec.model_copy(update={"source": source, "scores": known})]
 
 
 def _relative(path: Path, folder: Path) -> Path:

@@ -7,12 +7,15 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from commands import COMMAND, environment, rows, write_rows
+from tiny_models import entry, save_lora
 
 from bench.data.load import load_prompts
-from bench.registry import load_registry
+from bench.measured import MeasuredScore, add_score
+from bench.registry import Registry, load_registry
 from bench.schema import UsageError
 from bench.scoring.located import file_digest
 from bench.store.folder import read_csv
@@ -128,6 +131,78 @@ def test_rows_that_cannot_be_judged_are_left_out_and_a_second_id_is_refused(tmp_
         ladder.judgeable(str(write_rows(tmp_path / "blank.jsonl", [blank])))
     with pytest.raises(UsageError, match=r"several: this verb takes preferences"):
         ladder.judgeable(str(write_rows(tmp_path / "several.jsonl", [several])))
+
+
+def written(recipe: str, registry: Path, out: Path) -> Registry:
+    """The registry of a recipe's models, as it is written once they are tuned; nothing is."""
+    (out.parent / "ladders.toml").write_text(recipe)
+    read, known = ladder.read_recipe(out.parent / "ladders.toml"), load_registry(registry)
+    ladder.check_registry(known, read, out=out)
+    assert not out.exists()
+    return load_registry(ladder.write_registry(known, read, ladder._planned(read), out=out))
+
+
+def test_an_adapter_is_written_with_its_base(tiny_registry, tmp_path):
+    shutil.copytree(tiny_registry, tmp_path / "mine")
+    save_lora(tmp_path / "mine" / "lora", tiny_registry / "weak", base_name="weak")
+    source = 'source = { adapter = "lora", base = "tiny-weak" }'
+    with (tmp_path / "mine" / "models.toml").open("a") as file:
+        file.write(entry("tiny-lora", "x").replace('source = { folder = "x" }', source))
+    found = written(RECIPE.replace('"tiny-weak"', '"tiny-lora"'), tmp_path / "mine", tmp_path / "out")
+    assert found.model("tiny-lora").source.files.folder == tmp_path / "mine" / "lora"
+    assert found.model("tiny-lora").files.source.folder.resolve() == tmp_path / "mine" / "weak"
+    assert found.families["up"].members == ("tiny-lora", "up-sft", "up-turned")
+
+
+def test_a_gguf_file_of_a_relative_registry_is_found_from_the_ladders_registry(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "tiny.gguf").write_bytes(b"GGUF")
+    source = f'source = {{ file = "tiny.gguf", sha256 = "{"0" * 64}" }}'
+    text = entry("tiny-weak", "x").replace('source = { folder = "x" }', source).replace("safetensors", "gguf")
+    (tmp_path / "mine" / "models.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    found = written(RECIPE, Path("mine"), Path("out"))
+    assert found.model("tiny-weak").source.file.resolve() == tmp_path / "mine" / "tiny.gguf"
+    assert found.model("up-sft").format == "safetensors"
+
+
+def test_scores_that_the_new_registry_has_or_does_not_know_are_not_copied(tiny_registry, tmp_path):
+    first = written(RECIPE, tiny_registry, tmp_path / "out")
+    assert first.model("up-sft").scores["net_preferences"].value == 4
+    mine = tmp_path / "out" / "registry"
+    with (mine / "pairs.toml").open("a") as file:
+        file.write('\n[[performances]]\nperformance_id = "ours"\nname = "Ours (points)"\n')
+    for name in ("ours", "ifeval"):
+        add_score(mine / "scores.toml", MeasuredScore(model_id="up-sft", performance_id=name, value=5.0, source="us"))
+    again = RECIPE.replace('"tiny-weak"', '"up-sft"').replace('"up"', '"next"')
+    found = written(again, mine, tmp_path / "second")
+    assert {name: score.value for name, score in found.model("up-sft").scores.items()} == {
+        "ifeval": 5, "net_preferences": 0
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("", ""), "registry/scores.toml: gone ifeval: model_id: unknown model 'gone'"),
+        (('"ifeval"', '"ifevil"'), "study: unknown performance 'ifevil', did you mean 'ifeval'?"),
+        (('"mine"', '"paper-221"'), "registry/pairs.toml: paper-221: study_id is taken by an entry of "),
+        (('"tiny-weak"', '"FOLDER"'), "unknown model "),
+    ],
+)
+def test_what_the_registry_could_not_hold_is_one_line_before_any_tuning(drsow, tiny_registry, tmp_path, change, said):
+    out = tmp_path / "out"
+    if not change[0]:
+        add_score(out / "registry" / "scores.toml",
+                  MeasuredScore(model_id="gone", performance_id="ifeval", value=5.0, source="us"))  # fmt: skip
+    text = RECIPE.replace(*change) if change[0] else RECIPE
+    (tmp_path / "ladders.toml").write_text(text.replace("FOLDER", str(tiny_registry / "weak")))
+    data = write_rows(tmp_path / "train.jsonl", rows(8))
+    words = ["--preferences", data, "--prompts", data, "--out", out, "--registry", tiny_registry, "--device", "cpu"]
+    done = drsow("ladder", tmp_path / "ladders.toml", *words)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert said in done.stderr
+    assert not (out / "run").exists() and not (out / "registry" / "models.toml").exists()
 
 
 def test_a_wrong_recipe_writes_nothing(drsow, tiny_registry, tmp_path):

@@ -69,6 +69,12 @@ def test_a_wrong_recipe_is_one_line_that_names_the_field(more, words):
         recipe(**more)
 
 
+def test_two_ladders_of_one_start_are_refused():
+    ladders = [LADDER, LADDER | {"ladder_id": "down"}]
+    with pytest.raises(UsageError, match=r"r.toml: down: start: 'smollm2-135m-instruct-q4' is also that of up, and a "):
+        recipe_of({"study": STUDY, "ladders": ladders}, "r.toml")
+
+
 def test_an_answer_repeats_itself_if_it_compresses_to_less_than_three_tenths():
     prose = (
         "To bake a loaf you mix flour, water, salt and yeast, let the dough rise for an hour, shape it by hand and put "
