@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bench.entries import Entry, Id, ModelSpec, Score
@@ -66,16 +66,31 @@ def typical_stderr(scores: Sequence[Score | None], otherwise: float) -> float:
     return math.sqrt(sum((otherwise if each is None else each) ** 2 for each in known) / len(known))
 
 
-def check_place(path: Path, model_id: str, models: Mapping[str, ModelSpec]) -> None:
+def check_place(
+    path: Path, model_id: str, performance_id: str, models: Mapping[str, ModelSpec], measured: Collection[str]
+) -> None:
     """Checks, before a measurement that may take hours, that a scores.toml can take the score of a model.
 
+    Args:
+        path: The scores.toml.
+        model_id: Of the model.
+        performance_id: Of the score.
+        models: The registry's, by model_id.
+        measured: ids of the registry's scores that are from a scores.toml, where another row may replace them.
+
     Raises:
-        UsageError: The registry has no such model, so it could not read the file, or the file is no scores.toml.
+        UsageError: The registry could not read the file, because it has no such model or the model's entry has this
+            score already, or the file is no scores.toml.
     """
     if model_id not in models:
         raise UsageError(
             f"--scores {path}: {model_id} is no model_id of the registry; add an entry for it to models.toml, or leave "
             "--scores out"
+        )
+    if performance_id in models[model_id].scores and f"{model_id} {performance_id}" not in measured:
+        raise UsageError(
+            f"--scores {path}: the entry of {model_id} in models.toml has a score {performance_id} already; remove it "
+            "there, or leave --scores out"
         )
     _rows(path)
 

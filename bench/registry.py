@@ -75,6 +75,8 @@ class Registry:
     studies: dict[str, Study]
     pairs: dict[str, PairEntry]
     domains: dict[str, Domain]
+    measured: frozenset[str] = frozenset()
+    """ids of the scores that are from a scores.toml, not from a model's own entry."""
 
     @property
     def readers(self) -> dict[str, Reader]:
@@ -194,8 +196,9 @@ def load_registry(extra: Path | None = None) -> Registry:
                 raise UsageError(f"{path}: {entry.id}: {entry.KEY} is taken by an entry of {origins[table, entry.id]}")
             tables[table][entry.id] = entry
             origins[table, entry.id] = path
-    tables["models"] = with_scores(tables["models"], tables.pop("scores").values(), origins)
-    registry = Registry(**tables)
+    scores = tables.pop("scores")
+    tables["models"] = with_scores(tables["models"], scores.values(), origins)
+    registry = Registry(**tables, measured=frozenset(scores))
     for problem in problems(registry):
         path = origins[problem.table, problem.entry_id]
         raise UsageError(f"{path}: {problem.entry_id}: {problem.field}: {problem.words}")

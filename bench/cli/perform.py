@@ -86,7 +86,7 @@ def perform(
         if name not in known.models:
             known.policy(name)
     if scores:
-        check_place(scores, model, known.models)
+        check_place(scores, model, task.value, known.models, known.measured)
     session = open_session(known, dtype=dtype.value, device=device.value, results=results)
     if task is Task.ifeval:
         found = verb.measure_ifeval(session, speech, prompts, limit=limit, out=out)

@@ -4,8 +4,10 @@ import json
 
 import pytest
 from commands import write_rows
+from tiny_models import entry
 
 from bench.files import read_csv
+from bench.measured import MeasuredScore, add_score
 from bench.registry import load_registry
 from bench.scoring.forward import kernels
 
@@ -107,6 +109,23 @@ def test_a_score_that_the_registry_could_not_read_is_refused_before_the_model_an
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
         assert said in done.stderr
     assert not (tmp_path / "scores.toml").exists()
+
+
+def test_a_score_that_the_models_entry_has_is_refused_before_the_model_answers(drsow, tiny_registry, tmp_path):
+    score = 'scores.ifeval = { value = 40.0, source = "there" }\n\n'
+    (tmp_path / "models.toml").write_text(entry("tiny-strong", str(tiny_registry / "strong")).rstrip() + "\n" + score)
+    words = ["perform", "--registry", tmp_path, "--task", "ifeval", "--prompts", tmp_path / "none.jsonl"]
+    done = drsow(*words, "--model", "tiny-strong", "--scores", tmp_path / "scores.toml")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "the entry of tiny-strong in models.toml has a score ifeval already; remove it there" in done.stderr
+    # What came with drsow as a measured score may be measured again, and so may a score of one's own.
+    known = load_registry()
+    shipped = next(name for name in known.measured if name.endswith(" ifeval")).split()[0]
+    add_score(tmp_path / "scores.toml",
+              MeasuredScore(model_id=shipped, performance_id="ifeval", value=1.0, source="us"))  # fmt: skip
+    for file in ("scores.toml", "other.toml"):
+        done = drsow(*words, "--model", shipped, "--scores", tmp_path / file)
+        assert "none.jsonl: no such file" in done.stderr
 
 
 def test_a_model_without_a_template_names_the_option_that_lends_it_one(drsow, tiny_registry, prompts, tmp_path):
