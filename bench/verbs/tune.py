@@ -76,7 +76,8 @@ def tune_policy(session: Session, start: Start, dataset: Dataset, tuning: "Tunin
         out: The folder to write.
 
     Raises:
-        UsageError: the folder holds a run with other settings, or the policy has no chat template.
+        UsageError: the folder holds a run with other settings, the policy has no chat template, or a batch cannot be
+            divided among the devices. Nothing is written then.
         DrsowError: memory or disk ran out, or the loss is no longer finite.
     """
     located = fetch.fetch(session.registry.policy(start.policy))
@@ -85,6 +86,7 @@ def tune_policy(session: Session, start: Start, dataset: Dataset, tuning: "Tunin
     tokenizer = _tokenizer(session, located, start)
     settings |= {"template": start.template} if start.template else {}
     rows, oddities = _read(located, start.policy, tokenizer, dataset, loss=tuning.loss)
+    _check_steps(tuning, len(rows), session.options, out=out)
     counts = {"n_preferences": len(rows), "n_too_long": len(dataset.examples) - len(rows)}
     _begin(out, settings)
     if not (out / MODEL).exists():
@@ -137,6 +139,14 @@ def _read(
     for line in rendered.lines():
         print(f"{name}: {line}", file=sys.stderr)
     return rows, rendered.counts()
+
+
+def _check_steps(tuning: "Tuning", n_rows: int, options: passes.Options, *, out: Path) -> None:
+    """Check that every device gets an equal part of a batch, while the folder is still as it was."""
+    from bench.prefer.tune import arguments
+    from bench.scoring import models
+
+    arguments(tuning, n_rows, out=out, dtype=models.TORCH_DTYPES[options.dtype], device=options.device)
 
 
 def _begin(out: Path, settings: dict) -> None:

@@ -167,6 +167,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(drsow, words, tun
             "tiny-weak has no chat template; name another model, or",
         ),
         (["--policy", "tiny-stron"], 2, "did you mean 'tiny-strong'?"),
+        (["--batch", 6, "--at-once", 4], 2, "--batch 6 is not a multiple of --at-once 4 on 1 device(s)"),
     ],
 )
 def test_a_policy_that_cannot_be_tuned_is_one_line_and_nothing_is_written(drsow, words, tmp_path, options, code, said):
