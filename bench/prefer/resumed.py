@@ -121,11 +121,11 @@ def _check_ours(out: Path, note: Path, settings: Mapping[str, object]) -> None:
     """Rejects a file that was begun with other settings, or that no run wrote."""
     if note.exists() and (told := changed(json.loads(note.read_text(encoding="utf-8")), settings)):
         raise UsageError(
-            f"{out} was begun with other settings: {'; '.join(told)}; name another file, or remove it and {note.name}"
+            f"{out} was begun with other settings: {'; '.join(told)}; name another --out, or remove it and {note.name}"
         )
     if out.exists() and not note.exists():
         raise UsageError(
-            f"{out} exists already, and drsow did not write it ({note.name} is missing); name another file"
+            f"{out} exists already, and drsow did not write it ({note.name} is missing); name another --out"
         )
 
 

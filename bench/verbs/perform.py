@@ -4,6 +4,7 @@ Task ifeval lets the model answer prompts and checks the answers by rules; task 
 the model finds likelier for each of its bytes. Neither compares two models, so no pair's rewards take part.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,12 +15,14 @@ import pandas as pd
 from bench.data.instructed import Instructed, load_instructed
 from bench.data.load import digest
 from bench.entries import ModelSpec
+from bench.files import read_if_there
 from bench.measured import MeasuredScore
 from bench.prefer.rules import checkable, followed
 from bench.schema import CHOSEN, OK, REJECTED, Dataset, UsageError
 from bench.scoring import SPAN, fetch, passes, run
 from bench.scoring.identity import ops_name
 from bench.store.folder import safe_name, write_csv, write_json
+from bench.store.places import SHORT
 from bench.study.design import prompt_clusters
 from bench.study.performance import PERFORMANCE, table
 from bench.verbs.session import Session
@@ -52,6 +55,15 @@ class Speech(NamedTuple):
     max_new_tokens: int = 256
 
 
+class Rows(NamedTuple):
+    """What was measured on."""
+
+    told: str
+    """The rows and the rule, in the words of the score's source."""
+    digest: str
+    """`Dataset.digest`."""
+
+
 def measure_ifeval(
     session: Session, speech: Speech, prompts: str | None, *, limit: int | None, out: Path | None
 ) -> Measured:
@@ -80,7 +92,8 @@ def measure_ifeval(
         items += [(rule.name, right, number) for rule, right in zip(rules, kept, strict=True)]
     counts = {"n_left_out": n_left_out, "n_empty": sum(not answer for answer in answers.values())}
     told = f"IFEval, {len(answers)} prompts, strict accuracy by instruction, greedy, {speech.max_new_tokens} tokens"
-    return _measured(session, speech, IFEVAL, items, counts=counts, told=told, out=_folder(session, speech, out))
+    of = Rows(told, dataset.digest)
+    return _measured(session, speech, IFEVAL, items, counts=counts, of=of, out=_folder(session, speech, out))
 
 
 def _of(found: Instructed, kept: set[str]) -> Dataset:
@@ -135,8 +148,12 @@ def measure_preferences(session: Session, speech: Speech, dataset: Dataset, *, o
         session: The registry, the results folder, device and dtype.
         speech: Who reads.
         dataset: Preferences that the model was not tuned on.
-        out: The folder for the table; None: one in the results folder.
+        out: The folder for the table; None: one of the data set in the results folder.
+
+    Raises:
+        UsageError: `out` has the table of another model or of other preferences.
     """
+    folder = _folder_of_data(session, speech, dataset, out)
     spec = _spec(session, speech)
     owner = session.registry.policy(speech.template) if speech.template else spec
     ready = passes.make_ready(passes.Work(spec, owner, dataset), session.options)
@@ -151,12 +168,25 @@ def measure_preferences(session: Session, speech: Speech, dataset: Dataset, *, o
     problems = prompt_clusters(dataset.examples)
     items = [("", bool(r), int(number)) for r, number in zip(right[scored], problems[scored], strict=True)]
     counts = {"n_left_out": int(np.sum(~scored)), "n_empty": 0}
-    told = f"{dataset.slug}, {len(items)} preferences, the better response likelier by the byte"
-    return _measured(session, speech, PREFERENCES, items, counts=counts, told=told, out=_folder(session, speech, out))
+    of = Rows(f"{dataset.slug}, {len(items)} preferences, the better response likelier by the byte", dataset.digest)
+    return _measured(session, speech, PREFERENCES, items, counts=counts, of=of, out=folder)
 
 
 def _folder(session: Session, speech: Speech, out: Path | None) -> Path:
     return out or session.store.result_dir("performance", safe_name(speech.model))
+
+
+def _folder_of_data(session: Session, speech: Speech, dataset: Dataset, out: Path | None) -> Path:
+    """The folder for the table of preferences; other rows of the same name get another folder."""
+    folder = out or _folder(session, speech, None) / dataset.slug
+    file = folder / f"{PREFERENCES}.json"
+    mine = {"model_id": _spec(session, speech).model_id, "data_digest": dataset.digest}
+    stored = json.loads(read_if_there(file) or b"{}")
+    if all(stored.get(name, value) == value for name, value in mine.items()):
+        return folder
+    if out:
+        raise UsageError(f"{file}: is of another model or of other preferences; name another folder with --out")
+    return folder.with_name(f"{folder.name}-{dataset.digest[:SHORT]}")
 
 
 def _spec(session: Session, speech: Speech) -> ModelSpec:
@@ -165,7 +195,7 @@ def _spec(session: Session, speech: Speech) -> ModelSpec:
 
 
 def _measured(
-    session: Session, speech: Speech, task: str, items: list[tuple], *, counts: dict[str, int], told: str, out: Path
+    session: Session, speech: Speech, task: str, items: list[tuple], *, counts: dict[str, int], of: Rows, out: Path
 ) -> Measured:
     """Write the table and the score's provenance."""
     frame = pd.DataFrame(items, columns=["name", "right", "cluster"])
@@ -181,9 +211,10 @@ def _measured(
         performance_id=task,
         value=round(100 * float(whole.accuracy), 2),
         stderr=stderr,
-        source=f"drsow perform: {told}, {session.options.dtype}{template}",
+        source=f"drsow perform: {of.told}, {session.options.dtype}{template}",
     )
     file = out / f"{task}.csv"
     write_csv(file, found, PERFORMANCE)
-    write_json(out / f"{task}.json", score.model_dump() | {"versions": passes.versions()})
+    facts = {"data_digest": of.digest, "versions": passes.versions()}
+    write_json(out / f"{task}.json", score.model_dump() | facts)
     return Measured(found, score, file)

@@ -1,9 +1,10 @@
 """`drsow perform`: a model's score by IFEval's rules and on preferences, and where the registry finds it."""
 
 import json
+from pathlib import Path
 
 import pytest
-from commands import write_rows
+from commands import rows, write_rows
 from tiny_models import entry
 
 from bench.files import read_csv
@@ -81,6 +82,37 @@ def test_preferences_are_read_from_the_scores_of_a_pass(drsow, tiny_registry, fi
     (row,) = json.loads(done.stdout)
     assert row["accuracy"] == (sides["chosen"] > sides["rejected"]).mean()
     assert (row["n_items"], row["n_left_out"]) == (24, 0)
+
+
+def test_other_preferences_leave_a_table_as_it_is(drsow, tiny_registry, tmp_path):
+    words = ["perform", "--registry", tiny_registry, "--model", "tiny-strong", "--task", "preferences", *COMPUTING]
+    first = write_rows(tmp_path / "rows.jsonl", rows(4))
+    (tmp_path / "more").mkdir()
+    other = write_rows(tmp_path / "more" / "rows.jsonl", rows(6))
+    to = ["--results", tmp_path / "results"]
+    files = [drsow(*words, *to, "--data", file).stdout.splitlines()[-1] for file in (first, other, first, other)]
+    assert files[:2] == files[2:]
+    assert [read_csv(Path(file))["n_items"][0] for file in files[:2]] == [4, 6]
+    assert Path(files[0]).parent == tmp_path / "results" / "performance" / "tiny-strong" / "rows"
+    out = ["--out", tmp_path / "out", *to]
+    assert drsow(*words, *out, "--data", first).returncode == 0
+    for more in (["--data", other], ["--data", first, "--model", "tiny-weak"]):
+        done = drsow(*words, *out, *more)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "preferences.json: is of another model or of other preferences; name another folder with --out" in (
+            done.stderr
+        )
+    assert read_csv(tmp_path / "out" / "preferences.csv")["n_items"][0] == 4
+
+
+def test_ifeval_on_other_prompts_says_which_option_names_another_folder(drsow, tiny_registry, prompts, tmp_path):
+    words = ["perform", "--registry", tiny_registry, "--model", "tiny-strong", "--task", "ifeval", "--prompts", prompts]
+    words += ["--max-new-tokens", 2, "--results", tmp_path / "results", *COMPUTING]
+    assert drsow(*words).returncode == 0
+    done = drsow(*words, "--limit", 1)
+    assert done.returncode == 2
+    assert "ifeval.jsonl was begun with other settings: prompts_digest was " in done.stderr
+    assert "; name another --out, or remove it and ifeval.jsonl.settings.json" in done.stderr
 
 
 @pytest.mark.parametrize(
