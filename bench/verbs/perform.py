@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bench.data.instructed import Instructed, load_instructed
-from bench.data.load import digest
+from bench.data.load import check_preferences, digest
 from bench.entries import ModelSpec
 from bench.files import read_if_there
 from bench.measured import MeasuredScore
@@ -151,8 +151,9 @@ def measure_preferences(session: Session, speech: Speech, dataset: Dataset, *, o
         out: The folder for the table; None: one of the data set in the results folder.
 
     Raises:
-        UsageError: `out` has the table of another model or of other preferences.
+        UsageError: `out` has the table of another model or of other preferences, or a row has several responses.
     """
+    check_preferences(dataset)
     folder = _folder_of_data(session, speech, dataset, out)
     spec = _spec(session, speech)
     owner = session.registry.policy(speech.template) if speech.template else spec

@@ -116,6 +116,21 @@ def test_ifeval_on_other_prompts_says_which_option_names_another_folder(drsow, t
 
 
 @pytest.mark.parametrize(
+    "several",
+    [
+        {"candidates": ["red", "blue", "seven"], "right": [0]},
+        {"chosen": ["red", "blue"], "rejected": ["seven", "ten"]},
+    ],
+)
+def test_rows_of_several_responses_are_refused_by_name(drsow, tiny_registry, tmp_path, several):
+    file = write_rows(tmp_path / "rows.jsonl", [{"id": "many", "prompt": "Name a colour."} | several])
+    words = ["perform", "--registry", tiny_registry, "--model", "tiny-strong", "--task", "preferences", *COMPUTING]
+    done = drsow(*words, "--data", file, "--results", tmp_path / "results")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "many: this verb takes preferences, one chosen and one rejected response a row" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--task", "ifeval", "--data", "sample"], "--task ifeval reads --prompts, not --data"),
