@@ -61,6 +61,7 @@ def add_model(folder: Path, place: str, asked: Asked) -> Added:
     """
     known = _registry(folder)
     path = Path(place).expanduser()
+    named = path.resolve().name
     if not (path / "config.json").is_file() and (path / "model" / "config.json").is_file():
         path /= "model"  # `drsow tune` writes the model there.
     if path.is_file() and path.suffix == ".gguf":
@@ -69,7 +70,7 @@ def add_model(folder: Path, place: str, asked: Asked) -> Added:
     elif path.is_dir():
         facts = folder_facts(path)
         fields = _files_fields(known, facts, asked, {"folder": _from(folder, path)}, place)
-        name = path.resolve().name
+        name = named
     else:
         _check_repository(place)
         facts = hub_facts(place, asked.revision)

@@ -63,6 +63,13 @@ def test_a_folder_inside_the_registry_is_relative(tiny_registry, mine):
     assert load_registry(moved).model("weak").source.folder == moved / "weights" / "weak"
 
 
+def test_tuned_folders_have_the_names_that_the_user_gave_them(tiny_registry, mine, tmp_path):
+    for name in ("tuned-dpo", "tuned-sft"):
+        copied(tiny_registry, "strong", tmp_path / name / "model")
+        assert add_model(mine, str(tmp_path / name), Asked()).entry_id == name
+        assert load_registry(mine).model(name).source.folder == tmp_path / name / "model"
+
+
 def test_an_entry_stands_behind_what_the_file_held(tiny_registry, mine):
     mine.mkdir()
     before = "# Ours, with a remark\r\n" + entry("tiny-strong", str(tiny_registry / "strong")).strip()
