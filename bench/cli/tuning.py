@@ -79,7 +79,8 @@ LoraOption = Annotated[
     typer.Option("--lora", metavar="", help="Tune a LoRA adapter instead of all weights.", rich_help_panel=TRAINING),
 ]
 LoraRankOption = Annotated[
-    int, typer.Option("--lora-rank", min=1, help="Rank of the adapter.", rich_help_panel=TRAINING)
+    int | None,
+    typer.Option("--lora-rank", min=1, help="--lora: rank of the adapter; default 16.", rich_help_panel=TRAINING),
 ]
 SaveEveryOption = Annotated[
     int, typer.Option("--save-every", min=1, help="Steps between checkpoints.", rich_help_panel=TRAINING)
@@ -111,7 +112,7 @@ def tune(
     batch: BatchOption = 32,
     at_once: AtOnceOption = 4,
     lora: LoraOption = False,
-    lora_rank: LoraRankOption = LORA_RANK,
+    lora_rank: LoraRankOption = None,
     save_every: SaveEveryOption = 50,
     template: TemplateOption = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the order of rows and of the adapter.")] = 0,
@@ -129,7 +130,7 @@ def tune(
     rate = lr if lr is not None else (LORA_LR if lora else LR[loss])
     tuning = Tuning(
         loss=loss.value, beta=beta if beta is not None else BETA[loss], gamma_ratio=gamma_ratio, lr=rate, seed=seed,
-        n_epochs=epochs, batch=batch, at_once=at_once, lora_rank=lora_rank if lora else 0, save_every=save_every,
+        n_epochs=epochs, batch=batch, at_once=at_once, lora_rank=_rank(lora_rank, lora=lora), save_every=save_every,
     )  # fmt: skip
     dataset = load_preferences(preferences)
     session = open_session(load_registry(registry), dtype=dtype.value, device=device.value)
@@ -137,6 +138,13 @@ def tune(
     ends = done.curve.iloc[[0, -1]][["step", "loss", "accuracy", "chosen_reward", "rejected_reward"]]
     emit(ends, Format.table, VIEWS["tune"])
     print(f"{done.n_preferences} preferences, {done.n_too_long} too long; {out / 'model'}")
+
+
+def _rank(asked: int | None, *, lora: bool) -> int:
+    """The rank of the adapter; 0 tunes all weights."""
+    if asked is not None and not lora:
+        raise UsageError("--lora-rank is the rank of an adapter; name --lora too, or leave it out to tune all weights")
+    return (asked or LORA_RANK) if lora else 0
 
 
 @app.command(rich_help_panel=TUNE)

@@ -167,6 +167,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(drsow, words, tun
             "tiny-weak has no chat template; name another model, or",
         ),
         (["--policy", "tiny-stron"], 2, "did you mean 'tiny-strong'?"),
+        (["--lora-rank", 8], 2, "--lora-rank is the rank of an adapter; name --lora too, or leave it out"),
         (["--batch", 6, "--at-once", 4], 2, "--batch 6 is not a multiple of --at-once 4 on 1 device(s)"),
     ],
 )
