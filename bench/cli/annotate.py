@@ -22,6 +22,7 @@ from bench.cli.options import (
     Reward,
     RewardOption,
     TemplateMode,
+    finite,
 )
 from bench.cli.printed import emit
 from bench.cli.session import load, select
@@ -58,7 +59,12 @@ Routed = Annotated[Router, typer.Option("--router", help="How to find each promp
 Rejects = Annotated[Rejected, typer.Option("--rejected", help="Which candidate is rejected.")]
 Margin = Annotated[
     float | None,
-    typer.Option("--min-margin", help="Smallest margin to keep, in the reward's unit.", rich_help_panel=FILTERS),
+    typer.Option(
+        "--min-margin",
+        callback=finite,
+        help="Smallest margin to keep, in the reward's unit.",
+        rich_help_panel=FILTERS,
+    ),
 ]
 Sure = Annotated[
     float | None,

@@ -24,6 +24,7 @@ from bench.cli.options import (
     StudyName,
     TemplateMode,
     TemplateOption,
+    finite,
 )  # fmt: skip
 from bench.cli.printed import emit
 from bench.cli.session import Rows, gap_name, select, select_stored
@@ -32,8 +33,12 @@ from bench.cli.views import VIEWS
 Section = Annotated[
     str | None, typer.Option("--section", help="A section of the benchmark, as safety or hard; default: all.")
 ]
-MaxParams = Annotated[float | None, typer.Option("--max-params", help="Most parameters of both models together.")]
-Budget = Annotated[float | None, typer.Option("--budget-flop", help="Most FLOP per row, both models together.")]
+MaxParams = Annotated[
+    float | None, typer.Option("--max-params", callback=finite, help="Most parameters of both models together.")
+]
+Budget = Annotated[
+    float | None, typer.Option("--budget-flop", callback=finite, help="Most FLOP per row, both models together.")
+]
 Licences = Annotated[str, typer.Option("--licence", help="Allowed licences of both models, comma-separated.")]
 
 NBest = Annotated[int, typer.Option("--ensemble", min=0, help="Combine this many of the best pairs; 0: none.")]

@@ -1,5 +1,6 @@
 """Options that several verbs share, each defined once."""
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -68,6 +69,13 @@ class Reward(StrEnum):
     contrastive = "contrastive"
 
 
+def finite(value: float | None) -> float | None:
+    """The value of an option. A limit refuses nan and an infinity beyond it; any other nan or inf is refused here."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no finite number.")
+    return value
+
+
 Pairs = Annotated[list[str] | None, typer.Option("--pair", help="Alias or pair_id; repeat for several pairs.")]
 OnePair = Annotated[str, typer.Option("--pair", help="Alias or pair_id.")]
 StudyName = Annotated[str | None, typer.Option("--study", help="A study: all of its pairs.")]
@@ -118,7 +126,8 @@ Prompts = Annotated[
     str, typer.Option("--prompts", help="A .jsonl, .parquet, .csv or .json file with prompts, or a hub id.")
 ]
 Temperature = Annotated[
-    float, typer.Option("--temperature", min=0.01, help="Sampling temperature.", rich_help_panel=SAMPLING)
+    float,
+    typer.Option("--temperature", min=0.01, callback=finite, help="Sampling temperature.", rich_help_panel=SAMPLING),
 ]
 TopP = Annotated[
     float,

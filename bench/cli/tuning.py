@@ -27,6 +27,7 @@ from bench.cli.options import (
     Temperature,
     TemplateMode,
     TopP,
+    finite,
 )
 from bench.cli.printed import emit
 from bench.cli.session import select
@@ -58,17 +59,25 @@ LossOption = Annotated[
 ]
 BetaOption = Annotated[
     float | None,
-    typer.Option("--beta", min=0, help="Default: 10 for SimPO, 0.1 for DPO.", rich_help_panel=TRAINING),
+    typer.Option(
+        "--beta", min=0, callback=finite, help="Default: 10 for SimPO, 0.1 for DPO.", rich_help_panel=TRAINING
+    ),
 ]
 GammaRatioOption = Annotated[
-    float, typer.Option("--gamma-ratio", min=0, help="SimPO's target margin over beta.", rich_help_panel=TRAINING)
+    float,
+    typer.Option(
+        "--gamma-ratio", min=0, callback=finite, help="SimPO's target margin over beta.", rich_help_panel=TRAINING
+    ),
 ]
 LrOption = Annotated[
     float | None,
-    typer.Option("--lr", min=0, help="Default: 1e-6, for SFT 1e-5, with --lora 1e-4.", rich_help_panel=TRAINING),
+    typer.Option(
+        "--lr", min=0, callback=finite, help="Default: 1e-6, for SFT 1e-5, with --lora 1e-4.", rich_help_panel=TRAINING
+    ),
 ]
 EpochsOption = Annotated[
-    float, typer.Option("--epochs", min=0.01, help="Passes over the preferences.", rich_help_panel=TRAINING)
+    float,
+    typer.Option("--epochs", min=0.01, callback=finite, help="Passes over the preferences.", rich_help_panel=TRAINING),
 ]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Preferences per step.", rich_help_panel=TRAINING)]
 AtOnceOption = Annotated[

@@ -69,6 +69,20 @@ def test_a_wrong_option_names_what_there_is(drsow):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "option", "value"),
+    [
+        (["sample", "--model", "tiny-strong", "--prompts", "x.jsonl", "--out", "x"], "--temperature", "inf"),
+        (["annotate", "--pair", "tiny", "--candidates", "x.jsonl", "--out", "x"], "--min-margin", "nan"),
+        (["tune", "--policy", "tiny-strong", "--preferences", "x.jsonl", "--out", "x"], "--lr", "inf"),
+        (["choose", "--study", "paper-221"], "--max-params", "nan"),
+    ],
+)
+def test_an_option_that_is_no_finite_number_is_refused_by_name(drsow, tiny_registry, words, option, value):
+    done = drsow(*words, option, value, "--registry", tiny_registry)
+    assert_refused(done, 2, f"Invalid value for '{option}': {value} is no finite number; see `drsow {words[0]} --help`")
+
+
 @pytest.mark.parametrize("verb", ["leaderboard", "figures"])
 def test_what_is_not_scored_yet_is_a_missing_precondition(drsow, tiny_run, tmp_path, verb):
     done = drsow(verb, *tiny_run[1:7], "--results", tmp_path / "out")
