@@ -41,17 +41,18 @@ def select(
     registry: RegistryDir = None,
 ) -> None:
     """Keep the response pairs worth labelling (REAL, arXiv 2409.17169)."""
-    from bench.data.load import load_candidates, load_data
+    from bench.data.load import check_preferences, load_candidates, load_data
     from bench.registry import load_registry
     from bench.verbs.select import Selection, select_pairs
     from bench.verbs.session import open_session
 
-    if candidates is not None and data is None:
-        dataset = load_candidates(candidates)
-    elif data is not None and candidates is None:
-        dataset = load_data(data, limit_per_subset=limit)
-    else:
+    if (candidates is None) == (data is None):
         raise UsageError("name what to select from: --candidates FILE or --data DATA")
+    if candidates is not None and limit is not None:
+        raise UsageError("--limit-per-subset draws from --data; --candidates takes every prompt of its file")
+    dataset = load_data(str(data), limit_per_subset=limit) if candidates is None else load_candidates(candidates)
+    if candidates is None:
+        check_preferences(dataset)
     session = open_session(load_registry(registry), dtype=dtype.value, device=device.value)
     table = select_pairs(session, dataset, Selection(model, strategy.value, fraction, seed), out=out)
     kept = table["similarity"].describe()[["mean", "min", "50%", "max"]].to_frame().T.assign(n_kept=len(table))

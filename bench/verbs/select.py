@@ -57,7 +57,12 @@ def _named(example: Example, picked: Picked) -> tuple:
 def _row(example: Example, picked: Picked) -> dict:
     """A line of the file. Preferences keep chosen and rejected; of candidates the two chosen ones stay."""
     (first, one), (_, other) = example.responses[picked.first], example.responses[picked.second]
-    texts = {"chosen": one, "rejected": other} if first == CHOSEN else {"candidates": [one, other]}
+    texts = {"chosen": _answer(one), "rejected": _answer(other)} if first == CHOSEN else {"candidates": [one, other]}
     head = {"subset": example.subset} if example.subset else {}
     prompt = [message._asdict() for message in example.messages]
     return {"id": own_id(example), **head, "prompt": prompt, **texts, "similarity": picked.similarity}
+
+
+def _answer(text: str) -> list[dict]:
+    """A response as a list of one message: a bare text that itself spells such a list would be read as that list."""
+    return [{"role": "assistant", "content": text}]

@@ -44,3 +44,50 @@ def test_what_is_selected_from_is_named_once(drsow, tmp_path, more):
     done = drsow("select", "--out", tmp_path / "x.jsonl", *more)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "drsow: name what to select from: --candidates FILE or --data DATA\n"
+
+
+SPELLED = json.dumps([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+HOSTILE = [
+    (SPELLED, "plain"),
+    ("plain", SPELLED),
+    ('[{"role": "assistant", "content": "b"}]', "[{'from': 'gpt', 'value': 'c'}]"),
+    ('["a", "b"]', '{"role": "assistant", "content": "b"}'),
+    ("a\u2028b\x85c", '"chosen"'),
+]
+"""Responses that spell messages, lists or lines."""
+
+
+@pytest.mark.slow
+def test_responses_that_spell_messages_come_back_as_the_texts_that_they_are(drsow, tiny_registry, tmp_path):
+    def said(text):
+        return [{"role": "assistant", "content": text}]
+
+    lines = [
+        {"id": i, "prompt": [{"role": "user", "content": SPELLED}], "chosen": said(one), "rejected": said(other)}
+        for i, (one, other) in enumerate(HOSTILE)
+    ]
+    data, out = write_rows(tmp_path / "rows.jsonl", lines), tmp_path / "kept.jsonl"
+    options = ["--registry", tiny_registry, "--model", "tiny-strong", "--dtype", "fp32", "--fraction", 1]
+    done = drsow("select", *options, "--data", data, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert load_data(str(out)).examples == load_data(str(data)).examples
+    assert load_candidates(str(out)).examples == load_candidates(str(data)).examples
+    assert [dict(example.responses)["chosen"] for example in load_data(str(out)).examples] == [a for a, _ in HOSTILE]
+    again = drsow("select", *options, "--candidates", out, "--out", tmp_path / "candidates.jsonl")
+    assert again.returncode == 0, again.stderr
+    assert load_candidates(str(tmp_path / "candidates.jsonl")).examples == load_candidates(str(out)).examples
+
+
+def test_labelled_candidates_are_no_preferences_to_select_from(drsow, tiny_registry, tmp_path):
+    data = write_rows(tmp_path / "c.jsonl", [{"prompt": "a", "candidates": ["b", "c", "d"], "right": 1}])
+    done = drsow("select", "--registry", tiny_registry, "--data", data, "--out", tmp_path / "x.jsonl")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "0: this verb takes preferences, one chosen and one rejected" in done.stderr
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_a_limit_that_candidates_do_not_read_is_refused(drsow, tmp_path):
+    data = write_rows(tmp_path / "c.jsonl", [{"prompt": "a", "candidates": ["b", "c"]}])
+    done = drsow("select", "--candidates", data, "--limit-per-subset", 1, "--out", tmp_path / "x.jsonl")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "drsow: --limit-per-subset draws from --data; --candidates takes every prompt of its file\n"
