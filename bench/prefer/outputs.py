@@ -30,12 +30,21 @@ def arena_hard(examples: Sequence[Example], texts: Mapping[str, str], *, generat
     """Arena-Hard-Auto's answers, one a line: uid, ans_id, model, messages.
 
     The uid is the prompt's id in its source file, without the subset. Arena-Hard's judge reads only model and
-    messages. Its script add_markdown_info.py adds the lengths that its style control needs. Arguments and errors are
-    those of `alpaca_eval`.
+    messages. Its script add_markdown_info.py adds the lengths that its style control needs. Arguments are those of
+    `alpaca_eval`.
+
+    Raises:
+        UsageError: a prompt has several turns, or two prompts have one id.
     """
     lines = []
+    owners: dict[str, Example] = {}
     for example in examples:
         uid = own_id(example)
+        if (other := owners.setdefault(uid, example)) is not example:
+            raise UsageError(
+                f"{other.example_id} and {example.example_id}: Arena-Hard knows an answer by its prompt's id alone, "
+                f"and both have the id {uid!r}; give each prompt an id of its own"
+            )
         answer = {"role": "assistant", "content": {"answer": texts[example.example_id]}}
         ans_id = hashlib.sha256(f"{generator} {uid}".encode()).hexdigest()[:22]
         messages = [{"role": "user", "content": _question(example)}, answer]

@@ -68,6 +68,19 @@ def test_a_board_gets_each_prompts_own_id_and_its_subset_apart(tmp_path):
     assert [row["dataset"] for row in rows] == ["a/b", "a", ""]
 
 
+def test_arena_hard_gets_no_two_answers_under_one_id(tmp_path):
+    rows = [{"id": "u1", "subset": subset, "prompt": subset, "candidates": ["x"]} for subset in ("a", "b")]
+    path = tmp_path / "responses.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dataset, texts = first_responses(str(path))
+    with pytest.raises(
+        UsageError, match=r"^a/u1 and b/u1: Arena-Hard .* both have the id 'u1'; give each prompt an id"
+    ):
+        arena_hard(dataset.examples, texts, generator="tuned")
+    # AlpacaEval knows an answer by its instruction.
+    assert len(json.loads(alpaca_eval(dataset.examples, texts, generator="tuned"))) == 2
+
+
 @pytest.mark.parametrize("write", [alpaca_eval, arena_hard])
 def test_a_prompt_of_several_turns_is_refused(write):
     turns = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
