@@ -70,12 +70,19 @@ def crash_point(label: str, path: Path) -> None:
 def write_whole(path: Path, data: bytes) -> None:
     """Replaces a file atomically: after a crash, `path` has the old or the new contents, never a part of them.
 
+    A symbolic link stays, and the file that it names is replaced. What is there and is no regular file, such as a pipe
+    or a device, is written into.
+
     Raises:
         CannotWrite: The disk is full, or the folder is not writable; the old file is unchanged.
     """
-    temp = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    real = Path(os.path.realpath(path))
+    temp = real.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
+        real.parent.mkdir(parents=True, exist_ok=True)
         crash_point("before-temp", path)
         with temp.open("xb") as file:
             file.write(data)
@@ -83,14 +90,25 @@ def write_whole(path: Path, data: bytes) -> None:
             crash_point("after-temp", path)
             os.fsync(file.fileno())
         crash_point("before-rename", path)
-        temp.replace(path)
+        temp.replace(real)
         crash_point("after-rename", path)
-        _sync(path.parent)
+        _sync(real.parent)
     except OSError as error:
         raise CannotWrite(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         with contextlib.suppress(OSError):
             temp.unlink(missing_ok=True)
+
+
+def check_not_read(out: Path, option: str, source: str | Path | None) -> None:
+    """Checks that a file to write is not the one that an option reads, by whatever path each names it.
+
+    Raises:
+        UsageError: It is the same file.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        if source is not None and out.is_file() and out.samefile(source):
+            raise UsageError(f"--out {out} is the file that {option} reads; name another file")
 
 
 def rename(path: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import schema
-from bench.files import TEXT_COLUMNS, edited_text, read_csv, rounded, safe_name, write_csv, write_json, write_whole
+from bench.files import (
+    TEXT_COLUMNS,
+    check_not_read,
+    edited_text,
+    read_csv,
+    rounded,
+    safe_name,
+    write_csv,
+    write_json,
+    write_whole,
+)
 from bench.schema import DrsowError, PreconditionError, UsageError
 
 HOSTILE = [
@@ -78,6 +89,53 @@ def test_a_write_into_a_file_as_folder_is_one_line(tmp_path):
     with pytest.raises(DrsowError) as error:
         write_whole(tmp_path / "file" / "x", b"")
     assert str(error.value) == f"{tmp_path}/file/x: cannot be written: File exists"
+
+
+def test_a_link_stays_and_the_file_that_it_names_is_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_bytes(b"old")
+    for name, target in (("one", "folder/file"), ("two", "one"), ("new", "folder/absent")):
+        (tmp_path / name).symlink_to(target)
+        write_whole(tmp_path / name, name.encode())
+        assert (tmp_path / name).is_symlink() and (tmp_path / name).read_bytes() == name.encode()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "folder").iterdir()} == {
+        "file": b"two", "absent": b"new"
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such pipes")
+@pytest.mark.parametrize("name", ["pipe", "link"])
+def test_a_pipe_gets_the_bytes_and_stays_a_pipe(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    # Open for both, so that the writer finds a reader and an empty pipe does not make the reader wait.
+    handle = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    write_whole(tmp_path / name, b"data")
+    assert os.read(handle, 100) == b"data"
+    os.close(handle)
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "link"}
+
+
+def test_a_device_is_written_into_and_stays_a_device(tmp_path):
+    try:
+        os.mknod(tmp_path / "null", 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+        (tmp_path / "null").write_bytes(b"")
+    except OSError:
+        pytest.skip("needs the right to make devices")
+    write_whole(tmp_path / "null", b"data")
+    assert (tmp_path / "null").is_char_device()
+
+
+def test_a_file_to_write_is_not_the_one_that_is_read(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"")
+    (tmp_path / "link").symlink_to("a.jsonl")
+    for out, source in (("a.jsonl", "a.jsonl"), ("link", "a.jsonl"), ("a.jsonl", "link"), ("a.jsonl", "./a.jsonl")):
+        with pytest.raises(UsageError, match=r"^--out .* is the file that --data reads; name another file$"):
+            check_not_read(tmp_path / out, "--data", f"{tmp_path}/{source}")
+    for source in (None, "reward-bench", f"{tmp_path}/b.jsonl", "x" * 5000, "a\0b"):
+        check_not_read(tmp_path / "a.jsonl", "--data", source)
+    check_not_read(tmp_path / "b.jsonl", "--data", tmp_path / "b.jsonl")
 
 
 FULL = """
