@@ -27,6 +27,11 @@ from bench.cli.options import (
 from bench.cli.printed import emit
 from bench.cli.session import load, select
 from bench.cli.views import VIEWS
+from bench.files import check_not_read
+from bench.schema import UsageError
+
+ASKED = "smollm2-135m-instruct-q4"
+"""The model that `route --router model` asks by default."""
 
 
 class Router(StrEnum):
@@ -46,8 +51,8 @@ def route(
         Router, typer.Option("--router", help="A text classifier, the known section, or a language model.")
     ] = Router.classifier,
     model: Annotated[
-        str, typer.Option("--model", help="The model that --router model asks.")
-    ] = "smollm2-135m-instruct-q4",
+        str | None, typer.Option("--model", help=f"The model that --router model asks; default: {ASKED}.")
+    ] = None,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
     results: Results = RESULTS,
@@ -62,20 +67,27 @@ def route(
     from bench.verbs.route import asked_routes, plain_routes
     from bench.verbs.session import open_session
 
+    _check(router, model)
+    check_not_read(out, "--data", data)
     known = load_registry(registry)
     dataset = load_prompts(data, limit_per_subset=limit)
     if router is Router.model:
         session = open_session(known, dtype=dtype.value, device=device.value, results=results)
-        table = asked_routes(session, dataset, model)
+        table = asked_routes(session, dataset, model or ASKED)
     else:
         table = plain_routes(known, dataset, router.value)
     write_csv(out, table, ROUTES)
     print(out, file=sys.stderr)
-    right = confusion(table, dataset, known.domains)
-    if len(right):
+    if len(right := confusion(table, dataset, known.domains)):
         emit(right.rename(columns={name: f"to {name}" for name in known.domains}), Format.table, VIEWS["route"])
     else:
         emit(table["domain"].value_counts().reset_index(), Format.table, VIEWS["domains"])
+
+
+def _check(router: Router, model: str | None) -> None:
+    """Refuses a model that the router does not ask."""
+    if model is not None and router is not Router.model:
+        raise UsageError(f"--model is for --router model; --router {router.value} asks no language model")
 
 
 @app.command(rich_help_panel=CUSTOMISE)

@@ -22,6 +22,7 @@ from bench.cli.options import (
     TemplateMode,
 )
 from bench.cli.session import load, select
+from bench.files import check_not_read
 from bench.schema import Dataset, UsageError
 
 
@@ -89,6 +90,9 @@ def export(
     given |= {"--organization": organization, "--relationship": relationship}
     _check(to, {name for name, value in given.items() if value is not None})
     stored = _Stored(data, limit, reward, (dtype, ops), results, registry)
+    _check_stored(to, stored)
+    check_not_read(out, "--responses", responses)
+    check_not_read(out, "--data", data)
     if responses is not None and generator is not None:
         _board(to, responses, generator, out)
     elif model is not None:
@@ -115,12 +119,26 @@ class _Stored(NamedTuple):
         return load(self.data, self.limit, offline=True)
 
 
+_DEFAULTS = _Stored("reward-bench", None, Reward.sum, (Dtype.auto, None), RESULTS, None)
+
+
 def _check(to: Target, given: set[str]) -> None:
     """Refuses a format without an option that it needs, and options that it does not take."""
     if missing := [name for name in NEEDED[to] if name not in given]:
         raise UsageError(f"--to {to.value} needs {' and '.join(missing)}")
     if strange := sorted(given - {*NEEDED[to], *TAKEN.get(to, ())}):
         raise UsageError(f"--to {to.value} takes no {strange[0]}")
+
+
+def _check_stored(to: Target, stored: "_Stored") -> None:
+    """Refuses options of stored scores that a format does not read."""
+    if "--responses" in NEEDED[to] and stored != _DEFAULTS:
+        raise UsageError(
+            f"--to {to.value} reads --responses alone, without --data, --limit-per-subset, --reward, --dtype, --ops, "
+            "--results and --registry"
+        )
+    if to is Target.trl_reference and stored.reward is not Reward.sum:
+        raise UsageError(f"--to {to.value} takes no --reward: TRL's columns are sums")
 
 
 def _tell(command: str) -> None:

@@ -30,6 +30,7 @@ from bench.cli.options import (
 from bench.cli.printed import emit
 from bench.cli.session import load, select
 from bench.cli.views import VIEWS
+from bench.files import check_not_read
 from bench.schema import UsageError
 
 AnyOwner = Annotated[
@@ -75,13 +76,13 @@ def scores(
     from bench.verbs.exchange import export_scores, export_tokens
     from bench.verbs.run import lookup_of
 
+    check_not_read(out, "--data", data)
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
     dataset = load(data, limit, offline=True)
     if study is None:
         (export_tokens if tokens else export_scores)(Store(results), str(model), owner, dataset, out, lookup=lookup)
     else:
-        for file in export_study(Store(results), subject, dataset, out, lookup=lookup):
-            print(file)
+        print(*export_study(Store(results), subject, dataset, out, lookup=lookup), sep="\n")
 
 
 def _check_study_options(template: str | None, *, tokens: Path | bool | None = None) -> None:

@@ -42,6 +42,7 @@ def select(
 ) -> None:
     """Keep the response pairs worth labelling (REAL, arXiv 2409.17169)."""
     from bench.data.load import check_preferences, load_candidates, load_data
+    from bench.files import check_not_read
     from bench.registry import load_registry
     from bench.verbs.select import Selection, select_pairs
     from bench.verbs.session import open_session
@@ -50,6 +51,8 @@ def select(
         raise UsageError("name what to select from: --candidates FILE or --data DATA")
     if candidates is not None and limit is not None:
         raise UsageError("--limit-per-subset draws from --data; --candidates takes every prompt of its file")
+    check_not_read(out, "--candidates", candidates)
+    check_not_read(out, "--data", data)
     dataset = load_data(str(data), limit_per_subset=limit) if candidates is None else load_candidates(candidates)
     if candidates is None:
         check_preferences(dataset)

@@ -93,3 +93,17 @@ def test_a_bad_domain_is_one_line_and_nothing_is_scored(drsow, words, registry, 
 def test_data_without_known_subsets_has_no_sections(drsow, tiny_registry, words, tmp_path):
     words[words.index("--registry") + 1] = tiny_registry
     refused(drsow(*words, "--results", tmp_path / "results"), "no domain lists any of its subsets")
+
+
+def test_a_model_that_the_router_does_not_ask_is_refused(drsow, tiny_registry, tmp_path):
+    data = write_rows(tmp_path / "rows.jsonl", rows(2))
+    words = ["route", "--registry", tiny_registry, "--data", data, "--out", tmp_path / "r.csv"]
+    refused(drsow(*words, "--model", "tiny-strong"), "--model is for --router model; --router classifier asks no")
+    assert not (tmp_path / "r.csv").exists()
+
+
+def test_a_route_is_not_written_over_its_prompts(drsow, tiny_registry, tmp_path):
+    data = tmp_path / "rows.csv"
+    data.write_text("prompt\nHi\n")
+    refused(drsow("route", "--registry", tiny_registry, "--data", data, "--out", data), "is the file that --data reads")
+    assert data.read_text() == "prompt\nHi\n"

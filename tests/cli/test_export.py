@@ -6,7 +6,11 @@ import math
 import pandas as pd
 import pytest
 import yaml
+from commands import rows, write_rows
 from huggingface_hub import parse_eval_result_entries
+
+BOARD = ["--to", "alpaca-eval", "--responses", "r.jsonl", "--generator", "g"]
+"""The words of an export to a board."""
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +148,25 @@ def test_the_hubs_library_reads_its_results(drsow, results, tiny_registry, data,
         (["--to", "trl-reference"], "--to trl-reference needs --model"),
         (["--to", "arena-hard", "--responses", "r.jsonl"], "--to arena-hard needs --generator"),
         (["--to", "hf-eval-results", "--pair", "tiny", "--model", "m"], "--to hf-eval-results takes no --model"),
+        ([*BOARD, "--data", "absent.jsonl"], "--to alpaca-eval reads --responses alone, without --data, "),
+        ([*BOARD, "--limit-per-subset", 3], "--to alpaca-eval reads --responses alone, without --data, "),
+        ([*BOARD, "--reward", "mean"], "--to alpaca-eval reads --responses alone, without --data, "),
+        (["--to", "trl-reference", "--model", "m", "--reward", "mean"], "--to trl-reference takes no --reward: "),
     ],
 )
 def test_a_format_names_the_options_that_it_lacks_or_does_not_take(drsow, words, said):
     done = drsow("export", "--out", "x", *words)
     assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
+def test_an_export_is_not_written_over_what_it_reads(drsow, tmp_path):
+    said = write_rows(tmp_path / "said.jsonl", [{"prompt": "a", "candidates": ["b"]}])
+    data = write_rows(tmp_path / "rows.jsonl", rows(4))
+    before = said.read_bytes(), data.read_bytes()
+    board = ["export", *BOARD[:2], "--responses", said, "--generator", "g"]
+    assert drsow(*board, "--out", said).stderr.endswith("is the file that --responses reads; name another file\n")
+    for words in (["export", "--to", "trl-reference"], ["scores"]):
+        done = drsow(*words, "--model", "smollm2-135m-instruct-q4", "--data", data, "--out", data)
+        assert done.returncode == 2 and done.stderr.endswith("is the file that --data reads; name another file\n")
+    assert (said.read_bytes(), data.read_bytes()) == before
+    assert drsow(*board, "--out", tmp_path / "board.json").returncode == 0

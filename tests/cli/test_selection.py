@@ -91,3 +91,14 @@ def test_a_limit_that_candidates_do_not_read_is_refused(drsow, tmp_path):
     done = drsow("select", "--candidates", data, "--limit-per-subset", 1, "--out", tmp_path / "x.jsonl")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "drsow: --limit-per-subset draws from --data; --candidates takes every prompt of its file\n"
+
+
+@pytest.mark.parametrize("option", ["--candidates", "--data"])
+def test_what_is_selected_from_is_not_written_over(drsow, tmp_path, option):
+    data = write_rows(tmp_path / "rows.jsonl", rows(4))
+    before = data.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to("rows.jsonl")
+    done = drsow("select", option, data, "--out", tmp_path / "link.jsonl")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"drsow: --out {tmp_path}/link.jsonl is the file that {option} reads; name another file\n"
+    assert data.read_bytes() == before
