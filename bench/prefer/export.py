@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from bench.files import write_csv, write_whole
+from bench.files import check_not_read, write_csv, write_json, write_whole
 from bench.prefer.annotate import SKIPPED, Annotated
-from bench.schema import OK, Example
+from bench.schema import OK, Example, PreconditionError, UsageError
+from bench.store.places import stored_manifest
 
 _COPIED = ("margin", "chosen_reward", "rejected_reward", "chosen_id", "rejected_id", "n_candidates")
 """Columns that PREFERENCES and FEATURES share."""
@@ -22,6 +23,12 @@ conversational preference format. `rewards` lists the rewards of all candidates 
 scored has none. `confidence` is the probability that the label is right, 0 to 1; none where no labelled rows are
 known."""
 
+
+ANNOTATION, UNFINISHED = "annotation", "unfinished"
+"""The variant in the manifest of a folder of preferences, and the field that it has while the folder is written."""
+
+_FILES = ("preferences.parquet", "preferences.jsonl", "skipped.csv", "README.md")
+"""What a folder of preferences holds beside its manifest."""
 
 _CONFIDENCE = (
     "- the column confidence: the probability that the label is right, from its margin, fitted on labelled rows "
@@ -96,8 +103,43 @@ def length_bias(examples: Sequence[Example], annotated: Annotated, rewards: pd.D
     }
 
 
-def write_preferences(folder: Path, rows: list[dict], skipped: pd.DataFrame, card: str) -> None:
-    """Write preferences.parquet, preferences.jsonl, skipped.csv and README.md. Each file is written whole or not."""
+def check_folder(folder: Path, candidates: str) -> None:
+    """Checks that a folder can take preferences: it is empty or absent, or holds preferences that `annotate` wrote.
+
+    Raises:
+        UsageError: It holds other files, or the candidates themselves.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; name a folder")
+    if folder.is_dir() and any(folder.iterdir()) and stored_manifest(folder).get("variant") != ANNOTATION:
+        raise UsageError(f"{folder}: the folder has files that drsow annotate did not write; name another folder")
+    for name in _FILES:
+        check_not_read(folder / name, "--candidates", candidates)
+
+
+def check_finished(folder: Path) -> None:
+    """Checks that a folder is none in which `annotate` was stopped while it wrote the preferences.
+
+    Raises:
+        PreconditionError: It is one.
+    """
+    if stored_manifest(folder).get(UNFINISHED):
+        raise PreconditionError(
+            f"{folder}: drsow annotate was stopped while it wrote this folder, so it is not complete; run it again"
+        )
+
+
+def write_preferences(
+    folder: Path, rows: list[dict], skipped: pd.DataFrame, card: str, manifest: Mapping[str, object]
+) -> None:
+    """Write preferences.parquet, preferences.jsonl, skipped.csv, README.md and manifest.json.
+
+    Each file is written whole or not. The files of an earlier run go first, and until all are written the manifest says
+    so: no reader takes files of two runs for one.
+    """
+    write_json(folder / "manifest.json", {"variant": ANNOTATION, UNFINISHED: True})
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
     buffer = io.BytesIO()
     # Without the type, a column in which no row has a confidence would have none in the file.
     pd.DataFrame(rows, columns=list(FEATURES)).astype({"confidence": float}).to_parquet(buffer, index=False)
@@ -106,6 +148,7 @@ def write_preferences(folder: Path, rows: list[dict], skipped: pd.DataFrame, car
     write_whole(folder / "preferences.jsonl", lines.encode())
     write_csv(folder / "skipped.csv", skipped, SKIPPED)
     write_whole(folder / "README.md", card.encode())
+    write_json(folder / "manifest.json", dict(manifest))
 
 
 def data_card(annotated: Annotated, bias: Mapping[str, float], facts: Mapping[str, object]) -> str:

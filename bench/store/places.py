@@ -57,12 +57,12 @@ def folder_to_write(store: Store, place: Place) -> Path:
     if folder := found_folder(store, place):
         return folder
     expected = place.expected(store)
-    other = _manifest(expected)
+    other = stored_manifest(expected)
     if not other:
         return expected
     if other.get("data_digest") != place.dataset.digest:
         expected = expected.with_name(f"{expected.name}-{place.dataset.digest[:SHORT]}")
-        if not _manifest(expected):
+        if not stored_manifest(expected):
             return expected
     whole = hashlib.sha256(canonical(place.identity)).hexdigest()
     return expected.with_name(f"{expected.name}-{whole[:SHORT]}")
@@ -85,7 +85,7 @@ def folder_to_read(store: Store, place: Place, *, option: str, verb: str = "run"
         return folder
     expected = place.expected(store)
     command = f"`drsow {verb} {option} {data_option(place.dataset)}`"
-    other = _manifest(expected)
+    other = stored_manifest(expected)
     if other and other.get("data_digest") != place.dataset.digest:
         raise PreconditionError(
             f"{expected}: its tables belong to other rows than {place.dataset.data_id} has now; {command} writes the "
@@ -101,7 +101,7 @@ def folder_to_read(store: Store, place: Place, *, option: str, verb: str = "run"
 def tables_of(store: Store, subject: str, variant: str = "") -> dict[Path, dict]:
     """The folders with a leaderboard of a subject, on any data, and the manifest of each, sorted by the data's name."""
     folders = sorted((store.root / safe_name(subject)).glob("*/leaderboard.csv"))
-    known = {path.parent: _manifest(path.parent) for path in folders}
+    known = {path.parent: stored_manifest(path.parent) for path in folders}
     return {
         folder: stored
         for folder, stored in known.items()
@@ -146,7 +146,7 @@ def _is_of(folder: Path, place: Place, expected: Path) -> bool:
 
     The manifest of an older version has fewer fields. In the expected folder, the missing ones count as equal.
     """
-    stored = _manifest(folder)
+    stored = stored_manifest(folder)
     if stored.get("data_digest") != place.dataset.digest:
         return False
     known = stored if folder != expected else place.identity | stored
@@ -156,7 +156,7 @@ def _is_of(folder: Path, place: Place, expected: Path) -> bool:
 _NOTHING = object()
 
 
-def _manifest(folder: Path) -> dict:
+def stored_manifest(folder: Path) -> dict:
     """The fields of a folder's manifest; empty if there is no manifest or it cannot be read."""
     data = read_if_there(folder / "manifest.json")
     try:

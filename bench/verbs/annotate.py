@@ -10,9 +10,9 @@ import pandas as pd
 from bench.contrast import model_of
 from bench.prefer import customise
 from bench.prefer.annotate import Annotated, Confidence, Filters, annotate
-from bench.prefer.export import data_card, length_bias, records, write_preferences
+from bench.prefer.export import ANNOTATION, check_folder, data_card, length_bias, records, write_preferences
 from bench.schema import Dataset, PreconditionError, UsageError
-from bench.store.folder import ScoreSet, write_json
+from bench.store.folder import ScoreSet
 from bench.store.places import Place, manifest
 from bench.study.board import texts_of
 from bench.study.measure import read_for
@@ -61,9 +61,10 @@ def annotate_candidates(
         The number of prompts kept, and the number skipped for each reason.
 
     Raises:
-        UsageError: every prompt was skipped; names the reasons.
+        UsageError: every prompt was skipped; names the reasons. Or the folder holds files of others.
         PreconditionError: the labelled data is not scored, or there is none and labels must be sure.
     """
+    check_folder(out, dataset.data_id)
     if wish.variant != "plain":
         check_reads_no_text(subject, f"--customise {wish.variant}")
     if wish.ensemble and (wish.calibration or wish.filters.min_confidence is not None):
@@ -85,9 +86,9 @@ def annotate_candidates(
         plain = wish.variant == "plain" or labelled is not None
         facts["calibration"] = fit.words() + ("" if plain else "; these were scored without instructions")
     card = data_card(found, length_bias(dataset.examples, found, table), facts)
-    write_preferences(out, records(dataset.examples, found, table, scored.domains), found.skipped, card)
     told: dict[str, object] = {} if fit is None else {"calibration": fit.told}
-    write_json(out / "manifest.json", manifest(Place(subject.name, dataset, "annotation"), sets) | facts | told)
+    told = manifest(Place(subject.name, dataset, ANNOTATION), sets) | facts | told
+    write_preferences(out, records(dataset.examples, found, table, scored.domains), found.skipped, card, told)
     return pd.concat([pd.Series({"kept": len(found.preferences)}), found.skipped["reason"].value_counts()])
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from bench.data.load import check_preferences, load_data
 from bench.faults import first_line
+from bench.prefer.export import check_finished
 from bench.prefer.resumed import changed
 from bench.schema import Dataset, DrsowError, UsageError
 from bench.scoring import SPAN, fetch, passes, templates
@@ -42,14 +43,23 @@ class Tuned(NamedTuple):
 
 
 def preferences(name: str) -> Dataset:
-    """The preferences of a folder that `annotate` wrote, or of anything that `load_data` takes."""
+    """The preferences of a folder that `annotate` wrote, or of anything that `load_data` takes.
+
+    Raises:
+        PreconditionError: `annotate` was stopped while it wrote the folder.
+    """
     found = load_data(place_of(name))
     check_preferences(found)
     return found
 
 
 def place_of(name: str) -> str:
-    """The file of preferences in a folder that `annotate` wrote; any other name as it is."""
+    """The file of preferences in a folder that `annotate` wrote; any other name as it is.
+
+    Raises:
+        PreconditionError: `annotate` was stopped while it wrote the folder.
+    """
+    check_finished(Path(name))
     inside = Path(name) / "preferences.jsonl"
     return str(inside) if inside.is_file() else name
 

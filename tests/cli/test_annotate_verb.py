@@ -127,3 +127,73 @@ def test_the_set_names_the_labelled_data_that_says_how_sure_it_is(drsow, words, 
     told = json.loads((tmp_path / "out" / "manifest.json").read_text())["calibration"]
     assert (told["data"], told["n_examples"], told["n_problems"]) == ("rows.jsonl", 24, 24)
     assert told["error_low"] <= told["error"] <= told["error_high"]
+
+
+@pytest.fixture
+def labelled(drsow, words, tmp_path):
+    """A finished folder of preferences."""
+    out = tmp_path / "out"
+    done = drsow(*words, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["after-rename:manifest", "before-rename:README"])
+def test_a_kill_leaves_no_folder_of_two_runs_and_tune_takes_none(drsow, words, labelled, tiny_registry, moment):
+    def said() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in labelled.iterdir() if path.suffix != ".tmp"}
+
+    old = said()
+    other = [*words, "--reward", "per-byte"]
+    assert drsow(*other, "--out", labelled, DRSOW_CRASH_AT=moment).returncode == 137
+    # Both runs skip the same prompts.
+    told = {name: data for name, data in said().items() if name not in ("manifest.json", "skipped.csv")}
+    assert len({old[name] == data for name, data in told.items()}) == 1
+    tuned = drsow(
+        "tune",
+        "--registry",
+        tiny_registry,
+        "--policy",
+        "tiny-strong",
+        "--preferences",
+        labelled,
+        "--out",
+        labelled.parent / "x",
+    )
+    assert (tuned.returncode, tuned.stdout, tuned.stderr) == (
+        4,
+        "",
+        f"drsow: {labelled}: drsow annotate was stopped while it wrote this folder, so it is not complete; "
+        "run it again\n",
+    )
+    assert drsow(*other, "--out", labelled).returncode == 0
+    assert drsow(*other, "--out", labelled.parent / "fresh").returncode == 0
+    whole = said()
+    assert whole.keys() == old.keys()
+    fresh = labelled.parent / "fresh"
+    assert all((fresh / name).read_bytes() == data for name, data in whole.items() if name != "manifest.json")
+
+
+@pytest.mark.parametrize("name", ["README.md", "manifest.json", "notes.txt"])
+def test_a_folder_of_other_files_is_refused_and_they_stay(drsow, words, tmp_path, name):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text('{"variant": "mine"}')
+    done = drsow(*words, "--out", tmp_path / "mine")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"drsow: {tmp_path}/mine: the folder has files that drsow annotate did not write; name another folder\n"
+    )
+    assert leftovers(tmp_path / "mine") == [name]
+    assert (tmp_path / "mine" / name).read_text() == '{"variant": "mine"}'
+    file = drsow(*words, "--out", tmp_path / "mine" / name)
+    assert (file.returncode, file.stderr) == (2, f"drsow: {tmp_path}/mine/{name}: is a file; name a folder\n")
+
+
+@pytest.mark.slow
+def test_preferences_are_not_labelled_again_over_themselves(drsow, words, labelled):
+    before = (labelled / "preferences.jsonl").read_bytes()
+    words[words.index("--candidates") + 1] = labelled / "preferences.jsonl"
+    done = drsow(*words, "--out", labelled)
+    assert done.returncode == 2 and "is the file that --candidates reads; name another file" in done.stderr
+    assert (labelled / "preferences.jsonl").read_bytes() == before

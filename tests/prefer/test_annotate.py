@@ -129,7 +129,7 @@ def test_the_set_and_its_card_say_how_sure_each_label_is(tmp_path, confidence, v
     found = annotate(examples, rewards, Filters(), rng=np.random.default_rng(0), confidence=confidence)
     rows = records(examples, found, rewards, {"0": "chat", "1": "chat"})
     card = data_card(found, length_bias(examples, found, rewards), {})
-    write_preferences(tmp_path, rows, found.skipped, card)
+    write_preferences(tmp_path, rows, found.skipped, card, {})
     lines = [json.loads(line) for line in (tmp_path / "preferences.jsonl").read_text().splitlines()]
     assert [line["confidence"] for line in lines] == values
     column = pq.read_table(tmp_path / "preferences.parquet")["confidence"]
