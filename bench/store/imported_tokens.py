@@ -23,7 +23,8 @@ def tokens_of_lines(text: str) -> pd.DataFrame:
         ValueError: A line is not such an object. The message names the line.
     """
     rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines: it also splits at U+2028, which a JSON string may contain.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

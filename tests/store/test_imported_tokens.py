@@ -24,9 +24,11 @@ def line(example_id: str, response_id: str, logps: list[float], *, top: bool = T
     return told | {"prompt_token_ids": ids, "prompt_logprobs": entries}
 
 
-def imported(folder, rows: list[dict]) -> ScoreSet:
+def imported(folder, rows: list[dict], lines: str | None = None) -> ScoreSet:
+    """Import the rows' tokens, as `lines` spells them if they are given."""
     scores().to_csv(folder / "m.csv", index=False)
-    (folder / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = lines or "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "m.jsonl").write_text(lines, encoding="utf-8")
     store = Store(folder / "results")
     import_scores(store, folder / "m.csv", "m", "m", DATA, dtype="bf16", tokens=folder / "m.jsonl")
     return store.find()[0]
@@ -50,6 +52,15 @@ def test_vllms_prompt_log_probabilities_are_the_tokens_of_the_sums(tmp_path):
     assert {p.name: p.read_bytes() for p in again.folder.glob("*.parquet")} == {
         p.name: p.read_bytes() for p in score_set.folder.glob("*.parquet")
     }
+
+
+@pytest.mark.parametrize("token", ["\u2028", "\u2029", "\x85"])
+def test_a_token_that_some_call_the_end_of_a_line_ends_no_line(tmp_path, token):
+    rows = every()
+    for row in rows:
+        row["prompt_logprobs"][2]["7"]["decoded_token"] = token
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    assert len(imported(tmp_path, rows, lines).read_tokens()) == 6
 
 
 def test_without_the_likeliest_token_its_log_probability_is_missing(tmp_path):
