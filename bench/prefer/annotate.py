@@ -159,4 +159,5 @@ def _rules(filters: Filters) -> Iterator[tuple[str, Callable[[pd.DataFrame], pd.
 
 def _lowest(values: pd.Series, share: float) -> pd.Series:
     """Marks the lowest `share` of the values. The number is rounded down; among equal values the first ones count."""
-    return values.rank(method="first") <= int(share * len(values))
+    # A share such as 0.29 is stored as a little less, and 29 of 100 would become 28.
+    return values.rank(method="first") <= int(round(share * len(values), 6))

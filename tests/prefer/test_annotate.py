@@ -102,6 +102,13 @@ def test_each_filter_takes_what_it_says(filters, expected):
     assert found.skipped["example_id"].tolist() == sorted(expected)
 
 
+@pytest.mark.parametrize(("share", "n_left_out"), [(0.29, 29), (0.57, 57), (0.299, 29), (0.07, 7), (0, 0), (1, 100)])
+@pytest.mark.parametrize("name", ["poorest_share", "widest_share"])
+def test_a_share_of_a_hundred_prompts_is_as_many_as_it_says(name, share, n_left_out):
+    hundred = [[("a", 200.0), ("b", float(i))] for i in range(100)]
+    assert len(annotated(*hundred, **{name: share}).skipped) == n_left_out
+
+
 def tenths(frame: pd.DataFrame) -> np.ndarray:
     """A tenth of the margin as the confidence."""
     return frame["margin"].to_numpy(dtype=float) / 10
