@@ -115,8 +115,9 @@ VIEWS = {
         ("pair_id", "reward", "measure", "before", "after", "difference", "n_prompts", "annotator", "n_excluded",
          "n_before", "n_after", "n_empty_before", "n_empty_after"),
         n_important=7,
-        note="n: prompts with responses of both. [low, high]: 95% interval of the difference, from 10,000 redraws of "
-        "prompts. Rewards: nats, per-byte nats a byte; win rates in percent, their difference is from 50.",
+        note="n: prompts with responses of both. [low, high]: 95% interval of the difference over prompts, a "
+        "proportion's for win rates, Student's t for the others. Rewards: nats, per-byte nats a byte; win rates in "
+        "percent, their difference is from 50.",
         more="judge.csv has all columns",
         own={"difference": Column("difference", limits=(PLAIN,))},
     ),

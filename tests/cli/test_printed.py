@@ -192,3 +192,8 @@ def test_many_packages_are_printed_as_the_first_and_the_last(shown):
         "me/mine",
         "base + noise 0 (seed 1)",
     ]
+
+
+def test_the_note_of_judge_names_the_intervals_that_the_table_has():
+    note = VIEWS["judge"].note
+    assert "a proportion's for win rates, Student's t for the others" in note and "redraw" not in note
