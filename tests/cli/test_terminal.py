@@ -129,3 +129,20 @@ def test_on_a_terminal_headings_are_bold_and_without_colour_where_that_is_not_wa
         os.close(ours)
     assert "\x1b[1mpair" in said["bold"]
     assert re.search(r"\x1b\[[34]\d", said["plain"]) is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell that closes streams")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+@pytest.mark.parametrize("words", [["models"], ["models", "--format", "json"], ["--help"]])
+def test_a_closed_stream_is_quiet(words, closed):
+    shell = ["sh", "-c", f'"$0" "$@" {closed}', COMMAND, *words]
+    done = subprocess.run(shell, capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert bool(done.stdout) == (closed == "2>&-")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a shell that closes streams")
+def test_an_error_beside_a_closed_stdout_is_one_line():
+    shell = ["sh", "-c", '"$0" "$@" >&-', COMMAND, "show", "--pair", "embeded", "--id", "1"]
+    done = subprocess.run(shell, capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "did you mean 'embedded'?" in done.stderr
