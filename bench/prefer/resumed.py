@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.data.rows import example_id, own_id
+from bench.files import read_if_there
 from bench.schema import DrsowError, Example, UsageError
 from bench.store.folder import write_json, write_whole
 
 PARTIAL, SETTINGS = ".partial", ".settings.json"
 """Ends of the names of a file that is not complete yet, and of the settings beside a file."""
 
+N_LINES = "n_lines"
+"""The field beside a file's settings that says how many lines the complete file got."""
 
 _PLACES = {"model_id": "revision", "policy": "revision", "prompts": "prompts_digest", "data": "data_digest"}
 """Settings that name a place, and the digest of what lies there."""
@@ -63,19 +66,19 @@ def finish(
         The lines of the complete file.
 
     Raises:
-        UsageError: The file was begun with other settings, or another program wrote it.
+        UsageError: The file was begun with other settings, another program wrote it, or lines are gone from it.
         DrsowError: The file cannot be written.
     """
     partial, note = out.with_name(f"{out.name}{PARTIAL}"), out.with_name(f"{out.name}{SETTINGS}")
-    _check_ours(out, note, settings)
+    stored = _ours(out, note, settings)
     if out.exists():
-        return list(whole_lines(out))
+        return _complete(out, note, stored.get(N_LINES, 0 if final else len(names)))
     write_json(note, dict(settings))
-    found = _filled(partial, names, make, name_of)
-    lines = [found[name] for name in names]
-    lines = lines if final is None else final(lines)
+    lines = (final or list)(_filled(partial, names, make, name_of))
+    write_json(note, {**settings, N_LINES: len(lines)})
     write_whole(out, encoded(lines))
-    partial.unlink()
+    # Another process that completes the same file may have removed it.
+    partial.unlink(missing_ok=True)
     return lines
 
 
@@ -84,8 +87,8 @@ def _filled(
     names: Sequence[str],
     make: Callable[[list[str]], Iterable[tuple[str, Line]]],
     name_of: Callable[[Line], str],
-) -> dict[str, Line]:
-    """Adds the lines that a partial file lacks; returns all lines by their prompts' names."""
+) -> list[Line]:
+    """Adds the lines that a partial file lacks; returns all lines in the prompts' order."""
     # A stopped run may have left half a line: remove it before adding lines.
     found = {name_of(line): line for line in whole_lines(partial)}
     write_whole(partial, encoded(found.values()))
@@ -98,7 +101,7 @@ def _filled(
                     file.flush()
         except OSError as error:
             raise DrsowError(f"{partial} cannot be written: {error.strerror or error}") from error
-    return found
+    return [found[name] for name in names]
 
 
 def changed(stored: Mapping[str, object], settings: Mapping[str, object]) -> list[str]:
@@ -117,16 +120,57 @@ def _shown(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
-def _check_ours(out: Path, note: Path, settings: Mapping[str, object]) -> None:
-    """Rejects a file that was begun with other settings, or that no run wrote."""
-    if note.exists() and (told := changed(json.loads(note.read_text(encoding="utf-8")), settings)):
+def stored_settings(note: Path) -> dict | None:
+    """The settings of an earlier run; None if there are none.
+
+    Raises:
+        UsageError: The file is damaged.
+    """
+    data = read_if_there(note)
+    if data is None:
+        return None
+    found = _json_object(data)
+    if found is None:
         raise UsageError(
-            f"{out} was begun with other settings: {'; '.join(told)}; name another --out, or remove it and {note.name}"
+            f"{note}: is damaged (no JSON object), so the settings of the earlier run are not known; restore it, or "
+            "name another --out"
         )
-    if out.exists() and not note.exists():
+    return found
+
+
+def _json_object(data: bytes) -> dict | None:
+    """The JSON object that some bytes spell; None for anything else."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _ours(out: Path, note: Path, settings: Mapping[str, object]) -> dict:
+    """What the note beside a file says; rejects a file that was begun with other settings, or that no run wrote."""
+    stored = stored_settings(note)
+    if stored is None and out.exists():
         raise UsageError(
             f"{out} exists already, and drsow did not write it ({note.name} is missing); name another --out"
         )
+    kept = {name: value for name, value in (stored or {}).items() if name != N_LINES}
+    if stored is not None and (told := changed(kept, settings)):
+        raise UsageError(
+            f"{out} was begun with other settings: {'; '.join(told)}; name another --out, or remove it and {note.name}"
+        )
+    return stored or {}
+
+
+def _complete(out: Path, note: Path, n_written: int) -> list[Line]:
+    """The lines of a complete file; rejects one that has fewer of them than were written."""
+    lines = list(whole_lines(out))
+    if (n_lost := n_written - len(lines)) > 0:
+        raise UsageError(
+            f"{out}: lacks {n_lost} of its prompts' lines; rename it to {out.name}{PARTIAL} and run the command again, "
+            f"which adds them, or remove it and {note.name}"
+        )
+    return lines
 
 
 def sampled_id(line: Mapping[str, object]) -> str:
@@ -173,10 +217,16 @@ def _list(line: Line, name: str) -> list[str]:
 
 
 def whole_lines(path: Path) -> Iterator[Line]:
-    """The complete lines of a file; a stop may have cut its last line off."""
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-            yield json.loads(line)
+    """The complete lines of a file; a stop may have cut its last line off.
+
+    Raises:
+        UsageError: A line is damaged.
+    """
+    for number, line in enumerate((read_if_there(path) or b"").split(b"\n")[:-1], start=1):
+        found = _json_object(line)
+        if found is None:
+            raise UsageError(f"{path}, line {number}: is damaged (no JSON object); remove it and run the command again")
+        yield found
 
 
 def encoded(lines: Iterable[Line]) -> bytes:

@@ -1,7 +1,6 @@
 """The verb `tune`: tunes a policy on preferences into a folder with the tuned model and its training curve."""
 
 import contextlib
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ import pandas as pd
 from bench.data.load import check_preferences, load_data
 from bench.faults import first_line
 from bench.prefer.export import check_finished
-from bench.prefer.resumed import changed
+from bench.prefer.resumed import changed, stored_settings
 from bench.schema import Dataset, DrsowError, UsageError
 from bench.scoring import SPAN, fetch, passes, templates
 from bench.scoring.located import Located, file_digest
@@ -163,10 +162,10 @@ def _begin(out: Path, settings: dict) -> None:
     """Record the run's settings in its folder.
 
     Raises:
-        UsageError: the folder holds a run with other settings, or files that no tuning wrote.
+        UsageError: the folder holds a run with other settings, or files that no tuning wrote, or damaged settings.
     """
     note = out / "settings.json"
-    known = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
+    known = stored_settings(note)
     if known is None and out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out}: the folder has files that drsow tune did not write; name another folder")
     if known is not None and (told := changed(known, settings)):

@@ -178,6 +178,15 @@ def test_a_policy_that_cannot_be_tuned_is_one_line_and_nothing_is_written(drsow,
     assert leftovers(tmp_path) == []
 
 
+def test_damaged_settings_of_a_tuning_are_one_line(drsow, words, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "settings.json").write_text('{"policy": ')
+    done = drsow(*words, "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith(f"drsow: {tmp_path}/out/settings.json: is damaged (no JSON object)")
+    assert leftovers(tmp_path / "out") == ["settings.json"]
+
+
 @pytest.mark.slow
 def test_the_judges_table_is_the_rewards_of_what_both_policies_said(drsow, tuned, tiny_registry, tmp_path):
     out = tmp_path / "judged"
