@@ -97,6 +97,8 @@ class Answers(BaseHTTPRequestHandler):
              "finish_reason": "length" if i == 1 else "stop"}
             for i in range(n)
         ]  # fmt: skip
+        if fault == "half a pair":
+            choices[0]["message"]["content"] = "a\ud83d b\ude00 \ud83d\ude00"
         if fault == "empty":
             choices[0]["message"]["content"] = None
         model = {"other model": "other", "own name": "loaded"}.get(fault, body["model"])

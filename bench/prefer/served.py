@@ -159,9 +159,10 @@ class Service:
         try:
             content = json.loads(answer.text)
             said = [
-                Said(str(c["message"]["content"] or "").strip(), str(c["finish_reason"])) for c in content["choices"]
+                Said(_valid(str(c["message"]["content"] or "")).strip(), _valid(str(c["finish_reason"])))
+                for c in content["choices"]
             ]
-            self._check_model(str(content.get("model", "")), answer.headers)
+            self._check_model(_valid(str(content.get("model", ""))), answer.headers)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             where = f"{self.source.url}: the server answers in another format than chat completions"
             raise DrsowError(f"{where} ({type(error).__name__}: {error}); check --url") from None
@@ -218,6 +219,11 @@ class Service:
                 print(f"{self.source.url} takes no seed: its responses cannot be drawn again", file=sys.stderr)
             return found
         raise problems[0]
+
+
+def _valid(text: str) -> str:
+    """A text with U+FFFD in the place of each half of a surrogate pair, which JSON can spell and no file can hold."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def served_texts(service: Service, examples: Sequence[Example]) -> Iterator[tuple[str, list[Said]]]:

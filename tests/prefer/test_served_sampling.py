@@ -108,6 +108,12 @@ def test_a_server_that_gives_one_response_is_asked_for_each(sample, server, faul
     assert len(server.heard()["seen"]) == 15 + {"refuses n": 1, "refuses n and seed": 2}.get(fault, 0)
 
 
+def test_half_of_a_surrogate_pair_is_a_replacement_character(sample):
+    found = sample("half a pair")
+    assert [line["candidates"][0] for line in found] == ["a\ufffd b\ufffd 😀"] * 5
+    assert [line["candidates"][1:] for line in found] == [line["candidates"][1:] for line in EXPECTED]
+
+
 @pytest.mark.parametrize("fault", ["busy once", "broken once", "slow", "half once"])
 def test_a_server_that_fails_for_a_moment_is_asked_again(sample, fault):
     assert sample(fault, after=2) == EXPECTED
