@@ -75,14 +75,14 @@ class Annotator:
 
         Args:
             messages: The prompt.
-            responses: n texts of the assistant's turn.
+            responses: n texts of the assistant's turn: a list, or another sequence such as a pandas Series.
 
         Returns:
             n rewards in nats, in the order of the responses.
 
         Raises:
             UsageError: the annotator is closed; the messages do not end on a user turn; there is no response, an empty
-                one, or one that is longer with its prompt than a model's context.
+                one, one that is no text, or one that is longer with its prompt than a model's context.
             DrsowError: a model has no embedding for a token of a text, or memory ran out.
         """
         from bench.verbs.texts import example_of, rewards
@@ -103,10 +103,9 @@ class Annotator:
             UsageError: as `reward`; an error names the prompt by its index in the batch.
             DrsowError: as `reward`.
         """
-        from bench.verbs.texts import example_of, rewards
+        from bench.verbs.texts import examples_of, rewards
 
-        examples = [example_of(f"batch[{i}]", *each) for i, each in enumerate(batch)]
-        return rewards(self._loaded(), examples)
+        return rewards(self._loaded(), examples_of(batch))
 
     def tokens(self, messages: Messages, response: str) -> "pd.DataFrame":
         """Log-ratio of each stretch of one response, between the byte boundaries that both models' tokens share.

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
@@ -128,6 +130,17 @@ def test_a_closed_annotator_holds_no_model_and_says_so(tiny_registry):
         (PROMPT, ["yes", 7], r"the prompt: responses\[1\]: must be text, is int"),
         (PROMPT, ["yes", " "], "the prompt: response 1 is empty"),
         (PROMPT, ["\ud83d"], r"the prompt: responses\[0\]: holds half of a surrogate pair"),
+        (PROMPT, None, "the prompt: responses must be a list of texts, is NoneType"),
+        (PROMPT, 7, "the prompt: responses must be a list of texts, is int"),
+        (PROMPT, {"a": "yes"}, "the prompt: responses must be a list of texts, is dict"),
+        (PROMPT, {"yes", "no"}, "the prompt: responses must be a list of texts, is set"),
+        (PROMPT, b"yes", "the prompt: responses must be a list of texts, is bytes"),
+        (PROMPT, np.array("yes"), "the prompt: responses must be a list of texts, is ndarray"),
+        (PROMPT, np.array([]), "the prompt: there is no response to score"),
+        (PROMPT, pd.Series(["yes", float("nan")]), r"the prompt: responses\[1\]: must be text, is float"),
+        (None, ["yes"], "the prompt: messages must be a text or a list of messages, is NoneType"),
+        ({"role": "user", "content": "a"}, ["yes"], "messages must be a text or a list of messages, is dict"),
+        ([{"role": "user", "content": "a"}, {"role": "system", "content": "b"}], ["yes"], "must end on a user turn"),
         ([], ["yes"], "the prompt: the messages must end on a user turn"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], ["yes"], "must end on a user turn"),
         ([{"role": "user"}], ["yes"], r"messages\[0\]: must be a mapping with the keys role and content"),
@@ -137,6 +150,31 @@ def test_a_closed_annotator_holds_no_model_and_says_so(tiny_registry):
 def test_a_wrong_text_is_refused_with_its_place(annotator, messages, responses, said):
     with pytest.raises(bench.UsageError, match=said):
         annotator.reward(messages, responses)
+
+
+def test_any_sequence_of_texts_is_rewarded_as_a_list_is(annotator):
+    expected = annotator.reward(PROMPT, RESPONSES)
+    message = {"role": "user", "content": PROMPT}
+    for responses in (tuple(RESPONSES), pd.Series(RESPONSES, index=[5, 5, 1]), np.array(RESPONSES)):
+        assert annotator.reward(PROMPT, responses) == expected
+        assert annotator.reward(pd.Series([message]), responses) == expected
+        assert annotator.rewards(((PROMPT, responses),)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        ([(PROMPT,)], r"^batch\[0\]: must be \(messages, responses\), has 1 parts"),
+        ([(PROMPT, ["yes"]), (PROMPT, ["yes"], 1)], r"^batch\[1\]: must be \(messages, responses\), has 3 parts"),
+        ([PROMPT], r"^batch\[0\]: must be \(messages, responses\), is str"),
+        ([(None, ["yes"])], r"^batch\[0\]: messages must be a text or a list of messages, is NoneType"),
+        (None, r"^the batch: must be a list of \(messages, responses\), is NoneType"),
+        ({PROMPT: ["yes"]}, r"^the batch: must be a list of \(messages, responses\), is dict"),
+    ],
+)
+def test_what_is_no_batch_is_refused_with_its_place(annotator, batch, said):
+    with pytest.raises(bench.UsageError, match=said):
+        annotator.rewards(batch)
 
 
 def test_a_batch_names_the_prompt_that_is_wrong(annotator):

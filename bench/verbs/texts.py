@@ -3,7 +3,8 @@
 Nothing is stored. The verbs `show` and `report` and the Python interface use this module.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -83,6 +84,17 @@ def loaded_scorers(session: Session, pair: Pair) -> PairScorers:
     return models
 
 
+def examples_of(batch: Sequence[tuple[str | Sequence[Mapping[str, str]], Sequence[str]]]) -> list[Example]:
+    """The prompts of a batch with their responses; arguments and errors of each are those of `example_of`."""
+    found = []
+    for i, each in enumerate(_listed("the batch", batch, "must be a list of (messages, responses)")):
+        parts = _listed(f"batch[{i}]", each, "must be (messages, responses)")
+        if len(parts) != 2:
+            raise UsageError(f"batch[{i}]: must be (messages, responses), has {len(parts)} parts")
+        found.append(example_of(f"batch[{i}]", *parts))
+    return found
+
+
 def example_of(name: str, messages: str | Sequence[Mapping[str, str]], responses: Sequence[str]) -> Example:
     """A prompt and its responses, "0" to "n-1", checked.
 
@@ -95,15 +107,25 @@ def example_of(name: str, messages: str | Sequence[Mapping[str, str]], responses
         UsageError: the messages do not end on a user turn, there is no response, or something is no text.
     """
     turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-    conversation = tuple(_message(f"{name}: messages[{i}]", turn) for i, turn in enumerate(turns))
-    if not conversation or conversation[-1].role == "assistant":
+    listed = _listed(name, turns, "messages must be a text or a list of messages")
+    conversation = tuple(_message(f"{name}: messages[{i}]", turn) for i, turn in enumerate(listed))
+    if not conversation or conversation[-1].role != "user":
         raise UsageError(f"{name}: the messages must end on a user turn")
     if isinstance(responses, str):
         raise UsageError(f"{name}: responses must be a list of texts, not one text")
-    if not responses:
+    texts = _listed(name, responses, "responses must be a list of texts")
+    if not texts:
         raise UsageError(f"{name}: there is no response to score; give at least one")
-    texts = tuple((str(i), _text(f"{name}: responses[{i}]", text)) for i, text in enumerate(responses))
-    return Example(name, "", conversation, texts)
+    checked = tuple((str(i), _text(f"{name}: responses[{i}]", text)) for i, text in enumerate(texts))
+    return Example(name, "", conversation, checked)
+
+
+def _listed(name: str, value: object, rule: str) -> list:
+    """The items of a list, a tuple, a pandas Series, a numpy array or the like; `rule` says what the value must be."""
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Set):
+        with contextlib.suppress(TypeError):  # an array without dimensions has no items
+            return list(value)
+    raise UsageError(f"{name}: {rule}, is {type(value).__name__}")
 
 
 def _message(name: str, turn: object) -> Message:
@@ -121,7 +143,8 @@ def _text(name: str, value: object) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"{name}: holds half of a surrogate pair, which is no text") from error
-    return value
+    # A text from a numpy array has another class.
+    return str(value)
 
 
 def rewards(models: PairScorers, examples: Sequence[Example]) -> list[list[float]]:
