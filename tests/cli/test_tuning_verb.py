@@ -245,8 +245,8 @@ def test_agreement_is_counted_on_halves_by_the_cosine_of_the_mean_hidden_states(
         good, bad = reward("tiny", turns, [row["chosen"], row["rejected"]], dtype="fp32", registry=tiny_registry)
         right.append(good > bad)
     order = np.argsort(values, kind="stable")
-    assert rows_of.loc["dissimilar", "agreement"] == np.mean(np.array(right)[order[:12]])
-    assert rows_of.loc["similar", "agreement"] == np.mean(np.array(right)[order[12:]])
+    assert rows_of.loc["dissimilar", "agreement"] == pytest.approx(np.mean(np.array(right)[order[:12]]))
+    assert rows_of.loc["similar", "agreement"] == pytest.approx(np.mean(np.array(right)[order[12:]]))
     assert rows_of.loc["dissimilar", "similarity_low"] == pytest.approx(min(values), abs=1e-6)
     plain = drsow(
         "agree", "--pair", "tiny", "--data", write_rows(tmp_path / "x.jsonl", rows(2)), *options, "--transcripts"
