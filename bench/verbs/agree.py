@@ -37,19 +37,18 @@ def agree(session: Session, subject: Subject, dataset: Dataset, *, embedder: str
     from bench.scoring.embed import embed_with
 
     check_preferences(dataset)
-    # First, because it refuses a response that is too long for it, and scoring takes longer.
+    # First: it refuses a response that is too long, and scoring takes longer.
     embeddings = embed_with(session.registry.model(embedder), dataset.examples, session.options)
     sets = checked_scores(session, subject, dataset)
     subsets = pd.Series({e.example_id: e.subset for e in dataset.examples}, name="subset")
     strong, weak = (each.read() for each in sets)
     table = margins(strong, weak, subsets, pair_id=subject.pairs[0].pair_id)
-    embeddings = embeddings.reshape(len(dataset.examples), 2, -1)
-    values = {e.example_id: cosines(both)[0, 1] for e, both in zip(dataset.examples, embeddings, strict=True)}
+    both = embeddings.reshape(len(dataset.examples), 2, -1)
+    values = {e.example_id: cosines(each)[0, 1] for e, each in zip(dataset.examples, both, strict=True)}
     problems = pd.Series(prompt_clusters(dataset.examples), index=subsets.index)
+    seed = zlib.crc32(dataset.digest.encode())
     rows = [
-        agreement(
-            part, pd.Series(values), rng=np.random.default_rng(zlib.crc32(dataset.digest.encode())), problems=problems
-        )
+        agreement(part, pd.Series(values), rng=np.random.default_rng(seed), problems=problems)
         for _, part in table.groupby("reward", sort=False)
     ]
     found = pd.concat(rows, ignore_index=True)
