@@ -127,10 +127,10 @@ def test_a_package_with_another_file_than_promised_leaves_nothing_in_the_cache(d
 
 
 def test_a_board_of_a_folder_without_results_is_a_missing_precondition(drsow, tiny_registry, tmp_path):
-    words = ["board", "--registry", tiny_registry, "--pair", "tiny", "--results", tmp_path / "resluts"]
+    words = ["board", "--registry", tiny_registry, "--pair", "tiny", "--results", tmp_path / "other-results"]
     done = drsow(*words)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1)
-    assert "resluts: has no stored results; `drsow run` writes them, or name another folder with --results" in (
+    assert "other-results: has no stored results; `drsow run` writes them, or name another folder with --results" in (
         done.stderr
     )
     assert list(tmp_path.iterdir()) == []
