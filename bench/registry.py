@@ -190,9 +190,9 @@ def load_registry(extra: Path | None = None) -> Registry:
     folders = [pairs_folder()] if extra is None else [pairs_folder(), extra]
     for path in [folder / name for folder in folders for name in _TABLES if (folder / name).is_file()]:
         for table, entry in _read(path):
-            # A user's own measurement counts before one that comes with drsow.
-            measured = table == "scores" and path.parent != origins.get((table, entry.id), path).parent
-            if entry.id in tables[table] and not measured:
+            # A user's own measurement replaces one that comes with drsow; each folder has one file of them.
+            replaces = table == "scores" and origins.get((table, entry.id)) != path
+            if entry.id in tables[table] and not replaces:
                 raise UsageError(f"{path}: {entry.id}: {entry.KEY} is taken by an entry of {origins[table, entry.id]}")
             tables[table][entry.id] = entry
             origins[table, entry.id] = path

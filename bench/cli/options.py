@@ -70,7 +70,7 @@ class Reward(StrEnum):
 
 
 def finite(value: float | None) -> float | None:
-    """The value of an option. A limit refuses nan and an infinity beyond it; any other nan or inf is refused here."""
+    """The value of an option, which must be a finite number. An option with both limits needs no such check."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is no finite number.")
     return value

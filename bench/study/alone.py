@@ -11,8 +11,7 @@ import pandas as pd
 
 from bench.schema import Dataset
 from bench.study.analysis import correctness
-from bench.study.compare import compare
-from bench.study.design import plain_accuracy
+from bench.study.compare import paired
 from bench.study.measure import Scores, pair_table
 from bench.subject import Subject
 
@@ -21,10 +20,10 @@ ALONE_FILE = "alone.csv"
 ALONE = ("pair_id", "reward", "alone", "level", "name", "accuracy", "accuracy_alone", "difference", "low", "high")
 """One row per pair and part of the benchmark but its subsets. `alone` is the reward of the strong model alone, and
 `accuracy_alone` its accuracy; `difference` is that of the pair less it, paired on the same rows, with the 95% interval
-of a bootstrap over problems. Fractions, 0 to 1. The interval is missing where the two differ on fewer than ten problems
-(`compare`)."""
+of a bootstrap over problems. Fractions, 0 to 1. The interval is missing where the two differ on fewer than ten
+problems."""
 
-_BY_LENGTH = frozenset({"mean", "per-byte", "length-regularised"})
+_BY_LENGTH = frozenset({"mean", "per-byte", "length-regularised", "strong-mean"})
 """Rewards that take the length of a response into account."""
 
 
@@ -51,28 +50,26 @@ def by_alone(
     examples = {example.example_id: example for example in dataset.examples}
     alone = alone_of(reward)
     (together, rows), (single, _) = (correctness(frames, pairs, examples, reward=name) for name in (reward, alone))
-    wide = [number for number, (level, _) in enumerate(rows.levels) if level != "subset"]
-    rows = rows._replace(levels=tuple(rows.levels[number] for number in wide), weights=rows.weights[wide])
-    found = []
+    lines = []
     for pair_id, both in zip(pairs["pair_id"], np.stack([together, single], axis=1), strict=True):
-        table = compare(both, [reward, alone], rows, [(reward, alone)], rng=rng)
-        shared = plain_accuracy(np.where(np.isfinite(both).all(axis=0), both, np.nan), rows)
-        table = table.assign(accuracy=shared[:, 0], accuracy_alone=shared[:, 1])
-        found.append(table.assign(pair_id=pair_id, reward=reward, alone=alone))
-    return pd.concat(found, ignore_index=True)[list(ALONE)]
+        found = paired(both, rows, rng=rng)
+        for part, (own, other), limits in zip(rows.levels, found.accuracy, found.limits, strict=True):
+            lines.append((pair_id, reward, alone, *part, own, other, own - other, *limits))
+    return pd.DataFrame(lines, columns=list(ALONE))
 
 
 def alone_note(table: pd.DataFrame, pair_id: str) -> str:
-    """A sentence that sets a pair beside its strong model alone; "" where the rows have no score.
+    """A sentence that sets a pair beside its strong model alone; "" where there is no score, or nothing but that model.
 
     Args:
         table: ALONE of one reward.
         pair_id: The pair.
     """
-    (row,) = table[(table["pair_id"] == pair_id) & (table["level"] == "overall")].to_dict("records")
-    if np.isnan(row["difference"]):
+    known = (table["reward"] != table["alone"]) & table["difference"].notna()
+    rows = table[known & (table["pair_id"] == pair_id) & (table["level"] == "overall")]
+    if rows.empty:
         return ""
-    points = [f"{100 * row[name]:+.1f}" for name in ("difference", "low", "high") if np.isfinite(row[name])]
-    interval = f" [{points[1]}, {points[2]}]" if len(points) == 3 else ""
+    row = rows.iloc[0]
+    interval = "" if np.isnan(row["low"]) else f" [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
     words = f"The strong model alone (`{row['alone']}`) scores {row['accuracy_alone']:.1%}; the pair less it: "
-    return f"{words}{points[0]}{interval} points."
+    return f"{words}{100 * row['difference']:+.1f}{interval} points."

@@ -11,6 +11,7 @@ McNemar's p alone.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -121,22 +122,46 @@ def confidence_set(scores: np.ndarray, draws: np.ndarray, *, n_problems: int) ->
     return p_values
 
 
-def _compared(both: np.ndarray, rows: Rows, n_draws: int, rng: np.random.Generator) -> pd.DataFrame:
+class Paired(NamedTuple):
+    """Two pairs on the rows that both judge."""
+
+    both: np.ndarray
+    """Their judgements, (2, rows); NaN where one of them has none."""
+    accuracy: np.ndarray
+    """(levels, 2)."""
+    drawn: np.ndarray
+    """Bootstrap draws of the difference, (draws, levels)."""
+    limits: np.ndarray
+    """95% interval of the difference, (levels, 2); NaN where fewer than MIN_DIFFERING_INTERVAL problems differ."""
+    n_differing: np.ndarray
+    """Problems on which the two differ, (levels,)."""
+
+
+def paired(both: np.ndarray, rows: Rows, *, rng: np.random.Generator, n_draws: int = 10_000) -> Paired:
     """Compare two pairs on every level, from (2, rows)."""
+    both = np.where(np.isfinite(both).all(axis=0), both, np.nan)
+    accuracy = plain_accuracy(both, rows)
+    draws = prompt_bootstrap(both, rows, n_draws=n_draws, rng=rng)
+    drawn = draws[:, :, 0] - draws[:, :, 1]
+    differs = np.isfinite(both[0]) & ((both[0] > 0) != (both[1] > 0))
+    n_differing = np.array([len(np.unique(rows.cluster[differs & (weights > 0)])) for weights in rows.weights])
+    limits = np.full((len(rows.levels), 2), np.nan)
+    for level in np.flatnonzero(n_differing >= MIN_DIFFERING_INTERVAL):
+        limits[level] = basic_interval(accuracy[level, 0] - accuracy[level, 1], drawn[:, level])
+    return Paired(both, accuracy, drawn, limits, n_differing)
+
+
+def _compared(both: np.ndarray, rows: Rows, n_draws: int, rng: np.random.Generator) -> pd.DataFrame:
+    """COMPARISON of two pairs on every level, from (2, rows), without the columns of the whole set."""
     from statsmodels.stats.contingency_tables import mcnemar
 
-    both = np.where(np.isfinite(both).all(axis=0), both, np.nan)
-    estimate = plain_accuracy(both, rows)
-    draws = prompt_bootstrap(both, rows, n_draws=n_draws, rng=rng)
+    found = paired(both, rows, rng=rng, n_draws=n_draws)
     lines = []
     for number, (level, name) in enumerate(rows.levels):
-        difference = estimate[number, 0] - estimate[number, 1]
-        drawn = draws[:, number, 0] - draws[:, number, 1]
-        counted = np.flatnonzero((rows.weights[number] > 0) & np.isfinite(both[0]))
-        first, second = both[:, counted] > 0
-        n_differing = len(np.unique(rows.cluster[counted[first != second]]))
-        enough = n_differing >= MIN_DIFFERING_INTERVAL
-        low, high = basic_interval(difference, drawn) if enough else (np.nan, np.nan)
+        difference = found.accuracy[number, 0] - found.accuracy[number, 1]
+        counted = np.flatnonzero((rows.weights[number] > 0) & np.isfinite(found.both[0]))
+        first, second = found.both[:, counted] > 0
+        tested = found.n_differing[number] >= MIN_DIFFERING_TEST
         n_both, n_first = int((first & second).sum()), int((first & ~second).sum())
         n_second, n_none = int((second & ~first).sum()), int((~first & ~second).sum())
         lines.append(
@@ -144,9 +169,9 @@ def _compared(both: np.ndarray, rows: Rows, n_draws: int, rng: np.random.Generat
                 "level": level,
                 "name": name,
                 "difference": difference,
-                "low": low,
-                "high": high,
-                "p_bootstrap": _p_of_zero(difference, drawn) if n_differing >= MIN_DIFFERING_TEST else np.nan,
+                "low": found.limits[number, 0],
+                "high": found.limits[number, 1],
+                "p_bootstrap": _p_of_zero(difference, found.drawn[:, number]) if tested else np.nan,
                 "n_first_only": n_first,
                 "n_second_only": n_second,
                 "p_mcnemar": float(mcnemar([[n_both, n_first], [n_second, n_none]], exact=True).pvalue),

@@ -175,10 +175,10 @@ def check_registry(known: Registry, recipe: Recipe, *, out: Path) -> None:
     Raises:
         UsageError: An id is taken, a name is unknown, or OUT/registry/scores.toml does not fit the recipe.
     """
-    axes = [recipe.study.performance, recipe.study.second_performance]
-    for name in filter(None, axes):
-        if name not in load_registry().performances:
-            raise UsageError(f"study: {unknown('performance', name, load_registry().performances)}")
+    performances = load_registry().performances
+    for name in filter(None, [recipe.study.performance, recipe.study.second_performance]):
+        if name not in performances:
+            raise UsageError(f"study: {unknown('performance', name, performances)}")
     with tempfile.TemporaryDirectory() as place:
         folder, measured = Path(place) / REGISTRY, out / REGISTRY / SCORES
         if measured.is_file():

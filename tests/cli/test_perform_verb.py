@@ -165,7 +165,10 @@ def test_a_score_that_the_models_entry_has_is_refused_before_the_model_answers(d
     done = drsow(*words, "--model", "tiny-strong", "--scores", tmp_path / "scores.toml")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "the entry of tiny-strong in models.toml has a score ifeval already; remove it there" in done.stderr
-    # What came with drsow as a measured score may be measured again, and so may a score of one's own.
+
+
+def test_a_measured_score_of_drsow_or_of_the_user_can_be_measured_again(drsow, tmp_path):
+    words = ["perform", "--registry", tmp_path, "--task", "ifeval", "--prompts", tmp_path / "none.jsonl"]
     known = load_registry()
     shipped = next(name for name in known.measured if name.endswith(" ifeval")).split()[0]
     add_score(tmp_path / "scores.toml",

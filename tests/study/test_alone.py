@@ -78,3 +78,22 @@ def test_the_sentence_names_both_and_leaves_out_an_interval_that_is_not_known(sc
     assert said.startswith("The strong model alone (`strong`) scores 25.0%; the pair less it: +50.0 [+3")
     assert alone_note(table.assign(low=np.nan, high=np.nan), "p").endswith("less it: +50.0 points.")
     assert alone_note(table.assign(difference=np.nan), "p") == ""
+    assert (
+        alone_note(table_of(scores, reward="strong"), "p")
+        == alone_note(table_of(scores, reward="strong-mean"), "p")
+        == ""
+    )
+
+
+def test_rows_without_a_score_have_no_line(scores):
+    examples = tuple(example._replace(subset="alpacaeval-easy") for example in EXAMPLES)
+    table = by_alone(
+        Subject("p", (PAIR,)),
+        scores,
+        DATA._replace(examples=examples),
+        ["p"],
+        reward="sum",
+        rng=np.random.default_rng(1),
+    )
+    assert tuple(table.columns) == ALONE and table.empty
+    assert alone_note(table, "p") == ""
