@@ -89,6 +89,7 @@ Ratio = Annotated[
     typer.Option(
         "--max-length-ratio",
         min=0,
+        callback=finite,
         help="Largest ratio of bytes, chosen over rejected, to keep.",
         rich_help_panel=FILTERS,
     ),

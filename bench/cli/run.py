@@ -31,6 +31,7 @@ from bench.cli.options import (
     StudyName,
     TemplateMode,
     TemplateOption,
+    finite,
 )
 from bench.cli.session import Rows, gap_name, load, select, select_stored
 from bench.cli.terminal import printable
@@ -97,7 +98,11 @@ AddressOption = Annotated[
 StallOption = Annotated[
     float,
     typer.Option(
-        "--stall", min=1, help="Restart Ray tasks after this many seconds without progress.", rich_help_panel=MACHINES
+        "--stall",
+        min=1,
+        callback=finite,
+        help="Restart Ray tasks after this many seconds without progress.",
+        rich_help_panel=MACHINES,
     ),
 ]
 

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -37,7 +37,10 @@ from bench.sources import FileSource, FolderSource
 from bench.store.folder import write_csv, write_whole
 from bench.verbs.sample import sample_candidates
 from bench.verbs.session import Session
-from bench.verbs.tune import MODEL, Start, place_of, tune_policy
+from bench.verbs.tune import MODEL, Start, check_steps, place_of, tune_policy
+
+if TYPE_CHECKING:
+    from bench.prefer.tune import Tuning
 
 WEIGHTS, REGISTRY = "run", "registry"
 """Folders of a ladder's results: the tuned models, and the registry that names them."""
@@ -85,9 +88,13 @@ def climb(session: Session, recipe: Recipe, inputs: Inputs, *, out: Path) -> pd.
         RUNGS.
 
     Raises:
-        UsageError: There are too few preferences, or the registry could not be read; then nothing is tuned.
+        UsageError: There are too few preferences, a batch cannot be divided, or the registry could not be read; then
+            nothing is tuned.
     """
     check_registry(session.registry, recipe, out=out)
+    for ladder, rung in ladders_in_order(recipe):
+        if rung is not None:
+            _check_batch(session, ladder, rung, out=out)
     examples = judgeable(inputs.preferences)
     slices = {(ladder.id, rung.id): rows_of_rung(examples, rung) for ladder in recipe.ladders for rung in ladder.rungs}
     rows = []
@@ -121,19 +128,18 @@ def judgeable(name: str) -> list[Example]:
     return found
 
 
-def _tuned(
-    session: Session, ladder: Ladder, rung: Rung, examples: list[Example], source: str, folder: Path
-) -> dict[str, Any]:
-    """Tune a rung; returns its recipe and digests for the table."""
+def _check_batch(session: Session, ladder: Ladder, rung: Rung, *, out: Path) -> None:
+    """Check that a rung's batch can be divided among the devices."""
+    try:
+        check_steps(_tuning(ladder, rung), rung.n, session.options, out=out)
+    except UsageError as error:
+        raise UsageError(f"{ladder.id}: {error}") from error
+
+
+def _tuning(ladder: Ladder, rung: Rung) -> "Tuning":
     from bench.prefer.tune import Tuning
 
-    subset = f" of {rung.subset}" if rung.subset else ""
-    name = f"{Path(source).name}, {rung.labels} labels, rows {rung.first} to {rung.first + rung.n}{subset}"
-    dataset = Dataset(name, Path(source).stem, digest(examples), tuple(examples))
-    start = Start(ladder.start, ladder.template)
-    if rung.after is not None:
-        start = Start(str(folder.parent / ladder.model_id(rung.after)))
-    tuning = Tuning(
+    return Tuning(
         loss=rung.loss,
         beta=rung.beta,
         lr=rung.lr,
@@ -144,7 +150,19 @@ def _tuned(
         seed=rung.seed,
         save_every=4,
     )
-    done = tune_policy(session, start, dataset, tuning, out=folder)
+
+
+def _tuned(
+    session: Session, ladder: Ladder, rung: Rung, examples: list[Example], source: str, folder: Path
+) -> dict[str, Any]:
+    """Tune a rung; returns its recipe and digests for the table."""
+    subset = f" of {rung.subset}" if rung.subset else ""
+    name = f"{Path(source).name}, {rung.labels} labels, rows {rung.first} to {rung.first + rung.n}{subset}"
+    dataset = Dataset(name, Path(source).stem, digest(examples), tuple(examples))
+    start = Start(ladder.start, ladder.template)
+    if rung.after is not None:
+        start = Start(str(folder.parent / ladder.model_id(rung.after)))
+    done = tune_policy(session, start, dataset, _tuning(ladder, rung), out=folder)
     facts = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return {
         "start": ladder.model_id(rung.after),

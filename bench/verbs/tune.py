@@ -95,7 +95,7 @@ def tune_policy(session: Session, start: Start, dataset: Dataset, tuning: "Tunin
     tokenizer = _tokenizer(session, located, start)
     settings |= {"template": start.template} if start.template else {}
     rows, oddities = _read(located, start.policy, tokenizer, dataset, loss=tuning.loss)
-    _check_steps(tuning, len(rows), session.options, out=out)
+    check_steps(tuning, len(rows), session.options, out=out)
     counts = {"n_preferences": len(rows), "n_too_long": len(dataset.examples) - len(rows)}
     _begin(out, settings)
     if not (out / MODEL).exists():
@@ -150,7 +150,7 @@ def _read(
     return rows, rendered.counts()
 
 
-def _check_steps(tuning: "Tuning", n_rows: int, options: passes.Options, *, out: Path) -> None:
+def check_steps(tuning: "Tuning", n_rows: int, options: passes.Options, *, out: Path) -> None:
     """Check that every device gets an equal part of a batch, while the folder is still as it was."""
     from bench.prefer.tune import arguments
     from bench.scoring import models

@@ -74,6 +74,8 @@ def test_a_wrong_option_names_what_there_is(drsow):
     [
         (["sample", "--model", "tiny-strong", "--prompts", "x.jsonl", "--out", "x"], "--temperature", "inf"),
         (["annotate", "--pair", "tiny", "--candidates", "x.jsonl", "--out", "x"], "--min-margin", "nan"),
+        (["annotate", "--pair", "tiny", "--candidates", "x.jsonl", "--out", "x"], "--max-length-ratio", "inf"),
+        (["run", "--pair", "tiny"], "--stall", "inf"),
         (["tune", "--policy", "tiny-strong", "--preferences", "x.jsonl", "--out", "x"], "--lr", "inf"),
         (["choose", "--study", "paper-221"], "--max-params", "nan"),
     ],

@@ -188,9 +188,10 @@ def test_scores_that_the_new_registry_has_or_does_not_know_are_not_copied(tiny_r
         (('"ifeval"', '"ifevil"'), "study: unknown performance 'ifevil', did you mean 'ifeval'?"),
         (('"mine"', '"paper-221"'), "registry/pairs.toml: paper-221: study_id is taken by an entry of "),
         (('"tiny-weak"', '"FOLDER"'), "unknown model "),
+        (("batch = 2", "batch = 3"), "up: --batch 3 is not a multiple of --at-once 2 on 1 device(s)"),
     ],
 )
-def test_what_the_registry_could_not_hold_is_one_line_before_any_tuning(drsow, tiny_registry, tmp_path, change, said):
+def test_what_no_rung_or_registry_could_use_is_one_line_before_any_tuning(drsow, tiny_registry, tmp_path, change, said):
     out = tmp_path / "out"
     if not change[0]:
         add_score(out / "registry" / "scores.toml",
