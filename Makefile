@@ -74,7 +74,7 @@ pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model
 	@$(BIN)/drsow annotate --pair $(PAIR) --reward $(REWARD) --candidates $(RUN)/candidates.jsonl --out $(RUN)/preferences
 	@$(BIN)/drsow tune --policy $(POLICY) --preferences $(RUN)/preferences --lora --lr 3e-4 --epochs 2 --batch 8 --out $(RUN)/tuned
 	@$(BIN)/drsow judge --before $(POLICY) --after $(RUN)/tuned --prompts $(HELD_OUT) --annotator $(PAIR) --pair $(JUDGE) \
-	  --max-new-tokens $(NEW_TOKENS) --out $(PIPELINE)
+	  --reward $(REWARD) --max-new-tokens $(NEW_TOKENS) --out $(PIPELINE)
 	@cp $(RUN)/preferences/README.md $(PIPELINE)/preferences.md
 	@for each in $(if $(DRSOW_IFEVAL),before:$(POLICY) after:$(RUN)/tuned); do \
 	  $(BIN)/drsow perform --task ifeval --prompts $(DRSOW_IFEVAL) --limit $(N_INSTRUCTIONS) --model $${each#*:} --out $(RUN)/ifeval-$${each%%:*} && \
