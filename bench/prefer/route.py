@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
 
 from bench.data.load import digest
 from bench.entries import Domain
@@ -95,6 +94,8 @@ def by_model(scores: pd.DataFrame, domains: Domains) -> pd.DataFrame:
             likely for it, so it gets FALLBACK if there are four domains or more.
         domains: The domains that `questions` got.
     """
+    from scipy.special import softmax
+
     names = list(domains)
     total = (scores["logp_sum_nats"] + scores["logp_end_nats"]).where(scores["status"] == OK)
     table = scores.assign(total=total).pivot(index="example_id", columns="response_id", values="total")[names]

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 import transformers
@@ -41,6 +42,19 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     if not tokenizer.is_fast:
         raise DrsowError(f"{folder}: its tokenizer has no tokenizer.json")
     return tokenizer
+
+
+_HELD: WeakValueDictionary[tuple[Path, str, bool], PreTrainedTokenizerFast] = WeakValueDictionary()
+
+
+def shared_tokenizer(located: Located) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model's files, as `load_tokenizer` reads it; one object while somebody holds it. Not to be
+    changed."""
+    key = (located.folder, located.revision, located.trust_remote_code)
+    found = _HELD.get(key)
+    if found is None:
+        found = _HELD[key] = load_tokenizer(located.folder, trust_remote_code=located.trust_remote_code)
+    return found
 
 
 def context_tokens(folder: Path, *, trust_remote_code: bool = False) -> int:

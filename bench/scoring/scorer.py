@@ -44,10 +44,8 @@ class Scorer:
         self.ready, self.options = ready, options
         self.device = options.device
         files, trusted = ready.model.folder, ready.model.trust_remote_code
-        self.tokenizer = models.load_tokenizer(files, trust_remote_code=trusted)
-        owner = None if ready.plain else self.tokenizer
-        if not ready.plain and ready.owner != ready.model:
-            owner = models.load_tokenizer(ready.owner.folder, trust_remote_code=ready.owner.trust_remote_code)
+        self.tokenizer = models.shared_tokenizer(ready.model)
+        owner = None if ready.plain else models.shared_tokenizer(ready.owner)
         self.template = Template(owner, ready.work.owner.model_id)
         self.limit, self.n_embedded = self._sizes(files, trusted=trusted)
         # What is added to the weights of the files.

@@ -11,7 +11,7 @@ from tiny_tokenizers import byte_level, sentence_piece, spelled
 
 from bench.schema import DrsowError, Example, Message, UsageError
 from bench.scoring.models import load_tokenizer
-from bench.scoring.render import Template, check_ids, encode_alone, render
+from bench.scoring.render import Template, _finder, check_ids, encode_alone, render
 
 HEADERS = ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 READERS = {
@@ -379,3 +379,10 @@ def test_an_id_beyond_the_embedding_is_named_with_its_row_and_model():
     check_ids(sequence.ids, READERS["bytes"], n_embedded=top + 1, row="s/1", model="m")
     with pytest.raises(DrsowError, match=rf"^s/1: token '<\|im_start\|>' has id {top}, but the embedding of m ends at"):
         check_ids(sequence.ids, READERS["bytes"], n_embedded=top, row="s/1", model="m")
+
+
+def test_a_name_of_a_special_token_is_found_anywhere_and_only_whole():
+    holds = _finder({"<a>", "<ab>", "[x]", "."})
+    assert [text for text in ("<a>", "to <ab>!", "y[x]", "no.") if holds(text)] == ["<a>", "to <ab>!", "y[x]", "no."]
+    assert not any(map(holds, ("", "<a", "<abc>", "[y]", "a<b")))
+    assert not _finder(set())("<a>")
