@@ -70,7 +70,7 @@ def finish(
         DrsowError: The file cannot be written.
     """
     partial, note = out.with_name(f"{out.name}{PARTIAL}"), out.with_name(f"{out.name}{SETTINGS}")
-    stored = _ours(out, note, settings)
+    stored = _ours(out, partial, note, settings)
     if out.exists():
         return _complete(out, note, stored.get(N_LINES, 0 if final else len(names)))
     write_json(note, dict(settings))
@@ -147,17 +147,20 @@ def _json_object(data: bytes) -> dict | None:
     return found if isinstance(found, dict) else None
 
 
-def _ours(out: Path, note: Path, settings: Mapping[str, object]) -> dict:
+def _ours(out: Path, partial: Path, note: Path, settings: Mapping[str, object]) -> dict:
     """What the note beside a file says; rejects a file that was begun with other settings, or that no run wrote."""
     stored = stored_settings(note)
-    if stored is None and out.exists():
+    there = [path for path in (out, partial) if path.exists()]
+    if stored is None and there:
         raise UsageError(
-            f"{out} exists already, and drsow did not write it ({note.name} is missing); name another --out"
+            f"{there[0]} exists already, and what it was made with is not known ({note.name} is missing); name another "
+            "--out, or remove it"
         )
     kept = {name: value for name, value in (stored or {}).items() if name != N_LINES}
     if stored is not None and (told := changed(kept, settings)):
+        files = " and ".join(path.name for path in (*there, note))
         raise UsageError(
-            f"{out} was begun with other settings: {'; '.join(told)}; name another --out, or remove it and {note.name}"
+            f"{out} was begun with other settings: {'; '.join(told)}; name another --out, or remove {files}"
         )
     return stored or {}
 

@@ -112,7 +112,7 @@ def test_ifeval_on_other_prompts_says_which_option_names_another_folder(drsow, t
     done = drsow(*words, "--limit", 1)
     assert done.returncode == 2
     assert "ifeval.jsonl was begun with other settings: prompts_digest was " in done.stderr
-    assert "; name another --out, or remove it and ifeval.jsonl.settings.json" in done.stderr
+    assert "; name another --out, or remove ifeval.jsonl and ifeval.jsonl.settings.json" in done.stderr
 
 
 @pytest.mark.parametrize(

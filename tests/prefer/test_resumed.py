@@ -113,3 +113,24 @@ def test_a_file_that_two_processes_complete_is_complete(tmp_path):
     lines.append(finish(out, {"seed": 1}, NAMES, make, name_of=lambda line: str(line["id"])))
     assert lines[0] == lines[1] == [json.loads(line) for line in out.read_text().splitlines()]
     assert not (tmp_path / "out.jsonl.partial").exists()
+
+
+def test_lines_of_other_settings_are_never_taken_whatever_of_the_run_is_removed(tmp_path):
+    out = tmp_path / "out.jsonl"
+
+    def run(seed, *, most=5):
+        lines = [(name, {"id": name, "seed": seed}) for name in NAMES]
+        return finish(out, {"seed": seed}, NAMES, lambda _: lines[:most], name_of=lambda line: line["id"])
+
+    with pytest.raises(KeyError):
+        run(0, most=2)
+    with pytest.raises(UsageError, match=r"seed was 0, now 1; .*remove out\.jsonl\.partial and out\.jsonl\.settings\."):
+        run(1)
+    (tmp_path / "out.jsonl.settings.json").unlink()
+    for seed in (0, 1):
+        with pytest.raises(UsageError, match=r"out\.jsonl\.partial exists already, .* or remove it$"):
+            run(seed)
+    (tmp_path / "out.jsonl.partial").unlink()
+    assert {line["seed"] for line in run(1)} == {1}
+    with pytest.raises(UsageError, match=r"remove out\.jsonl and out\.jsonl\.settings\.json$"):
+        run(0)
