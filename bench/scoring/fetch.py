@@ -57,7 +57,7 @@ def locate(spec: ModelSpec, *, weights: bool = True) -> Located | None:
             return converting.converted_hub_file(spec, spec.source)
         case UrlSource():
             found = _tokenizer_folder(spec) or locate(spec.tokenizer, weights=False)
-            return found and _served(found, spec.source)
+            return found and _served(found, spec, spec.source)
         case NoiseSource():
             base = locate(spec.files, weights=weights)
             return base and _noisy(base, spec.source)
@@ -96,7 +96,7 @@ def fetch(spec: ModelSpec, *, weights: bool = True) -> Located:
     if isinstance(spec.source, NoiseSource):
         return _noisy(fetch(spec.files, weights=weights), spec.source)
     if isinstance(spec.source, UrlSource):
-        return _served(_tokenizer_folder(spec) or fetch(spec.tokenizer, weights=False), spec.source)
+        return _served(_tokenizer_folder(spec) or fetch(spec.tokenizer, weights=False), spec, spec.source)
     if isinstance(spec.source, FolderSource):
         return _in_folder(spec, spec.source)
     if found := locate(spec, weights=weights):
@@ -179,8 +179,10 @@ def _tokenizer_folder(spec: ModelSpec) -> Located | None:
     return Located(folder, folder_digest(folder))
 
 
-def _served(tokenizer: Located, source: UrlSource) -> Located:
-    return tokenizer._replace(revision=f"{source.model} at {source.url}, tokenizer {tokenizer.revision}")
+def _served(tokenizer: Located, spec: ModelSpec, source: UrlSource) -> Located:
+    # The context decides which rows are too long.
+    context = f", {spec.context_tokens} tokens" if spec.context_tokens else ""
+    return tokenizer._replace(revision=f"{source.model} at {source.url}, tokenizer {tokenizer.revision}{context}")
 
 
 def _in_folder(spec: ModelSpec, source: FolderSource) -> Located:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.entries import FolderSource, ModelSpec
 from bench.schema import DrsowError
-from bench.scoring import PLAIN, fetch
+from bench.scoring import PLAIN, fetch, templates
 from bench.scoring.garbage import uncollected
 from bench.store.parts import canonical
 
@@ -39,7 +39,8 @@ def _contributed(folder: Path, text: str) -> list:
 
     Returns:
         A list: the text; the special tokens that it names; the BOS that drsow removes, with the rule when; the added
-        tokens that it can write, because one of them may end a turn; the tokenizer's class if its defaults matter.
+        tokens that it can write, because one of them may end a turn; the tokenizer's class if its defaults matter; the
+        EOS that the text does not hold, because drsow removes it from the end of a response.
     """
     config, specials, whole = (
         _json(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
@@ -54,7 +55,10 @@ def _contributed(folder: Path, text: str) -> list:
     added = [*whole.get("added_tokens", ()), *config.get("added_tokens_decoder", {}).values()]
     tokens = {_content(token) for token in added}
     kept = sorted(token for token in tokens if token and (token in text or token in written.values()))
-    return [text, written, rule, kept, config.get("tokenizer_class") if unknown or stripped else None]
+    eos = named.get("eos_token")
+    # The plain template is as it was before this rule, so that scores under it are found.
+    ending = [eos] if eos and "eos_token" not in written and eos not in text and text != templates.PLAIN else []
+    return [text, written, rule, kept, config.get("tokenizer_class") if unknown or stripped else None, *ending]
 
 
 def _content(token: object) -> str | None:

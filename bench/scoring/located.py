@@ -36,23 +36,32 @@ def promised_digest(path: Path) -> str | None:
     return name if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", name) else None
 
 
-@functools.cache
 def folder_digest(folder: Path) -> str:
     """Digest over the names and bytes of a folder's files."""
     whole = hashlib.sha256()
     suffixes = {".json", ".jinja", ".safetensors", ".model", ".txt"}
     files = [p for p in (*folder.iterdir(), *(folder / templates.MORE).glob("*.jinja")) if p.suffix in suffixes]
     for path in sorted(p for p in files if p.is_file()):
-        whole.update(f"{path.relative_to(folder).as_posix()}\0{file_digest(path)}\n".encode())
+        whole.update(f"{path.relative_to(folder).as_posix()}\0{_known_digest(path)}\n".encode())
     return f"sha256:{whole.hexdigest()}"
 
 
-@functools.cache
 def adapter_digest(folder: Path) -> str:
     """Digest over the two files of an adapter."""
     files = [folder / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
-    whole = "".join(f"{promised_digest(path) or file_digest(path)}\n" for path in files)
+    whole = "".join(f"{promised_digest(path) or _known_digest(path)}\n" for path in files)
     return f"sha256:{hashlib.sha256(whole.encode()).hexdigest()}"
+
+
+def _known_digest(path: Path) -> str:
+    """sha256 of a file, which is read again only if its size or time has changed."""
+    stat = path.stat()
+    return _digest_at(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _digest_at(path: Path, _size: int, _time_ns: int) -> str:
+    return file_digest(path)
 
 
 def file_digest(path: Path) -> str:

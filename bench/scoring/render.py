@@ -85,8 +85,9 @@ def render(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, template:
     """Turns every response of every example into token ids for one model.
 
     Raises:
-        UsageError: A rendered conversation does not start with its rendered prompt, the template changes a response, a
-            response has no token, or the prompt starts with two BOS. The message names the example.
+        UsageError: A rendered conversation does not start with its rendered prompt, the template changes a response or
+            loses a system turn, a prompt or response has no token, or the prompt starts with two BOS. The message names
+            the example.
     """
     texts = [_texts(example, template) for example in examples]
     prompt_ids = _encode(tokenizer, [prompt for prompt, _ in texts])
@@ -97,6 +98,8 @@ def render(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, template:
     sequences, n_fallback, n_trimmed = [], 0, 0
     for example, (_, responses), head in zip(examples, texts, prompt_ids, strict=True):
         _check_bos(example, tokenizer, bos, head)
+        if not bos and not head:
+            raise UsageError(f"{example.example_id}: the prompt has no token")
         for (response_id, given), response in zip(example.responses, responses, strict=True):
             tail = next(joint)
             if tail[: len(head)] == head:
@@ -116,10 +119,13 @@ def prompt_ids(example: Example, tokenizer: PreTrainedTokenizerFast, template: T
     """Token ids of a prompt, the same as in `render`, for a model that generates the response.
 
     Raises:
-        UsageError: The template rejects the prompt, or the prompt starts with two BOS. The message names the example.
+        UsageError: The template rejects the prompt or loses a system turn of it, or the prompt starts with two BOS. The
+            message names the example.
     """
     with _refusing(example, template):
-        (head,) = _encode(tokenizer, [template.text(example.messages, generation=True)])
+        text = template.text(example.messages, generation=True)
+        _check_system(example, template, text)
+        (head,) = _encode(tokenizer, [text])
     bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
     _check_bos(example, tokenizer, bos, head)
     return [*bos, *head]
@@ -190,6 +196,24 @@ def _check_bos(example: Example, tokenizer: PreTrainedTokenizerFast, bos: list[i
         raise UsageError(f"{example.example_id}: the prompt begins with a second {tokenizer.bos_token}")
 
 
+def _check_system(example: Example, template: Template, prompt: str) -> None:
+    """Rejects a prompt with a system turn that the template leaves out or writes as another role's."""
+    for place, (role, content) in enumerate(example.messages):
+        if role != "system":
+            continue
+        lost = content.strip() not in prompt
+        if not lost and place:
+            other = [*example.messages[:place], Message("assistant", content), *example.messages[place + 1 :]]
+            # A template that refuses an assistant turn here tells the two roles apart.
+            with contextlib.suppress(TemplateError):
+                lost = template.text(other, generation=True) == prompt
+        if lost:
+            raise UsageError(
+                f"{example.example_id}: {template.words} does not write turn {place + 1}, a system turn, as one; "
+                "leave the row out, or move that text into a user turn"
+            )
+
+
 @contextlib.contextmanager
 def _refusing(example: Example, template: Template) -> Iterator[None]:
     try:
@@ -205,6 +229,7 @@ def _texts(example: Example, template: Template) -> tuple[str, list[str]]:
     cut = {response_id: template.without_end(text) for response_id, text in given.items()}
     with _refusing(example, template):
         prompt = template.text(example.messages, generation=True)
+        _check_system(example, template, prompt)
         wholes = [template.text([*example.messages, Message("assistant", r)], generation=False) for r in cut.values()]
     responses = []
     for (response_id, text), whole in zip(cut.items(), wholes, strict=True):

@@ -11,7 +11,9 @@ from bench.entries import AdapterSource
 from bench.registry import load_registry
 from bench.schema import Dataset, DrsowError, Example, Message
 from bench.scoring import passes, run
+from bench.scoring.chat import Template
 from bench.scoring.identity import owner_digest, template_digest
+from bench.scoring.models import load_tokenizer
 from bench.scoring.passes import Options, Share
 from bench.sources import FileSource, FolderSource
 from bench.store.folder import Store
@@ -51,6 +53,18 @@ def test_whatever_reaches_the_text_is_in_the_digest(tmp_path):
         saved(tmp_path / "turn", GEMMA, bos="<bos>", adds_bos=True, special=()),
     ]
     assert len({template_digest(folder) for folder in folders}) == len(folders)
+
+
+def test_an_end_of_text_that_is_cut_from_responses_is_in_the_digest(tmp_path):
+    folders = []
+    for eos in ("<|im_end|>", "<|endoftext|>"):
+        tokenizer = byte_level(eos=eos, special=["<|im_start|>", "<|im_end|>", "<|endoftext|>"])
+        tokenizer.chat_template = CHATML
+        folders.append(tmp_path / eos.strip("<|>"))
+        tokenizer.save_pretrained(folders[-1])
+    owners = [Template(load_tokenizer(folder)) for folder in folders]
+    assert [owner.without_end("no<|endoftext|>") for owner in owners] == ["no<|endoftext|>", "no"]
+    assert template_digest(folders[0]) != template_digest(folders[1])
 
 
 @pytest.fixture

@@ -244,6 +244,39 @@ def test_an_empty_system_turn_that_joins_the_user_turn_adds_nothing(shape):
     assert with_system == TEMPLATES[shape].text(turns, generation=True)
 
 
+FIRST_ONLY = (
+    "{% if messages[0]['role'] == 'system' %}S {{ messages[0]['content'] }}\n{% endif %}"
+    "{% for turn in messages if turn['role'] != 'system' %}"
+    "{{ turn['role'] }} {{ turn['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant {% endif %}"
+)
+"""Writes a system turn at the start, and leaves out every other one."""
+
+
+@pytest.mark.parametrize(("text", "kind"), [(FIRST_ONLY, "bytes"), SHAPES["Llama 2"], SHAPES["Mistral 3"]])
+def test_a_system_turn_that_a_template_leaves_out_or_writes_as_another_is_refused_with_the_row_named(text, kind):
+    template = Template(owner_of(text, kind))
+    row = example("two", "yes", "three")
+    first, late = Message("system", "no water"), Message("system", "NOW IN FRENCH")
+    for turns in ((first, *row.messages), row.messages):
+        render([row._replace(messages=turns)], READERS["bytes"], template)
+    for turns, n in (((first, late, *row.messages[:1]), r"[12]"), ((*row.messages[:2], late, row.messages[2]), "3")):
+        with pytest.raises(UsageError, match=rf"s/1: the chat template (rejects it|does not write turn {n}, a system)"):
+            render([row._replace(messages=turns)], READERS["bytes"], template)
+
+
+@pytest.mark.parametrize("shape", ["ChatML", "Llama 3", "plain"])
+def test_a_template_that_writes_late_system_turns_keeps_them(shape):
+    turns = (*messages("two", "yes"), Message("system", "NOW IN FRENCH"), Message("user", "three"))
+    (sequence,) = render([example("x")._replace(messages=turns)], READERS["bytes"], TEMPLATES[shape]).sequences
+    assert "NOW IN FRENCH" in READERS["bytes"].decode(sequence.ids[: sequence.start])
+
+
+def test_a_prompt_without_a_token_is_refused_with_the_row_named():
+    bare = "{% for turn in messages %}{{ turn['content'] }}{% endfor %}"
+    assert refusal(bare, "") == "s/1: the prompt has no token"
+
+
 def refusal(template: str, *texts: str, responses: tuple[str, ...] = ("yes",)) -> str:
     """What `render` says against a template."""
     with pytest.raises(UsageError) as error:

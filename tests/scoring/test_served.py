@@ -83,12 +83,12 @@ def vllm(shared) -> Process:
     return shared
 
 
-def ready(folder: Path, kind: str, url: str, **more: object) -> passes.Ready:
+def ready(folder: Path, kind: str, url: str, *, context: int = 512, **more: object) -> passes.Ready:
     """The pass of a model on a server over ROWS."""
     fields = {"url": url, "model": "tiny", "kind": kind, "tokenizer": "tokenizer", "retries": 1, **more}
     source = ", ".join(f"{name} = {json.dumps(value)}" for name, value in fields.items())
     entry = f'[[models]]\nmodel_id = "served"\nsource = {{ {source} }}\nformat = "server"\nmethod = "sft"\n'
-    (folder / "models.toml").write_text(entry + "context_tokens = 512\n")
+    (folder / "models.toml").write_text(entry + f"context_tokens = {context}\n")
     spec = load_registry(folder).model("served")
     return passes.make_ready(passes.Work(spec, spec, Dataset("d", "d", "d", ROWS)), OPTIONS)
 
@@ -116,6 +116,11 @@ def test_each_formats_numbers_are_those_of_the_ids_that_drsow_sent(any_server, p
         assert (row["n_tokens"], row["status"]) == (len(expected), "ok")
     version = {"vllm": "vllm-0.12.0", "sglang": "sglang-0.5.6", "openai-echo": "openai-echo-0.3.36"}[kind]
     assert (job.key.ops, job.key.attention, job.key.dtype) == (version, kind, "bfloat16")
+
+
+def test_another_context_is_another_score_set(shared, place):
+    shared.plant("")
+    assert ready(place, "vllm", shared.url).key != ready(place, "vllm", shared.url, context=1024).key
 
 
 FAULTS = {

@@ -123,7 +123,6 @@ def test_a_template_file_beside_others_changes_a_folders_revision(tmp_path):
     owner({"rag": CHATML, "tool_use": OTHER}).save_pretrained(tmp_path)
     before = located.folder_digest(tmp_path)
     (tmp_path / templates.MORE / "rag.jinja").write_text(LLAMA_3)
-    located.folder_digest.cache_clear()
     assert located.folder_digest(tmp_path) != before
 
 
