@@ -1,9 +1,11 @@
 """Recognises the format of a file of preferences by its columns, and turns its rows into examples.
 
 drsow's own columns (prompt, chosen, rejected; candidates; the benchmarks') are `labelled`'s. Every other format is one
-entry of FORMATS, whose rows `published` reads. Preferences, prompts and candidates of a format come from one reader.
+entry of FORMATS, whose rows `published` or `unpaired` reads. Preferences, prompts and candidates of a format come from
+one reader.
 """
 
+import contextlib
 import difflib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -11,11 +13,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from bench.data import published
-from bench.data.labelled import labelled
+from bench.data import published, unpaired
+from bench.data.labelled import has_lists, labelled
 from bench.data.labelled import prompt as own_prompt
-from bench.data.published import EQUAL, ONE_LABEL, OTHER_TURNS, TIES, Compared
-from bench.data.rows import candidates, example_of, sides
+from bench.data.published import EQUAL, OTHER_TURNS, Compared
+from bench.data.rows import candidates, example_of
 from bench.data.sources import JUDGE_BENCH, Row
 from bench.schema import CHOSEN, REJECTED, Example, UsageError
 
@@ -82,6 +84,16 @@ class Reading:
     bad: list[UsageError] | None = None
     """What is wrong with each row that cannot be read; None: the first such row stops the reading."""
 
+    @contextlib.contextmanager
+    def listing_bad_rows(self) -> Iterator[None]:
+        """Lists what is wrong with a row, if bad rows are listed."""
+        try:
+            yield
+        except UsageError as error:
+            if self.bad is None:
+                raise
+            self.bad.append(error)
+
     def told(self) -> str:
         """One line about what was recognised and left out; "" for drsow's own columns if no row is left out."""
         if not self.name and not self.left_out:
@@ -102,26 +114,23 @@ def examples_of(reading: Reading, rows: Iterable[Row]) -> Iterator[tuple[Row, Ex
         UsageError: The columns fit no format or two, or a row is bad. The message names its line.
     """
     known: Format | None = None
-    single: list[tuple[Row, published.Completion]] = []
+    single: list[unpaired.Completion] = []
     for number, row in enumerate(rows):
         if number == 0:
             known = _recognised(row, reading.use)
             reading.name = str(known) if known else _own_name(row, reading.use)
         else:
             _check_format(row, known, reading.use)
-        try:
-            if known and not known.compared and reading.use is not Use.prompts:
-                single.append((row, published.completion(row)))
-                continue
-            found = _own(row, reading.use) if known is None else _published(row, known, reading.use)
-        except UsageError as error:
-            if reading.bad is None:
-                raise
-            reading.bad.append(error)
-            continue
-        yield from _kept(reading, row, *found)
-    for row, example, reason in _grouped(single, reading.use):
-        yield from _kept(reading, row, example, reason)
+        with reading.listing_bad_rows():
+            if known is None:
+                yield from _kept(reading, row, *_own(row, reading.use, of_others=bool(reading.name)))
+            elif known.compared or reading.use is Use.prompts:
+                yield from _kept(reading, row, *_published(row, known, reading.use))
+            else:
+                single.append(_completion(row, reading.use))
+    for members in unpaired.groups(single):
+        with reading.listing_bad_rows():
+            yield from _kept(reading, members[0].row, *_of_group(members, reading.use))
 
 
 def _kept(reading: Reading, row: Row, example: Example, reason: str) -> Iterator[tuple[Row, Example]]:
@@ -134,15 +143,17 @@ def _kept(reading: Reading, row: Row, example: Example, reason: str) -> Iterator
         yield row, example
 
 
-def _own(row: Row, use: Use) -> tuple[Example, str]:
-    """An example from a row with drsow's own columns, and why it has no label if it has none."""
+def _own(row: Row, use: Use, *, of_others: bool) -> tuple[Example, str]:
+    """An example from a row with drsow's own columns, and why it has no label if it has none.
+
+    In a format of others (`of_others`) two equal responses are no label. In a file of the user's own they are an error.
+    """
     if use is Use.prompts:
         return own_prompt(row), ""
     if use is Use.candidates and not _own_sides(row):
         return candidates(row), ""
-    if _own_sides(row) and published.scores_equal(row):
-        prompt, *texts = sides(row)
-        return _unlabelled(row, Compared(prompt, tuple(texts), None)), TIES
+    if _own_sides(row) and (published.scores_equal(row) or (of_others and not has_lists(row))):
+        return _compared(row, published.named_pair(row), use)
     example = labelled(row)
     if use is Use.candidates:
         numbered = tuple((str(i), text) for i, (_, text) in enumerate(example.responses))
@@ -159,8 +170,12 @@ def _own_sides(row: Row) -> bool:
 def _published(row: Row, known: Format, use: Use) -> tuple[Example, str]:
     """An example from a row of a published format, and why it has no label if it has none."""
     if known.compared is None:
-        return example_of(row, published.completion(row).prompt, (), right=()), ""
-    found = known.compared(row)
+        return example_of(row, unpaired.completion(row).prompt, (), right=()), ""
+    return _compared(row, known.compared(row), use)
+
+
+def _compared(row: Row, found: Compared, use: Use) -> tuple[Example, str]:
+    """An example from the responses of a row, and why it has no label if it has none."""
     if use is Use.prompts:
         return example_of(row, found.prompt, (), right=()), ""
     if use is Use.candidates or found.better is None:
@@ -176,34 +191,13 @@ def _unlabelled(row: Row, found: Compared) -> Example:
     return example_of(row, found.prompt, responses, right=())
 
 
-def _grouped(single: Sequence[tuple[Row, published.Completion]], use: Use) -> Iterator[tuple[Row, Example, str]]:
-    """Examples of rows with one response each: rows of one prompt are one example, named by the first of them."""
-    groups: dict[tuple, list[tuple[Row, published.Completion]]] = {}
-    for row, each in single:
-        if use is Use.preferences and each.label is None:
-            raise row.error("label", "missing: one response alone is no preference")
-        groups.setdefault((each.prompt, str(row.value("subset"))), []).append((row, each))
-    for members in groups.values():
-        row, first = members[0]
-        if use is Use.candidates:
-            if len(members) < 2:
-                raise row.error("completion", "no other row has this prompt, and it takes two or more responses")
-            texts = tuple(each.text for _, each in members)
-            yield row, _unlabelled(row, Compared(first.prompt, texts, None)), ""
-            continue
-        good, bad = ([each.text for _, each in members if each.label is label] for label in (True, False))
-        yield row, _labelled_group(row, first.prompt, good, bad), ONE_LABEL
+def _completion(row: Row, use: Use) -> unpaired.Completion:
+    return unpaired.labelled_completion(row) if use is Use.preferences else unpaired.completion(row)
 
 
-def _labelled_group(row: Row, prompt: tuple, good: list[str], bad: list[str]) -> Example:
-    if not good or not bad:
-        return example_of(row, prompt, (), right=())
-    if both := set(good) & set(bad):
-        raise row.error("label", f"this prompt has the response {min(both)!r:.40} under both labels")
-    if len(good) == len(bad) == 1:
-        return example_of(row, prompt, ((CHOSEN, good[0]), (REJECTED, bad[0])), right=(CHOSEN,))
-    named = [(f"{side}-{i}", text) for side, texts in ((CHOSEN, good), (REJECTED, bad)) for i, text in enumerate(texts)]
-    return example_of(row, prompt, tuple(named), right=tuple(name for name, _ in named[: len(good)]))
+def _of_group(members: Sequence[unpaired.Completion], use: Use) -> tuple[Example, str]:
+    """An example from the rows of one prompt, and why it has no label if it has none."""
+    return (unpaired.candidates_of(members), "") if use is Use.candidates else unpaired.preference_of(members)
 
 
 def _recognised(row: Row, use: Use) -> Format | None:

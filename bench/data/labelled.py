@@ -42,6 +42,11 @@ def labelled(row: Row) -> Example:
     return _several(row, chosen, rejected)
 
 
+def has_lists(row: Row) -> bool:
+    """Whether a row has lists of texts as chosen or rejected, as the benchmarks have."""
+    return any(_texts(row, field) is not None for field in (CHOSEN, REJECTED))
+
+
 def prompt(row: Row) -> Example:
     """The prompt alone, of a row in any format that drsow reads."""
     if set(JUDGE_BENCH) <= set(row.names):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.data.cells import is_empty, spelled
-from bench.data.rows import response_of, text_of, turns_of
+from bench.data.rows import response_of, sides, text_of, turns_of
 from bench.data.sources import Row
 from bench.schema import CHOSEN, REJECTED, Message
 
@@ -17,6 +17,7 @@ TIES = "ties"
 EQUAL = "rows whose two responses are equal"
 OTHER_TURNS = "conversations whose earlier answers differ"
 ONE_LABEL = "prompts whose responses all have one label"
+BOTH_LABELS = "prompts with a response under both labels"
 """Why a row has no better response, as the command counts it."""
 
 STRENGTH = 3
@@ -43,15 +44,6 @@ class Compared(NamedTuple):
     """None if the row prefers neither."""
     reason: str = TIES
     """Why `better` is None."""
-
-
-class Completion(NamedTuple):
-    """A row of TRL's unpaired preferences: one response."""
-
-    prompt: tuple[Message, ...]
-    text: str
-    label: bool | None
-    """Whether the response is a good one; None if the row does not say it."""
 
 
 def ultra_feedback(row: Row) -> Compared:
@@ -137,19 +129,10 @@ def arena_texts(row: Row) -> Compared:
     return Compared(prompt, texts, better)
 
 
-def completion(row: Row) -> Completion:
-    """TRL's unpaired preferences: a prompt (or messages), one completion, and whether it is a good one."""
-    prompt = turns_of(row, "messages" if "messages" in row.names else "prompt")
-    head, text = response_of(row, "completion")
-    if head and head != prompt:
-        raise row.error("completion", "its earlier turns differ from the prompt")
-    if "label" not in row.names:
-        return Completion(prompt, text, None)
-    labels = {"true": True, "1": True, "false": False, "0": False}
-    value = row.value("label")
-    if str(value).lower() not in labels:
-        raise row.error("label", f"must be true or false, is {value!r:.40}")
-    return Completion(prompt, text, labels[str(value).lower()])
+def named_pair(row: Row) -> Compared:
+    """A pair in drsow's own columns, which may have scores: prompt, chosen and rejected."""
+    prompt, *texts = sides(row)
+    return Compared(prompt, tuple(texts), None if scores_equal(row) else Better(0, 1))
 
 
 def scores_equal(row: Row) -> bool:

@@ -48,7 +48,7 @@ def sides(row: Row) -> tuple[tuple[Message, ...], str, str]:
 
 def prompt(row: Row) -> Example:
     if is_empty(row.value("prompt")) and not is_empty(row.value(CHOSEN)):
-        return preference(row)._replace(responses=(), right=())
+        return example_of(row, sides(row)[0], (), right=())
     return example_of(row, turns_of(row, "prompt"), (), right=())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.data.load import load_candidates, load_data, load_prompts
+from bench.data.load import load_candidates, load_data, load_prompts, load_readable
 from bench.schema import Example, Message, UsageError
 
 
@@ -151,6 +151,33 @@ def test_messages_with_a_completion_are_a_prompt_with_one_response():
     assert len(load_prompts("rows.jsonl").examples) == 3
 
 
+def test_a_prompt_with_a_response_under_both_labels_is_left_out_and_counted():
+    other = {"prompt": "Greet me."}
+    both = [with_label(GOOD, True), with_label(GOOD, False), with_label(BAD, False)]
+    data = load_data(write([*both, with_label("Hello.", True, **other), with_label("No.", False, **other)]))
+    assert [example.example_id for example in data.examples] == ["3"]
+    assert data.left_out == (("prompts with a response under both labels", 1),)
+
+
+def test_where_bad_rows_are_listed_a_bad_prompt_of_single_responses_is_one_of_them():
+    blank = with_label(GOOD, True, prompt="Greet me.", id="")
+    data, bad = load_readable(
+        write(
+            [
+                blank,
+                with_label("No.", False, prompt="Greet me."),
+                *(with_label(text, text == GOOD) for text in (GOOD, BAD)),
+                {"prompt": ASK, "completion": BAD},
+            ]
+        )
+    )
+    assert [example.example_id for example in data.examples] == ["2"]
+    assert [str(error) for error in bad] == [
+        "rows.jsonl, line 5, field label: missing: one response alone is no preference",
+        "rows.jsonl, line 1, field id: empty",
+    ]
+
+
 TIED = [
     ("UltraFeedback (instruction, completions)", {"completions": scored((GOOD, 4), (BAD, 4))}),
     ("UltraFeedback's pairs (prompt, chosen, rejected, score_chosen, score_rejected)", {"score_rejected": 8.0}),
@@ -200,6 +227,26 @@ def test_a_vote_on_equal_responses_is_left_out_and_counted():
     name = "Arena votes (prompt, response_a, response_b, winner)"
     data = load_data(write([FORMATS[name], FORMATS[name] | {"response_a": GOOD}]))
     assert data.left_out == (("rows whose two responses are equal", 1),)
+
+
+PAIRS = [
+    "UltraFeedback's pairs (prompt, chosen, rejected, score_chosen, score_rejected)",
+    "distilabel's pairs (prompt, chosen, rejected, chosen_rating, rejected_rating)",
+    "TRL's conversations (prompt, chosen, rejected)",
+    "TRL's conversations (chosen, rejected)",
+]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_published_pair_of_equal_responses_is_left_out_and_counted(name):
+    equal = FORMATS[name] | {"rejected": FORMATS[name]["chosen"]}
+    path = write([FORMATS[name], equal, FORMATS[name]])
+    data = load_data(path)
+    assert [example.example_id for example in data.examples] == ["0", "2"]
+    assert data.left_out == (("rows whose two responses are equal", 1),)
+    # As candidates they are two responses to a prompt, which `annotate` skips and counts.
+    assert load_candidates(path).examples[1].responses == (("0", GOOD), ("1", GOOD))
+    assert len(load_prompts(path).examples) == 3
 
 
 def test_later_turns_of_a_prompt_of_help_steer_are_turns():
@@ -341,10 +388,6 @@ def test_a_row_that_lacks_a_column_of_the_files_format_is_named():
     [
         ([{"prompt": ASK, "completion": GOOD}], "line 1, field label: missing: one response alone is no preference"),
         ([with_label(GOOD, "yes")], "line 1, field label: must be true or false, is 'yes'"),
-        (
-            [with_label(GOOD, True), with_label(GOOD, False)],
-            f"line 1, field label: this prompt has the response {GOOD!r} under both labels",
-        ),
     ],
 )
 def test_bad_rows_with_one_response_are_named(rows, problem):
