@@ -81,6 +81,8 @@ class Reading:
     n_read: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     """Rows that prefer no response, by reason."""
+    unread: Counter[str] = field(default_factory=Counter)
+    """Rows with a system prompt that is not read, by its column."""
     bad: list[UsageError] | None = None
     """What is wrong with each row that cannot be read; None: the first such row stops the reading."""
 
@@ -95,12 +97,15 @@ class Reading:
             self.bad.append(error)
 
     def told(self) -> str:
-        """One line about what was recognised and left out; "" for drsow's own columns if no row is left out."""
-        if not self.name and not self.left_out:
+        """One line about what was recognised, left out and not read; "" if drsow's own columns are all there is."""
+        if not self.name and not self.left_out and not self.unread:
             return ""
         words = f"{self.source}: " + (f"read as {self.name}; " if self.name else "")
         words += f"{self.use.value}: {self.n_read:,}"
-        return f"{words}; left out: {self.reasons()}" if self.left_out else words
+        words += f"; left out: {self.reasons()}" if self.left_out else ""
+        for column, n in self.unread.items():
+            words += f"; column {column} of {n:,} rows is not read; its text belongs into a system turn of the prompt"
+        return words
 
     def reasons(self) -> str:
         """The rows that are left out, by reason."""
@@ -140,6 +145,8 @@ def _kept(reading: Reading, row: Row, example: Example, reason: str) -> Iterator
         reading.left_out[reason] += 1
     else:
         reading.n_read += 1
+        if column := published.unread_system(row, example.messages):
+            reading.unread[column] += 1
         yield row, example
 
 
@@ -148,11 +155,12 @@ def _own(row: Row, use: Use, *, of_others: bool) -> tuple[Example, str]:
 
     In a format of others (`of_others`) two equal responses are no label. In a file of the user's own they are an error.
     """
-    if use is Use.prompts:
+    is_pair = of_others and _own_sides(row) and not has_lists(row)
+    if use is Use.prompts and not is_pair:
         return own_prompt(row), ""
     if use is Use.candidates and not _own_sides(row):
         return candidates(row), ""
-    if _own_sides(row) and (published.scores_equal(row) or (of_others and not has_lists(row))):
+    if is_pair or (_own_sides(row) and published.scores_equal(row)):
         return _compared(row, published.named_pair(row), use)
     example = labelled(row)
     if use is Use.candidates:
@@ -263,7 +271,7 @@ def _own_name(row: Row, use: Use) -> str:
         return ""
     if "score_chosen" in scores:
         return f"UltraFeedback's pairs ({columns})"
-    if scores or "generations" in names:
+    if published.is_distilabel(names):
         return f"distilabel's pairs ({columns})"
     # One message or a list of them; a list of texts is a benchmark's. Prompts alone need no responses.
     turn = None if use is Use.prompts else row.value(CHOSEN)

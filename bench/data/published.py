@@ -5,13 +5,13 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from bench.data.cells import is_empty, spelled
 from bench.data.rows import response_of, sides, text_of, turns_of
 from bench.data.sources import Row
-from bench.schema import CHOSEN, REJECTED, Message
+from bench.schema import CHOSEN, REJECTED, Message, UsageError
 
 TIES = "ties"
 EQUAL = "rows whose two responses are equal"
@@ -19,6 +19,9 @@ OTHER_TURNS = "conversations whose earlier answers differ"
 ONE_LABEL = "prompts whose responses all have one label"
 BOTH_LABELS = "prompts with a response under both labels"
 """Why a row has no better response, as the command counts it."""
+
+SYSTEM_COLUMNS = ("system_prompt", "system")
+"""Columns with the system prompt of a row."""
 
 STRENGTH = 3
 """HelpSteer's strengths run from -3 (the first response is much better) to 3 (the second is)."""
@@ -132,7 +135,13 @@ def arena_texts(row: Row) -> Compared:
 def named_pair(row: Row) -> Compared:
     """A pair in drsow's own columns, which may have scores: prompt, chosen and rejected."""
     prompt, *texts = sides(row)
+    prompt = _with_system(row, prompt) if is_distilabel(row.names) else prompt
     return Compared(prompt, tuple(texts), None if scores_equal(row) else Better(0, 1))
+
+
+def is_distilabel(names: Collection[str]) -> bool:
+    """Whether columns beside chosen and rejected are those of distilabel: the generations, or the ratings of both."""
+    return "generations" in names or any(set(pair) <= set(names) for pair in SCORE_COLUMNS[1:])
 
 
 def scores_equal(row: Row) -> bool:
@@ -187,10 +196,23 @@ def _number(row: Row, field: str, value: object) -> float:
 
 def _with_system(row: Row, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
     """The prompt behind the system turn that another column holds, if it holds one."""
-    for field in ("system_prompt", "system"):
+    for field in SYSTEM_COLUMNS:
         if not is_empty(row.value(field)) and prompt[0].role != "system":
             return (Message("system", text_of(row, field, row.value(field))), *prompt)
     return prompt
+
+
+def unread_system(row: Row, prompt: tuple[Message, ...]) -> str:
+    """The column with a system prompt that the prompt does not have; "" if there is none."""
+    for field in SYSTEM_COLUMNS:
+        try:
+            value = row.value(field)
+        except UsageError:
+            # The column is not needed, so it may hold what cannot be read.
+            continue
+        if isinstance(value, str) and value.strip() and prompt[0].role != "system":
+            return field
+    return ""
 
 
 def _marked_turns(row: Row) -> tuple[Message, ...]:

@@ -40,10 +40,18 @@ def sides(row: Row) -> tuple[tuple[Message, ...], str, str]:
     # A row without a prompt column may have whole conversations as chosen and rejected; they start with the prompt.
     head = chosen_head or rejected_head
     prompt = head if head and is_empty(row.value("prompt")) else turns_of(row, "prompt")
+    # Published files give one user turn of the conversations as a text beside them: the instruction, or the first turn.
+    if chosen_head == rejected_head and prompt != head and _is_one_turn_of(row, prompt, head):
+        prompt = head
     for field, head in ((CHOSEN, chosen_head), (REJECTED, rejected_head)):
         if head and head != prompt:
             raise row.error(field, "its earlier turns differ from the prompt")
     return prompt, chosen, rejected
+
+
+def _is_one_turn_of(row: Row, prompt: tuple[Message, ...], head: tuple[Message, ...]) -> bool:
+    """Whether the prompt is a text, and one of the user turns of a conversation."""
+    return prompt[0] in head and not isinstance(_unpacked(row, "prompt"), list)
 
 
 def prompt(row: Row) -> Example:

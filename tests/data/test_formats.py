@@ -264,6 +264,50 @@ def test_the_best_and_the_worst_of_several_are_the_first_of_each_score():
     assert example.messages == (Message("system", "Be brief."), Message("user", ASK))
 
 
+SYSTEM = {"role": "system", "content": "Be brief."}
+RATED = {"instruction": ASK, "generations": [GOOD, BAD], "ratings": [5, 1], "prompt": ASK}
+HISTORY = [{"role": "user", "content": "Hi"}, said("Hello.")]
+LAST_STEPS = [
+    (RATED | {"system_prompt": "Be brief."}, [SYSTEM, USER], [SYSTEM, USER]),
+    (RATED | {"prompt": "Hi"}, [*HISTORY, USER], [*HISTORY, USER]),
+    (RATED | {"system_prompt": "Be brief."}, [], [SYSTEM, USER]),
+    (RATED | {"system_prompt": "Be brief."}, [USER], [SYSTEM, USER]),
+    (RATED | {"prompt": None, "system": "Be brief."}, [USER], [SYSTEM, USER]),
+    ({"prompt": ASK, "chosen_rating": 5, "rejected_rating": 1, "system": "Be brief."}, [], [SYSTEM, USER]),
+]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv"])
+@pytest.mark.parametrize(("row", "head", "turns"), LAST_STEPS)
+def test_what_the_last_step_of_distilabel_writes_keeps_its_earlier_turns_and_its_system_prompt(
+    row, head, turns, ending, capsys
+):
+    sides = {"chosen": [*head, said(GOOD)], "rejected": [*head, said(BAD)]}
+    path = write([row | (sides if head else {"chosen": GOOD, "rejected": BAD})], ending)
+    messages = tuple(Message(**turn) for turn in turns)
+    assert load_data(path).examples == (Example("0", "", messages, (("chosen", GOOD), ("rejected", BAD))),)
+    assert load_prompts(path).examples[0].messages == load_candidates(path).examples[0].messages == messages
+    assert "not read" not in capsys.readouterr().err
+
+
+def test_a_prompt_that_is_no_user_turn_of_the_conversations_or_conversations_that_differ_are_refused():
+    whole = {"chosen": [*HISTORY, USER, said(GOOD)], "rejected": [*HISTORY, USER, said(BAD)]}
+    other = {"rejected": [SYSTEM, USER, said(BAD)]}
+    for row in ({"prompt": "Hello."} | whole, {"prompt": [USER]} | whole, {"prompt": ASK} | whole | other):
+        with pytest.raises(UsageError, match="field chosen: its earlier turns differ from the prompt"):
+            load_data(write([row]))
+
+
+def test_a_system_prompt_that_is_not_read_is_told(capsys):
+    rows = [PLAIN | {"system": "Be brief."}, PLAIN | {"system": ""}, PLAIN | {"system": None}]
+    assert load_data(write(rows)).examples[0].messages == (Message("user", ASK),)
+    words = "column system of 1 rows is not read; its text belongs into a system turn of the prompt"
+    assert capsys.readouterr().err == f"rows.jsonl: preferences: 3; {words}\n"
+    load_data(write([PLAIN | {"prompt": [SYSTEM, USER], "system": "Be brief."}]))
+    load_data(write([FORMATS["distilabel (instruction, generations, ratings)"] | {"system": "Be brief."}]))
+    assert "not read" not in capsys.readouterr().err
+
+
 def test_a_content_of_one_part_is_its_text():
     name = "Arena votes (conversation_a, conversation_b, winner)"
     turn = {"role": "user", "content": [{"type": "text", "text": ASK, "image": None}]}
