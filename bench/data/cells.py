@@ -89,14 +89,32 @@ def transcript_turns(text: str) -> tuple[list[tuple[str, str]], bool]:
     Raises:
         ValueError: The text is no transcript, a turn is empty, or the last turn is not the person's.
     """
-    before, *turns = _TURN.split(text)
-    roles = ["user" if speaker == "Human" else "assistant" for speaker in turns[::2]]
-    texts = [turn.strip() for turn in turns[1::2]]
-    is_open = bool(texts) and (roles[-1], texts[-1]) == ("assistant", "")
-    found = list(zip(roles, texts, strict=True))[: -1 if is_open else None]
-    if before.strip() or not found or found[-1][0] != "user" or not all(text for _, text in found):
+    before, found = _split(text)
+    is_open = bool(found) and found[-1] == ("assistant", "")
+    found = found[:-1] if is_open else found
+    if before or not found or found[-1][0] != "user" or not all(text for _, text in found):
         raise ValueError('is no transcript "Human: …\\n\\nAssistant: …" whose last turn is the person\'s')
     return found, is_open
+
+
+def answered_turns(text: str) -> tuple[list[tuple[str, str]], str]:
+    """Splits a whole transcript "Human: …\\n\\nAssistant: …" into its turns before the last answer, and this answer.
+
+    Raises:
+        ValueError: The text is no transcript, a turn is empty, or it does not end on an answer to the person.
+    """
+    before, found = _split(text)
+    ends_on_answer = [role for role, _ in found[-2:]] == ["user", "assistant"]
+    if before or not ends_on_answer or not all(text for _, text in found):
+        raise ValueError('is no transcript "Human: …\\n\\nAssistant: …" that ends on the assistant\'s answer')
+    return found[:-1], found[-1][1]
+
+
+def _split(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """What is before the first header of a transcript, and the (role, text) of each turn, all stripped."""
+    before, *turns = _TURN.split(text)
+    roles = ["user" if speaker == "Human" else "assistant" for speaker in turns[::2]]
+    return before.strip(), list(zip(roles, [turn.strip() for turn in turns[1::2]], strict=True))
 
 
 def _speaks(value: dict | list | tuple) -> bool:

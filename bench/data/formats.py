@@ -19,6 +19,7 @@ from bench.data.labelled import prompt as own_prompt
 from bench.data.published import EQUAL, OTHER_TURNS, Compared
 from bench.data.rows import candidates, example_of
 from bench.data.sources import JUDGE_BENCH, Row
+from bench.data.transcripts import transcript
 from bench.schema import CHOSEN, REJECTED, Example, UsageError
 
 
@@ -136,6 +137,14 @@ def examples_of(reading: Reading, rows: Iterable[Row]) -> Iterator[tuple[Row, Ex
     for members in unpaired.groups(single):
         with reading.listing_bad_rows():
             yield from _kept(reading, members[0].row, *_of_group(members, reading.use))
+
+
+def transcripts_of(reading: Reading, rows: Iterable[Row]) -> Iterator[tuple[Row, Example]]:
+    """`examples_of` for rows whose conversations are transcripts."""
+    for number, row in enumerate(rows):
+        if number == 0 and "prompt" not in row.names:
+            reading.name = "HH-RLHF (chosen, rejected)"
+        yield from _kept(reading, row, *transcript(row))
 
 
 def _kept(reading: Reading, row: Row, example: Example, reason: str) -> Iterator[tuple[Row, Example]]:

@@ -13,9 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from bench.data.formats import Reading, Use, examples_of
+from bench.data.formats import Reading, Use, examples_of, transcripts_of
 from bench.data.named import BENCHMARKS, Found, benchmark_rows, local_files
-from bench.data.rows import transcript
 from bench.data.sources import READERS, Row, file_rows, hub_rows
 from bench.files import safe_name
 from bench.schema import CHOSEN, Dataset, Example, PreconditionError, UsageError
@@ -81,7 +80,7 @@ def load_candidates(path: str) -> Dataset:
         UsageError: The file does not exist, or a row is bad. The message names its line and field.
     """
     reading = Reading(path, Use.candidates)
-    examples = _read(reading, file_rows(path))
+    examples = _read(reading, examples_of(reading, file_rows(path)))
     _tell(reading)
     return Dataset(path, safe_name(Path(path).stem), digest(examples), tuple(examples))
 
@@ -126,14 +125,15 @@ def is_data(name: str) -> bool:
 def load_transcripts(data: str, *, limit_per_subset: int | None = None) -> Dataset:
     """Loads preferences whose prompts are transcripts "Human: …\\n\\nAssistant: …" (HH-RLHF), split into turns.
 
-    A transcript may end with the header "Assistant:"; the responses then continue it. Arguments and errors are those of
-    `load_data`.
+    A transcript may end with the header "Assistant:"; the responses then continue it. In rows without a prompt, chosen
+    and rejected are whole transcripts. Arguments and errors are those of `load_data`.
     """
     slug, found = _source(data, offline=False)
-    rows = _checked((row, transcript(row)) for row in found.rows)
-    if not rows:
-        raise UsageError(f"{data} has no rows")
-    read = _limited(Dataset(data, slug, "", tuple(rows), revision=found.revision), limit_per_subset)
+    reading = Reading(data, Use.preferences)
+    examples = _read(reading, transcripts_of(reading, found.rows))
+    _tell(reading)
+    whole = Dataset(data, slug, "", tuple(examples), revision=found.revision, left_out=_left_out(reading))
+    read = _limited(whole, limit_per_subset)
     return read._replace(slug=f"{read.slug}-turns")
 
 
@@ -142,12 +142,11 @@ def _load(
 ) -> Dataset:
     slug, found = _source(data, offline=offline)
     reading = Reading(data, use, bad=bad)
-    examples = _read(reading, found.rows)
+    examples = _read(reading, examples_of(reading, found.rows))
     # A verb that only reads the store loads the rows again and says nothing; a built-in data set is not recognised.
     if not offline and data.partition(":")[0] not in NAMES:
         _tell(reading)
-    left_out = tuple(sorted(reading.left_out.items()))
-    whole = Dataset(data, slug, "", tuple(examples), revision=found.revision, left_out=left_out)
+    whole = Dataset(data, slug, "", tuple(examples), revision=found.revision, left_out=_left_out(reading))
     return _limited(whole, limit)
 
 
@@ -230,9 +229,9 @@ def digest(examples: Iterable[Example]) -> str:
     return found.hexdigest()
 
 
-def _read(reading: Reading, rows: Iterable[Row]) -> list[Example]:
-    """The examples of a source in any format; what it turned out to be is in `reading`."""
-    examples = _checked(examples_of(reading, rows))
+def _read(reading: Reading, found: Iterable[tuple[Row, Example]]) -> list[Example]:
+    """The examples of a source; what it turned out to be is in `reading`."""
+    examples = _checked(found)
     if not examples and reading.bad:
         raise UsageError(f"no row can be read; the first: {reading.bad[0]}")
     if not examples and reading.left_out:
@@ -240,6 +239,10 @@ def _read(reading: Reading, rows: Iterable[Row]) -> list[Example]:
     if not examples:
         raise UsageError(f"{reading.source} has no rows")
     return examples
+
+
+def _left_out(reading: Reading) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(reading.left_out.items()))
 
 
 def _tell(reading: Reading) -> None:

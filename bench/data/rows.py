@@ -3,7 +3,7 @@
 import difflib
 import unicodedata
 
-from bench.data.cells import is_empty, messages_in, spelled, transcript_turns
+from bench.data.cells import is_empty, messages_in, spelled
 from bench.data.sources import Row
 from bench.schema import CHOSEN, REJECTED, Example, Message
 
@@ -11,19 +11,6 @@ ROLES = ("system", "user", "assistant")
 
 SHARE_GPT_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 """Our role for what a message of ShareGPT has in `from`."""
-
-
-def transcript(row: Row) -> Example:
-    example = preference(row)
-    try:
-        turns, is_open = transcript_turns(example.messages[0].content if len(example.messages) == 1 else "")
-    except ValueError as error:
-        raise row.error("prompt", str(error)) from None
-    # After an open header "Assistant:" each response is a turn, so it is stripped like every other turn.
-    responses = tuple((name, text.strip() if is_open else text) for name, text in example.responses)
-    if responses[0][1] == responses[1][1]:
-        raise row.error(REJECTED, "equal to chosen")
-    return example._replace(messages=tuple(Message(*turn) for turn in turns), responses=responses)
 
 
 def preference(row: Row) -> Example:

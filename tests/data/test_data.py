@@ -531,6 +531,45 @@ def test_a_prompt_that_is_no_transcript_is_named_by_file_line_and_field(prompt):
         load_transcripts(path)
 
 
+def whole(*texts: str) -> str:
+    """A conversation as Anthropic publishes it in HH-RLHF."""
+    speakers = ["Human", "Assistant"] * len(texts)
+    return "".join(f"\n\n{speaker}: {text}" for speaker, text in zip(speakers, texts, strict=False))
+
+
+def test_whole_transcripts_without_a_prompt_are_split_into_prompt_and_answers(capsys):
+    rows = [{"chosen": whole("a", "b\n\nc", "d", "e"), "rejected": whole("a", "b\n\nc", "d", "f")}]
+    path = jsonl(*rows, rows[0] | {"prompt": None})
+    first, second = load_transcripts(path).examples
+    turns = (Message("user", "a"), Message("assistant", "b\n\nc"), Message("user", "d"))
+    assert first.messages == second.messages == turns
+    assert first.responses == second.responses == (("chosen", "e"), ("rejected", "f"))
+    assert capsys.readouterr().err == "rows.jsonl: read as HH-RLHF (chosen, rejected); preferences: 2\n"
+
+
+def test_whole_transcripts_that_prefer_no_answer_are_left_out_and_counted():
+    good = {"chosen": whole("a", "b"), "rejected": whole("a", "c")}
+    other = {"chosen": whole("a", "b", "c", "d"), "rejected": whole("a", "B", "c", "e")}
+    shorter = {"chosen": whole("a", "b", "c", "d"), "rejected": whole("a", "b")}
+    equal = {"chosen": whole("a", "b"), "rejected": whole("a", "b ")}
+    data = load_transcripts(jsonl(other, shorter, good, equal))
+    assert [example.example_id for example in data.examples] == ["2"]
+    assert dict(data.left_out) == {
+        "conversations whose earlier answers differ": 2,
+        "rows whose two responses are equal": 1,
+    }
+    with pytest.raises(UsageError, match=r"^rows\.jsonl: no row prefers a response \(left out: .* equal 1\)$"):
+        load_transcripts(jsonl(equal))
+
+
+@pytest.mark.parametrize(
+    "text", ["b", whole("a"), whole("a", "b", "c"), whole("a", ""), whole("", "b"), f"x{whole('a', 'b')}"]
+)
+def test_a_whole_transcript_that_does_not_end_on_an_answer_is_named_by_file_line_and_field(text):
+    with pytest.raises(UsageError, match=r"^rows\.jsonl, line 1, field rejected: is no transcript"):
+        load_transcripts(jsonl({"chosen": whole("a", "b"), "rejected": text}))
+
+
 def test_responses_that_differ_in_outer_whitespace_alone_are_equal_behind_an_open_header():
     path = jsonl({"prompt": "Human: a\n\nAssistant:", "chosen": " f", "rejected": "f"})
     with pytest.raises(UsageError, match=r"^rows\.jsonl, line 1, field rejected: equal to chosen$"):
