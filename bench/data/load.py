@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from bench.data.formats import Reading, Use, examples_of, transcripts_of
+from bench.data.examples import Reading, examples_of, transcripts_of
+from bench.data.formats import Use
 from bench.data.named import BENCHMARKS, Found, benchmark_rows, local_files
 from bench.data.sources import READERS, Row, file_rows, hub_rows
 from bench.files import safe_name
