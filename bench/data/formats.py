@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from bench.data import published
 from bench.data.published import Compared
+from bench.data.rows import question_columns
 from bench.data.sources import JUDGE_BENCH, Row
 from bench.schema import CHOSEN, REJECTED, UsageError
 
@@ -67,7 +68,7 @@ def recognised(row: Row, use: Use) -> Format | None:
     """The format that the columns of a file's first row fit; None for drsow's own."""
     names = set(row.names)
     fits = _fitting(names)
-    if use is Use.prompts and "prompt" in names and len(fits) != 1:
+    if use is Use.prompts and ("prompt" in {*names, *question_columns(names)}) and len(fits) != 1:
         return None
     own = _is_own(names, fits)
     if own and all(each.name == "distilabel" for each in fits):
@@ -82,7 +83,7 @@ def recognised(row: Row, use: Use) -> Format | None:
         return fits[0]
     if _is_nearly_own(names, use):
         return None
-    raise UsageError(f"{row.where}: {_unknown(names)}")
+    raise UsageError(f"{row.where}: {_unknown(names, use)}")
 
 
 def check_format(row: Row, known: Format | None, use: Use) -> None:
@@ -122,6 +123,9 @@ def own_name(row: Row, use: Use) -> str:
     names = set(row.names)
     scores = [name for pair in published.SCORE_COLUMNS if set(pair) <= names for name in pair]
     columns = ", ".join([*_own_present(names), *scores])
+    if use is Use.prompts and (theirs := question_columns(names)):
+        board = "AlpacaEval" if "prompt" in theirs else "Arena-Hard"
+        return f"{board}'s questions ({', '.join([*_own_present(names), *theirs.values()])})"
     if not {CHOSEN, REJECTED} <= names:
         return ""
     if "score_chosen" in scores:
@@ -140,9 +144,11 @@ def own_sides(row: Row) -> bool:
     return "candidates" not in names and ({CHOSEN, REJECTED} <= names or set(JUDGE_BENCH) <= names)
 
 
-def _unknown(names: set[str]) -> str:
+def _unknown(names: set[str], use: Use) -> str:
     """The message about columns that fit no format."""
     held = ", ".join(sorted(names)[:8]) + (", …" if len(names) > 8 else "")
+    if use is Use.prompts:
+        return f"its columns ({held}) fit no known format; if one of them has the prompts, name it prompt"
     near = max(FORMATS, key=lambda each: (len(names & set(each.columns)), -len(each.columns)))
     lacking = [name for name in near.columns if name not in names]
     words = f"; the nearest is {near.name}, which also needs {', '.join(lacking)}"

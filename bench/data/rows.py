@@ -2,6 +2,7 @@
 
 import difflib
 import unicodedata
+from collections.abc import Collection
 
 from bench.data.cells import is_empty, messages_in, spelled
 from bench.data.sources import Row
@@ -44,7 +45,26 @@ def _is_one_turn_of(row: Row, prompt: tuple[Message, ...], head: tuple[Message, 
 def prompt(row: Row) -> Example:
     if is_empty(row.value("prompt")) and not is_empty(row.value(CHOSEN)):
         return example_of(row, sides(row)[0], (), right=())
-    return example_of(row, turns_of(row, "prompt"), (), right=())
+    theirs = question_columns(row.names)
+    cells = {our: row.cells.get(their) for our, their in theirs.items()}
+    named = row._replace(cells={**row.cells, **cells}, names=(*row.names, *cells))
+    return example_of(named, turns_of(row, theirs.get("prompt", "prompt")), (), right=())
+
+
+def question_columns(names: Collection[str]) -> dict[str, str]:
+    """Columns of the files of questions of Arena-Hard and AlpacaEval, by our names for them.
+
+    A file with responses has none: its rows have the same ids, whatever is read from it.
+    """
+    if {CHOSEN, REJECTED, "candidates"} & set(names):
+        return {}
+    found = {"id": "uid"} if "uid" in names and "id" not in names else {}
+    # Where `input` continues the instruction, as in Alpaca's own data, the instruction alone is no prompt.
+    if "instruction" in names and not {"prompt", "input"} & set(names):
+        found["prompt"] = "instruction"
+        if "dataset" in names and "subset" not in names:
+            found["subset"] = "dataset"
+    return found
 
 
 def candidates(row: Row) -> Example:

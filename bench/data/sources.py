@@ -34,9 +34,9 @@ PUBLISHED_COLUMNS = (
     "chosen-rating", "rejected-rating", "response_1", "response_2", "preference_strength",
     "context", "response1", "response2", "overall_preference", "conversations",
     "conversation_a", "conversation_b", "winner", "response_a", "response_b",
-    "winner_model_a", "winner_model_b", "winner_tie", "messages", "completion",
+    "winner_model_a", "winner_model_b", "winner_tie", "messages", "completion", "uid", "dataset",
 )  # fmt: skip
-"""Columns of the formats in which preferences are published (`formats`)."""
+"""Columns of the formats in which preferences and questions are published (`formats`)."""
 
 MORE_COLUMNS = ("right", "domain", "num_correct", *JUDGE_BENCH, "pair_id", "source", *PUBLISHED_COLUMNS)
 """Columns of benchmarks, of labelled candidates and of other formats. A name that several columns have is not read."""

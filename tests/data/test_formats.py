@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from bench.data.load import load_candidates, load_data, load_prompts, load_readable
+from bench.data.rows import own_id
 from bench.schema import Example, Message, UsageError
 
 
@@ -313,6 +314,42 @@ def test_a_content_of_one_part_is_its_text():
     turn = {"role": "user", "content": [{"type": "text", "text": ASK, "image": None}]}
     both = {f"conversation_{side}": [turn, said(text)] for side, text in (("a", BAD), ("b", GOOD))}
     assert load_data(write([FORMATS[name] | both])).examples[0].messages == (Message("user", ASK),)
+
+
+def named(path: str) -> list[tuple[str, str, str]]:
+    """The row's own id, the subset and the text of each prompt."""
+    return [(own_id(e), e.subset, e.messages[0].content) for e in load_prompts(path).examples]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_questions_of_arena_hard_keep_their_uids(ending, capsys):
+    rows = [{"uid": uid, "category": "hard", "cluster": "c", "prompt": ASK} for uid in ("2edb", "ec71")]
+    assert named(write(rows, ending)) == [("2edb", "", ASK), ("ec71", "", ASK)]
+    assert capsys.readouterr().err == f"rows{ending}: read as Arena-Hard's questions (prompt, uid); prompts: 2\n"
+    assert named(write([row | {"id": "mine"} for row in rows[:1]], ending)) == [("mine", "", ASK)]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_questions_of_alpaca_eval_keep_their_data_set_as_subset(ending, capsys):
+    row = {"dataset": "koala", "instruction": ASK, "output": GOOD, "generator": "davinci"}
+    assert named(write([row], ending)) == [("0", "koala", ASK)]
+    told = f"rows{ending}: read as AlpacaEval's questions (instruction, dataset); prompts: 1\n"
+    assert capsys.readouterr().err == told
+    with pytest.raises(UsageError, match=r"field instruction: only whitespace"):
+        load_prompts(write([row | {"instruction": " "}], ending))
+
+
+def test_a_file_with_responses_has_the_same_ids_as_prompts_and_as_preferences():
+    path = write([PLAIN | {"uid": "2edb", "dataset": "koala"}])
+    assert load_prompts(path).examples[0].example_id == load_data(path).examples[0].example_id == "0"
+
+
+@pytest.mark.parametrize("row", [{"question": ASK, "source": "s"}, {"instruction": "Add.", "input": "1, 2"}])
+def test_prompts_in_unknown_columns_are_refused_with_the_name_to_give(row):
+    with pytest.raises(UsageError) as error:
+        load_prompts(write([row]))
+    words = f"its columns ({', '.join(sorted(row))}) fit no known format"
+    assert str(error.value) == f"rows.jsonl, line 1: {words}; if one of them has the prompts, name it prompt"
 
 
 def joined(*names: str) -> dict:
