@@ -11,10 +11,13 @@ from bench.data.cells import is_empty, spelled
 from bench.data.rows import candidates, example_of, preference, text_of, turns_of
 from bench.data.rows import prompt as prompt_alone
 from bench.data.sources import JUDGE_BENCH, Row
-from bench.schema import CHOSEN, REJECTED, RM_BENCH_IDS, Example
+from bench.schema import CHOSEN, REJECTED, RM_BENCH_IDS, RM_BENCH_STYLES, Example
 
 DOMAINS = ("chat", "code", "math", "safety-refuse", "safety-response")
 """RM-Bench's domains, which are the subsets of its examples."""
+
+N_STYLES = len(RM_BENCH_STYLES)
+"""Number of texts in each list of RM-Bench."""
 
 _SUBSET_DOMAINS = {"alpacaeval": "chat", "xstest-should-respond": "safety-response"}
 """Domain of RM-Bench's files without a column `domain`, by their column `subset`."""
@@ -112,12 +115,27 @@ def _made(row: Row, subset: object, names: Sequence[str], texts: Sequence[str], 
 def _texts(row: Row, field: str) -> list[str] | None:
     """The texts of a column that holds a list of texts, checked; None for any other value."""
     value = row.value(field)
-    # A text that spells a list may be a response, so it is parsed only where another column names the benchmark.
-    if isinstance(value, str) and value.lstrip().startswith("[") and {"num_correct", "domain"} & set(row.names):
+    if isinstance(value, str) and value.lstrip().startswith("[") and _spells_lists(row):
         value = spelled(value)
     if not isinstance(value, list) or not any(isinstance(item, str) for item in value):
         return None
     return [text_of(row, f"{field}[{number}]", text) for number, text in enumerate(value)]
+
+
+def _spells_lists(row: Row) -> bool:
+    """Whether the texts of chosen and rejected spell a benchmark's lists of texts.
+
+    A text that spells a list may be a response, so other columns must name the benchmark.
+    """
+    if "num_correct" in row.names:
+        return True
+    if "domain" not in row.names or row.value("domain") not in DOMAINS:
+        return False
+    sides = [spelled(text) if isinstance(text := row.value(field), str) else None for field in (CHOSEN, REJECTED)]
+    return all(
+        isinstance(texts, list) and len(texts) == N_STYLES and all(isinstance(text, str) for text in texts)
+        for texts in sides
+    )
 
 
 def _domain(row: Row) -> str:
@@ -136,10 +154,9 @@ def _domain(row: Row) -> str:
 
 def _has_styles(row: Row, chosen: Sequence[str], rejected: Sequence[str]) -> bool:
     """Whether both sides have RM-Bench's three styles; a row of a named domain must have them."""
-    n_styles = len(RM_BENCH_IDS) // 2
     for field, texts in ((CHOSEN, chosen), (REJECTED, rejected)):
-        if len(texts) != n_styles and "domain" in row.names:
+        if len(texts) != N_STYLES and "domain" in row.names:
             raise row.error(
                 field, f"must have three texts (concise, detailed plain, detailed markdown), has {len(texts)}"
             )
-    return len(chosen) == len(rejected) == n_styles
+    return len(chosen) == len(rejected) == N_STYLES

@@ -194,6 +194,23 @@ def test_a_response_that_spells_a_list_stays_a_text():
     assert example.is_preference and example.responses[0][1] == '["red", "blue"]'
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize(
+    ("domain", "chosen", "rejected"),
+    [
+        ("python", '["a"]', '["b", "c"]'),
+        ("python", '["a", "b", "c"]', '["d", "e", "f"]'),
+        ("code", '["a"]', '["b", "c"]'),
+        ("code", '["a", "b", "c"]', "No list."),
+        ("code", '["a", "b", "c"]', "[1, 2, 3]"),
+    ],
+)
+def test_a_response_that_spells_a_list_stays_a_text_beside_a_users_column_domain(ending, domain, chosen, rejected):
+    row = PAIR | {"domain": domain, "chosen": chosen, "rejected": rejected}
+    (example,) = load_data(table(row, ending)).examples
+    assert example.responses == (("chosen", chosen), ("rejected", rejected)) and example.is_preference
+
+
 def test_labels_are_part_of_the_digest_and_preferences_keep_theirs():
     data = [load_data(jsonl(OWN | {"right": right})) for right in ([0], [0, 2], [2])]
     assert len({found.digest for found in data}) == 3
