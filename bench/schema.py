@@ -56,6 +56,8 @@ class Example(NamedTuple):
     """(response_id, text): ("chosen", …), ("rejected", …), or "0" to "n-1" for candidates."""
     right: tuple[str, ...] = (CHOSEN,)
     """response_ids of the right responses; the others are wrong. Empty for responses without labels."""
+    scores: tuple[float, ...] = ()
+    """The data's own score of each response of candidates, in their order. Empty if the data has none."""
 
     @property
     def is_preference(self) -> bool:

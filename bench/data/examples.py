@@ -147,7 +147,7 @@ def _compared(row: Row, found: Compared, use: Use) -> tuple[Example, str]:
 
 def _unlabelled(row: Row, found: Compared) -> Example:
     responses = tuple((str(i), text) for i, text in enumerate(found.texts))
-    return example_of(row, found.prompt, responses, right=())
+    return example_of(row, found.prompt, responses, right=())._replace(scores=found.scores)
 
 
 def _completion(row: Row, use: Use) -> unpaired.Completion:

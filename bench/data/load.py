@@ -219,13 +219,13 @@ def _hash(example: Example) -> str:
 
 
 def digest(examples: Iterable[Example]) -> str:
-    """sha256 over every example, in order: all fields, but the right responses only where they are not "chosen".
+    """sha256 over every example, in order: all fields but scores; the right responses only where they are not "chosen".
 
     Preferences and responses without labels had a digest before labels were a field, and they keep it.
     """
     found = hashlib.sha256()
     for example in examples:
-        told = list(example)[:4] if example.right in ((), (CHOSEN,)) else example
+        told = list(example)[: 4 if example.right in ((), (CHOSEN,)) else 5]
         found.update(json.dumps(told, separators=(",", ":")).encode() + b"\n")
     return found.hexdigest()
 

@@ -47,6 +47,8 @@ class Compared(NamedTuple):
     """None if the row prefers neither."""
     reason: str = TIES
     """Why `better` is None."""
+    scores: tuple[float, ...] = ()
+    """The score of each response, if the row has them."""
 
 
 def ultra_feedback(row: Row) -> Compared:
@@ -169,7 +171,8 @@ def _by_score(
     if len(texts) < 2:
         raise row.error(field, f"must have two or more responses, has {len(texts)}")
     best, worst = scores.index(max(scores)), scores.index(min(scores))
-    return Compared(prompt, tuple(texts), None if scores[best] == scores[worst] else Better(best, worst))
+    better = None if scores[best] == scores[worst] else Better(best, worst)
+    return Compared(prompt, tuple(texts), better, scores=tuple(scores))
 
 
 def _list(row: Row, field: str) -> list[object]:

@@ -58,15 +58,17 @@ def label_margins(examples: Sequence[Example], rewards: Rewards) -> np.ndarray:
     """Margin of the label that each run gives to each example, (runs, examples).
 
     The label prefers the response with the highest reward to the one with the lowest. Its margin is positive if the
-    first is right and the second wrong, and negative if it is the other way round. 0 is a tie, which is no label. NaN
-    where a response is not scored, or where both are right or both wrong: then the label is neither right nor wrong.
-    For preferences these are the margins of MARGINS.
+    first is right and the second wrong, and negative if it is the other way round. If the data has scores of the
+    responses, the one with the higher score is right. 0 is a tie of the rewards, which is no label. NaN where a
+    response is not scored, or where both are right, both wrong, or of the same score: then the label is neither right
+    nor wrong. For preferences these are the margins of MARGINS.
     """
     columns = []
     for example, found in zip(examples, rewards, strict=True):
-        is_right = np.array([name in example.right for name, _ in example.responses], dtype=int)
+        is_right = [name in example.right for name, _ in example.responses]
+        score = np.array(example.scores or is_right, dtype=float)
         gap = found.max(axis=1) - found.min(axis=1)
-        side = is_right[found.argmax(axis=1)] - is_right[found.argmin(axis=1)]
+        side = np.sign(score[found.argmax(axis=1)] - score[found.argmin(axis=1)])
         columns.append(np.where((side == 0) & (gap > 0), np.nan, side * gap))
     return np.stack(columns, axis=1)
 

@@ -91,9 +91,10 @@ def calibration_of(session: Session, subject: Subject, data: str | None, *, rewa
 
 
 def own_labels(dataset: Dataset) -> list[Example] | None:
-    """The candidates with the right ones named, if their file says which are right; None for too few labelled prompts.
+    """The candidates that their file labels, with the right ones named; None for too few labelled prompts.
 
-    The file says it if every row is labelled: it has preferences, or candidates with a column `right`.
+    A file labels them if it has preferences, or candidates with a column `right`. Candidates with scores have an order
+    instead of right ones, and keep their scores.
     """
     try:
         labelled = {example.example_id: example for example in load_data(dataset.data_id, offline=True).examples}
@@ -101,7 +102,11 @@ def own_labels(dataset: Dataset) -> list[Example] | None:
         return None
     found = []
     for example in dataset.examples:
-        if example.example_id in labelled:
+        if example.example_id not in labelled:
+            continue
+        if example.scores:
+            found.append(example)
+        else:
             known = labelled[example.example_id]
             texts = {text for name, text in known.responses if name in known.right}
             found.append(example._replace(right=tuple(name for name, text in example.responses if text in texts)))

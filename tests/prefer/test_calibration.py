@@ -146,6 +146,58 @@ def test_candidates_with_labels_calibrate_themselves(tmp_path, right):
     assert len(found.folds) == 60
 
 
+SCORED = {"first": 9.0, "second": 9.0, "middling": 5.0, "bad": 1.0}
+
+
+def scored_rows(path, n: int = 12):
+    """UltraFeedback's rows whose first two responses have the same score."""
+    rows = [
+        {
+            "instruction": f"Is {i} prime?",
+            "completions": [{"response": f"{text} {i}", "overall_score": score} for text, score in SCORED.items()],
+        }
+        for i in range(n)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("best", "worst", "accuracy"),
+    [
+        ("first", "bad", 1.0),
+        ("second", "bad", 1.0),
+        ("middling", "bad", 1.0),
+        ("middling", "second", 0.0),
+        ("second", "first", None),
+    ],
+)
+def test_a_label_of_candidates_with_scores_is_right_by_their_scores_and_equal_scores_are_no_label(
+    tmp_path, best, worst, accuracy
+):
+    dataset = load_candidates(str(scored_rows(tmp_path / "scored.jsonl")))
+    labelled = own_labels(dataset)
+    rewards = pd.DataFrame(
+        [
+            (e.example_id, name, (text.startswith(best) - text.startswith(worst)) * (1.0 + int(e.example_id)), "ok")
+            for e in dataset.examples
+            for name, text in e.responses
+        ],
+        columns=["example_id", "response_id", "reward", "status"],
+    )
+    found = on_own_labels(dataset, labelled, rewards)
+    assert (None if found is None else found.told["accuracy"]) == accuracy
+    assert found is None or found.told["n_examples"] == 12
+
+
+def test_scores_of_responses_are_no_part_of_the_digest(tmp_path):
+    dataset = load_candidates(str(scored_rows(tmp_path / "scored.jsonl")))
+    assert dataset.examples[0].scores == (9.0, 9.0, 5.0, 1.0)
+    assert load.digest(e._replace(scores=()) for e in dataset.examples) == dataset.digest
+    several = [e._replace(right=("0", "1")) for e in dataset.examples]
+    assert load.digest(e._replace(scores=()) for e in several) == load.digest(several) != dataset.digest
+
+
 def test_candidates_without_labels_or_with_few_have_none(tmp_path):
     rows = [{"id": i, "prompt": f"Is {i}?", "candidates": ["yes", "no"]} for i in range(20)]
     path = tmp_path / "plain.jsonl"
