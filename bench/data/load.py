@@ -83,7 +83,8 @@ def load_candidates(path: str) -> Dataset:
     reading = Reading(path, Use.candidates)
     examples = _read(reading, examples_of(reading, file_rows(path)))
     _tell(reading)
-    return Dataset(path, safe_name(Path(path).stem), digest(examples), tuple(examples))
+    slug = safe_name(Path(path).stem)
+    return Dataset(path, slug, digest(examples), tuple(examples), left_out=_left_out(reading))
 
 
 def load_prompts(data: str, *, limit_per_subset: int | None = None) -> Dataset:

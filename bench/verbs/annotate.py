@@ -85,7 +85,9 @@ def annotate_candidates(
     if fit is not None:
         plain = wish.variant == "plain" or labelled is not None
         facts["calibration"] = fit.words() + ("" if plain else "; these were scored without instructions")
-    card = data_card(found, length_bias(dataset.examples, found, table), facts)
+    left_out = ", ".join(f"{reason} {n:,}" for reason, n in dataset.left_out)
+    shown = facts | ({"rows left out": left_out} if left_out else {})
+    card = data_card(found, length_bias(dataset.examples, found, table), shown)
     told: dict[str, object] = {} if fit is None else {"calibration": fit.told}
     told = manifest(Place(subject.name, dataset, ANNOTATION), sets) | facts | told
     write_preferences(out, records(dataset.examples, found, table, scored.domains), found.skipped, card, told)

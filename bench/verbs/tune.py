@@ -97,11 +97,12 @@ def tune_policy(session: Session, start: Start, dataset: Dataset, tuning: "Tunin
     rows, oddities = _read(located, start.policy, tokenizer, dataset, loss=tuning.loss)
     check_steps(tuning, len(rows), session.options, out=out)
     counts = {"n_preferences": len(rows), "n_too_long": len(dataset.examples) - len(rows)}
+    told = {"rows_left_out": dict(dataset.left_out)} if dataset.left_out else {}
     _begin(out, settings)
     if not (out / MODEL).exists():
         with _failing_clearly(out):
             policy = _policy(located, tokenizer, tuning, session.options)
-            _tune_into(out, policy, rows, tuning, settings | counts | oddities | {"versions": passes.versions()})
+            _tune_into(out, policy, rows, tuning, settings | counts | told | oddities | {"versions": passes.versions()})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return Tuned(read_csv(out / "curve.csv"), **counts)
 
@@ -212,10 +213,12 @@ def card(facts: Mapping[str, Any]) -> str:
     """The tuned model's README: from which model and data it was made, and how."""
     unread = {"sft": {"beta", "gamma_ratio"}, "dpo": {"gamma_ratio"}}.get(facts["loss"], set())
     names = ("n_preferences", "n_too_long", "loss", "beta", "gamma_ratio", "lr", "n_epochs", "n_steps", "batch", "seed")
+    left_out = facts.get("rows_left_out", {})
     told = {
         "start": f"{facts['policy']}, revision {facts['revision']}",
         "chat template": facts.get("template") or "of the start",
         "data": f"{Path(facts['data']).name}, digest {facts['data_digest']}",
+        **({"rows left out": ", ".join(f"{reason} {n:,}" for reason, n in left_out.items())} if left_out else {}),
         **{name.removeprefix("n_").replace("_", " "): facts[name] for name in names if name not in unread},
         "tuned weights": f"a LoRA adapter of rank {facts['lora_rank']}, merged" if facts["lora_rank"] else "all",
         "dtype": facts["dtype"],

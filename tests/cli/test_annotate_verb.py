@@ -129,6 +129,25 @@ def test_the_set_names_the_labelled_data_that_says_how_sure_it_is(drsow, words, 
     assert told["error_low"] <= told["error"] <= told["error_high"]
 
 
+@pytest.mark.slow
+def test_the_card_and_the_manifest_count_the_rows_that_the_reader_left_out(drsow, words, tmp_path):
+    def vote(*texts: str) -> list[dict]:
+        roles = ["user", "assistant"] * len(texts)
+        return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+
+    same = [
+        {"winner": "model_a", **{f"conversation_{s}": vote("Why?", t) for s, t in zip("ab", CANDIDATES, strict=False)}}
+    ]
+    other = {f"conversation_{side}": vote("Why?", text, "Then?", "7") for side, text in (("a", "yes"), ("b", "no"))}
+    words[words.index("--candidates") + 1] = write_rows(tmp_path / "votes.jsonl", [*same, {"winner": "tie", **other}])
+    done = drsow(*words, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    reason = "conversations whose earlier answers differ"
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["rows_left_out"] == {reason: 1}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"- rows left out: {reason} 1\n" in card and "- prompts: 1, preferences: 1\n" in card
+
+
 @pytest.fixture
 def labelled(drsow, words, tmp_path):
     """A finished folder of preferences."""

@@ -67,6 +67,18 @@ def test_a_tuning_leaves_a_whole_model_a_curve_and_a_figure(tuned, tiny_registry
 
 
 @pytest.mark.slow
+def test_the_card_and_the_manifest_of_a_tuning_count_the_rows_that_prefer_no_response(drsow, words, tmp_path):
+    scored = [row | {"score_chosen": 4, "score_rejected": 4 if i == 1 else 1} for i, row in enumerate(rows(5))]
+    place = words.index("--preferences") + 1
+    named = [*words[:place], write_rows(tmp_path / "scored.jsonl", scored), *words[place + 1 :]]
+    done = drsow(*named, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["rows_left_out"] == {"ties": 1}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "- rows left out: ties 1\n- preferences: 4\n" in card
+
+
+@pytest.mark.slow
 def test_a_finished_tuning_is_not_done_again_and_another_is_refused(drsow, tuned, words):
     out, _ = tuned
     before = weights(out), (out / "model" / "model.safetensors").stat().st_mtime_ns

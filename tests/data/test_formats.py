@@ -221,7 +221,9 @@ def test_a_vote_on_conversations_whose_earlier_answers_differ_is_left_out_and_co
     }
     data = load_data(write([FORMATS[name], FORMATS[name] | longer]))
     assert data.left_out == (("conversations whose earlier answers differ", 1),) and len(data.examples) == 1
-    assert load_candidates("rows.jsonl").examples[0].responses == (("0", BAD), ("1", GOOD))
+    candidates = load_candidates("rows.jsonl")
+    assert [example.responses for example in candidates.examples] == [(("0", BAD), ("1", GOOD))]
+    assert candidates.left_out == data.left_out
 
 
 def test_a_vote_on_equal_responses_is_left_out_and_counted():
