@@ -91,7 +91,7 @@ def test_a_killed_ladder_goes_on_and_its_registry_has_each_rung_with_its_recipe(
 
 def test_an_answer_may_hold_a_line_separator(tiny_registry, tmp_path, monkeypatch):
     monkeypatch.setattr(ladder, "ANSWER_TOKENS", 2)
-    folder = shutil.copytree(tiny_registry / "strong", tmp_path / "strong")
+    folder = shutil.copytree(tiny_registry / "strong", tmp_path / "up" / "model").parent
     prompts = load_prompts(str(write_rows(tmp_path / "prompts.jsonl", [{"id": "p", "prompt": "Is 7 prime?"}])))
     session = open_session(load_registry(tiny_registry), dtype="fp32", device="cpu")
     ladder._answered(session, prompts, folder)
