@@ -43,7 +43,6 @@ class Loss(StrEnum):
     sft = "sft"
 
 
-BETA = {Loss.simpo: 10.0, Loss.dpo: 0.1, Loss.sft: 0.0}
 LR = {Loss.simpo: 1e-6, Loss.dpo: 1e-6, Loss.sft: 1e-5}
 LORA_LR = 1e-4
 LORA_RANK = 16
@@ -138,8 +137,8 @@ def tune(
 
     rate = lr if lr is not None else (LORA_LR if lora else LR[loss])
     tuning = Tuning(
-        loss=loss.value, beta=beta if beta is not None else BETA[loss], gamma_ratio=gamma_ratio, lr=rate, seed=seed,
-        n_epochs=epochs, batch=batch, at_once=at_once, lora_rank=_rank(lora_rank, lora=lora), save_every=save_every,
+        loss=loss.value, beta=_beta(beta, loss), gamma_ratio=gamma_ratio, lr=rate, seed=seed, n_epochs=epochs,
+        batch=batch, at_once=at_once, lora_rank=_rank(lora_rank, lora=lora), save_every=save_every,
     )  # fmt: skip
     dataset = load_preferences(preferences)
     session = open_session(load_registry(registry), dtype=dtype.value, device=device.value)
@@ -147,6 +146,13 @@ def tune(
     ends = done.curve.iloc[[0, -1]][["step", "loss", "accuracy", "chosen_reward", "rejected_reward"]]
     emit(ends, Format.table, VIEWS["tune"])
     print(f"{done.n_preferences} preferences, {done.n_too_long} too long; {out / 'model'}")
+
+
+def _beta(asked: float | None, loss: Loss) -> float:
+    """The beta of the loss; SFT reads none, and with 0 folders that were tuned before go on."""
+    from bench.prefer.losses import BETA
+
+    return BETA.get(loss.value, 0.0) if asked is None else asked
 
 
 def _rank(asked: int | None, *, lora: bool) -> int:

@@ -57,7 +57,10 @@ class Rung(Entry):
     n: PositiveInt
     """Number of preferences."""
     lr: FiniteFloat = Field(default=1e-4, gt=0, strict=False)
-    beta: FiniteFloat = Field(default=0.1, ge=0, strict=False)
+    beta: FiniteFloat | None = Field(default=None, ge=0, strict=False)
+    """None: the loss's own, `losses.BETA`."""
+    gamma_ratio: FiniteFloat = Field(default=0.3, ge=0, strict=False)
+    """SimPO's target margin divided by beta."""
     n_epochs: FiniteFloat = Field(default=1.0, gt=0, strict=False)
     seed: NonNegativeInt = 0
 

@@ -137,11 +137,14 @@ def _check_batch(session: Session, ladder: Ladder, rung: Rung, *, out: Path) -> 
 
 
 def _tuning(ladder: Ladder, rung: Rung) -> "Tuning":
+    from bench.prefer.losses import BETA
     from bench.prefer.tune import Tuning
 
     return Tuning(
         loss=rung.loss,
-        beta=rung.beta,
+        # SFT reads no beta; with 0.1, rungs that were tuned before go on.
+        beta=BETA.get(rung.loss, 0.1) if rung.beta is None else rung.beta,
+        gamma_ratio=rung.gamma_ratio,
         lr=rung.lr,
         n_epochs=rung.n_epochs,
         batch=ladder.batch,

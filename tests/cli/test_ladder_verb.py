@@ -15,6 +15,7 @@ from tiny_models import entry, save_lora
 
 from bench.data.load import load_prompts
 from bench.measured import MeasuredScore, add_score
+from bench.prefer.ladder import recipe_of
 from bench.registry import Registry, load_registry
 from bench.schema import UsageError
 from bench.scoring.located import file_digest
@@ -99,6 +100,18 @@ def test_an_answer_may_hold_a_line_separator(tiny_registry, tmp_path, monkeypatc
     line["candidates"] = ["Seven\u2028is", "", "", "", "", "no", "no", "no"]
     (folder / "answers.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n")
     assert ladder._answered(session, prompts, folder) == {"n_answers": 8, "empty": 0.5, "repeated": 0.0, "broken": 1}
+
+
+def test_a_rung_is_tuned_with_its_losss_own_beta_and_margin_or_with_those_of_the_recipe():
+    # What `drsow tune` takes for the loss; SFT reads neither, and its 0.1 is that of folders tuned before.
+    told = [("simpo", {}), ("dpo", {}), ("sft", {}), ("simpo", {"beta": 2, "gamma_ratio": 0.5}), ("dpo", {"beta": 0})]
+    rungs = [{"rung_id": str(i), "loss": loss, "n": 1, **more} for i, (loss, more) in enumerate(told)]
+    steps = {"ladder_id": "up", "start": "tiny-weak", "rungs": rungs}
+    (found,) = recipe_of({"study": {"study_id": "mine", "performance": "ifeval"}, "ladders": [steps]}, "r").ladders
+    tunings = [ladder._tuning(found, rung) for rung in found.rungs]
+    assert [(each.beta, each.gamma_ratio) for each in tunings] == [
+        (10, 0.3), (0.1, 0.3), (0.1, 0.3), (2, 0.5), (0, 0.3)
+    ]  # fmt: skip
 
 
 def test_a_ladder_reads_the_rows_that_a_tuning_reads(tmp_path, capsys):
