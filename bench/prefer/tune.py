@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from bench.store.folder import write_json
 SIMPO, DPO, SFT = "simpo", "dpo", "sft"
 
 _TOLD = ("chosen_reward", "rejected_reward", "accuracy", "chosen_logp", "rejected_logp")
-"""Means that `compute_loss` collects for Trainer's log, in this order."""
+"""What `compute_loss` adds up for the means in Trainer's log, in this order."""
 
 CURVE = ("step", "epoch", "loss", *_TOLD, "learning_rate", "grad_norm")
 """One row per step of the optimiser, means over the preferences of the step. A reward is that of the loss: for SimPO
@@ -80,10 +81,13 @@ def rows_of(examples: Seq[Example], rendered: Rendered, *, limit: int, loss: str
 
 
 def collate(rows: Seq[Row], *, loss: str) -> dict[str, Any]:
-    """Builds a batch: the chosen sequences, then the rejected ones if the loss reads them; `start` likewise, nats."""
+    """Builds a batch: the chosen sequences, then the rejected ones if the loss reads them; `start` likewise, nats.
+
+    `n_rows` is the number of preferences.
+    """
     start = torch.tensor([row.start[0] for row in rows] + [row.start[1] for row in rows])
     sequences = [sequence for side in zip(*(row.read(loss) for row in rows), strict=True) for sequence in side]
-    return packed(sequences) | {"start": start[: len(sequences)]}
+    return packed(sequences) | {"start": start[: len(sequences)], "n_rows": len(rows)}
 
 
 class PreferenceTrainer(Trainer):
@@ -95,10 +99,18 @@ class PreferenceTrainer(Trainer):
         self.tuning = tuning
         # This callback prints to stdout, which is reserved for results.
         self.remove_callback(PrinterCallback)
-        # The loss is a mean over the batch, so Trainer must divide it by the number of batches in a step.
         self.model_accepts_loss_kwargs = False
+        # `compute_loss` divides by the rows of a whole step: the batches of an epoch's last step may differ in size.
+        self.loss_is_scaled_for_ga = True
         self._told: list[Tensor] = []
         self.meter: Meter | None = None
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        """The batches of a step, and the number of their preferences on this device; `compute_loss` gets it."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, sum(batch["n_rows"] for batch in batches)
 
     def compute_loss(
         self,
@@ -107,14 +119,25 @@ class PreferenceTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Mean loss of a batch."""
+        """A batch's part of the mean loss of its step.
+
+        Args:
+            model: From `packable`, or a wrapper of it.
+            inputs: From `collate`.
+            return_outputs: Not read.
+            num_items_in_batch: Number of preferences of the step on this device; None: those of the batch.
+
+        Raises:
+            DrsowError: The loss is not finite.
+        """
         sums = packed_sums(model, inputs)
         counts = moved(inputs["packing"].n_tokens, sums.device)
         losses, told = self._losses(sums, counts, inputs["start"])
-        loss = losses.mean()
+        loss = losses.sum() / (num_items_in_batch or len(losses))
         if not torch.isfinite(loss):
             raise DrsowError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; try a lower --lr")
-        self._told.append(torch.stack(told).detach().float().mean(dim=1))
+        values = torch.stack([*told, torch.ones_like(losses)])
+        self._told.append(values.detach().float().sum(dim=1))
         if self.meter:
             self.meter.add(rows=len(losses), tokens=len(losses))
         return loss
@@ -129,10 +152,10 @@ class PreferenceTrainer(Trainer):
         return losses, [*rewards, (rewards[0] > rewards[1]).float(), *means.chunk(2)]
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
-        """Adds the means over all devices since the last log."""
+        """Adds the means over the preferences of all devices since the last log."""
         if self._told and "loss" in logs:
-            values = self.accelerator.gather(torch.stack(self._told)).mean(dim=0)
-            logs |= dict(zip(_TOLD, values.tolist(), strict=True))
+            *sums, n_rows = self.accelerator.gather(torch.stack(self._told)).sum(dim=0).tolist()
+            logs |= {name: value / n_rows for name, value in zip(_TOLD, sums, strict=True)}
             self._told.clear()
         super().log(logs, start_time)
 

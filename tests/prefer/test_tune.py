@@ -188,20 +188,35 @@ def test_the_margin_grows_and_the_curve_is_whole(tiny_registry, rows, tmp_path, 
     assert np.mean(margins[-4:]) > np.mean(margins[:4])
 
 
-def test_a_step_of_two_batches_is_the_step_of_one(tiny_registry, rows, tmp_path, monkeypatch):
+@pytest.mark.parametrize("n_rows", [8, 7], ids=["whole steps", "a short last step"])
+def test_a_step_of_two_batches_is_the_step_of_one(tiny_registry, rows, tmp_path, monkeypatch, n_rows):
     # Adam divides a gradient by its own size. Where it is almost 0, float32's rounding would decide a weight.
     monkeypatch.setitem(packed.CLOSE_NATS, torch.float64, packed.CLOSE_NATS[torch.float32])
     weights, norms = [], []
     for at_once in (4, 2):
         tuning, start = SIMPO._replace(batch=4, at_once=at_once), policy(tiny_registry)
         exact = start._replace(model=start.model.double(), dtype=torch.float64)
-        trainer = tune(exact, rows, tuning, out=tmp_path / str(at_once))
+        trainer = tune(exact, rows[:n_rows], tuning, out=tmp_path / str(at_once))
         assert trainer.state.global_step == 2
         weights.append(torch.cat([w.detach().reshape(-1) for w in trainer.model.parameters()]))
         norms.append([entry["grad_norm"] for entry in curve(trainer)])
     torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
     # The weights alone would not tell a sum from a mean, which Adam divides away.
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("at_once", [4, 2, 1])
+def test_the_curve_is_the_mean_over_a_steps_preferences_however_many_are_in_memory(
+    tiny_registry, rows, exact, tmp_path, at_once
+):
+    # With a rate of 0 all preferences meet the same weights: four of them in the first step, three in the second.
+    tuning = SIMPO._replace(lr=0.0, batch=4, at_once=at_once)
+    told = curve(tune(policy(tiny_registry), rows[:7], tuning, out=tmp_path))
+    chosen, rejected = (exact[:7, 0] / exact[:7, 1]).T
+    sums = {"loss": np.log1p(np.exp(3 - 10 * (chosen - rejected))), "chosen_reward": 10 * chosen}
+    sums |= {"rejected_reward": 10 * rejected, "accuracy": chosen > rejected, "rejected_logp": rejected}
+    for name, values in sums.items():
+        assert 4 * told[0][name] + 3 * told[1][name] == pytest.approx(values.sum(), rel=1e-4), name
 
 
 class Stop(Exception):
