@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainingArguments
 
+from bench.prefer.checkpoints import is_last, last_checkpoint, restore, step_of
 from bench.prefer.lora import with_lora
 from bench.prefer.losses import dpo, simpo
 from bench.prefer.packed import packable, packed
@@ -232,23 +233,6 @@ def _starts(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int) -> list
     return found
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; Trainer writes trainer_state.json last, so a readable one marks completeness."""
-    names = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
-    for path in sorted(names, key=step_of, reverse=True):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step after which Trainer wrote a checkpoint."""
-    return int(checkpoint.name.rpartition("-")[2])
-
-
 class Policy(NamedTuple):
     """The model to tune."""
 
@@ -278,6 +262,9 @@ def tune(policy: Policy, rows: Seq[Row], tuning: Tuning, *, out: Path) -> Prefer
     if tuning.loss == DPO:
         trainer.train_dataset = with_start(trainer, rows, at_once=tuning.at_once, out=out)
     found = last_checkpoint(out)
+    if found and is_last(found):
+        restore(trainer, found)
+        return trainer
     n_done = tuning.batch * step_of(found) if found else 0
     n_rows = max(round(tuning.n_epochs * len(rows)) - n_done, 0)
     with Meter("tuning", n_rows=n_rows, n_tokens=n_rows, unit="preferences") as trainer.meter:

@@ -111,6 +111,22 @@ def test_a_killed_tuning_goes_on_to_the_same_bytes(drsow, tuned, words, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["--lora", "--lora-rank", 2]], ids=["all weights", "lora"])
+def test_a_kill_between_the_last_step_and_the_model_changes_no_byte_of_it(drsow, words, tmp_path, more):
+    # Three of the eight steps of an epoch.
+    cut, whole = ([*words, *more, "--epochs", 0.375, "--out", tmp_path / name] for name in ("cut", "whole"))
+    assert drsow(*cut, DRSOW_CRASH_AT="before-rename:curve").returncode == 137
+    assert {path.name for path in (tmp_path / "cut" / "checkpoints").iterdir()} == {"checkpoint-2", "checkpoint-3"}
+    assert drsow(*cut).returncode == drsow(*whole).returncode == 0
+    assert "- steps: 3\n" in (tmp_path / "cut" / "README.md").read_text()
+    folders = [
+        {path.name: path.read_bytes() for path in (tmp_path / name / "model").iterdir()} for name in ("cut", "whole")
+    ]
+    assert folders[0] == folders[1]
+    assert (tmp_path / "cut" / "curve.csv").read_bytes() == (tmp_path / "whole" / "curve.csv").read_bytes()
+
+
+@pytest.mark.slow
 def test_a_lora_run_leaves_the_adapter_and_the_merged_model(drsow, words, tiny_registry, tmp_path):
     out = tmp_path / "out"
     done = drsow(*words, "--out", out, "--lora", "--lora-rank", 2, "--dtype", "bf16")

@@ -13,6 +13,7 @@ from tiny_models import tiny_model
 from transformers import GPT2Config
 
 from bench.prefer import packed
+from bench.prefer.checkpoints import last_checkpoint
 from bench.prefer.packed import packable
 from bench.prefer.tune import (
     CURVE,
@@ -22,7 +23,6 @@ from bench.prefer.tune import (
     Tuning,
     arguments,
     collate,
-    last_checkpoint,
     preference_losses,
     rows_of,
     tune,
@@ -252,6 +252,22 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny_registry, rows, tmp_path
     for mine, reference in zip(again.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(mine, reference)
     assert [e["loss"] for e in curve(again)] == [e["loss"] for e in curve(whole)]
+
+
+@pytest.mark.parametrize("tuning", [SIMPO, DPO._replace(lora_rank=2)], ids=["all weights", "lora"])
+def test_a_run_stopped_after_its_last_step_is_tuned_no_further(tiny_registry, rows, tmp_path, tuning):
+    starts = [policy(tiny_registry) for _ in range(2)]
+    for start in starts:
+        # Trainer adds the tokenizer's end token to those of the model.
+        start.model.generation_config.eos_token_id = 5
+    # Half an epoch is two of its four steps, and the second leaves a checkpoint.
+    whole, again = (tune(start, rows, tuning._replace(n_epochs=0.5), out=tmp_path) for start in starts)
+    assert last_checkpoint(tmp_path).name == "checkpoint-2"
+    assert whole.state.global_step == again.state.global_step == 2 and curve(whole) == curve(again)
+    for mine, reference in zip(again.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(mine, reference)
+    ends = [each.model.generation_config.eos_token_id for each in (whole, again)]
+    assert ends[0] == ends[1] != 5
 
 
 def test_a_run_that_goes_on_reads_the_log_probabilities_before_tuning(tiny_registry, rows, tmp_path):
