@@ -31,6 +31,7 @@ from bench.schema import PreconditionError, UsageError
 
 if TYPE_CHECKING:
     from bench.subject import Subject
+    from bench.verbs.annotate import EnsembleWish
 
 
 class Variant(StrEnum):
@@ -127,7 +128,11 @@ class Rule(StrEnum):
 
 Together = Annotated[Rule | None, typer.Option("--ensemble", help="How several pairs label together.")]
 FittedOn = Annotated[
-    str, typer.Option("--ensemble-on", help="Scored, labelled data that gives an ensemble's scales and weights.")
+    str | None,
+    typer.Option(
+        "--ensemble-on",
+        help="--ensemble: scored, labelled data that gives scales and weights; default reward-bench.",
+    ),
 ]
 
 
@@ -137,7 +142,7 @@ def annotate(
     out: Out,
     pair: Annotated[list[str] | None, typer.Option("--pair", help="Alias or pair_id; with --ensemble, repeat.")] = None,
     ensemble: Together = None,
-    ensemble_on: FittedOn = "reward-bench",
+    ensemble_on: FittedOn = None,
     best: Best = None,
     customise: Told = Variant.plain,
     router: Routed = Router.classifier,
@@ -158,20 +163,35 @@ def annotate(
     """Label candidates with a pair's reward, as TRL reads them."""
     if bool(pair) == (best is not None):
         raise UsageError("name who annotates: --pair PAIR or --best STUDY")
+    together = _ensemble(ensemble, ensemble_on)
     names = _checked(pair or [_best_pair(registry, str(best), results, reward.value)], ensemble)
     known, subjects = select(registry, names, None, TemplateMode.shared)
 
     from bench.data.load import load_candidates
     from bench.prefer.annotate import Filters
-    from bench.verbs.annotate import Annotation, EnsembleWish, annotate_candidates
+    from bench.verbs.annotate import Annotation, annotate_candidates
     from bench.verbs.session import open_session
 
     filters = Filters(rejected.value, min_margin, min_confidence, max_length_ratio, drop_poorest, drop_widest)
     session = open_session(known, dtype=dtype.value, device=device.value, results=results)
-    together = None if ensemble is None else EnsembleWish(ensemble.value, ensemble_on)
     wish = Annotation(filters, customise.value, router.value, seed, reward.value, calibration, together)
     counts = annotate_candidates(session, _together(names, subjects), load_candidates(candidates), wish, out=out)
     emit(counts.rename_axis("prompts").rename("n").reset_index(), Format.table, VIEWS["annotate"])
+
+
+def _ensemble(rule: Rule | None, data: str | None) -> "EnsembleWish | None":
+    """How several pairs label together; None without `--ensemble`."""
+    if rule is None and data is not None:
+        raise UsageError(
+            "--ensemble-on names the data of an ensemble's scales and weights; name --ensemble too, or leave it out"
+        )
+    if rule is None:
+        return None
+
+    from bench.data.load import REWARD_BENCH
+    from bench.verbs.annotate import EnsembleWish
+
+    return EnsembleWish(rule.value, REWARD_BENCH if data is None else data)
 
 
 def _checked(names: list[str], ensemble: Rule | None) -> list[str]:

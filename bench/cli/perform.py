@@ -46,7 +46,10 @@ FirstOnly = Annotated[
 Lender = Annotated[
     str | None, typer.Option("--template", help="Model whose chat template is used; default: the model itself.")
 ]
-Longest = Annotated[int, typer.Option("--max-new-tokens", min=1, help="ifeval: most tokens of an answer.")]
+Longest = Annotated[
+    int | None, typer.Option("--max-new-tokens", min=1, help="ifeval: most tokens of an answer; default 256.")
+]
+MAX_NEW_TOKENS = 256
 ScoresFile = Annotated[
     Path | None, typer.Option("--scores", help="Add the score to this scores.toml of a registry folder.")
 ]
@@ -64,7 +67,7 @@ def perform(
     data: Preferences = None,
     limit: FirstOnly = None,
     template: Lender = None,
-    max_new_tokens: Longest = 256,
+    max_new_tokens: Longest = None,
     scores: ScoresFile = None,
     out: Out = None,
     dtype: DtypeOption = Dtype.auto,
@@ -74,14 +77,14 @@ def perform(
     registry: RegistryDir = None,
 ) -> None:
     """Measure how good a model is: by IFEval's rules, or on held-out preferences."""
-    _check(task, prompts, data)
+    _check(task, prompts, data, max_new_tokens)
     from bench.measured import add_score, check_place
     from bench.registry import load_registry
     from bench.verbs import perform as verb
     from bench.verbs.session import open_session
 
     known = load_registry(registry)
-    speech = verb.Speech(model, template, max_new_tokens)
+    speech = verb.Speech(model, template, max_new_tokens or MAX_NEW_TOKENS)
     for name in filter(None, (model, template)):
         if name not in known.models:
             known.policy(name)
@@ -98,11 +101,13 @@ def perform(
     print(found.file, file=sys.stdout if output is Format.table else sys.stderr)
 
 
-def _check(task: Task, prompts: str | None, data: str | None) -> None:
+def _check(task: Task, prompts: str | None, data: str | None, max_new_tokens: int | None) -> None:
     """Refuse an option that the task does not read."""
     if task is Task.ifeval and data is not None:
         raise UsageError("--task ifeval reads --prompts, not --data")
     if task is Task.preferences and prompts is not None:
         raise UsageError("--task preferences reads --data, not --prompts")
+    if task is Task.preferences and max_new_tokens is not None:
+        raise UsageError("--task preferences samples no answers; leave --max-new-tokens out")
     if task is Task.preferences and data is None:
         raise UsageError("--task preferences: name the preferences with --data")

@@ -44,6 +44,7 @@ class Loss(StrEnum):
 
 
 LR = {Loss.simpo: 1e-6, Loss.dpo: 1e-6, Loss.sft: 1e-5}
+GAMMA_RATIO = 0.3
 LORA_LR = 1e-4
 LORA_RANK = 16
 
@@ -63,9 +64,13 @@ BetaOption = Annotated[
     ),
 ]
 GammaRatioOption = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--gamma-ratio", min=0, callback=finite, help="SimPO's target margin over beta.", rich_help_panel=TRAINING
+        "--gamma-ratio",
+        min=0,
+        callback=finite,
+        help="SimPO: target margin over beta; default 0.3.",
+        rich_help_panel=TRAINING,
     ),
 ]
 LrOption = Annotated[
@@ -114,7 +119,7 @@ def tune(
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
     loss: LossOption = Loss.simpo,
     beta: BetaOption = None,
-    gamma_ratio: GammaRatioOption = 0.3,
+    gamma_ratio: GammaRatioOption = None,
     lr: LrOption = None,
     epochs: EpochsOption = 1,
     batch: BatchOption = 32,
@@ -137,8 +142,8 @@ def tune(
 
     rate = lr if lr is not None else (LORA_LR if lora else LR[loss])
     tuning = Tuning(
-        loss=loss.value, beta=_beta(beta, loss), gamma_ratio=gamma_ratio, lr=rate, seed=seed, n_epochs=epochs,
-        batch=batch, at_once=at_once, lora_rank=_rank(lora_rank, lora=lora), save_every=save_every,
+        loss=loss.value, beta=_beta(beta, loss), gamma_ratio=_gamma_ratio(gamma_ratio, loss), lr=rate, seed=seed,
+        n_epochs=epochs, batch=batch, at_once=at_once, lora_rank=_rank(lora_rank, lora=lora), save_every=save_every,
     )  # fmt: skip
     dataset = load_preferences(preferences)
     session = open_session(load_registry(registry), dtype=dtype.value, device=device.value)
@@ -152,7 +157,16 @@ def _beta(asked: float | None, loss: Loss) -> float:
     """The beta of the loss; SFT reads none, and with 0 folders that were tuned before go on."""
     from bench.prefer.losses import BETA
 
+    if asked is not None and loss is Loss.sft:
+        raise UsageError("--beta scales the rewards of SimPO and DPO; leave it out with --loss sft")
     return BETA.get(loss.value, 0.0) if asked is None else asked
+
+
+def _gamma_ratio(asked: float | None, loss: Loss) -> float:
+    """SimPO's target margin over beta; the other losses read none."""
+    if asked is not None and loss is not Loss.simpo:
+        raise UsageError(f"--gamma-ratio is the margin of SimPO's loss; leave it out with --loss {loss.value}")
+    return GAMMA_RATIO if asked is None else asked
 
 
 def _rank(asked: int | None, *, lora: bool) -> int:

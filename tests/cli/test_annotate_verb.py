@@ -101,6 +101,13 @@ def test_who_annotates_is_one_of_a_pair_or_a_studys_best(drsow, words, tmp_path)
     assert (done.returncode, done.stderr) == (2, "drsow: name who annotates: --pair PAIR or --best STUDY\n")
 
 
+def test_the_rows_of_an_ensemble_are_refused_for_one_pair(drsow, words, tmp_path):
+    done = drsow(*words, "--ensemble-on", "no-such-data", "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (2, "")
+    said = "--ensemble-on names the data of an ensemble's scales and weights; name --ensemble too, or leave it out"
+    assert done.stderr == f"drsow: {said}\n"
+
+
 def test_the_best_pair_is_that_of_the_reward_that_labels(drsow, words, tmp_path):
     named = [word for word in words if word not in ("--pair", "tiny")]
     done = drsow(*named, "--best", "paper-221", "--reward", "per-byte", "--out", tmp_path / "out")

@@ -136,6 +136,10 @@ def test_rows_of_several_responses_are_refused_by_name(drsow, tiny_registry, tmp
         (["--task", "ifeval", "--data", "sample"], "--task ifeval reads --prompts, not --data"),
         (["--task", "preferences"], "--task preferences: name the preferences with --data"),
         (["--task", "preferences", "--prompts", "x"], "--task preferences reads --data, not --prompts"),
+        (
+            ["--task", "preferences", "--data", "sample", "--max-new-tokens", "256"],
+            "--task preferences samples no answers; leave --max-new-tokens out",
+        ),
         (["--task", "ifeval", "--prompts", "none.jsonl"], "none.jsonl: no such file"),
     ],
 )

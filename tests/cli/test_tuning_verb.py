@@ -196,6 +196,17 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(drsow, words, tun
         ),
         (["--policy", "tiny-stron"], 2, "did you mean 'tiny-strong'?"),
         (["--lora-rank", 8], 2, "--lora-rank is the rank of an adapter; name --lora too, or leave it out"),
+        (
+            ["--loss", "dpo", "--gamma-ratio", 0.3],
+            2,
+            "--gamma-ratio is the margin of SimPO's loss; leave it out with --loss dpo",
+        ),
+        (
+            ["--loss", "sft", "--gamma-ratio", 0],
+            2,
+            "--gamma-ratio is the margin of SimPO's loss; leave it out with --loss sft",
+        ),
+        (["--loss", "sft", "--beta", 0], 2, "--beta scales the rewards of SimPO and DPO; leave it out with --loss sft"),
         (["--batch", 6, "--at-once", 4], 2, "--batch 6 is not a multiple of --at-once 4 on 1 device(s)"),
     ],
 )
