@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.data.load import digest
 from bench.schema import Dataset, UsageError
+from bench.scoring import fetch
 from bench.store.folder import read_csv, safe_name, write_csv, write_json, write_whole
 from bench.store.places import Place, manifest
 from bench.study.judging import AFTER, BEFORE, JUDGED, judge
@@ -49,9 +50,15 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
 
     Returns:
         JUDGED.
+
+    Raises:
+        UsageError: There is no such policy, or all responses are empty. In the first case nothing is sampled.
+        PreconditionError: A policy's files are not here and cannot be fetched. Nothing is sampled then.
     """
     from bench.prefer.resumed import sampled_id
 
+    for spec in [session.registry.policy(name) for name in (wish.before, wish.after)]:
+        fetch.fetch(spec)
     texts = {}
     for side, name in ((BEFORE, wish.before), (AFTER, wish.after)):
         path = out / f"{side}.jsonl"

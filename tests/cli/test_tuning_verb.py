@@ -256,6 +256,16 @@ def test_the_judges_table_is_the_rewards_of_what_both_policies_said(drsow, tuned
     assert {path: (out / path).read_bytes() for path in before} == before
 
 
+def test_a_misspelt_policy_after_tuning_is_one_line_before_the_one_before_it_is_sampled(drsow, tiny_registry, tmp_path):
+    prompts = write_rows(tmp_path / "prompts.jsonl", PROMPTS)
+    words = ["--prompts", prompts, "--max-new-tokens", 2, "--annotator", "tiny", "--registry", tiny_registry]
+    words += ["--dtype", "fp32", "--device", "cpu", "--results", tmp_path / "results", "--out", tmp_path / "out"]
+    done = drsow("judge", "--before", "tiny-strong", "--after", "tiny-stron", *words)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "unknown model 'tiny-stron', did you mean 'tiny-strong'?" in done.stderr
+    assert leftovers(tmp_path) == ["prompts.jsonl"]
+
+
 @pytest.mark.slow
 def test_agreement_is_counted_on_halves_by_the_cosine_of_the_mean_hidden_states(drsow, tiny_registry, tmp_path):
     data = write_rows(
