@@ -85,9 +85,7 @@ def pack(ids: Sequence[np.ndarray], starts: Sequence[int], *, budget: int) -> Pa
     depth = lengths[order] - 1
     lcp = np.array([0, *(common_prefix(a, b) for a, b in pairwise(chosen))], dtype=np.int64)
     seqs = _Sorted(chosen, [starts[i] for i in order], (offsets[:-1] - first)[order], depth, lcp)
-    steps: list[Step] = []
-    if order:
-        _split(seqs, (0, len(order)), (0, -1), budget, steps)
+    steps = _split(seqs, budget) if order else []
     unique = int(_sizes(seqs, 0, len(order), 0).sum()) if order else 0
     return Packed(steps, offsets, unique, sum(len(step.ids) for step in steps))
 
@@ -108,33 +106,44 @@ def _sizes(seqs: _Sorted, low: int, high: int, base: int) -> np.ndarray:
     return np.maximum(seqs.depth[low:high] - shared, 0)
 
 
-def _split(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int], budget: int, steps: list[Step]) -> None:
-    """Appends the steps for sequences low..high below depth `base`, where the trunk `parent` ends."""
-    (low, high), (base, parent) = span, under
-    size = _sizes(seqs, low, high, base).sum()
-    if size <= budget:
-        if size:
-            steps.append(_laid_out(seqs, span, under))
-        return
-    shared = int(min(seqs.lcp[low + 1 : high].min(initial=seqs.depth[low]), seqs.depth[low:high].min()))
-    if high - low == 1 or shared - base >= MIN_TRUNK:
-        while shared > base and (high - low > 1 or shared - base > budget):
-            reach = min(shared, base + budget)
-            steps.append(_trunk(seqs, span, (base, parent), reach))
-            base, parent = reach, len(steps) - 1
-        if high - low == 1:
-            _split(seqs, span, (base, parent), budget, steps)
-            return
+def _split(seqs: _Sorted, budget: int) -> list[Step]:
+    """The steps for all sequences, depth-first."""
+    steps: list[Step] = []
+    # A list and no recursion: sequences may be nested more deeply than Python may recurse.
+    waiting = [((0, len(seqs.ids)), (0, -1))]
+    while waiting:
+        span, (base, parent) = waiting.pop()
+        low, high = span
+        size = _sizes(seqs, low, high, base).sum()
+        if size <= budget:
+            if size:
+                steps.append(_laid_out(seqs, span, (base, parent)))
+            continue
+        shared = int(min(seqs.lcp[low + 1 : high].min(initial=seqs.depth[low]), seqs.depth[low:high].min()))
+        if high - low == 1 or shared - base >= MIN_TRUNK:
+            while shared > base and (high - low > 1 or shared - base > budget):
+                reach = min(shared, base + budget)
+                steps.append(_trunk(seqs, span, (base, parent), reach))
+                base, parent = reach, len(steps) - 1
+        groups = [span] if high - low == 1 else _groups(seqs, span, (base, shared), budget)
+        waiting += [(group, (base, parent)) for group in reversed(groups)]
+    return steps
+
+
+def _groups(seqs: _Sorted, span: tuple[int, int], depths: tuple[int, int], budget: int) -> list[tuple[int, int]]:
+    """Divides a span where its sequences part, which is at depth `shared`. The parts of a group add at most `budget`
+    tokens below depth `base`, unless the group is one part."""
+    (low, high), (base, shared) = span, depths
     joins = np.minimum(seqs.lcp[low + 1 : high], seqs.depth[low : high - 1])
     cuts = [low, *(low + 1 + np.flatnonzero(joins <= shared)), high]
-    start, size = low, 0
+    groups, start, size = [], low, 0
     for left, right in pairwise(cuts):
         alone = int(_sizes(seqs, left, right, base).sum())
         if start < left and size + alone > budget:
-            _split(seqs, (start, left), (base, parent), budget, steps)
+            groups.append((start, left))
             start, size = left, 0
         size += alone
-    _split(seqs, (start, high), (base, parent), budget, steps)
+    return [*groups, (start, high)]
 
 
 def _trunk(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int], reach: int) -> Step:

@@ -78,6 +78,19 @@ def test_a_shared_block_is_computed_once_across_steps():
     assert plan.n_computed == plan.n_unique == 50 + 20 * 10
 
 
+@pytest.mark.parametrize("end", [0, 99])
+def test_thousands_of_nested_prefixes_are_packed_whatever_the_end_tokens_id(end):
+    # An id below all others sorts the shortest prefix first, one above them the longest.
+    path = np.random.default_rng(0).integers(1, 99, 1540)
+    rows = [np.array([*path[: 40 + n], end]) for n in range(1, 1500)]
+    plan = trie.pack(rows, [40] * len(rows), budget=100)
+    assert max(len(step.ids) for step in plan.steps) <= 100
+    slots = np.concatenate([step.slots for step in plan.steps])
+    assert np.array_equal(np.sort(slots), np.arange(plan.offsets[-1]))
+    read = {int(k): int(step.targets[w]) for step in plan.steps for k, w in zip(step.slots, step.which, strict=True)}
+    assert [read[i] for i in range(len(read))] == [token for row in rows for token in row[40:].tolist()]
+
+
 def test_a_sequence_without_a_prompt_is_refused():
     with pytest.raises(ValueError, match="before its first target"):
         trie.pack([np.array([1, 2])], [0], budget=10)
