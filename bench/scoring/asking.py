@@ -156,7 +156,9 @@ def complaint(text: str) -> str:
 
 def asked_wait_s(headers: Mapping[str, str]) -> float:
     """The seconds that a busy server asks for, 0 if it asks for none."""
+    # Header names have no case: uvicorn, which serves vLLM, sends them in lower case.
+    values = {name.lower(): value for name, value in headers.items()}
     try:
-        return float(headers.get("Retry-After", 0))
+        return float(values.get("retry-after", 0))
     except ValueError:
         return 0.0

@@ -6,8 +6,11 @@ The process (recorded_server.py) answers in the formats of vLLM, SGLang and llam
 import json
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from bench.data.load import load_data
 from bench.registry import load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
 from bench.scoring import passes, run, wire
+from bench.scoring.asking import ask
 from bench.scoring.served import ServedScorer, scorer_of
 from bench.sources import FolderSource, HubSource, UrlSource
 from bench.store.folder import Store
@@ -240,6 +244,29 @@ def test_a_server_that_is_busy_or_broken_once_is_asked_again(vllm, place, fault)
     job = ready(place, "vllm", vllm.url)
     vllm.plant(fault, after=5)
     assert run.score_missing(job, Store(place / "results"), OPTIONS).complete
+
+
+@pytest.mark.parametrize("name", ["Retry-After", "retry-after"])
+def test_a_busy_server_is_asked_again_no_sooner_than_it_says(name):
+    asked_s = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+        def do_GET(self) -> None:
+            asked_s.append(time.monotonic())
+            self.send_response(429 if len(asked_s) == 1 else 200)
+            self.send_header(name, "1.2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+    with HTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        ask(UrlSource(url=url, model="m", kind="vllm", tokenizer="a/b", retries=1), "/v1/models")
+        server.shutdown()
+    assert asked_s[1] - asked_s[0] >= 1.2
 
 
 @pytest.mark.parametrize(
