@@ -101,6 +101,15 @@ def test_reward_reads_a_model_again_whose_files_have_changed(tiny_registry, tmp_
     assert len({round(each, 3) for each in [*first, *once()]}) == 2 * len(first)
 
 
+def test_reward_ignores_a_link_to_nothing_in_a_models_folder(tiny_registry, tmp_path):
+    folder = shutil.copytree(tiny_registry, tmp_path / "registry")
+    # What Emacs puts beside a file that somebody edits.
+    (folder / "strong" / ".#config.json").symlink_to("me@host.123:456")
+    options = {"dtype": "fp32", "device": "cpu"}
+    expected = bench.reward("tiny", PROMPT, RESPONSES, **options, registry=tiny_registry)
+    assert bench.reward("tiny", PROMPT, RESPONSES, **options, registry=folder) == expected
+
+
 def test_a_wrong_text_leaves_the_kept_models_and_an_unknown_pair_too(tiny_registry):
     options = {"dtype": "fp32", "device": "cpu", "registry": tiny_registry}
     first = bench.reward("tiny", PROMPT, RESPONSES, **options)

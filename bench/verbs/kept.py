@@ -3,6 +3,7 @@
 import functools
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from bench.entries import ModelSpec, UrlSource
 from bench.registry import Pair
@@ -75,10 +76,18 @@ def _key(session: Session, pair: Pair) -> tuple[object, ...]:
     """Everything that the models depend on: entries, texts, options, and size and time of each of their files."""
     specs = _specs(session, pair)
     folders = [found.folder for spec in specs if (found := fetch.locate(spec)) is not None]
-    stats = [(path, path.stat()) for folder in folders for path in sorted(folder.rglob("*"))]
-    files = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    files = [stamp for folder in folders for path in sorted(folder.rglob("*")) for stamp in _stamps(path)]
     entries = [*(spec.model_dump_json() for spec in specs), *_texts(session, pair)]
     return (*entries, session.options, tuple(files))
+
+
+def _stamps(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of a file; nothing for a link to a file that is not there, such as an editor's lock."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return []
+    return [(str(path), stat.st_size, stat.st_mtime_ns)]
 
 
 def _texts(session: Session, pair: Pair) -> list[str]:
