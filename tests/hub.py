@@ -5,8 +5,12 @@ import json
 import re
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import pytest
 
 WEIGHTS = "model.safetensors"
 LARGE = (".safetensors", ".gguf")
@@ -42,6 +46,24 @@ class Hub(ThreadingHTTPServer):
 
     def add(self, repo: str, folder: Path, commit: str) -> None:
         self.repos.setdefault(repo, {})[commit] = folder
+
+
+@contextmanager
+def reached_here(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Hub]:
+    """A hub that this process asks, with a cache of its own."""
+    from huggingface_hub import constants
+
+    found = Hub()
+    monkeypatch.setattr(constants, "ENDPOINT", found.url)
+    template = f"{found.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    try:
+        yield found
+    finally:
+        found.shutdown()
+        found.server_close()
 
 
 class Answers(BaseHTTPRequestHandler):

@@ -1,6 +1,7 @@
 """Finds a model's files and their revision, and fetches them if they are missing. Loads no model."""
 
 import contextlib
+import json
 import os
 import shutil
 import sys
@@ -26,6 +27,9 @@ from bench.scoring.adapters import adapted
 from bench.scoring.cache import cache_folder
 from bench.scoring.hub import CODE, PATTERNS, NotHere, check_promised, snapshot
 from bench.scoring.located import Located, folder_digest
+
+_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+"""A model's weights in one file, and the list of their files if they are in several."""
 
 FLOAT32_BYTES = 4
 
@@ -201,14 +205,33 @@ def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool)
     """The files in the hub's cache. Missing files are downloaded, except with `local`.
 
     Raises:
-        NotHere: The files are not in the cache and were not downloaded, or the repository has no safetensors.
+        NotHere: The files are not in the cache and were not downloaded, or the repository has no safetensors, or lacks
+            some.
         PreconditionError: The hub refuses the download.
     """
     patterns = [*PATTERNS, *([CODE] if source.trust_remote_code else []), *(["*.safetensors"] if weights else [])]
     found = snapshot(spec.model_id, source.repo, source.revision, patterns, local=local)
     if weights and not any(found.glob("*.safetensors")):
         raise NotHere(f"{spec.model_id}: {source.repo} has no safetensors weights; pickled ones are not read")
+    if weights and (name := _missing_weights(found)):
+        raise NotHere(
+            f"{spec.model_id}: {name} of {source.repo}, which its {_INDEX} names, is not here, and the hub did not "
+            f"give it; run `drsow fetch {spec.model_id}` where there is a network, or correct `source`"
+        )
     if not local:
         for path in found.glob("*.safetensors"):
             check_promised(spec.model_id, path)
     return Located(found, found.name, source.trust_remote_code)
+
+
+def _missing_weights(folder: Path) -> str | None:
+    """The first file that the index of a model's weights names and that is not there, as in half a download."""
+    index = folder / _INDEX
+    # transformers reads the index only if the weights are not in one file.
+    if (folder / _WHOLE).is_file() or not index.is_file():
+        return None
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None  # A broken index gives an error when the model is loaded.
+    return next((name for name in names if not (folder / name).is_file()), None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub import Hub
+from hub import Hub, reached_here
 from huggingface_hub import constants
 from tiny_models import entry, pair_entry
 
@@ -159,19 +159,13 @@ def test_what_is_no_model_is_one_line(tiny_registry, mine, tmp_path, monkeypatch
 @pytest.fixture
 def hub(tiny_registry, tmp_path, monkeypatch) -> Iterator[Hub]:
     """A hub with the repository Me/Tiny at two commits, and a cache of its own."""
-    found = Hub()
-    monkeypatch.setattr(constants, "ENDPOINT", found.url)
-    template = f"{found.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    folder = copied(tiny_registry, "strong", tmp_path / "tiny", card="license: apache-2.0")
-    found.add("Me/Tiny", folder, OLD)
-    found.add("Me/Tiny", folder, NEW)
-    found.facts["Me/Tiny"] = {"cardData": {"license": "apache-2.0"}, "safetensors": {"parameters": {}, "total": 12345}}
-    yield found
-    found.shutdown()
-    found.server_close()
+    with reached_here(monkeypatch, tmp_path / "cache") as found:
+        folder = copied(tiny_registry, "strong", tmp_path / "tiny", card="license: apache-2.0")
+        found.add("Me/Tiny", folder, OLD)
+        found.add("Me/Tiny", folder, NEW)
+        facts = {"cardData": {"license": "apache-2.0"}, "safetensors": {"parameters": {}, "total": 12345}}
+        found.facts["Me/Tiny"] = facts
+        yield found
 
 
 def test_a_repository_becomes_an_entry_at_its_newest_commit_without_its_weights(hub, mine):
