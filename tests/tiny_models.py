@@ -61,19 +61,29 @@ def save_tiny(folder: Path, *, tokenizer: object, seed: int, context: int = CONT
 
 def save_lora(folder: Path, base: Path, *, base_name: str) -> Path:
     """Write an adapter of rank 4 on two kinds of layers of a model's folder, as peft saves it."""
+    return save_adapter(folder, base, base_name=base_name, target_modules=["q_proj", "down_proj"])
+
+
+def save_adapter(
+    folder: Path, base: Path, *, base_name: str | None = None, embeddings: bool | str = "auto", **options: object
+) -> Path:
+    """Write an adapter of rank 4 of a model's folder, as peft saves it; `options` are peft's."""
     from peft import LoraConfig, get_peft_model
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     with warnings.catch_warnings():
         # peft uses names of transformers that are deprecated.
         warnings.simplefilter("ignore")
-        adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"]))
+        adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, **options))
         draws = torch.Generator().manual_seed(0)
         for name, weight in adapted.named_parameters():
             if "lora_" in name:
                 weight.data = 0.3 * torch.randn(weight.shape, generator=draws)
-        adapted.peft_config["default"].base_model_name_or_path = base_name
-        adapted.save_pretrained(folder)
+            elif "modules_to_save" in name:
+                weight.data += 0.3 * torch.randn(weight.shape, generator=draws)
+        if base_name is not None:
+            adapted.peft_config["default"].base_model_name_or_path = base_name
+        adapted.save_pretrained(folder, save_embedding_layers=embeddings)
     return folder
 
 

@@ -25,25 +25,58 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
     Raises:
         DrsowError: A layer of the adapter is not in the model or has another shape there, or is not in the adapter's
-            configuration.
+            configuration; or it changes an embedding or a head that are one matrix in the model.
     """
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
+    from peft.utils import ModulesToSaveWrapper
 
+    tied = _tied(model)
     names = _check_layers(model, folder)
+    _check_equal(folder, tied)
     with warnings.catch_warnings():
         # peft warns about names of transformers, and about layers that are checked here.
         warnings.simplefilter("ignore")
         adapted = PeftModel.from_pretrained(model, str(folder))
-    found = {name.removeprefix(_PREFIX) for name, part in adapted.named_modules() if isinstance(part, LoraLayer)}
+    parts = {name.removeprefix(_PREFIX): part for name, part in adapted.named_modules()}
+    changed = tuple(f"{name}." for name, part in parts.items() if isinstance(part, LoraLayer | ModulesToSaveWrapper))
+    # peft changes one of the two. Merged, the change would reach both, or get lost.
+    if apart := sorted(name for name in tied if f"{name}.".startswith(changed)):
+        raise _of_a_tied(folder, apart[0])
+    found = {name for name, part in parts.items() if isinstance(part, LoraLayer)}
     if differing := sorted(found ^ names):
         raise DrsowError(f"{folder}: {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} disagree about the layer {differing[0]}")
     return adapted.merge_and_unload()
 
 
+def _tied(model: PreTrainedModel) -> set[str]:
+    """The names of a model's embedding and head if they are one matrix."""
+    head = model.get_output_embeddings()
+    if head is None or head.weight is not (embedding := model.get_input_embeddings()).weight:
+        return set()
+    return {name for name, part in model.named_modules() if part is head or part is embedding}
+
+
+def _of_a_tied(folder: Path, name: str) -> DrsowError:
+    return DrsowError(
+        f"{folder}: changes {name}, but the base ties its embedding and its head; untie them in a copy of the base, "
+        "and name the copy as `base`"
+    )
+
+
+def _check_equal(folder: Path, tied: set[str]) -> None:
+    """Checks that an adapter with new weights for a tied embedding and its head has the same for both."""
+    with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
+        keys = {f"{_PREFIX}{name}.weight" for name in tied} & set(weights.keys())
+        new = [weights.get_tensor(key) for key in keys]
+    if len(new) == 2 and not torch.equal(*new):
+        raise _of_a_tied(folder, min(tied))
+
+
 def _check_layers(model: PreTrainedModel, folder: Path) -> set[str]:
     """The layers that an adapter changes, each of which the model has in the adapter's shape."""
-    layers, shapes = dict(model.named_modules()), {name: part.shape for name, part in model.named_parameters()}
+    layers = dict(model.named_modules())
+    shapes = {name: part.shape for name, part in model.named_parameters(remove_duplicate=False)}
     changed = set()
     with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
         for key in weights.keys():  # noqa: SIM118

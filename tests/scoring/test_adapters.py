@@ -11,7 +11,7 @@ from chat_templates import CHATML
 from huggingface_hub import constants
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from tiny_models import entry, save_lora, save_tiny
+from tiny_models import config, entry, save_adapter, save_lora, save_tiny, tiny_model
 from tiny_tokenizers import byte_level
 from transformers import AutoModelForCausalLM
 
@@ -169,6 +169,79 @@ def test_an_adapter_of_another_base_is_named_by_its_layer(made, tmp_path, change
     with pytest.raises(DrsowError) as error:
         models.load_policy(made / "base", dtype=torch.float32, device="cpu", adapter=tmp_path / "lora")
     assert str(error.value) == f"{tmp_path / 'lora'}: {words}"
+
+
+def reference_logits(base: Path, adapter: Path) -> torch.Tensor:
+    """The logits of a base with its adapter as peft computes them, unmerged."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        return PeftModel.from_pretrained(model, adapter).eval()(input_ids=IDS).logits
+
+
+def merged_logits(base: Path, adapter: Path) -> torch.Tensor:
+    policy = models.load_policy(base, dtype=torch.float32, device="cpu", adapter=adapter)
+    with torch.inference_mode():
+        return policy(input_ids=IDS).logits
+
+
+IDS = torch.arange(40)[None]
+TIES = "the base ties its embedding and its head; untie them in a copy of the base, and name the copy as `base`"
+
+
+@pytest.fixture(scope="module")
+def tied(tmp_path_factory) -> Path:
+    """A base whose embedding is its head too."""
+    folder = tmp_path_factory.mktemp("tied") / "base"
+    tiny_model(config("Llama", tie_word_embeddings=True), seed=1, scale=4).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "saved", "layer"),
+    [
+        ({"target_modules": ["q_proj", "embed_tokens"]}, False, "model.embed_tokens"),
+        ({"target_modules": ["q_proj", "lm_head"]}, False, "lm_head"),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}, "auto", "model.embed_tokens"),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "auto", "lm_head"),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]}, "auto", "lm_head"),
+    ],
+)
+def test_an_adapter_of_a_tied_embedding_or_head_is_refused(tied, tmp_path, options, saved, layer):
+    adapter = save_adapter(tmp_path / "lora", tied, embeddings=saved, **options)
+    with pytest.raises(DrsowError) as error:
+        merged_logits(tied, adapter)
+    assert str(error.value) == f"{adapter}: changes {layer}, but {TIES}"
+
+
+def test_weights_for_a_tied_embedding_and_its_head_must_be_equal(tied, tmp_path):
+    adapter = save_adapter(tmp_path / "lora", tied, target_modules=["q_proj"], embeddings=True)
+    path = adapter / "adapter_model.safetensors"
+    weights = load_file(path)
+    head, embedding = "base_model.model.lm_head.weight", "base_model.model.model.embed_tokens.weight"
+    save_file(weights | {head: 2 * weights[head], embedding: 2 * weights[head]}, path)
+    ours, theirs = merged_logits(tied, adapter), reference_logits(tied, adapter)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    save_file(weights | {head: 2 * weights[head]}, path)
+    with pytest.raises(DrsowError, match=f"changes lm_head, but {TIES}$"):
+        merged_logits(tied, adapter)
+
+
+def test_an_untied_copy_of_a_tied_base_takes_the_adapter_as_peft_computes_it(tied, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(tied, dtype=torch.float32)
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+    model.config.tie_word_embeddings = False
+    model.save_pretrained(tmp_path / "copy")
+    options = {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}
+    adapter = save_adapter(tmp_path / "lora", tied, **options)
+    ours, theirs = merged_logits(tmp_path / "copy", adapter), reference_logits(tied, adapter)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+def test_an_adapter_of_other_layers_is_merged_into_a_tied_base(tied, tmp_path):
+    adapter = save_adapter(tmp_path / "lora", tied, target_modules=["q_proj"])
+    ours, theirs = merged_logits(tied, adapter), reference_logits(tied, adapter)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
 @pytest.fixture
