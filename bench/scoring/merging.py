@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from bench.schema import DrsowError
 from bench.scoring.located import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -83,17 +84,26 @@ def _check_layers(model: PreTrainedModel, folder: Path) -> set[str]:
             name, shape = key.removeprefix(_PREFIX), tuple(weights.get_slice(key).get_shape())
             layer, found, part = name.partition(".lora_")
             if not found:
-                _check_whole(folder, name, shape, shapes)
+                # A layer that peft wraps is saved with its own weight, under another name.
+                _check_whole(folder, name.replace(".base_layer.", "."), shape, shapes)
                 continue
             if layer not in layers:
                 raise DrsowError(f"{folder}: changes the layer {layer}, which the base does not have: {_REMEDY}")
-            _check_shape(folder, layer, part, shape, shapes.get(f"{layer}.weight"))
+            base = shapes.get(f"{layer}.weight")
+            # transformers' Conv1D stores (in, out).
+            _check_shape(folder, layer, part, shape, base[::-1] if base and isinstance(layers[layer], Conv1D) else base)
             changed.add(layer)
     return changed
 
 
 def _check_whole(folder: Path, name: str, shape: tuple[int, ...], shapes: dict[str, torch.Size]) -> None:
     """Checks a weight that the adapter replaces."""
+    layer, trains_tokens, _ = name.partition(".token_adapter.")
+    if trains_tokens:
+        raise DrsowError(
+            f"{folder}: trains single tokens of {layer} (trainable_token_indices), which drsow does not merge; "
+            "merge it with peft and name the merged folder"
+        )
     if name not in shapes or tuple(shapes[name]) != shape:
         here = tuple(shapes[name]) if name in shapes else "missing"
         raise DrsowError(
@@ -102,7 +112,7 @@ def _check_whole(folder: Path, name: str, shape: tuple[int, ...], shapes: dict[s
 
 
 def _check_shape(folder: Path, layer: str, part: str, shape: tuple[int, ...], base: torch.Size | None) -> None:
-    """Checks one factor of a linear layer's adapter: A is (rank, in), B is (out, rank)."""
+    """Checks one factor of a linear layer's adapter, A of (rank, in) or B of (out, rank), against `base`, (out, in)."""
     if base is None or len(shape) != 2 or part not in ("A.weight", "B.weight"):
         return
     ours, theirs = (base[1], shape[1]) if part == "A.weight" else (base[0], shape[0])

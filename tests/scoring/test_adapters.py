@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from tiny_models import config, entry, save_adapter, save_lora, save_tiny, tiny_model
 from tiny_tokenizers import byte_level
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from bench.entries import ModelSpec
 from bench.registry import load_registry
@@ -200,7 +200,9 @@ def tied(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("options", "saved", "layer"),
     [
+        ({"target_modules": ["q_proj", "embed_tokens"]}, "auto", "model.embed_tokens"),
         ({"target_modules": ["q_proj", "embed_tokens"]}, False, "model.embed_tokens"),
+        ({"target_modules": ["q_proj", "lm_head"]}, "auto", "lm_head"),
         ({"target_modules": ["q_proj", "lm_head"]}, False, "lm_head"),
         ({"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}, "auto", "model.embed_tokens"),
         ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "auto", "lm_head"),
@@ -242,6 +244,61 @@ def test_an_adapter_of_other_layers_is_merged_into_a_tied_base(tied, tmp_path):
     adapter = save_adapter(tmp_path / "lora", tied, target_modules=["q_proj"])
     ours, theirs = merged_logits(tied, adapter), reference_logits(tied, adapter)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens", "lm_head"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+        {"target_modules": ["q_proj"], "use_dora": True},
+    ],
+)
+def test_an_adapter_of_an_untied_embedding_or_head_is_merged_as_peft_computes_it(made, tmp_path, options):
+    adapter = save_adapter(tmp_path / "lora", made / "base", **options)
+    ours, theirs = merged_logits(made / "base", adapter), reference_logits(made / "base", adapter)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory) -> Path:
+    """A base whose linear layers store (in, out)."""
+    folder = tmp_path_factory.mktemp("gpt2") / "base"
+    shape = {"vocab_size": 97, "n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 512}
+    tiny_model(GPT2Config(**shape, bos_token_id=1, eos_token_id=2), seed=1, scale=4).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("layers", [["c_attn"], ["c_attn", "c_proj", "c_fc"]])
+def test_an_adapter_of_layers_that_store_in_by_out_is_merged_as_peft_computes_it(gpt2, tmp_path, layers):
+    adapter = save_adapter(tmp_path / "lora", gpt2, target_modules=layers)
+    ours, theirs = merged_logits(gpt2, adapter), reference_logits(gpt2, adapter)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
+
+
+def test_a_layer_that_stores_in_by_out_names_the_side_that_differs(gpt2, tmp_path):
+    adapter = save_adapter(tmp_path / "lora", gpt2, target_modules=["c_attn"])
+    weights = load_file(adapter / "adapter_model.safetensors")
+    factor = "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight"
+    save_file(weights | {factor: torch.zeros(32, 4)}, adapter / "adapter_model.safetensors")
+    with pytest.raises(DrsowError) as error:
+        merged_logits(gpt2, adapter)
+    layer = "the layer transformer.h.0.attn.c_attn has 32 out there and 96 in the base"
+    assert str(error.value) == f"{adapter}: {layer}: {REMEDY}"
+
+
+@pytest.mark.parametrize("base", ["tied", "untied"])
+def test_an_adapter_that_trains_single_tokens_is_refused(made, tied, tmp_path, base):
+    folder = tied if base == "tied" else made / "base"
+    adapter = save_adapter(tmp_path / "lora", folder, target_modules=["q_proj"], trainable_token_indices=[3, 4])
+    with pytest.raises(DrsowError) as error:
+        merged_logits(folder, adapter)
+    assert str(error.value) == (
+        f"{adapter}: trains single tokens of model.embed_tokens (trainable_token_indices), which drsow does not merge; "
+        "merge it with peft and name the merged folder"
+    )
 
 
 @pytest.fixture
