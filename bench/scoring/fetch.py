@@ -26,7 +26,7 @@ from bench.scoring import converting, templates
 from bench.scoring.adapters import adapted
 from bench.scoring.cache import cache_folder
 from bench.scoring.hub import CODE, PATTERNS, NotHere, check_promised, snapshot
-from bench.scoring.located import Located, folder_digest
+from bench.scoring.located import ADAPTER_CONFIG, Located, folder_digest
 
 _WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 """A model's weights in one file, and the list of their files if they are in several."""
@@ -50,7 +50,7 @@ def locate(spec: ModelSpec, *, weights: bool = True) -> Located | None:
     """The model's files, or None if they are not here. Opens no socket. `weights=False` needs only the tokenizer."""
     match spec.source:
         case FolderSource():
-            return _in_folder(spec, spec.source)
+            return _in_folder(spec, spec.source, weights=weights)
         case PackageSource(sha256=digest) | FileSource(sha256=digest):
             return converting.converted(spec, digest)
         case HubSource():
@@ -102,7 +102,7 @@ def fetch(spec: ModelSpec, *, weights: bool = True) -> Located:
     if isinstance(spec.source, UrlSource):
         return _served(_tokenizer_folder(spec) or fetch(spec.tokenizer, weights=False), spec, spec.source)
     if isinstance(spec.source, FolderSource):
-        return _in_folder(spec, spec.source)
+        return _in_folder(spec, spec.source, weights=weights)
     if found := locate(spec, weights=weights):
         return found
     if isinstance(spec.source, FileSource):
@@ -189,11 +189,26 @@ def _served(tokenizer: Located, spec: ModelSpec, source: UrlSource) -> Located:
     return tokenizer._replace(revision=f"{source.model} at {source.url}, tokenizer {tokenizer.revision}{context}")
 
 
-def _in_folder(spec: ModelSpec, source: FolderSource) -> Located:
+def _in_folder(spec: ModelSpec, source: FolderSource, *, weights: bool) -> Located:
     if not (source.folder / "config.json").is_file():
         words = "is no folder with a config.json; correct `source` in models.toml"
         raise PreconditionError(f"{spec.model_id}: {source.folder} {words}")
+    if weights:
+        _check_no_adapter(spec.model_id, str(source.folder), source.folder)
     return Located(source.folder, folder_digest(source.folder))
+
+
+def _check_no_adapter(model_id: str, place: str, folder: Path) -> None:
+    """Checks that no adapter is next to a model's weights: transformers would add it, also to weights that contain it.
+
+    Raises:
+        PreconditionError: There is one.
+    """
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise PreconditionError(
+            f"{model_id}: {place} holds an adapter ({ADAPTER_CONFIG}), and nothing says whether its weights contain "
+            f"it; write `adapter` and `base` into `source`, or, if they do, name a copy without {ADAPTER_CONFIG}"
+        )
 
 
 def template_text(folder: Path) -> str:
@@ -207,12 +222,14 @@ def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool)
     Raises:
         NotHere: The files are not in the cache and were not downloaded, or the repository has no safetensors, or lacks
             some.
-        PreconditionError: The hub refuses the download.
+        PreconditionError: The hub refuses the download, or the repository holds an adapter too.
     """
     patterns = [*PATTERNS, *([CODE] if source.trust_remote_code else []), *(["*.safetensors"] if weights else [])]
     found = snapshot(spec.model_id, source.repo, source.revision, patterns, local=local)
     if weights and not any(found.glob("*.safetensors")):
         raise NotHere(f"{spec.model_id}: {source.repo} has no safetensors weights; pickled ones are not read")
+    if weights:
+        _check_no_adapter(spec.model_id, source.repo, found)
     if weights and (name := _missing_weights(found)):
         raise NotHere(
             f"{spec.model_id}: {name} of {source.repo}, which its {_INDEX} names, is not here, and the hub did not "

@@ -171,9 +171,11 @@ def _base(known: Registry, facts: Facts, asked: str | None, place: str) -> str:
     for spec in known.models.values():
         if isinstance(spec.source, HubSource) and spec.source.repo == named:
             return spec.model_id
+    merged = f", or a copy without {ADAPTER_CONFIG} if its other weights contain it"
     raise UsageError(
         f"{place}: is an adapter of {named}, which no entry of the registry has; add it first "
         f"(`drsow models add {named}`), or name the base's model_id with --base"
+        + (merged if facts.named(".safetensors") else "")
     )
 
 
@@ -204,6 +206,9 @@ def _notes(row: Mapping[str, Any], facts: Facts | None, *, has_method: bool) -> 
         notes.append(f"unknown, and left out: {', '.join(unknown)}")
     if not has_method:
         notes.append("method is 'unknown'; --method says how it was trained last")
+    if facts and "adapter" in row["source"] and facts.named(".safetensors"):
+        base = row["source"]["base"]
+        notes.append(f"it is added as an adapter of {base}; the other weights in its folder are not read")
     if row.get("note") == NO_TEMPLATE:
         notes.append("it has no chat template")
     if facts and facts.has_code:

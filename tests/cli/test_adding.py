@@ -125,6 +125,22 @@ def test_an_adapter_takes_its_base_from_the_registry(mine, tmp_path):
     assert (spec.n_params, spec.context_tokens) == (base.n_params, base.context_tokens)
 
 
+def test_a_folder_of_a_model_and_an_adapter_becomes_an_adapter_and_says_so(tiny_registry, mine, tmp_path):
+    folder = copied(tiny_registry, "strong", tmp_path / "out")
+    for path in adapter(tmp_path / "lora", "mistralai/Mistral-7B-v0.1").iterdir():
+        shutil.copy(path, folder)
+    added = add_model(mine, str(folder), Asked(method="dpo"))
+    source = load_registry(mine).model("out").source
+    assert (source.base, source.adapter) == ("mistral-7b-v0.1", str(folder))
+    assert "it is added as an adapter of mistral-7b-v0.1; the other weights in its folder are not read" in added.notes
+    config = {"peft_type": "LORA", "base_model_name_or_path": "me/base"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError) as error:
+        add_model(mine, str(folder), Asked(model_id="second"))
+    words = "with --base, or a copy without adapter_config.json if its other weights contain it"
+    assert str(error.value).endswith(words)
+
+
 @pytest.mark.parametrize(
     ("more", "asked", "words"),
     [

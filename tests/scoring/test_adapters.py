@@ -93,6 +93,40 @@ def test_a_templates_owner_with_an_adapter_needs_the_base_alone(made):
     assert spec.source.location == f"base + adapter {made / 'lora'}"
 
 
+@pytest.fixture
+def both(made, tmp_path) -> Path:
+    """A folder with merged weights and the adapter's files, as a training script leaves them, beside a registry."""
+    shutil.copytree(made / "merged", tmp_path / "out")
+    shutil.copytree(made / "lora", tmp_path / "out", dirs_exist_ok=True)
+    entries = entry("base", str(made / "base")) + entry("whole", "out") + adapter_entry("mine", "out")
+    (tmp_path / "models.toml").write_text(entries)
+    return tmp_path / "out"
+
+
+BOTH = (
+    "holds an adapter (adapter_config.json), and nothing says whether its weights contain it; write `adapter` and "
+    "`base` into `source`, or, if they do, name a copy without adapter_config.json"
+)
+
+
+def test_a_folder_of_a_model_and_an_adapter_is_refused_as_a_model_and_read_as_an_adapter(both, made):
+    known = load_registry(both.parent)
+    for find in (fetch.locate, fetch.fetch):
+        with pytest.raises(PreconditionError) as error:
+            find(known.model("whole"))
+        assert str(error.value) == f"whole: {both} {BOTH}"
+    # Its tokenizer is read all the same.
+    assert fetch.fetch(known.model("whole"), weights=False).folder == both
+    mine, whole = logps(known.model("mine"), known.model("base")), load_registry(made).model("merged")
+    torch.testing.assert_close(mine, logps(whole, whole), rtol=0, atol=1e-5)
+
+
+def test_merged_weights_are_read_once_the_adapters_configuration_is_gone(both, made):
+    (both / "adapter_config.json").unlink()
+    whole, clean = load_registry(both.parent).model("whole"), load_registry(made).model("merged")
+    assert torch.equal(logps(whole, whole), logps(clean, clean))
+
+
 def changed(path: Path, **fields: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
@@ -332,6 +366,17 @@ def test_an_adapter_of_the_hub_has_its_commit_in_the_revision_and_must_name_its_
         "`other_base = true` into its source if both have the same weights"
     )
     assert fetch.locate(known.model("any")).adapter == config.parent
+
+
+def test_a_repository_of_a_model_and_an_adapter_is_refused_as_a_model(cache, made, tmp_path):
+    folder = cache / "models--me--base" / "snapshots" / COMMIT
+    shutil.copytree(made / "lora", folder, dirs_exist_ok=True)
+    (tmp_path / "models.toml").write_text(BASE)
+    spec = load_registry(tmp_path).model("base")
+    with pytest.raises(PreconditionError) as error:
+        fetch.locate(spec)
+    assert str(error.value) == f"base: me/base {BOTH}"
+    assert fetch.locate(spec, weights=False).folder == folder
 
 
 def test_an_adapter_that_is_not_here_is_named_with_the_command_that_fetches_it(cache, tmp_path, monkeypatch):
