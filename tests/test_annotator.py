@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
+from tiny_models import entry, pair_entry, save_lora
 from transformers import LlamaForCausalLM
 
 import bench
@@ -99,6 +100,27 @@ def test_reward_reads_a_model_again_whose_files_have_changed(tiny_registry, tmp_
     save_file(weights, folder / "strong" / "model.safetensors", metadata={"format": "pt"})
     assert once() != first
     assert len({round(each, 3) for each in [*first, *once()]}) == 2 * len(first)
+
+
+def test_reward_reads_an_adapter_again_that_was_trained_on(tiny_registry, tmp_path):
+    folder = shutil.copytree(tiny_registry, tmp_path / "registry")
+    lora = save_lora(folder / "lora", folder / "strong", base_name="strong")
+    source = 'source = { adapter = "lora", base = "tiny-strong" }'
+    with (folder / "models.toml").open("a") as file:
+        file.write(entry("tiny-lora", "x").replace('source = { folder = "x" }', source))
+    with (folder / "pairs.toml").open("a") as file:
+        file.write(pair_entry("tuned", "tiny-lora", "tiny-weak"))
+
+    def once():
+        return bench.reward("tuned", PROMPT, RESPONSES, dtype="fp32", device="cpu", registry=folder)
+
+    first = once()
+    weights = load_file(lora / "adapter_model.safetensors")
+    save_file({name: 2 * each for name, each in weights.items()}, lora / "adapter_model.safetensors")
+    again = once()
+    assert not np.isclose(again, first).any()
+    bench.release()
+    assert once() == again
 
 
 def test_reward_ignores_a_link_to_nothing_in_a_models_folder(tiny_registry, tmp_path):

@@ -75,7 +75,8 @@ def _on_server(session: Session, pair: Pair) -> bool:
 def _key(session: Session, pair: Pair) -> tuple[object, ...]:
     """Everything that the models depend on: entries, texts, options, and size and time of each of their files."""
     specs = _specs(session, pair)
-    folders = [found.folder for spec in specs if (found := fetch.locate(spec)) is not None]
+    found = [each for spec in specs if (each := fetch.locate(spec)) is not None]
+    folders = [folder for each in found for folder in (each.folder, each.adapter) if folder]
     files = [stamp for folder in folders for path in sorted(folder.rglob("*")) for stamp in _stamps(path)]
     entries = [*(spec.model_dump_json() for spec in specs), *_texts(session, pair)]
     return (*entries, session.options, tuple(files))
