@@ -7,7 +7,7 @@ from plain import plain_logps
 from transformers import AutoModelForCausalLM
 
 from bench.scoring import models
-from bench.scoring.forward import engine, trie
+from bench.scoring.forward import checking, engine, trie
 from bench.scoring.render import Sequence, Template, render
 
 TOLERANCE_NATS = 3e-5
@@ -52,6 +52,14 @@ def test_sums_of_short_rows_are_the_plain_loops(small_models, reward_bench, mode
         by_subset[example.subset] = example
     shortest = sorted(by_subset.values(), key=text_length)[:12]
     assert largest_shift(small_models[model_id], sequences(small_models, model_id, shortest)) < TOLERANCE_NATS
+
+
+@pytest.mark.parametrize("model_id", MODELS)
+def test_in_bfloat16_the_model_passes_its_check_with_room(small_models, model_id, monkeypatch):
+    monkeypatch.setattr(checking, "LOW_NATS", checking.LOW_NATS / 2)
+    # Another text beside a response moves it by nothing at all.
+    monkeypatch.setattr(checking, "EXACT_NATS", 1e-12)
+    assert models.load_model(small_models[model_id], dtype=torch.bfloat16, device="cpu").model.dtype == torch.bfloat16
 
 
 @pytest.mark.slow

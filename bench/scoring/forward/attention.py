@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.scoring.forward import NotSupportedError, flex, kernels
-from bench.scoring.forward.context import Softmax, StepContext
+from bench.scoring.forward.context import Call, Softmax, StepContext
 
 NOT_SOFTMAX = ("s_aux", "position_bias")
 """Arguments by which a model asks for more than a softmax over visible keys."""
@@ -50,8 +50,10 @@ def trie_attention(
         raise CancelledError
     if more := [name for name in NOT_SOFTMAX if kwargs.get(name) is not None]:
         raise NotSupportedError(f"its attention needs {more[0]}")
-    key, value = _behind_trunk(step, module.layer_idx, key, value)
     window = kwargs.get("sliding_window")
+    if step.calls is not None:
+        step.calls.append(Call(module.layer_idx, window))
+    key, value = _behind_trunk(step, module.layer_idx, key, value)
     if window is not None and step.n_deep <= window:
         window = None
     softmax = Softmax(kwargs.get("scaling"), window, kwargs.get("softcap"))

@@ -25,6 +25,14 @@ class Softmax(NamedTuple):
     """Scores s become cap * tanh(s / cap), as in Gemma 2; None: they stay."""
 
 
+class Call(NamedTuple):
+    """What one layer asks of drsow's attention."""
+
+    layer: int
+    window: int | None
+    """The model's own, whether or not a text of the step is that long."""
+
+
 @dataclass
 class StepContext:
     """What the layers of a forward pass need to know about their step."""
@@ -46,6 +54,8 @@ class StepContext:
     """Attention of one layer over the step: `Ops.attend`."""
     stop: Event | None
     """If it is set, the step is no longer needed, and its next layer does not start."""
+    calls: list[Call] | None = None
+    """If given, every call of the attention is appended."""
     _made: dict[Hashable, Any] = field(default_factory=dict)
 
     @property
@@ -67,6 +77,7 @@ def context(
     device: torch.device,
     attend: Callable[..., Tensor],
     stop: Event | None = None,
+    calls: list[Call] | None = None,
 ) -> StepContext:
     """Prepares a step for the layers. `trunk` is the context of the step's parent."""
     n_before = 0 if trunk is None else trunk.n_before + len(trunk.end)
@@ -80,4 +91,5 @@ def context(
         kept={} if step.is_trunk else None,
         attend=attend,
         stop=stop,
+        calls=calls,
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.scoring.forward import NotSupportedError
-from bench.scoring.forward.context import StepContext, context
+from bench.scoring.forward.context import Call, StepContext, context
 from bench.scoring.forward.device import moved, threads
 from bench.scoring.forward.head import Head, head_logps
 from bench.scoring.forward.onednn import padded
@@ -42,6 +42,8 @@ class Prepared:
     ops: Ops
     """The operations of its forward pass. Their `name` is part of the key of its scores."""
     head: Head
+    calls: list[Call] | None = None
+    """If given, every call of the attention is appended: the check counts them."""
 
 
 def score(
@@ -162,7 +164,8 @@ def _begin(
 ) -> tuple[StepContext, Tensor]:
     """Computes a step: its context, and the last hidden state of the token before each target, (m, hidden)."""
     model = prepared.model
-    ctx = context(step, trunk=trunk, device=model.device, attend=prepared.ops.attend, stop=stop)
+    attend, calls = prepared.ops.attend, prepared.calls
+    ctx = context(step, trunk=trunk, device=model.device, attend=attend, stop=stop, calls=calls)
     hidden = body(prepared, step, ctx)
     return ctx, hidden[moved(step.predict, hidden.device)]
 

@@ -4,13 +4,14 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
 from transformers import AttentionInterface, PreTrainedModel
 
 from bench.schema import DrsowError
-from bench.scoring.forward import ATTENTION, NotSupportedError, fused, layers
+from bench.scoring.forward import ATTENTION, NotSupportedError, checking, fused, layers
 from bench.scoring.forward.attention import trie_attention
 from bench.scoring.forward.compiling import NotCompiledError
 from bench.scoring.forward.engine import Prepared, score
@@ -20,6 +21,9 @@ from bench.scoring.forward.trie import Packed, pack
 
 LENGTH_BOUND = {"longrope", "dynamic"}
 """Kinds of rotary positions that transformers computes for a whole step from its longest sequence."""
+
+FORK_BUDGET, TRUNK_BUDGET = 88, 80
+"""Budgets at which the check's rows are one step, and a trunk with two steps behind it."""
 
 
 @torch.inference_mode()
@@ -38,23 +42,21 @@ def prepare(model: PreTrainedModel, *, ops: Ops | None = None) -> Prepared:
         DrsowError: The engine cannot run the model, or the model's own forward pass gives other numbers.
     """
     _as_trained(model)
-    ids = np.arange(96) * 37 % model.config.get_text_config().vocab_size
-    # The rows branch once inside a step and once after a trunk. A model that sees other branches differs in both.
-    rows = [ids[:80], np.concatenate([ids[:72], ids[80:88]])]
-    expected = np.concatenate([_own_logps(model, row) for row in rows])
-    finite, packings = np.isfinite(expected), [pack(rows, [1, 1], budget=budget) for budget in (88, 80)]
+    low, rows = model.dtype != torch.float32, checking.rows(model.config.get_text_config().vocab_size)
+    expected = np.stack([_own_logps(model, row) for row in rows.plain])
+    # A fork inside a step, one after a trunk, and in bfloat16 again the first one with another first branch.
+    packings = [pack(rows.plain, [1, 1], budget=budget) for budget in (FORK_BUDGET, TRUNK_BUDGET)]
+    packings += [pack(rows.changed, [1, 1], budget=FORK_BUDGET)] * low
     ops = choose(model.device, model.dtype) if ops is None else ops
     with _refusing(model):
         _give(model, ops)
-        prepared, found = _first_scores(model, ops, packings)
-    for got in found:
-        apart = np.where(finite, np.abs(got - expected), 0.0)
-        # In bfloat16 one token of a sound model may differ by nats, where two experts are almost equally likely.
-        behind_fork = apart.reshape(len(rows), -1)[:, -8:]
-        worst, bar = (apart.max(), 1e-3) if model.dtype == torch.float32 else (behind_fork.mean(), 0.5)
-        if not worst < bar:
-            raise _refusal(model, f"its own forward pass differs by {worst:.3g} nats")
-    return prepared
+        prepared, scores = _first_scores(model, ops, packings)
+    found = [each.reshape(expected.shape) for each in scores]
+    if low and (reason := _mixing(prepared, found[0], found[2])):
+        raise _refusal(model, reason)
+    if reason := checking.differing(expected, found[:2], low=low):
+        raise _refusal(model, reason)
+    return replace(prepared, calls=None)
 
 
 @torch.inference_mode()
@@ -88,6 +90,14 @@ def _give(model: PreTrainedModel, ops: Ops) -> None:
     layers.fit(model.base_model, linear=ops.linear, gated=ops.gated, norm=ops.norm)
 
 
+def _mixing(prepared: Prepared, plain: np.ndarray, changed: np.ndarray) -> str:
+    """`checking.mixing` of a model that kept its calls of attention."""
+    names = {type(module).__name__.lower() for module in prepared.model.modules()}
+    routed = any("expert" in name or "moe" in name for name in names)
+    n_layers = prepared.model.config.get_text_config().num_hidden_layers
+    return checking.mixing(plain, changed, prepared.calls or [], n_layers=n_layers, routed=routed)
+
+
 def own_attention(model: PreTrainedModel) -> str:
     """transformers' name of the attention that computes a model as it was trained.
 
@@ -98,9 +108,9 @@ def own_attention(model: PreTrainedModel) -> str:
 
 
 def _first_scores(model: PreTrainedModel, ops: Ops, packings: Sequence[Packed]) -> tuple[Prepared, list[np.ndarray]]:
-    """The model with the first operations that compile, and its scores for each packing."""
+    """The model with the first operations that compile and its calls of attention, and its scores of each packing."""
     while True:
-        prepared = Prepared(model, ops, head_of(model, ops.log_totals, ops.n_rows))
+        prepared = Prepared(model, ops, head_of(model, ops.log_totals, ops.n_rows), calls=[])
         fused.unfuse(model)
         if ops.fuses:
             fused.fuse(model)

@@ -1,0 +1,78 @@
+"""The check that a model must pass before it is scored: what it refuses, in float32 and in bfloat16."""
+
+import numpy as np
+import pytest
+import torch
+from test_engine import ARCHITECTURES
+from tiny_models import config, tiny_model
+
+from bench.schema import DrsowError
+from bench.scoring.forward import checking, preparing
+
+HEADS = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 512, "rotary_dim": 4}
+MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
+CONVOLUTION = {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_dense_layers": 1}
+NEMOTRON = {"mamba_num_heads": 8, "mamba_head_dim": 8, "ssm_state_size": 8, "n_groups": 1, "head_dim": 8}
+UNCALLED, MOVED = "no layer calls drsow's attention", "a response moves by"
+
+BLIND = {
+    "GPT-J, whose attention cannot be replaced": (config("GPTJ", **HEADS), UNCALLED),
+    "BLOOM, whose attention cannot be replaced": (config("Bloom", n_layer=2, n_head=4), UNCALLED),
+    "Falcon, whose attention cannot be replaced": (config("Falcon"), UNCALLED),
+    "MPT, whose attention cannot be replaced": (config("Mpt", d_model=32, n_heads=4, n_layers=2), UNCALLED),
+    "LFM2, a convolution in one layer": (config("Lfm2", block_ff_dim=48, **CONVOLUTION), MOVED),
+    "LFM2, with experts": (config("Lfm2Moe", **CONVOLUTION, **EXPERTS), MOVED),
+    "Bamba, a state space in one layer": (config("Bamba", attn_layer_indices=[1], **MAMBA), MOVED),
+    "Falcon-H1, a state space beside attention": (
+        config("FalconH1", mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8),
+        MOVED,
+    ),
+}
+"""Models whose layers read the texts beside a response."""
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_a_model_that_reads_the_texts_beside_a_response_is_refused_in_both_dtypes(name):
+    shape, words = BLIND[name]
+    with pytest.raises(DrsowError, match=r"is not supported: its own forward pass differs by"):
+        preparing.prepare(tiny_model(shape, seed=3))
+    with pytest.raises(DrsowError, match=f"is not supported: .*{words}"):
+        preparing.prepare(tiny_model(shape, seed=3).bfloat16())
+
+
+FEW = "Nemotron-H, attention in one layer and no state space"
+"""Of its two layers only one calls attention, and the other one is a feed-forward layer: it is scored rightly."""
+SOUND = ARCHITECTURES | {FEW: config("NemotronH", hybrid_override_pattern="*-", **NEMOTRON)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", SOUND)
+def test_a_model_that_is_scored_rightly_passes_in_both_dtypes(name, dtype):
+    assert preparing.prepare(tiny_model(SOUND[name], seed=3).to(dtype)).model.dtype == dtype
+
+
+def differs(shift: list[float], *, row: int, low: bool) -> str:
+    """The verdict when the last 8 log-probabilities of one row lie apart by some nats, and all others are equal."""
+    found = np.zeros((2, 20))
+    found[row, -8:] = shift
+    return checking.differing(np.zeros((2, 20)), [np.zeros((2, 20)), found], low=low)
+
+
+def test_in_bfloat16_half_of_the_tokens_behind_either_branch_must_be_near():
+    for row in (0, 1):
+        assert differs([0.0] * 4 + [0.6] * 4, row=row, low=True) == "its own forward pass differs by 0.3 nats"
+        # One token of a mixture of experts may go to another expert.
+        assert differs([0.1] * 7 + [9.0], row=row, low=True) == ""
+        assert differs([0.0] * 7 + [0.002], row=row, low=False) == "its own forward pass differs by 0.002 nats"
+    assert differs([np.nan] * 8, row=1, low=True) == "its own forward pass differs by nan nats"
+
+
+def test_the_first_branch_changes_and_the_layout_stays():
+    for n_words in (97, 32_000, 151_936, 262_144):
+        rows, changed = checking.rows(n_words)
+        assert [len(row) for row in (*rows, *changed)] == [80] * 4
+        assert (rows[0][:73] == changed[0][:73]).all() and (rows[0][73:] != changed[0][73:]).any()
+        assert (rows[1] == changed[1]).all() and (rows[0][:72] == rows[1][:72]).all()
+        # The trie lays rows out by their ids, so a branch that is laid out first begins with the smaller id.
+        assert rows[0][72] < rows[1][72]
