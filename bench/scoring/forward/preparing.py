@@ -25,6 +25,9 @@ LENGTH_BOUND = {"longrope", "dynamic"}
 FORK_BUDGET, TRUNK_BUDGET = 88, 80
 """Budgets at which the check's rows are one step, and a trunk with two steps behind it."""
 
+SHORT = 8
+"""A window that hides most tokens of the check's rows."""
+
 
 @torch.inference_mode()
 def prepare(model: PreTrainedModel, *, ops: Ops | None = None) -> Prepared:
@@ -44,6 +47,7 @@ def prepare(model: PreTrainedModel, *, ops: Ops | None = None) -> Prepared:
     _as_trained(model)
     low, rows = model.dtype != torch.float32, checking.rows(model.config.get_text_config().vocab_size)
     expected = np.stack([_own_logps(model, row) for row in rows.plain])
+    window = _own_window(model, rows.plain[0], expected[0])
     # A fork inside a step, one after a trunk, and in bfloat16 again the first one with another first branch.
     packings = [pack(rows.plain, [1, 1], budget=budget) for budget in (FORK_BUDGET, TRUNK_BUDGET)]
     packings += [pack(rows.changed, [1, 1], budget=FORK_BUDGET)] * low
@@ -56,6 +60,8 @@ def prepare(model: PreTrainedModel, *, ops: Ops | None = None) -> Prepared:
         raise _refusal(model, reason)
     if reason := checking.differing(expected, found[:2], low=low):
         raise _refusal(model, reason)
+    if window and all(call.window is None for call in prepared.calls or []):
+        raise _refusal(model, f"its window of {window} tokens is in its own mask alone, which drsow does not use")
     return replace(prepared, calls=None)
 
 
@@ -96,6 +102,41 @@ def _mixing(prepared: Prepared, plain: np.ndarray, changed: np.ndarray) -> str:
     routed = any("expert" in name or "moe" in name for name in names)
     n_layers = prepared.model.config.get_text_config().num_hidden_layers
     return checking.mixing(plain, changed, prepared.calls or [], n_layers=n_layers, routed=routed)
+
+
+def _own_window(model: PreTrainedModel, row: np.ndarray, expected: np.ndarray) -> int:
+    """A window of the model's own pass that is longer than the check's rows, 0 if it has none.
+
+    A configuration may name a window that the model does not use. So every such setting is made short for one pass: a
+    window that is in use changes the result.
+
+    Args:
+        model: A model with its own attention.
+        row: Token ids, (n,).
+        expected: What `_own_logps` gives for the row.
+    """
+    config = model.config.get_text_config()
+    for name, size in config.to_dict().items():
+        if "window" in name and type(size) is int and len(row) <= size < config.max_position_embeddings:
+            with _shortened(model, name, size):
+                found = _own_logps(model, row)
+            if np.abs(found - expected)[np.isfinite(expected)].max(initial=0.0) >= checking.EXACT_NATS:
+                return size
+    return 0
+
+
+@contextmanager
+def _shortened(model: PreTrainedModel, name: str, size: int) -> Iterator[None]:
+    """Makes a window short in a model's configuration, and in those of its layers that copied it."""
+    copies = [module for module in model.modules() if vars(module).get(name) == size]
+    holders = [model.config.get_text_config(), *copies]
+    try:
+        for holder in holders:
+            setattr(holder, name, SHORT)
+        yield
+    finally:
+        for holder in holders:
+            setattr(holder, name, size)
 
 
 def own_attention(model: PreTrainedModel) -> str:

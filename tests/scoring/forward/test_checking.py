@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from plain import plain_logps
 from test_engine import ARCHITECTURES
-from tiny_models import config, tiny_model
+from tiny_models import MIXED, VOCAB, config, tiny_model
 
 from bench.schema import DrsowError
-from bench.scoring.forward import checking, preparing
+from bench.scoring.forward import checking, engine, preparing
+from bench.scoring.forward.trie import pack
 
 HEADS = {"n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 512, "rotary_dim": 4}
 MAMBA = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1}
@@ -50,6 +52,51 @@ SOUND = ARCHITECTURES | {FEW: config("NemotronH", hybrid_override_pattern="*-", 
 @pytest.mark.parametrize("name", SOUND)
 def test_a_model_that_is_scored_rightly_passes_in_both_dtypes(name, dtype):
     assert preparing.prepare(tiny_model(SOUND[name], seed=3).to(dtype)).model.dtype == dtype
+
+
+SLIDING = {"use_sliding_window": True, "max_window_layers": 1}
+MIXTURE = {"num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+
+MASKED = {
+    "Phi-MoE": config("Phimoe", num_local_experts=4, sliding_window=200),
+    "Qwen 2 MoE": config("Qwen2Moe", sliding_window=200, **SLIDING, **MIXTURE),
+    "Doge, which keeps the heaviest keys of a long text": config("Doge", keep_window_size=200),
+}
+"""Models whose window of 200 is in their own mask alone. The rows of the check are too short to show it."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", MASKED)
+def test_a_window_that_only_the_models_own_mask_has_is_refused(name, dtype):
+    with pytest.raises(DrsowError, match=r"is not supported: its window of 200 tokens is in its own mask alone, which"):
+        preparing.prepare(tiny_model(MASKED[name], seed=3).to(dtype))
+
+
+UNMASKED = {
+    "Qwen 2, a window that is switched off": config("Qwen2", sliding_window=200, use_sliding_window=False),
+    "Qwen 2, a window that its layers pass on": config("Qwen2", sliding_window=200, **SLIDING),
+    "Mistral, a window that its layers pass on": config("Mistral", sliding_window=200),
+    "Gemma 3, a window that one layer passes on": config(
+        "Gemma3Text", head_dim=8, sliding_window=200, layer_types=MIXED
+    ),
+    "Qwen 2 MoE, a window in none of its layers": config(
+        "Qwen2Moe", sliding_window=200, **SLIDING | {"max_window_layers": 0}, **MIXTURE
+    ),
+    "Phi-MoE, no text is longer than its window": config("Phimoe", num_local_experts=4, sliding_window=512),
+    "Llama, a window that another model left in its configuration": config("Llama", sliding_window=200),
+    "Moshi, a window that its code does not use": config("Moshi", head_dim=8, sliding_window=200, ffn_dim=64),
+}
+
+
+@pytest.mark.parametrize("name", UNMASKED)
+def test_a_window_that_is_passed_on_or_hides_nothing_is_accepted_and_stays(name):
+    model = tiny_model(UNMASKED[name], seed=3)
+    ids = np.arange(300) * 5 % VOCAB
+    plain = plain_logps(model, ids, 250)
+    ready = preparing.prepare(model)
+    np.testing.assert_allclose(engine.score(ready, pack([ids], [250], budget=512)), plain, rtol=0, atol=3e-5)
+    kept = model.config.get_text_config().to_dict()
+    assert kept["sliding_window"] == UNMASKED[name].to_dict()["sliding_window"]
 
 
 def differs(shift: list[float], *, row: int, low: bool) -> str:
