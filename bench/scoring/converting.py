@@ -21,14 +21,18 @@ from bench.scoring.located import CARD, Located, converted_folder, file_digest, 
 RULE = "tokenizer_rule"
 """Field of a card: the rule that `gguf.convert_gguf` set, "" for none."""
 
+VERSION, NUMBER = "conversion", 2
+"""Field of a card, and its value: a folder of another number is converted again. The number grows when `gguf` refuses
+or converts what it converted otherwise before. 2: weights and scalings that transformers does not read are refused."""
+
 
 def converted(spec: ModelSpec, digest: str) -> Located | None:
-    """The converted folder of a file, None if it is not here, or its card names no tokenizer's rule."""
+    """The converted folder of a file, None if it is not here, or an earlier version of drsow converted it."""
     folder = converted_folder(spec, digest)
     if not (folder / CARD).is_file():
         return None
-    rule = json.loads((folder / CARD).read_text()).get(RULE)
-    return None if rule is None else Located(folder, _revision(digest, rule))
+    card = json.loads((folder / CARD).read_text())
+    return Located(folder, _revision(digest, card[RULE])) if card.get(VERSION) == NUMBER else None
 
 
 def _revision(digest: str, rule: str) -> str:
@@ -100,7 +104,7 @@ def _converted(spec: ModelSpec, gguf: Path, digest: str, scratch: Path, card: di
     print(f"{spec.model_id}: converting {gguf.name} to safetensors, once", file=sys.stderr)
     ready, folder = scratch / "model", converted_folder(spec, digest)
     rule = convert_gguf(gguf, ready)
-    (ready / CARD).write_text(json.dumps(card | {"sha256": digest, RULE: rule}) + "\n")
+    (ready / CARD).write_text(json.dumps(card | {"sha256": digest, RULE: rule, VERSION: NUMBER}) + "\n")
     if folder.exists():
         shutil.rmtree(folder)
     ready.rename(folder)

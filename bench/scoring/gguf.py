@@ -5,10 +5,11 @@ import functools
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf as gguf_library
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from bench.schema import DrsowError
 from bench.scoring.models import check_whole, load_tokenizer, loading
@@ -22,7 +23,7 @@ def convert_gguf(gguf: Path, folder: Path) -> str:
         The rule by which the tokenizer divides texts, if transformers lacks it, else "".
 
     Raises:
-        DrsowError: The file names a rule that is not known.
+        DrsowError: The file names a rule that is not known, or holds more than transformers reads.
     """
     # No setting turns the dequantiser's progress bar off, so stderr is redirected.
     with loading(gguf.name), contextlib.redirect_stderr(io.StringIO()), _parsed_once():
@@ -33,6 +34,7 @@ def convert_gguf(gguf: Path, folder: Path) -> str:
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
         )
         check_whole(gguf.name, found)
+        _check_read(gguf, model)
         # The weights are float32 now, but transformers does not save them while it finds these two settings.
         model.hf_quantizer = None
         del model.config.quantization_config
@@ -43,6 +45,57 @@ def convert_gguf(gguf: Path, folder: Path) -> str:
     if load_tokenizer(folder).backend_tokenizer.to_str() != tokenizer.backend_tokenizer.to_str():
         raise DrsowError(f"{gguf.name}: transformers does not keep its tokenizer's rule {rule!r}")
     return rule
+
+
+def _check_read(gguf: Path, model: PreTrainedModel) -> None:
+    """Checks that a model has all that its file holds: transformers leaves out what it does not know, in silence.
+
+    Raises:
+        DrsowError: It lacks a weight, or the scaling of its rotary positions.
+    """
+    reader = gguf_library.GGUFReader(str(gguf))
+    settings = {name: field.contents() for name, field in reader.fields.items() if ".rope.scal" in name}
+    if (scaling := _scaling(settings)) and scaling != _converted_scaling(model):
+        kind, factor = scaling
+        raise _unread(gguf, f"how it scales its rotary positions ({kind}, factor {factor:g})")
+    # Two names of one weight lie at one address.
+    weights = {weight.data_ptr(): weight.numel() for weight in model.state_dict().values()}
+    if sum(int(tensor.n_elements) for tensor in reader.tensors) > sum(weights.values()):
+        raise _unread(gguf, f"its weights {', '.join(_unknown(reader, model)[:2])}")
+
+
+def _unread(gguf: Path, what: str) -> DrsowError:
+    return DrsowError(f"{gguf.name}: transformers does not read {what}; use the model's safetensors")
+
+
+def _scaling(settings: dict[str, Any]) -> tuple[str, float] | None:
+    """Kind and factor by which a file scales its rotary positions, None if it does not.
+
+    Args:
+        settings: Its settings of the scaling, whose names begin with the architecture's.
+    """
+    named = {name.partition(".rope.")[2]: value for name, value in settings.items()}
+    # As llama.cpp reads them: a factor without a kind is linear, and an older name of the factor counts too.
+    kind = named.get("scaling.type", "linear")
+    factor = float(named.get("scaling.factor") or named.get("scale_linear") or 1)
+    return None if kind == "none" or factor == 1 else (kind, factor)
+
+
+def _converted_scaling(model: PreTrainedModel) -> tuple[str, float] | None:
+    """The same of the converted model's configuration."""
+    rope = model.config.get_text_config().to_dict().get("rope_parameters") or {}
+    return (rope["rope_type"], float(rope["factor"])) if "factor" in rope else None
+
+
+def _unknown(reader: gguf_library.GGUFReader, model: PreTrainedModel) -> list[str]:
+    """The weights of a file that have no place in the model, or one of another name, as experts have."""
+    numbers = {name: number for number, name in gguf_library.MODEL_ARCH_NAMES.items()}
+    number = numbers[reader.fields["general.architecture"].contents()]
+    names = gguf_library.get_tensor_name_map(number, model.config.get_text_config().num_hidden_layers)
+    split = (name.rpartition(".") for name in model.state_dict())
+    known = {f"{names.get_name(layer)}.{part}" for layer, _, part in split}
+    unknown = [tensor.name for tensor in reader.tensors if tensor.name not in known]
+    return sorted(unknown, key=lambda name: "_exps." in name)
 
 
 def _rule(gguf: Path) -> str:

@@ -5,12 +5,13 @@ import json
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
 from tiny_models import tiny_model
 from tiny_tokenizers import byte_level
-from transformers import AutoModelForCausalLM, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from bench.entries import ModelSpec
 from bench.registry import load_registry
@@ -38,8 +39,11 @@ NAMES = {
 """What transformers and GGUF call the parts of a Qwen2."""
 
 
-def write_gguf(path, model, tokenizer, *, rule=None, architecture="qwen2"):
-    """A file of float32 weights, as llama.cpp writes it; `rule` says how its tokenizer divides texts."""
+def write_gguf(path, model, tokenizer, *, rule=None, architecture="qwen2", also=None):
+    """A file of float32 weights, as llama.cpp writes it; `rule` says how its tokenizer divides texts.
+
+    `also` is called with the writer to add more.
+    """
     config, writer = model.config, gguf.GGUFWriter(path, architecture)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -62,6 +66,8 @@ def write_gguf(path, model, tokenizer, *, rule=None, architecture="qwen2"):
         for here, there in NAMES.items():
             name = name.replace(here, there)
         writer.add_tensor(name, weight.numpy())
+    if also:
+        also(writer)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -84,15 +90,18 @@ def test_a_converted_file_has_the_weights_and_words_of_the_original(tmp_path):
         torch.testing.assert_close(found, model(ids).logits, rtol=1e-5, atol=1e-4)
 
 
-def tiny_gguf(path: Path, *, rule: str | None = None, architecture: str = "qwen2") -> tuple[str, torch.nn.Module]:
-    """Writes a file of a tiny Qwen2; its sha256, and the model."""
+CONFIGS = {"qwen2": Qwen2Config, "llama": LlamaConfig}
+
+
+def tiny_gguf(path: Path, *, architecture: str = "qwen2", kind=None, **more) -> tuple[str, torch.nn.Module]:
+    """Writes a file of a tiny model; its sha256, and the model. `kind` is the model's class, if it is another one."""
     tokenizer = byte_level(eos="<end>")
-    config = Qwen2Config(
+    config = (kind or CONFIGS[architecture])(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, tie_word_embeddings=False,
     )  # fmt: skip
     model = tiny_model(config, seed=3)
-    write_gguf(path, model, tokenizer, rule=rule, architecture=architecture)
+    write_gguf(path, model, tokenizer, architecture=architecture, **more)
     return hashlib.sha256(path.read_bytes()).hexdigest(), model
 
 
@@ -138,10 +147,13 @@ def test_a_file_divides_texts_by_the_rule_that_it_names(tmp_path, monkeypatch, a
     assert found.revision == f"sha256:{digest}{named}" and locate(spec) == found
     divided = load_tokenizer(found.folder).backend_tokenizer.pre_tokenizer.pre_tokenize_str("at\n\n1234")
     assert [piece.replace("Ċ", "\n") for piece, _ in divided] == pieces
-    # A folder whose card does not name the rule was converted without it.
+    # An earlier version converted a folder whose card has another number, or none.
     card = found.folder / "drsow.json"
-    card.write_text(json.dumps({"file": "tiny.gguf", "sha256": digest}))
-    assert locate(spec) is None and fetch(spec) == found
+    kept = json.loads(card.read_text())
+    for number in ({}, {"conversion": 1}):
+        card.write_text(json.dumps({"file": "tiny.gguf", "sha256": digest, "tokenizer_rule": rule} | number))
+        assert locate(spec) is None and fetch(spec) == found
+        assert json.loads(card.read_text()) == kept
 
 
 @pytest.mark.parametrize(
@@ -155,6 +167,56 @@ def test_a_rule_that_cannot_be_applied_is_refused(tmp_path, rule, message):
     tiny_gguf(tmp_path / "tiny.gguf", rule=rule)
     with pytest.raises(DrsowError, match=rf"^tiny\.gguf: {message}"):
         convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder")
+
+
+def scaling(kind: str | None, factor: float):
+    """Adds settings of the rotary positions to a file."""
+
+    def add(writer):
+        if kind:
+            writer.add_string("llama.rope.scaling.type", kind)
+        writer.add_float32("llama.rope.scaling.factor", factor)
+
+    return add
+
+
+UNREAD = {
+    "rope of llama3": (lambda writer: writer.add_tensor("rope_freqs.weight", np.ones(8, np.float32)), "rope_freqs"),
+    "long rope": (lambda writer: writer.add_tensor("rope_factors_long.weight", np.ones(8, np.float32)), "rope_factors"),
+    "another weight": (lambda writer: writer.add_tensor("blk.0.attn_sinks.weight", np.ones(4, np.float32)), "blk.0"),
+    "linear": (scaling("linear", 4.0), r"how it scales its rotary positions \(linear, factor 4\)"),
+    "yarn": (scaling("yarn", 2.5), r"how it scales its rotary positions \(yarn, factor 2.5\)"),
+    "linear where no kind is named": (scaling(None, 4.0), r"how it scales its rotary positions \(linear, factor 4\)"),
+    "linear under its old name": (
+        lambda writer: writer.add_float32("llama.rope.scale_linear", 2.0),
+        r"how it scales its rotary positions \(linear, factor 2\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_file_that_holds_more_than_transformers_reads_is_refused(tmp_path, name):
+    also, words = UNREAD[name]
+    tiny_gguf(tmp_path / "tiny.gguf", architecture="llama", also=also)
+    with pytest.raises(
+        DrsowError, match=rf"^tiny\.gguf: transformers does not read .*{words}.*; use the model's safetensors"
+    ):
+        convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_biases_of_a_llama_file_are_not_lost_in_silence(tmp_path):
+    tiny_gguf(tmp_path / "tiny.gguf", architecture="llama", kind=Qwen2Config)
+    with pytest.raises(
+        DrsowError, match=r"transformers does not read its weights blk\.0\.attn_q\.bias, blk\.0\.attn_k\.bias; use"
+    ):
+        convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder")
+
+
+@pytest.mark.parametrize(("kind", "factor"), [("none", 4.0), ("linear", 1.0), ("linear", 0.0), (None, 1.0)])
+def test_a_scaling_without_effect_is_none(tmp_path, kind, factor):
+    tiny_gguf(tmp_path / "tiny.gguf", architecture="llama", also=scaling(kind, factor))
+    assert convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder") == ""
 
 
 def test_the_packaged_smollm2_has_the_tokens_of_llama_cpp(small_models):
