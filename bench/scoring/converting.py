@@ -22,8 +22,8 @@ RULE = "tokenizer_rule"
 """Field of a card: the rule that `gguf.convert_gguf` set, "" for none."""
 
 VERSION, NUMBER = "conversion", 2
-"""Field of a card, and its value: a folder of another number is converted again. The number grows when `gguf` refuses
-or converts what it converted otherwise before. 2: weights and scalings that transformers does not read are refused."""
+"""Field of a card, and its value: a folder of another number is converted again. The number grows when `gguf` refuses or
+converts what it converted otherwise before. 2: weights and scalings that transformers does not read are refused."""
 
 
 def converted(spec: ModelSpec, digest: str) -> Located | None:
@@ -32,7 +32,9 @@ def converted(spec: ModelSpec, digest: str) -> Located | None:
     if not (folder / CARD).is_file():
         return None
     card = json.loads((folder / CARD).read_text())
-    return Located(folder, _revision(digest, card[RULE])) if card.get(VERSION) == NUMBER else None
+    # What version 2 refuses is in no file of a package, and their conversions are the same to the byte.
+    is_current = card.get(VERSION) == NUMBER or (RULE in card and isinstance(spec.files.source, PackageSource))
+    return Located(folder, _revision(digest, card[RULE])) if is_current else None
 
 
 def _revision(digest: str, rule: str) -> str:

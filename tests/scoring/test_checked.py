@@ -9,7 +9,7 @@ from transformers import LlamaForCausalLM
 
 from bench.schema import DrsowError
 from bench.scoring import checked, models
-from bench.scoring.forward import engine, trie
+from bench.scoring.forward import engine, kernels, trie
 
 REVISION = "sha256:0"
 ROWS = [np.arange(40), np.concatenate([np.arange(20), np.arange(30, 50)])]
@@ -18,6 +18,8 @@ ROWS = [np.arange(40), np.concatenate([np.arange(20), np.arange(30, 50)])]
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A tiny model; what is kept of its checks goes into a folder of the test."""
+    # A process loads the kernels once, and not a second time from the test's cache.
+    kernels.ready()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return save_tiny(tmp_path / "model", tokenizer=byte_level(eos="<end>"), seed=1)
 

@@ -273,3 +273,13 @@ def test_a_file_of_a_repository_with_another_digest_than_the_entry_says_is_refus
     (tmp_path / "models.toml").write_text(f'[[models]]\nmodel_id = "mine"\nformat = "gguf"\nmethod = "sft"\n{source}')
     with pytest.raises(DrsowError, match=r"^mine: tiny\.gguf: sha256 is .*, expected 0000"):
         fetch(load_registry(tmp_path).model("mine"))
+
+
+def test_a_packages_model_that_an_earlier_version_converted_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("DRSOW_CACHE", str(tmp_path))
+    spec = load_registry().model("smollm2-135m-instruct-q4")
+    folder = tmp_path / "models" / f"{spec.model_id}-{spec.source.sha256[:16]}"
+    folder.mkdir(parents=True)
+    for card, there in (({"tokenizer_rule": "smollm"}, True), ({}, False)):
+        (folder / "drsow.json").write_text(json.dumps({"sha256": spec.source.sha256} | card))
+        assert (locate(spec) is not None) == there
