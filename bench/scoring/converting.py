@@ -22,7 +22,7 @@ RULE = "tokenizer_rule"
 """Field of a card: the rule that `gguf.convert_gguf` set, "" for none."""
 
 VERSION, NUMBER = "conversion", 2
-"""Field of a card, and its value: a folder of another number is converted again. The number grows when `gguf` refuses or
+"""Field of a card, and its value: a folder of another number is made again. The number grows when `gguf` refuses or
 converts what it converted otherwise before. 2: weights and scalings that transformers does not read are refused."""
 
 
