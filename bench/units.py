@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 
 MISSING = "-"
 """Text shown for an unknown value."""
@@ -9,6 +10,11 @@ MISSING = "-"
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 _SHORT = ("", "k", "M", "B", "T")
 """Prefixes of counts. B is a billion, as usual for model sizes."""
+
+
+def tally(counts: Mapping[str, int]) -> str:
+    """Counts by their names: "ties 12, prompts whose responses all have one label 3"."""
+    return ", ".join(f"{name} {n:,}" for name, n in counts.items())
 
 
 def si(value: float, unit: str) -> str:

@@ -17,6 +17,7 @@ from bench.data.rows import candidates, example_of
 from bench.data.sources import Row
 from bench.data.transcripts import transcript
 from bench.schema import CHOSEN, REJECTED, Example, UsageError
+from bench.units import tally
 
 
 @dataclass
@@ -51,14 +52,10 @@ class Reading:
             return ""
         words = f"{self.source}: " + (f"read as {self.name}; " if self.name else "")
         words += f"{self.use.value}: {self.n_read:,}"
-        words += f"; left out: {self.reasons()}" if self.left_out else ""
+        words += f"; left out: {tally(self.left_out)}" if self.left_out else ""
         for column, n in self.unread.items():
             words += f"; column {column} of {n:,} rows is not read; its text belongs into a system turn of the prompt"
         return words
-
-    def reasons(self) -> str:
-        """The rows that are left out, by reason."""
-        return ", ".join(f"{reason} {n:,}" for reason, n in self.left_out.items())
 
 
 def examples_of(reading: Reading, rows: Iterable[Row]) -> Iterator[tuple[Row, Example]]:

@@ -19,6 +19,7 @@ from bench.data.named import BENCHMARKS, Found, benchmark_rows, local_files
 from bench.data.sources import READERS, Row, file_rows, hub_rows
 from bench.files import safe_name
 from bench.schema import CHOSEN, Dataset, Example, PreconditionError, UsageError
+from bench.units import tally
 
 REWARD_BENCH, SAMPLE = "reward-bench", "sample"
 NAMES = (REWARD_BENCH, SAMPLE, *BENCHMARKS)
@@ -237,7 +238,7 @@ def _read(reading: Reading, found: Iterable[tuple[Row, Example]]) -> list[Exampl
     if not examples and reading.bad:
         raise UsageError(f"no row can be read; the first: {reading.bad[0]}")
     if not examples and reading.left_out:
-        raise UsageError(f"{reading.source}: no row prefers a response (left out: {reading.reasons()})")
+        raise UsageError(f"{reading.source}: no row prefers a response (left out: {tally(reading.left_out)})")
     if not examples:
         raise UsageError(f"{reading.source} has no rows")
     return examples

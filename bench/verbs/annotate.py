@@ -18,6 +18,7 @@ from bench.study.board import texts_of
 from bench.study.measure import read_for
 from bench.study.reward import rewards
 from bench.subject import Subject
+from bench.units import tally
 from bench.verbs.ablate import check_room
 from bench.verbs.calibration import calibration_of, on_own_labels, own_labels
 from bench.verbs.ensemble import combined, fitted
@@ -85,8 +86,7 @@ def annotate_candidates(
     if fit is not None:
         plain = wish.variant == "plain" or labelled is not None
         facts["calibration"] = fit.words() + ("" if plain else "; these were scored without instructions")
-    left_out = ", ".join(f"{reason} {n:,}" for reason, n in dataset.left_out)
-    shown = facts | ({"rows left out": left_out} if left_out else {})
+    shown = facts | ({"rows left out": tally(dict(dataset.left_out))} if dataset.left_out else {})
     card = data_card(found, length_bias(dataset.examples, found, table), shown)
     told: dict[str, object] = {} if fit is None else {"calibration": fit.told}
     told = manifest(Place(subject.name, dataset, ANNOTATION), sets) | facts | told

@@ -92,9 +92,8 @@ def climb(session: Session, recipe: Recipe, inputs: Inputs, *, out: Path) -> pd.
             nothing is tuned.
     """
     check_registry(session.registry, recipe, out=out)
-    for ladder, rung in ladders_in_order(recipe):
-        if rung is not None:
-            _check_batch(session, ladder, rung, out=out)
+    for ladder in recipe.ladders:
+        _check_batch(session, ladder, out=out)
     examples = judgeable(inputs.preferences)
     slices = {(ladder.id, rung.id): rows_of_rung(examples, rung) for ladder in recipe.ladders for rung in ladder.rungs}
     rows = []
@@ -128,8 +127,9 @@ def judgeable(name: str) -> list[Example]:
     return found
 
 
-def _check_batch(session: Session, ladder: Ladder, rung: Rung, *, out: Path) -> None:
-    """Check that a rung's batch can be divided among the devices."""
+def _check_batch(session: Session, ladder: Ladder, *, out: Path) -> None:
+    """Check that the batch of a ladder's rungs can be divided among the devices."""
+    rung = ladder.rungs[0]
     try:
         check_steps(_tuning(ladder, rung), rung.n, session.options, out=out)
     except UsageError as error:

@@ -17,6 +17,7 @@ from bench.schema import Dataset, DrsowError, UsageError
 from bench.scoring import SPAN, fetch, passes, templates
 from bench.scoring.located import Located, file_digest
 from bench.store.folder import read_csv, rename, write_csv, write_json, write_whole
+from bench.units import tally
 from bench.verbs.session import Session
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def card(facts: Mapping[str, Any]) -> str:
         "start": f"{facts['policy']}, revision {facts['revision']}",
         "chat template": facts.get("template") or "of the start",
         "data": f"{Path(facts['data']).name}, digest {facts['data_digest']}",
-        **({"rows left out": ", ".join(f"{reason} {n:,}" for reason, n in left_out.items())} if left_out else {}),
+        **({"rows left out": tally(left_out)} if left_out else {}),
         **{name.removeprefix("n_").replace("_", " "): facts[name] for name in names if name not in unread},
         "tuned weights": f"a LoRA adapter of rank {facts['lora_rank']}, merged" if facts["lora_rank"] else "all",
         "dtype": facts["dtype"],

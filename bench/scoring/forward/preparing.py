@@ -105,7 +105,7 @@ def _mixing(prepared: Prepared, plain: np.ndarray, changed: np.ndarray) -> str:
 
 
 def _own_window(model: PreTrainedModel, row: np.ndarray, expected: np.ndarray) -> int:
-    """A window of the model's own pass that is longer than the check's rows, 0 if it has none.
+    """The attention window of a model's own pass if it is longer than the check's rows; 0 if there is none.
 
     A configuration may name a window that the model does not use. So every such setting is made short for one pass: a
     window that is in use changes the result.
