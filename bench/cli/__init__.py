@@ -1,5 +1,6 @@
 """The command `drsow`. Results go to stdout; progress, warnings and errors go to stderr."""
 
+import gc
 import os
 import sys
 
@@ -46,8 +47,23 @@ MISTYPED: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 of its own there. It has what BadParameter has."""
 
 
+NEW_OBJECTS = 10_000
+"""The number of new objects after which Python looks for garbage, instead of 700: nearly all objects of a command are
+modules and tables, which stay. Repeating a small run takes 3.5 instead of 3.9 seconds."""
+
+
 def main() -> None:
     """Run the command. Every error becomes one line on stderr and an exit code."""
+    gc.set_threshold(NEW_OBJECTS)
+    try:
+        _main()
+    finally:
+        # Python looks for garbage once more before it ends: for half a second after torch's import, for a whole one
+        # after figures.
+        gc.freeze()
+
+
+def _main() -> None:
     forgiving_streams()
     words = _without_debug(sys.argv[1:])
     try:

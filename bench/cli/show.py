@@ -81,7 +81,7 @@ def show(
     dataset = load(data, None)
     example = one_example(dataset, example_id)
     session = open_session(known, dtype=dtype.value, device=device.value)
-    import_frozen("bench.scoring.tokens")
+    import_frozen("bench.scoring.served")
     tokens = token_table(scorers(session, subject.pairs[0]), example)
     for line in row_lines(example, *tokens, colour=coloured()):
         print(line)

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from bench.schema import Message, UsageError
 from bench.scoring import templates
+from bench.scoring.added import added
 
 _PROBE = "drsow probe"
 
@@ -95,7 +96,7 @@ class Template:
         after = self.around[1].lstrip()
         if not self.source or not after:
             return ""
-        names = [token for token in self._tokenizer.get_added_vocab() if after.startswith(token)]
+        names = [token for token in added(self._tokenizer).ids if after.startswith(token)]
         return max(names, key=len, default="")
 
     @cached_property

@@ -39,6 +39,9 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     """
     with loading(f"{folder}: its tokenizer"), uncollected():
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        # transformers keeps the list that it made the tokenizer of: half a million pairs of texts for Gemma's.
+        if getattr(tokenizer, "_merges", None):
+            tokenizer._merges = []
     if not tokenizer.is_fast:
         raise DrsowError(f"{folder}: its tokenizer has no tokenizer.json")
     return tokenizer
@@ -208,7 +211,7 @@ def located_policy(found: Located, *, dtype: torch.dtype, device: str) -> PreTra
 
 
 def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_remote_code: bool) -> PreTrainedModel:
-    with loading(f"{folder}: the model"):
+    with loading(f"{folder}: the model"), uncollected():
         model, found = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,

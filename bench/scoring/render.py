@@ -18,6 +18,7 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerFast
 
 from bench.schema import DrsowError, Example, Message, UsageError
+from bench.scoring.added import added
 from bench.scoring.chat import Template, adds_bos, first_line
 
 
@@ -73,7 +74,7 @@ class Rendered(NamedTuple):
 
 def end_id(tokenizer: PreTrainedTokenizerFast, template: Template) -> int:
     """The template's end-of-turn token if this tokenizer has it as one special token, else the tokenizer's EOS."""
-    ids = tokenizer.get_added_vocab()
+    ids = added(tokenizer).ids
     if template.end_token in ids:
         return ids[template.end_token]
     if tokenizer.eos_token_id is None:
@@ -164,7 +165,7 @@ def _oddities(
     ends = tuple({tokenizer.eos_token, tokenizer.convert_ids_to_tokens(end_id(tokenizer, template))} - {None})
     n_kept = sum(sequence.text.rstrip().endswith(ends) for sequence in sequences)
     owners = [tokenizer, template.owner] if template.owner else [tokenizer]
-    names = {token.content for each in owners for token in each.added_tokens_decoder.values() if token.special}
+    names = {name for each in owners for name in added(each).special.values()}
     holds_special = _finder({name for name in names if name.strip()})
     texts = {example.example_id: [m.content for m in example.messages] for example in examples}
     for sequence in sequences:

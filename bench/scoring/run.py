@@ -141,23 +141,23 @@ def _fill(todo: Sequence[tuple[Job, ScoreSet]], store: Store, options: Options, 
 
     if not todo:
         return
-    scorer = scorer_of(todo[0][0].ready, options)
-    # The next model is read from the disk while the last pass computes, because then this model is loaded.
-    after = [None] * (len(todo) - 1) + [following]
-    both = zip(todo, after, strict=True)
-    stages = [scorer.stages(score_set, job.share, folder, store=store) for (job, score_set), folder in both]
-    failed: dict[int, Exception] = {}
-    for _ in range(2):
-        for number, (job, _) in enumerate(todo):
-            scorer.ready = job.ready
-            try:
-                if number not in failed:
-                    next(stages[number], None)
-            except OtherOps:
-                raise
-            except Exception as error:
-                # A text that one pass cannot read does not stop the others.
-                failed[number] = error
+    with contextlib.closing(scorer_of(todo[0][0].ready, options)) as scorer:
+        # The next model is read from the disk while the last pass computes, because then this model is loaded.
+        after = [None] * (len(todo) - 1) + [following]
+        both = zip(todo, after, strict=True)
+        stages = [scorer.stages(score_set, job.share, folder, store=store) for (job, score_set), folder in both]
+        failed: dict[int, Exception] = {}
+        for _ in range(2):
+            for number, (job, _) in enumerate(todo):
+                scorer.ready = job.ready
+                try:
+                    if number not in failed:
+                        next(stages[number], None)
+                except OtherOps:
+                    raise
+                except Exception as error:
+                    # A text that one pass cannot read does not stop the others.
+                    failed[number] = error
     if failed:
         raise next(iter(failed.values()))
 

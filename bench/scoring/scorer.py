@@ -207,8 +207,10 @@ class Scorer:
 
     def close(self) -> None:
         """Releases the model and its memory."""
-        self._model = None
-        gc.collect()
+        if self._model is not None:
+            self._model = None
+            # A model may be part of a cycle. The collector looks at every object, which takes a while.
+            gc.collect()
         self._let_go()
 
     def _let_go(self) -> None:

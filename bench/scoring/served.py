@@ -16,6 +16,7 @@ import numpy as np
 from bench.entries import UrlSource
 from bench.schema import DrsowError, Example, Message, PreconditionError
 from bench.scoring import models, wire
+from bench.scoring.added import added
 from bench.scoring.chat import adds_bos
 from bench.scoring.passes import WHOLE, Options, Ready, Share
 from bench.scoring.progress import OnShare, unheard
@@ -133,7 +134,7 @@ class ServedScorer(Scorer):
             return wire.Text(ids, sequence.start)
         # Decoded as a whole: a character may have several tokens, and a piece alone may lose its space.
         words = self._decoded(ids[1 if adds_bos(self.tokenizer) else 0 :])
-        special = frozenset(i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special)
+        special = frozenset(added(self.tokenizer).special)
         return wire.Text(ids, sequence.start, words, [self._decoded([i]) for i in ids], special)
 
     def _decoded(self, ids: Seq[int]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from transformers import PreTrainedTokenizerFast
 
 from bench.schema import TOKEN_SCORES, TOKENS, DrsowError, Example
+from bench.scoring.added import added
 from bench.scoring.render import Sequence
 
 if TYPE_CHECKING:
@@ -114,9 +115,9 @@ def byte_spans(
 def _spelled(tokenizer: PreTrainedTokenizerFast, ids: Seq[int], text: str) -> list[tuple[int, int]] | None:
     """The bytes that each token spells, or None if all tokens together do not spell exactly the text."""
     names = tokenizer.convert_ids_to_tokens(ids)
-    added = tokenizer.get_added_vocab()
+    known = added(tokenizer).ids
     for spell in (_byte_level, _sentence_piece):
-        spelled = [name.encode() if name in added else spell(name) for name in names]
+        spelled = [name.encode() if name in known else spell(name) for name in names]
         pieces = [piece for piece in spelled if piece is not None]
         if len(pieces) < len(spelled):
             continue

@@ -207,16 +207,16 @@ def stretched_pairs(session: Session, rows: Sequence[tuple[Pair, Sequence[str]]]
     for pair, ids in rows:
         if not ids:
             continue
-        models = scorers(session, pair)
-        for example_id in ids:
-            frames += [
-                frame.assign(
-                    pair_id=pair.pair_id,
-                    example_id=example_id,
-                    response_id=response_id,
-                    strong_revision=models.revision(pair.strong),
-                    weak_revision=models.revision(pair.weak),
-                )
-                for response_id, frame in response_stretches(models, examples[example_id]).items()
-            ]
+        with contextlib.closing(scorers(session, pair)) as models:
+            for example_id in ids:
+                frames += [
+                    frame.assign(
+                        pair_id=pair.pair_id,
+                        example_id=example_id,
+                        response_id=response_id,
+                        strong_revision=models.revision(pair.strong),
+                        weak_revision=models.revision(pair.weak),
+                    )
+                    for response_id, frame in response_stretches(models, examples[example_id]).items()
+                ]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(STORED_STRETCHES))

@@ -22,6 +22,24 @@ def test_the_collector_is_off_inside_and_as_it_was_outside():
     assert gc.isenabled()
 
 
+def test_objects_made_inside_are_not_looked_at_right_after_it():
+    with uncollected():
+        kept = [[] for _ in range(1_000)]
+    oldest = {id(each) for each in gc.get_objects(generation=2)}
+    assert all(id(each) in oldest for each in kept)
+
+
+def test_what_a_program_froze_itself_stays_frozen():
+    gc.freeze()
+    try:
+        n_frozen = gc.get_freeze_count()
+        with uncollected():
+            pass
+        assert gc.get_freeze_count() >= n_frozen - 100
+    finally:
+        gc.unfreeze()
+
+
 def test_what_is_made_after_the_first_import_is_still_collected():
     code = """
 import gc, weakref

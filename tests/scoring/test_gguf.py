@@ -85,6 +85,7 @@ def test_a_converted_file_has_the_weights_and_words_of_the_original(tmp_path):
     convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder")
     ids = torch.tensor([tokenizer("the user answer is two")["input_ids"]])
     assert load_tokenizer(tmp_path / "folder")("the user answer is two")["input_ids"] == ids[0].tolist()
+    assert "\n" not in (tmp_path / "folder" / "tokenizer.json").read_text(encoding="utf-8")
     with torch.no_grad():
         found = AutoModelForCausalLM.from_pretrained(tmp_path / "folder", dtype=torch.float32)(ids).logits
         torch.testing.assert_close(found, model(ids).logits, rtol=1e-5, atol=1e-4)

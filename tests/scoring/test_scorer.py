@@ -1,5 +1,6 @@
 """One model's pass: what is too long, not finite or too much for memory; what its files must hold."""
 
+import gc
 import hashlib
 import importlib.metadata
 import json
@@ -15,7 +16,7 @@ from plain import plain_logps
 from safetensors.torch import load_file, save_file
 from tiny_models import CONTEXT, entry, pair_entry, save_tiny
 from tiny_tokenizers import byte_level
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import bench
 from bench.cli.show import row_lines
@@ -83,6 +84,21 @@ def test_stored_sums_are_the_plain_loops(tiny_registry, tmp_path):
         assert (row["n_tokens"], row["n_bytes"], row["status"]) == (len(logps), sequence.n_bytes, "ok")
     assert info["n_examples"] == len(ROWS)
     assert info["context_tokens"] == CONTEXT
+
+
+def test_a_pass_leaves_no_model_in_memory_for_the_next_one(tiny_registry, tmp_path):
+    def n_models() -> int:
+        # By type: some objects of torch warn when they are asked for their class.
+        return sum(issubclass(type(each), PreTrainedModel) for each in gc.get_objects())
+
+    gc.collect()
+    before = n_models()
+    gc.disable()
+    try:
+        scored(tiny_registry, ROWS, tmp_path)
+        assert n_models() == before
+    finally:
+        gc.enable()
 
 
 def test_the_next_models_weights_are_read_whole_and_a_folder_without_any_is_no_error(tiny_registry, tmp_path):
