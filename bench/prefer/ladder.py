@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from bench.entries import Entry, Id, ModelSpec, Text
 from bench.files import toml_table
@@ -59,10 +59,18 @@ class Rung(Entry):
     lr: FiniteFloat = Field(default=1e-4, gt=0, strict=False)
     beta: FiniteFloat | None = Field(default=None, ge=0, strict=False)
     """None: the loss's own, `losses.BETA`."""
-    gamma_ratio: FiniteFloat = Field(default=0.3, ge=0, strict=False)
-    """SimPO's target margin divided by beta."""
+    gamma_ratio: FiniteFloat | None = Field(default=None, ge=0, strict=False)
+    """SimPO's target margin divided by beta; None: 0.3."""
     n_epochs: FiniteFloat = Field(default=1.0, gt=0, strict=False)
     seed: NonNegativeInt = 0
+
+    @model_validator(mode="after")
+    def _reads_what_it_names(self) -> "Rung":
+        if self.beta is not None and self.loss == "sft":
+            raise ValueError("sft has no beta; leave it out")
+        if self.gamma_ratio is not None and self.loss != "simpo":
+            raise ValueError(f"gamma_ratio is the margin of simpo's loss; leave it out with {self.loss}")
+        return self
 
 
 class Ladder(Entry):

@@ -144,7 +144,7 @@ def _tuning(ladder: Ladder, rung: Rung) -> "Tuning":
         loss=rung.loss,
         # SFT reads no beta; with 0.1, rungs that were tuned before go on.
         beta=BETA.get(rung.loss, 0.1) if rung.beta is None else rung.beta,
-        gamma_ratio=rung.gamma_ratio,
+        gamma_ratio=0.3 if rung.gamma_ratio is None else rung.gamma_ratio,
         lr=rung.lr,
         n_epochs=rung.n_epochs,
         batch=ladder.batch,

@@ -61,6 +61,8 @@ def test_a_rung_that_wants_more_rows_than_there_are_is_refused():
         ({"rungs": [RUNGS[1]]}, r"r.toml: up: b: after: 'a' is no rung before it"),
         ({"rungs": [RUNGS[0], RUNGS[0]]}, r"r.toml: up-a is there twice"),
         ({"rungs": [RUNGS[0] | {"loss": "ppo"}]}, r"r.toml: ladders.0.rungs.0.loss: "),
+        ({"rungs": [RUNGS[0] | {"loss": "sft", "beta": 1}]}, r"r.toml: ladders.0.rungs.0: sft has no beta; leave "),
+        ({"rungs": [RUNGS[0] | {"gamma_ratio": 0.5}]}, r"r.toml: ladders.0.rungs.0: gamma_ratio is the margin of "),
         ({"rung": []}, r"r.toml: ladders.0.rung: Extra inputs are not permitted"),
     ],
 )
