@@ -52,6 +52,8 @@ class Pair(NamedTuple):
     """performance(strong) - performance(weak); NaN if a score is not published, and in a pair of one model."""
     references: tuple[Reference, ...] = ()
     note: str = ""
+    performance: str = PERFORMANCE
+    """performance_id that the gap is measured in."""
 
     @property
     def of_one_model(self) -> bool:
@@ -155,7 +157,8 @@ class Registry:
         strong, weak = sorted((first, second), key=lambda model: (-model.score(performance), model.model_id))
         pair_id = f"{strong.model_id}--{weak.model_id}"
         gap = gap_points(strong, weak, performance)
-        return Pair(pair_id, strong.model_id, weak.model_id, family.family_id, family.template, gap)
+        sides = strong.model_id, weak.model_id
+        return Pair(pair_id, *sides, family.family_id, family.template, gap, performance=performance)
 
 
 _TABLES: dict[str, dict[str, type[Entry]]] = {

@@ -1,5 +1,6 @@
 """The pair or study that a results folder is about, and the stored score sets that its tables are made of."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,22 @@ class Subject(NamedTuple):
         """The passes of a pair's strong and weak side."""
         owners = (model_of(pair.strong), model_of(pair.weak)) if self.native else (pair.template, pair.template)
         return (pair.strong, owners[0]), (pair.weak, owners[1])
+
+    @property
+    def performance(self) -> str:
+        """performance_id of the gaps: that of a study, or of all pairs that have a gap.
+
+        Raises:
+            UsageError: the pairs' gaps are measured in different ones.
+        """
+        if self.axes:
+            return self.axes[0]
+        known = [pair for pair in self.pairs if not math.isnan(pair.gap_points)] or self.pairs
+        by_name = {pair.performance: pair.pair_id for pair in known}
+        if len(by_name) > 1:
+            told = ", ".join(f"{name} ({pair_id})" for name, pair_id in by_name.items())
+            raise UsageError(f"the gaps of these pairs are measured in different performances: {told}")
+        return next(iter(by_name))
 
     @property
     def option(self) -> str:

@@ -21,19 +21,18 @@ NO_SCORE = "No score: the rows lack some subsets of {}."
 PLAIN_SHARE = " Accuracy: plain share of right rows, Wilson's interval."
 
 
-def show_boards(written: Sequence[Written], gap: str, *, as_json: bool) -> None:
+def show_boards(written: Sequence[Written], *, as_json: bool) -> None:
     """Print leaderboards, each with the path of its file if it was written. As JSON they are one list.
 
     Args:
         written: The leaderboard of each subject.
-        gap: Name of the performance that the gaps are measured in.
         as_json: Whether to print JSON.
     """
     if as_json and written:
         emit(pd.concat([each.board for each in written], ignore_index=True), Format.json)
         return
     for each in written:
-        emit(*board_view(each.board, each.accuracy, gap))
+        emit(*board_view(each.board, each.accuracy, each.gap))
         if note := leader_note(each.board):
             print(f"\n{note}")
         if each.alone:

@@ -33,7 +33,7 @@ from bench.cli.options import (
     TemplateOption,
     finite,
 )
-from bench.cli.session import Rows, gap_name, load, select, select_stored
+from bench.cli.session import Rows, load, select, select_stored
 from bench.cli.terminal import printable
 from bench.schema import UsageError
 
@@ -146,7 +146,7 @@ def run(
     )
     dataset = load(data, limit)
     outcome = run_subjects(session, subjects, dataset, reward=reward.value, spread=spread, seed=seed)
-    show_boards(outcome.written, gap_name(known, subjects[0]), as_json=as_json)
+    show_boards(outcome.written, as_json=as_json)
     _tell_rest(outcome)
 
 
@@ -184,7 +184,7 @@ def leaderboard(
 
     store, lookup = Store(results), lookup_of(known, dtype=dtype.value, ops=ops)
     written = redo_subjects(known, subjects, dataset, store, lookup=lookup, reward=reward.value, seed=seed)
-    show_boards(written, gap_name(known, subjects[0]), as_json=as_json)
+    show_boards(written, as_json=as_json)
     problems = [each.problem for each in written if each.problem]
     for line in problems:
         print(f"drsow: {printable(line)}", file=sys.stderr)

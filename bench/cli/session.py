@@ -93,6 +93,4 @@ def one_example(dataset: Dataset, example_id: str) -> Example:
 
 def gap_name(known: "Registry", subject: "Subject") -> str:
     """The name, with its unit, of the performance that a subject's gaps are measured in."""
-    from bench.registry import PERFORMANCE
-
-    return known.performances[subject.axes[0] if subject.axes else PERFORMANCE].name
+    return known.performances[subject.performance].name

@@ -66,6 +66,8 @@ class Written(NamedTuple):
     """The leaderboard, as leaderboard.csv holds it."""
     accuracy: pd.DataFrame
     """ACCURACY of every reward."""
+    gap: str
+    """Name of the performance that the gaps are measured in."""
     problem: str = ""
     """Why the folder could not be written; "" if it was written."""
     warning: str = ""
@@ -114,7 +116,8 @@ def write_results(
     facts = manifest(place, sets.values()) | told | texts_of(registry, subject) | {"seed": seed}
     folder = folder_to_write(store, place)
     board = parse_csv(csv_bytes(rounded(board)), folder / "leaderboard.csv")
-    return Written(folder, board, table, _write(folder, tables, facts), **_notes(tables, best[0]))
+    gap = registry.performances[subject.performance].name
+    return Written(folder, board, table, gap, _write(folder, tables, facts), **_notes(tables, best[0]))
 
 
 def _notes(tables: Mapping[str, Table], first: str) -> dict[str, str]:

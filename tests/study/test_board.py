@@ -67,6 +67,23 @@ def two(known):
     return Subject("two", (known.pair("two"),))
 
 
+def test_the_gap_of_a_studys_pair_is_named_after_the_studys_performance(scored, known, capsys):
+    store, data = scored
+    measured = known.model("s").scores["alpaca_eval_2_lc"]
+    for name, value in (("s", 31.0), ("w", 30.0)):
+        both = {axis: measured.model_copy(update={"value": value}) for axis in ("ifeval", "alpaca_eval_2_lc")}
+        known.models[name] = known.model(name).model_copy(update={"scores": both})
+    known.studies["all"] = known.study("all").model_copy(update={"performance": "ifeval"})
+    pair = known.pair("s--w")
+    (done,) = redo_subjects(known, [Subject("s--w", (pair,))], data, store, lookup=Lookup(), reward="sum")
+    show_boards([done], as_json=False)
+    assert "gap: strong less weak in IFEval" in capsys.readouterr().out
+    named = known.pair("two")
+    with pytest.raises(UsageError, match=r"in different performances: ifeval \(s--w\), alpaca_eval_2_lc \(two\)"):
+        _ = Subject("both", (pair, named)).performance
+    assert Subject("both", (pair, named._replace(gap_points=float("nan")))).performance == "ifeval"
+
+
 @pytest.mark.parametrize("value", [1.0, 3.0], ids=["no gap", "one pair with a gap"])
 def test_a_study_with_too_little_to_take_apart_gives_words(scored, known, value, capsys):
     store, data = scored
@@ -76,7 +93,7 @@ def test_a_study_with_too_little_to_take_apart_gives_words(scored, known, value,
     (done,) = redo_subjects(known, [study], data, store, lookup=Lookup(), reward="sum")
     expected = "nothing to take apart" if value == 1 else "2 models are too few to tell"
     assert expected in done.verdict
-    show_boards([done], "points", as_json=False)
+    show_boards([done], as_json=False)
     assert f"Is it the gap? {done.verdict}" in capsys.readouterr().out
     drawn = {path.name for path in draw(known, study, done.folder)}
     assert ("decomposition.png" in drawn) == ("decomposition.md" in drawn) == (value == 3)
