@@ -39,6 +39,13 @@ def explained(error: Exception) -> DrsowError:
     return DrsowError(_words(error))
 
 
+def told(error: Exception) -> tuple[str, int]:
+    """The message and the exit code of `explained`, without the exception: its traceback would keep a model in memory
+    while the next one is scored."""
+    known = explained(error)
+    return str(known), known.code
+
+
 def debugging() -> bool:
     """Whether the user turned tracebacks on."""
     return os.environ.get(DEBUG_VARIABLE, "").upper() in {"1", "ON", "YES", "TRUE"}

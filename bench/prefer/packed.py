@@ -77,7 +77,7 @@ def packable(model: PreTrainedModel, row: Seq[Sequence], *, dtype: torch.dtype) 
     Args:
         model: A causal language model.
         row: Sequences to check on.
-        dtype: Precision of the logits.
+        dtype: Precision of the logits. The check is in the precision of the weights.
 
     Raises:
         DrsowError: The model's attention is not a softmax over earlier tokens, so that the two passes differ.
@@ -87,7 +87,7 @@ def packable(model: PreTrainedModel, row: Seq[Sequence], *, dtype: torch.dtype) 
     with torch.no_grad():
         own = torch.stack([_own_sum(model, sequence) for sequence in row])
         model.set_attn_implementation(ATTENTION)
-        model.forward = MethodType(functools.partial(_forward, dtype=dtype), model)
+        _compute_in(model.dtype, model)
         try:
             found = sums(model, batch)
         except (NotSupportedError, TypeError) as error:
@@ -96,7 +96,12 @@ def packable(model: PreTrainedModel, row: Seq[Sequence], *, dtype: torch.dtype) 
     # A policy whose own numbers are not finite fails at its first loss, with a better message.
     if not worst < CLOSE_NATS[model.dtype] and own.isfinite().all():
         raise _refusal(model, f"its own forward pass differs by {worst:.3g} nats per token")
+    _compute_in(dtype, model)
     return model
+
+
+def _compute_in(dtype: torch.dtype, model: PreTrainedModel) -> None:
+    model.forward = MethodType(functools.partial(_forward, dtype=dtype), model)
 
 
 def _refusal(model: PreTrainedModel, reason: str) -> DrsowError:

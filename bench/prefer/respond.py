@@ -199,11 +199,12 @@ class _Batch:
             self.found.setdefault(each.block.asked.name, {}).update(ended)
 
     def _halve(self) -> None:
-        """Halves the budget, and lets the blocks that no longer fit begin again later: they give the same responses."""
-        kept = max(1, len(self.under) // 2)
-        self.waiting.extendleft(each.block for each in reversed(self.under[kept:]))
-        del self.under[kept:]
-        self.budget = sum(each.block.n_tokens for each in self.under)
+        """Halves the budget, and lets all blocks begin again: they give the same responses. None can go on, because the
+        step that failed may have moved it already."""
+        blocks = [each.block for each in self.under]
+        self.waiting.extendleft(reversed(blocks))
+        self.under = []
+        self.budget = sum(block.n_tokens for block in blocks[: max(1, len(blocks) // 2)])
         self.read = None
         torch.cuda.empty_cache()
         print(f"out of memory: the batch is halved, to {self.budget:,} tokens", file=sys.stderr)

@@ -226,7 +226,7 @@ def _starts(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int) -> list
         for first in range(0, len(rows), at_once):
             part = rows[first : first + at_once]
             batch = trainer._prepare_inputs(collate(part, loss=DPO))
-            with trainer.compute_loss_context_manager():
+            with trainer.accelerator.autocast():
                 chosen, rejected = packed_sums(model, batch).cpu().chunk(2)
             found += zip(chosen.tolist(), rejected.tolist(), strict=True)
             meter.add(rows=len(part), tokens=len(part))

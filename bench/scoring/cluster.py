@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from bench.faults import explained, first_line
+from bench.faults import first_line, told
 from bench.schema import DrsowError, PreconditionError
 from bench.scoring import passes, run
 from bench.store.folder import Store
@@ -101,8 +101,8 @@ def score_some(todo: Seq[tuple[passes.Work, passes.Share]], root: str, options: 
         try:
             run.score_missing(passes.make_ready(work, options), Store(Path(root)), options, share)
         except Exception as error:
-            known = explained(error)
-            failures.append((f"{work.spec.model_id}: {known}", known.code))
+            said, code = told(error)
+            failures.append((f"{work.spec.model_id}: {said}", code))
     return failures
 
 

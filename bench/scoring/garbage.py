@@ -46,6 +46,9 @@ def import_frozen(module: str) -> None:
     # Only the first time: later, a model that is no longer used may be among the objects.
     if module in sys.modules:
         return
+    if "transformers.modeling_utils" in sys.modules:
+        # A model that is no longer used must not be hidden.
+        gc.collect()
     with uncollected():
         importlib.import_module(module)
         gc.freeze()

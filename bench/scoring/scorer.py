@@ -78,7 +78,9 @@ class Scorer:
         """The loaded model in float32, in place; None if that is not possible."""
         if self._model is None or wanted != torch.float32 or self._change:
             return None
-        return models.widened(self._model, self.ready.model.folder)
+        # If this fails half way, nothing may compute with the model.
+        held, self._model = self._model, None
+        return models.widened(held, self.ready.model.folder)
 
     def _loaded(self, wanted: torch.dtype) -> Prepared:
         self.close()
@@ -207,9 +209,10 @@ class Scorer:
 
     def close(self) -> None:
         """Releases the model and its memory."""
-        if self._model is not None:
+        # Only a look at every object, which takes a while, frees a model that is part of a cycle. On a GPU, one that
+        # was refused may be left too.
+        if self._model is not None or self.device == "cuda":
             self._model = None
-            # A model may be part of a cycle. The collector looks at every object, which takes a while.
             gc.collect()
         self._let_go()
 

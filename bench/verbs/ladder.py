@@ -104,8 +104,9 @@ def climb(session: Session, recipe: Recipe, inputs: Inputs, *, out: Path) -> pd.
             print(f"{model_id}: {rung.loss} on {rung.n} preferences", file=sys.stderr)
             folder = out / WEIGHTS / model_id
             row |= _tuned(session, ladder, rung, slices[ladder.id, rung.id], inputs.preferences, folder)
+            # The next model needs the room.
+            gc.collect()
             row |= _answered(session, inputs.prompts, folder)
-            # The next rung's model needs the room.
             gc.collect()
         rows.append(row)
     table = pd.DataFrame(rows, columns=list(RUNGS)).astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))

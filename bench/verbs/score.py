@@ -5,7 +5,7 @@ A model that cannot be fetched or scored becomes one line in a list of errors, s
 
 from collections.abc import Sequence
 
-from bench.faults import explained
+from bench.faults import explained, told
 from bench.registry import Registry
 from bench.schema import Dataset, DrsowError, ScoreKey
 from bench.scoring import passes, run
@@ -103,9 +103,9 @@ def _score_groups(
             done |= {job.ready.key: score_set for (_, job), score_set in zip(group, sets, strict=True)}
         except Exception as error:
             # Any error of one model is recorded, so that the pairs of the others are still scored.
-            known = explained(error)
+            said, code = told(error)
             left = dict.fromkeys(side[0] for side, job in group if not store.score_set(job.ready.key).complete)
-            failures += [(f"{name}: {known}", known.code) for name in left]
+            failures += [(f"{name}: {said}", code) for name in left]
     return done, failures
 
 

@@ -168,7 +168,8 @@ def _begin(out: Path, settings: dict) -> None:
     """
     note = out / "settings.json"
     known = stored_settings(note)
-    if known is None and out.is_dir() and any(out.iterdir()):
+    # Several processes may begin at once, and one of them be writing the note.
+    if known is None and out.is_dir() and any(path.suffix != ".tmp" for path in out.iterdir()):
         raise UsageError(f"{out}: the folder has files that drsow tune did not write; name another folder")
     if known is not None and (told := changed(known, settings)):
         raise UsageError(f"{out}: holds a run with other settings: {'; '.join(told)}; name another folder")
@@ -235,7 +236,8 @@ def _save(trainer: "PreferenceTrainer", policy: "Policy", *, out: Path) -> Path:
     if trainer.tuning.lora_rank:
         model.save_pretrained(out / ADAPTER)
         # Merged in float32, because bf16 would round small changes of the adapter away.
-        model = model.float().merge_and_unload()
+        # The GPU may have no room for that.
+        model = model.cpu().float().merge_and_unload()
     model.save_pretrained(partial)
     policy.tokenizer.save_pretrained(partial)
     return partial

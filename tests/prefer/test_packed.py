@@ -11,6 +11,7 @@ from plain import padded_sums
 from tiny_models import MIXED, VOCAB, config, tiny_model
 from torch.nn.functional import linear
 
+from bench.data.load import load_data
 from bench.prefer import packed as packing
 from bench.prefer.attention import attend
 from bench.prefer.lora import with_lora
@@ -18,7 +19,8 @@ from bench.prefer.packed import TargetLogps, packable, packed, sums
 from bench.schema import DrsowError
 from bench.scoring.forward.context import Softmax, context
 from bench.scoring.forward.trie import pack
-from bench.scoring.render import Sequence
+from bench.scoring.models import load_policy, load_tokenizer
+from bench.scoring.render import Sequence, Template, render
 
 SOFT_CAPPED = {"head_dim": 8, "sliding_window": 8, "layer_types": MIXED, "final_logit_softcapping": 3.0}
 
@@ -82,6 +84,22 @@ def test_losses_and_gradients_are_those_of_padded_batches_with_whole_logits(name
     largest = max(slope.abs().max() for slope in gradients[1])
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * largest.item())
+
+
+def test_a_model_in_float32_may_be_tuned_in_bf16_whatever_its_rounding(small_models):
+    folder = small_models["smollm2-135m-instruct-q4"]
+    tokenizer = load_tokenizer(folder)
+    for number, example in enumerate(load_data("sample").examples[:3]):
+        rows = render([example], tokenizer, Template(tokenizer)).sequences
+        model = load_policy(folder, dtype=torch.float32, device="cpu")
+        exact = sums(packable(model, rows, dtype=torch.float32), packed(rows))
+        found = sums(
+            packable(load_policy(folder, dtype=torch.float32, device="cpu"), rows, dtype=torch.bfloat16), packed(rows)
+        )
+        counts = torch.tensor([len(row.ids) - row.start for row in rows])
+        distance = ((found - exact).abs() / counts).max()
+        # The logits are rounded to bf16: by more than a check in float32 may allow.
+        assert 1e-4 < distance < 0.02, number
 
 
 def _peft(model):

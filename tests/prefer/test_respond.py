@@ -1,6 +1,7 @@
 """Responses in batches: a prompt's do not depend on the others, on the room, or on a lack of memory."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -113,6 +114,21 @@ def test_a_batch_beyond_memory_is_halved_and_gives_the_same_responses(monkeypatc
     monkeypatch.setattr(decode, "advance", scarce)
     assert batch(LLAMA, prompts, WISH) == whole
     assert "out of memory: the batch is halved" in capsys.readouterr().err
+
+
+def test_a_lack_of_memory_after_a_step_changes_no_response(monkeypatch, capsys):
+    prompts = asked(8)
+    whole, real, n_calls = batch(LLAMA, prompts, WISH), respond.drawn, itertools.count()
+
+    def scarce(logits, wish, uniforms):
+        # The step has moved every response by a token when its words are drawn.
+        if len(logits) > WISH.n and next(n_calls) in (3, 4):
+            raise torch.OutOfMemoryError("planted")
+        return real(logits, wish, uniforms)
+
+    monkeypatch.setattr(respond, "drawn", scarce)
+    assert batch(LLAMA, prompts, WISH) == whole
+    assert capsys.readouterr().err.count("out of memory: the batch is halved") == 2
 
 
 def test_the_draws_of_a_response_depend_on_its_number_and_not_on_how_many_there_are():

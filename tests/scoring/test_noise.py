@@ -15,6 +15,7 @@ from bench.schema import Dataset, Example, Message, UsageError
 from bench.scoring import fetch, models, passes
 from bench.scoring.bits import bits_per_byte, sections
 from bench.scoring.forward import kernels
+from bench.scoring.forward.layers import fill
 from bench.scoring.noise import add_noise
 from bench.scoring.scorer import Scorer
 
@@ -120,6 +121,13 @@ def test_neither_threads_nor_dtype_change_the_noise(known):
             # In float32 first, then cast: never noise on weights that are rounded already.
             rounded = weight.bfloat16()
             assert torch.equal(kernels.panels(rounded) if kernels.in_panels(found) else rounded, found)
+
+
+def test_the_weight_of_a_convolution_is_no_panel():
+    weight = torch.nn.Conv2d(3, 4, 2).weight
+    values = torch.randn(4, 3, 2, 2)
+    fill(weight, values)
+    assert torch.equal(weight, values)
 
 
 def test_a_noise_model_has_its_bases_files_and_a_revision_of_its_own(known):

@@ -191,7 +191,7 @@ def _kernel_norm(weight: Tensor, eps: float, shift: bool, x: Tensor) -> Tensor:
 @torch.no_grad()
 def fill(weight: nn.Parameter, values: Tensor) -> None:
     """Replaces the values of a weight, which may be in panels, by others, (n, k) in any float dtype."""
-    weight.copy_(kernels.panels(values.to(weight.dtype)) if kernels.in_panels(weight) else values)
+    weight.copy_(kernels.panels(values.to(weight.dtype)) if values.dim() < weight.dim() else values)
 
 
 def _same_norm(module: nn.Module, forward: Forward, width: int) -> bool:

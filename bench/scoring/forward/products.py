@@ -29,7 +29,7 @@ def additive(visible: Tensor) -> Tensor:
         visible: (queries, keys), bool.
     """
     n, k = visible.shape
-    mask = torch.full((n + -n % QUERIES, k + -k % KEYS), float("-inf"))
+    mask = torch.full((n + -n % QUERIES, k + -k % KEYS), float("-inf"), device=visible.device)
     mask[:n, :k].masked_fill_(visible, 0.0)
     return mask
 

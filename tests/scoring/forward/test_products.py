@@ -31,6 +31,10 @@ def exact(query, key, value, visible, scale):
     return scores.softmax(-1) @ value, scores.logsumexp(-1)
 
 
+def test_a_mask_is_where_its_input_is():
+    assert products.additive(torch.ones(3, 5, dtype=torch.bool, device="meta")).device.type == "meta"
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 99),
