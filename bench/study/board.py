@@ -111,12 +111,11 @@ def write_results(
     tables |= checks(subject, scores, dataset, best, reward=reward, rng=seeded(dataset, seed))
     if subject.axes:
         tables |= _analysis(registry, subject, dataset, scores, rng=seeded(dataset, seed))
-    place = place_of(subject, dataset, reward=reward)
+    place, gap = place_of(subject, dataset, reward=reward), registry.performances[subject.performance].name
     told = {"benchmark": benchmark_of(dataset.examples).name, "precision": precision(subject, sets, dataset)}
     facts = manifest(place, sets.values()) | told | texts_of(registry, subject) | {"seed": seed}
     folder = folder_to_write(store, place)
     board = parse_csv(csv_bytes(rounded(board)), folder / "leaderboard.csv")
-    gap = registry.performances[subject.performance].name
     return Written(folder, board, table, gap, _write(folder, tables, facts), **_notes(tables, best[0]))
 
 

@@ -77,7 +77,7 @@ def test_the_gap_of_a_studys_pair_is_named_after_the_studys_performance(scored, 
     pair = known.pair("s--w")
     (done,) = redo_subjects(known, [Subject("s--w", (pair,))], data, store, lookup=Lookup(), reward="sum")
     show_boards([done], as_json=False)
-    assert "gap: strong less weak in IFEval" in capsys.readouterr().out
+    assert "gap: strong less weak in IFEval" in " ".join(capsys.readouterr().out.split())
     named = known.pair("two")
     with pytest.raises(UsageError, match=r"in different performances: ifeval \(s--w\), alpaca_eval_2_lc \(two\)"):
         _ = Subject("both", (pair, named)).performance

@@ -10,6 +10,7 @@ DRSOW_KERNELS is for tests: "off" never uses the kernels.
 
 import functools
 import hashlib
+import logging
 import os
 import shutil
 import signal
@@ -135,6 +136,8 @@ def _run(command: list[str]) -> None:
 
 def _command(compiler: str, out: Path) -> list[str]:
     # Imported here, because it imports setuptools, which only compiling needs.
+    # It says when there is a CUDA compiler and no GPU; these kernels need neither.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils import cpp_extension
 
     includes = [f"-I{folder}" for folder in cpp_extension.include_paths()]
