@@ -136,7 +136,6 @@ def _run(command: list[str]) -> None:
 
 def _command(compiler: str, out: Path) -> list[str]:
     # Imported here, because it imports setuptools, which only compiling needs.
-    # It says when there is a CUDA compiler and no GPU; these kernels need neither.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils import cpp_extension
 
