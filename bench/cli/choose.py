@@ -27,7 +27,7 @@ from bench.cli.options import (
     finite,
 )  # fmt: skip
 from bench.cli.printed import emit
-from bench.cli.session import Rows, gap_name, select, select_stored
+from bench.cli.session import Rows, select, select_stored
 from bench.cli.views import VIEWS
 
 Section = Annotated[
@@ -79,7 +79,7 @@ def choose(
 
     sets = stored_sets(Store(results), subject, dataset, lookup_of(known, dtype=dtype.value, ops=ops))
     licences = tuple(name.strip() for name in licence.split(",") if name.strip())
-    gap = gap_name(known, subject)
+    gap = known.performances[subject.performance].name
     wish = Wish(section, max_params, budget_flop, licences, gap_unit(gap))
     found = chosen_pairs(known, subject, dataset, sets, wish, reward=reward.value, top=top, n_best=ensemble, seed=seed)
     emit(found.table, output, with_gap(VIEWS["choose"], found.table, gap))

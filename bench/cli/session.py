@@ -89,8 +89,3 @@ def one_example(dataset: Dataset, example_id: str) -> Example:
             f"{dataset.data_id}: no row {example_id!r}" + (f", did you mean {close[0]!r}?" if close else "")
         )
     return known[example_id]
-
-
-def gap_name(known: "Registry", subject: "Subject") -> str:
-    """The name, with its unit, of the performance that a subject's gaps are measured in."""
-    return known.performances[subject.performance].name

@@ -44,7 +44,6 @@ class Loss(StrEnum):
 
 
 LR = {Loss.simpo: 1e-6, Loss.dpo: 1e-6, Loss.sft: 1e-5}
-GAMMA_RATIO = 0.3
 LORA_LR = 1e-4
 LORA_RANK = 16
 
@@ -166,6 +165,8 @@ def _gamma_ratio(asked: float | None, loss: Loss) -> float:
     """SimPO's target margin over beta; the other losses read none."""
     if asked is not None and loss is not Loss.simpo:
         raise UsageError(f"--gamma-ratio is the margin of SimPO's loss; leave it out with --loss {loss.value}")
+    from bench.prefer.losses import GAMMA_RATIO
+
     return GAMMA_RATIO if asked is None else asked
 
 

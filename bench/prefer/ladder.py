@@ -60,7 +60,7 @@ class Rung(Entry):
     beta: FiniteFloat | None = Field(default=None, ge=0, strict=False)
     """None: the loss's own, `losses.BETA`."""
     gamma_ratio: FiniteFloat | None = Field(default=None, ge=0, strict=False)
-    """SimPO's target margin divided by beta; None: 0.3."""
+    """SimPO's target margin divided by beta; None: `losses.GAMMA_RATIO`."""
     n_epochs: FiniteFloat = Field(default=1.0, gt=0, strict=False)
     seed: NonNegativeInt = 0
 

@@ -6,6 +6,9 @@ from torch.nn.functional import logsigmoid
 BETA = {"simpo": 10.0, "dpo": 0.1}
 """Each loss's own beta, as in Dr. SoW and REAL, for a tuning that names none. SFT reads none."""
 
+GAMMA_RATIO = 0.3
+"""SimPO's target margin divided by beta, for a tuning that names none."""
+
 
 def simpo(chosen: Tensor, rejected: Tensor, *, beta: float, gamma_ratio: float) -> Tensor:
     """SimPO's loss of each preference (arXiv 2405.14734, eq. 6): -log sigmoid(beta (chosen - rejected) - gamma).

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallba
 
 from bench.prefer.checkpoints import is_last, last_checkpoint, restore, step_of
 from bench.prefer.lora import with_lora
-from bench.prefer.losses import dpo, simpo
+from bench.prefer.losses import GAMMA_RATIO, dpo, simpo
 from bench.prefer.packed import packable, packed
 from bench.prefer.packed import sums as packed_sums
 from bench.schema import CHOSEN, DrsowError, Example, UsageError
@@ -46,7 +46,7 @@ class Tuning(NamedTuple):
     loss: str = SIMPO
     """SIMPO, DPO or SFT."""
     beta: float = 10.0
-    gamma_ratio: float = 0.3
+    gamma_ratio: float = GAMMA_RATIO
     """SimPO's target margin divided by beta."""
     lr: float = 1e-6
     n_epochs: float = 1.0

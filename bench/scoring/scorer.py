@@ -78,9 +78,12 @@ class Scorer:
         """The loaded model in float32, in place; None if that is not possible."""
         if self._model is None or wanted != torch.float32 or self._change:
             return None
-        # If this fails half way, nothing may compute with the model.
-        held, self._model = self._model, None
-        return models.widened(held, self.ready.model.folder)
+        try:
+            return models.widened(self._model, self.ready.model.folder)
+        except BaseException:
+            # Nothing may compute with a model that is changed half way.
+            self._model = None
+            raise
 
     def _loaded(self, wanted: torch.dtype) -> Prepared:
         self.close()

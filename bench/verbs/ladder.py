@@ -138,14 +138,14 @@ def _check_batch(session: Session, ladder: Ladder, *, out: Path) -> None:
 
 
 def _tuning(ladder: Ladder, rung: Rung) -> "Tuning":
-    from bench.prefer.losses import BETA
+    from bench.prefer.losses import BETA, GAMMA_RATIO
     from bench.prefer.tune import Tuning
 
     return Tuning(
         loss=rung.loss,
         # SFT reads no beta; with 0.1, rungs that were tuned before go on.
         beta=BETA.get(rung.loss, 0.1) if rung.beta is None else rung.beta,
-        gamma_ratio=0.3 if rung.gamma_ratio is None else rung.gamma_ratio,
+        gamma_ratio=GAMMA_RATIO if rung.gamma_ratio is None else rung.gamma_ratio,
         lr=rung.lr,
         n_epochs=rung.n_epochs,
         batch=ladder.batch,

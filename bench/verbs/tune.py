@@ -235,8 +235,7 @@ def _save(trainer: "PreferenceTrainer", policy: "Policy", *, out: Path) -> Path:
     model, partial = trainer.accelerator.unwrap_model(trainer.model), out / f"{MODEL}.partial"
     if trainer.tuning.lora_rank:
         model.save_pretrained(out / ADAPTER)
-        # Merged in float32, because bf16 would round small changes of the adapter away.
-        # The GPU may have no room for that.
+        # Merged in float32, because bf16 would round small changes of the adapter away. A GPU may have no room for it.
         model = model.cpu().float().merge_and_unload()
     model.save_pretrained(partial)
     policy.tokenizer.save_pretrained(partial)

@@ -16,13 +16,13 @@ from plain import plain_logps
 from safetensors.torch import load_file, save_file
 from tiny_models import CONTEXT, entry, pair_entry, save_tiny
 from tiny_tokenizers import byte_level
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM
 
 import bench
 from bench.cli.show import row_lines
 from bench.registry import Registry, load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
-from bench.scoring import PLAIN, fetch, models, passes, run
+from bench.scoring import PLAIN, fetch, models, passes, run, served
 from bench.scoring.forward.engine import Prepared
 from bench.scoring.models import out_of_memory
 from bench.scoring.render import render
@@ -86,17 +86,27 @@ def test_stored_sums_are_the_plain_loops(tiny_registry, tmp_path):
     assert info["context_tokens"] == CONTEXT
 
 
-def test_a_pass_leaves_no_model_in_memory_for_the_next_one(tiny_registry, tmp_path):
-    def n_models() -> int:
+def test_no_part_of_a_model_is_in_memory_when_the_next_one_loads_or_after_a_pass(tiny_registry, tmp_path, monkeypatch):
+    def n_parts() -> int:
         # By type: some objects of torch warn when they are asked for their class.
-        return sum(issubclass(type(each), PreTrainedModel) for each in gc.get_objects())
+        return sum(issubclass(type(each), torch.nn.Module) for each in gc.get_objects())
 
+    def load_model(*args, **options):
+        at_loads.append(n_parts())
+        return real(*args, **options)
+
+    # A pass that imports it hides all objects of that moment, the parts of other tests' models too.
+    assert served
+    at_loads, real = [], models.load_model
+    monkeypatch.setattr(models, "load_model", load_model)
     gc.collect()
-    before = n_models()
+    before = n_parts()
     gc.disable()
     try:
-        scored(tiny_registry, ROWS, tmp_path)
-        assert n_models() == before
+        # In bf16 first, then for its precision in float32.
+        scored(tiny_registry, ROWS, tmp_path, options=OPTIONS._replace(dtype="bfloat16"))
+        assert at_loads == [before, before]
+        assert n_parts() == before
     finally:
         gc.enable()
 

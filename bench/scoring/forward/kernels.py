@@ -136,7 +136,7 @@ def _run(command: list[str]) -> None:
 
 def _command(compiler: str, out: Path) -> list[str]:
     # Imported here, because it imports setuptools, which only compiling needs.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # A CUDA compiler without a GPU is no fault.
     from torch.utils import cpp_extension
 
     includes = [f"-I{folder}" for folder in cpp_extension.include_paths()]

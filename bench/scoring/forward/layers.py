@@ -190,7 +190,7 @@ def _kernel_norm(weight: Tensor, eps: float, shift: bool, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fill(weight: nn.Parameter, values: Tensor) -> None:
-    """Replaces the values of a weight, which may be in panels, by others, (n, k) in any float dtype."""
+    """Replaces the values of a weight by others in any float dtype: of its own shape, or (n, k) if it is in panels."""
     weight.copy_(kernels.panels(values.to(weight.dtype)) if values.dim() < weight.dim() else values)
 
 
