@@ -168,7 +168,8 @@ def _cross_fitted(
         ranked_on = accuracy(correct, rows, (inside & (folds != fold)).astype(float))[:, 0]
         # accuracies are rounded to ten decimals, so these random numbers only break ties
         order = np.argsort(-ranked_on - 1e-11 * rng.random(ranked_on.shape), axis=1)
-        aside = (each * (folds == fold)) @ correct.T + 0 * ranked_on
+        # The last bits of a product differ from processor to processor.
+        aside = np.round((each * (folds == fold)) @ correct.T, 12) + 0 * ranked_on
         scores = scores + np.take_along_axis(aside, order, axis=1)
         orders.append(order)
     return _Fitted(np.stack(orders, axis=1), scores, each @ correct.T)

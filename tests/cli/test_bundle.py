@@ -131,6 +131,8 @@ PROCESSORS = {
         "OPENBLAS_CORETYPE": "Prescott",
         "NPY_DISABLE_CPU_FEATURES": " ".join(f for f in ("X86_V3", "X86_V4", "AVX512_ICL", "AVX512_SPR") if has(f)),
     },
+    # Kernels for 512 bits, which OpenBLAS does not take on every processor that has them.
+    **({"a processor with AVX-512": {"OPENBLAS_CORETYPE": "SkylakeX"}} if has("X86_V4") else {}),
 }
 
 
