@@ -24,14 +24,19 @@ from bench.prefer.respond import texts_of
 from bench.prefer.resumed import Sampling
 from bench.prefer.tune import Policy, Tuning, rows_of, tune
 from bench.registry import load_registry
-from bench.schema import DrsowError
+from bench.schema import Dataset, DrsowError
 from bench.scoring import models, passes, run
 from bench.scoring.embed import embed
 from bench.scoring.render import Template, render
 from bench.store.folder import Store
 
 GPU = "cuda"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU"),
+    # Of torch: its compiler's modules under Python 3.12, and the first product of a backward pass.
+    pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS:UserWarning"),
+]
 
 FP32_NATS = 2e-3
 """Largest distance of a response's sum to the processor's in float32; a response has 6 to 250 tokens."""
@@ -72,9 +77,13 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """96 preferences with responses of 6 to 250 tokens."""
-    content = [row | {"rejected": row["rejected"] * (1 + row["id"] % 30)} for row in rows(96)]
-    return load_data(str(write_rows(tmp_path_factory.mktemp("data") / "rows.jsonl", content)))
+    return preferences(tmp_path_factory.mktemp("data"), 96)
+
+
+def preferences(folder: Path, n: int) -> Dataset:
+    """Preferences with responses of 6 to 250 tokens, all different."""
+    content = [row | {"rejected": row["rejected"] * (1 + row["id"] % 30)} for row in rows(n)]
+    return load_data(str(write_rows(folder / "rows.jsonl", content)))
 
 
 def scored(place, data, root, model_id: str, *, dtype: str, device: str):
@@ -101,9 +110,13 @@ def test_sums_are_those_of_the_processor(place, data, tmp_path, model_id):
     assert 0 < shown["mean_shift_nats"] < 2 * BF16_TIMES * np.abs(own - exact).mean()
 
 
-def test_with_little_memory_a_step_is_halved_and_the_sums_stay(place, data, tmp_path, capsys, little_memory):
+def test_with_little_memory_a_step_is_halved_and_the_sums_stay(place, tmp_path, capsys, little_memory):
+    # Several steps of full size, beside which the room is small that preparing the model takes.
+    data = preferences(tmp_path, 600)
+    torch.cuda.reset_peak_memory_stats()
     exact, _ = scored(place, data, tmp_path / "all", "gpu-strong", dtype="fp32", device=GPU)
-    with little_memory(24 * 2**20):
+    peak = torch.cuda.max_memory_allocated()
+    with little_memory(peak * 6 // 10):
         ours, _ = scored(place, data, tmp_path / "some", "gpu-strong", dtype="fp32", device=GPU)
     assert "gpu-strong: out of memory, continuing with" in capsys.readouterr().err
     assert np.abs(ours - exact).max() < FP32_NATS
@@ -134,15 +147,16 @@ def little_memory():
 
 def test_rewards_and_tokens_are_those_of_the_processor_and_the_memory_is_given_back(place):
     batch = [("Is 7 prime?", ["yes, it is", "no " * 20]), ("Name a colour.", ["water", "the answer is two"])]
-    before = torch.cuda.memory_allocated()
-    found = {}
-    for device in ("cpu", GPU):
+    found, held = {}, []
+    # The first time, cuBLAS takes room for its products that it keeps.
+    for device in ("cpu", GPU, GPU):
         with bench.Annotator("gpu", dtype="fp32", device=device, registry=place) as annotator:
             tokens = annotator.tokens("Is 7 prime?", "no " * 20)
             found[device] = annotator.rewards(batch), tokens.select_dtypes("number").to_numpy(dtype=float)
+        held.append(torch.cuda.memory_allocated())
     for ours, exact in zip(found[GPU], found["cpu"], strict=True):
         np.testing.assert_allclose(np.concatenate(ours), np.concatenate(exact), rtol=0, atol=FP32_NATS)
-    assert torch.cuda.memory_allocated() <= before
+    assert held[2] == held[1]
 
 
 def test_what_a_model_embeds_is_that_of_the_processor(place):

@@ -82,7 +82,7 @@ lengths of RewardBench's 2,985 rows. "Sustained rate" is the rate of the model's
 the same GPU. Correctness is measured on small models of ten architectures: a response's sum in bf16 against float32,
 beside that of a plain bf16 pass of transformers, and float32 tokens against a plain float32 pass.
 
-![Seconds of padded batches and of drsow](speed.png)
+![Time for every 8th row](speed.png)
 
 {markdown(found)}
 
