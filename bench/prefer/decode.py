@@ -12,8 +12,8 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from bench.faults import first_line
+from bench.prefer import cache
+from bench.prefer.cache import BLOCK, Group, Keys, Prompt
 from bench.scoring.forward import NotSupportedError, layers
 from bench.scoring.forward.attention import NOT_SOFTMAX, trie_attention
 from bench.scoring.forward.context import Softmax, StepContext, context
@@ -34,44 +36,11 @@ from bench.scoring.forward.trie import pack
 SLOTS = 64
 """Rows of every step. Rows without a response are computed too: a product of fewer rows rounds in another way."""
 
-BLOCK = 64
-"""Tokens of each response for which room is made at once."""
-
 ATTENTION = "drsow_responses"
 """transformers' name of the attention below."""
 
 CLOSE_NATS = {torch.float32: (1e-3, 1e-3), torch.bfloat16: (math.inf, 0.5)}
 """Largest accepted difference to the model's own forward pass: of a token, and in the mean over tokens."""
-
-Keys = tuple[Tensor, Tensor]
-
-
-class Prompt(NamedTuple):
-    """A prompt that the model has read."""
-
-    n: int
-    """Number of its tokens."""
-    layers: dict[int, Keys]
-    """Layer -> keys and values, (kv_heads, n, width)."""
-    logits: Tensor
-    """Of the first token after it, (1, words)."""
-
-
-@dataclass
-class Group:
-    """Responses to one prompt that have the same number of tokens."""
-
-    prompt: Prompt
-    n_rows: int
-    n_own: int = 0
-    """Tokens of each response whose keys and values are kept."""
-    own: dict[int, Keys] = field(default_factory=dict)
-    """Layer -> keys and values of the responses' tokens, (n_rows, kv_heads, room for n_own or more, width)."""
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Drops all responses but some."""
-        self.n_rows = len(rows)
-        self.own = {layer: (key[rows], value[rows]) for layer, (key, value) in self.own.items()}
 
 
 @dataclass
@@ -79,6 +48,11 @@ class Together:
     """What the layers need to know about a step of several groups."""
 
     groups: Sequence[Group]
+
+    @functools.cached_property
+    def lengths(self) -> Tensor:
+        """What `cache.attend` needs to know."""
+        return torch.tensor([(group.n_rows, group.prompt.n, group.n_own) for group in self.groups])
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, softmax: Softmax) -> Tensor:
         """Attention of one layer, (1, SLOTS, heads, width), 0 behind the last response.
@@ -91,6 +65,9 @@ class Together:
             softmax: The layer's.
         """
         scale = query.shape[3] ** -0.5 if softmax.scale is None else softmax.scale
+        if cache.fits(query, value, softmax):
+            new, window = (query[0], key[0], value[0]), softmax.window
+            return cache.attend(layer, *new, self.groups, self.lengths, scale=scale, window=window)[None]
         # The heads that share keys are rows of one product, (SLOTS, kv_heads, heads of one, head_dim).
         queries = query[0].unflatten(0, (key.shape[1], -1)).permute(2, 0, 1, 3).contiguous()
         out = queries.new_zeros(*queries.shape[:3], value.shape[3])
@@ -207,7 +184,7 @@ def read(model: PreTrainedModel, ids: Sequence[int]) -> Prompt:
     )
     assert ctx.kept is not None
     layers = {layer: (key[0], value[0]) for layer, (key, value) in ctx.kept.items()}
-    return Prompt(len(ids), layers, output.logits[0])
+    return Prompt(len(ids), layers, output.logits[0], {})
 
 
 @torch.inference_mode()

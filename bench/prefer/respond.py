@@ -33,7 +33,7 @@ TOGETHER = 8
 CACHE_TOKENS = 65_536
 """Tokens of prompts and responses whose keys and values are kept at once, if the user names no number."""
 
-SCHEME = "rows-1"
+SCHEME = "rows-2"
 """Names how responses are drawn. Another scheme gives other responses."""
 
 OnShare = Callable[[float], None]

@@ -4,6 +4,7 @@
 #include <torch/library.h>
 
 #include "attention.h"
+#include "decode.h"
 #include "head.h"
 #include "norms.h"
 #include "products.h"
@@ -17,4 +18,8 @@ TORCH_LIBRARY(drsow, m) {
       "attention(Tensor query, Tensor key, Tensor value, Tensor first, Tensor starts, Tensor seen, int rows, "
       "float scale) -> Tensor",
       drsow::attention);
+  m.def(
+      "decode_attention(Tensor query, Tensor key, Tensor value, Tensor[] prompt_keys, Tensor[] prompt_values, "
+      "Tensor(a!)[] own_keys, Tensor(b!)[] own_values, Tensor lengths, float scale, int window) -> Tensor",
+      drsow::decode_attention);
 }
