@@ -25,7 +25,7 @@ HEAD = """# What scoring costs, by kind of processor
 
 Written by `make perf`. Each kind of processor has a folder, named after its maker and the instructions that multiply
 bfloat16 on it. A figure holds for the kind of its row alone. "Over" says how many times as fast as the peer drsow is.
-[gpu](gpu/README.md) has what was measured on a GPU.
+[gpu](gpu/README.md) and [gpu-h200](gpu-h200/README.md) have what was measured on GPUs.
 
 """
 
