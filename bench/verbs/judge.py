@@ -11,7 +11,7 @@ from bench.data.load import digest
 from bench.schema import Dataset, UsageError
 from bench.scoring import fetch
 from bench.store.folder import read_csv, safe_name, write_csv, write_json, write_whole
-from bench.store.places import Place, manifest
+from bench.store.places import Place, manifest, stored_manifest
 from bench.study.judging import AFTER, BEFORE, JUDGED, judge
 from bench.study.measure import read_for
 from bench.study.reward import rewards
@@ -28,6 +28,12 @@ PER_BYTE = "per-byte"
 
 Texts = Mapping[str, Mapping[str, list[str]]]
 """side -> prompt_id -> responses."""
+
+VARIANT = "judge"
+"""What the manifest of such a folder says it is."""
+
+FILES = ("judge.csv", "judge.md", "manifest.json", "figures")
+"""What the verb writes beside the responses."""
 
 
 class Judging(NamedTuple):
@@ -52,11 +58,13 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
         JUDGED.
 
     Raises:
-        UsageError: There is no such policy, or all responses are empty. In the first case nothing is sampled.
+        UsageError: There is no such policy, or `out` has a file of somebody else's; then nothing is sampled. Or all
+            responses are empty.
         PreconditionError: A policy's files are not here and cannot be fetched. Nothing is sampled then.
     """
     from bench.prefer.resumed import sampled_id
 
+    _check_folder(out)
     for spec in [session.registry.policy(name) for name in (wish.before, wish.after)]:
         fetch.fetch(spec)
     texts = {}
@@ -84,6 +92,15 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
     return found
 
 
+def _check_folder(out: Path) -> None:
+    """Refuses a folder with files that this verb would replace but did not write."""
+    # A run that was stopped while it wrote its tables has the settings of its responses, but no manifest.
+    ours = stored_manifest(out).get("variant") == VARIANT or (out / f"{BEFORE}.jsonl.settings.json").exists()
+    found = [name for name in FILES if (out / name).exists()]
+    if found and not ours:
+        raise UsageError(f"{out}: drsow judge did not write its {found[0]}; name another folder")
+
+
 def _responses(prompts: Dataset, texts: Texts, *, slug: str) -> Dataset:
     """Each prompt with the responses of both sides, "before-0" to "after-n"; empty responses are left out."""
     examples = []
@@ -106,7 +123,7 @@ def _write(out: Path, found: pd.DataFrame, wish: Judging, dataset: Dataset, sets
     write_whole(out / "judge.md", judged_table(found).encode())
     told = {"before": wish.before, "after": wish.after, "sampling": wish.sampling._asdict(), "reward": wish.reward}
     every = [each for both in sets.values() for each in both]
-    write_json(out / "manifest.json", manifest(Place("judge", dataset), every) | told)
+    write_json(out / "manifest.json", manifest(Place(VARIANT, dataset), every) | told)
     curve = Path(wish.after) / "curve.csv"
     if curve.is_file():
         _draw(out, read_csv(curve), found)

@@ -88,8 +88,7 @@ def climb(session: Session, recipe: Recipe, inputs: Inputs, *, out: Path) -> pd.
         RUNGS.
 
     Raises:
-        UsageError: There are too few preferences, a batch cannot be divided, or the registry could not be read; then
-            nothing is tuned.
+        UsageError: As `check_registry`; too few preferences; a batch cannot be divided. Then nothing is tuned.
     """
     check_registry(session.registry, recipe, out=out)
     for ladder in recipe.ladders:
@@ -195,8 +194,10 @@ def check_registry(known: Registry, recipe: Recipe, *, out: Path) -> None:
     """Check, before a tuning that may take hours, that the registry of its models can be written and read.
 
     Raises:
-        UsageError: An id is taken, a name is unknown, or OUT/registry/scores.toml does not fit the recipe.
+        UsageError: An id is taken, a name is unknown, or OUT/registry is another one or has scores that do not fit.
     """
+    if (out / REGISTRY / "models.toml").exists() and not (out / "rungs.csv").exists():
+        raise UsageError(f"{out / REGISTRY}: drsow ladder did not write this registry; name another folder")
     performances = load_registry().performances
     for name in filter(None, [recipe.study.performance, recipe.study.second_performance]):
         if name not in performances:
@@ -228,8 +229,7 @@ def _planned(recipe: Recipe) -> pd.DataFrame:
 
 
 def _unmeasured(recipe: Recipe, known: Registry) -> list[ModelSpec]:
-    ids = [ladder.model_id(rung.id if rung else None) for ladder, rung in ladders_in_order(recipe)]
-    models = [known.model(name) for name in ids]
+    models = [known.model(ladder.model_id(rung.id if rung else None)) for ladder, rung in ladders_in_order(recipe)]
     return [spec for spec in models if recipe.study.performance not in spec.scores]
 
 

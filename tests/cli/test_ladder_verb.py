@@ -219,6 +219,29 @@ def test_what_no_rung_or_registry_could_use_is_one_line_before_any_tuning(drsow,
     assert not (out / "run").exists() and not (out / "registry" / "models.toml").exists()
 
 
+def test_a_registry_that_no_ladder_wrote_stays(drsow, tiny_registry, tmp_path):
+    (tmp_path / "ladders.toml").write_text(RECIPE)
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry" / "models.toml").write_text("# mine\n")
+    data = write_rows(tmp_path / "train.jsonl", rows(8))
+    words = [
+        "--preferences",
+        data,
+        "--prompts",
+        data,
+        "--out",
+        tmp_path,
+        "--registry",
+        tiny_registry,
+        "--device",
+        "cpu",
+    ]
+    done = drsow("ladder", tmp_path / "ladders.toml", *words)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "registry: drsow ladder did not write this registry; name another folder" in done.stderr
+    assert (tmp_path / "registry" / "models.toml").read_text() == "# mine\n" and not (tmp_path / "run").exists()
+
+
 def test_a_wrong_recipe_writes_nothing(drsow, tiny_registry, tmp_path):
     (tmp_path / "ladders.toml").write_text(RECIPE.replace('after = "sft"', 'after = "stf"'))
     words = ["--preferences", tmp_path / "none.jsonl", "--prompts", tmp_path / "none.jsonl", "--out", tmp_path / "out"]

@@ -277,6 +277,19 @@ def test_a_misspelt_policy_after_tuning_is_one_line_before_the_one_before_it_is_
     assert leftovers(tmp_path) == ["prompts.jsonl"]
 
 
+@pytest.mark.parametrize("name", ["judge.csv", "manifest.json"])
+def test_a_folder_with_a_file_that_judge_did_not_write_is_refused_and_it_stays(drsow, tiny_registry, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("{}")
+    prompts = write_rows(tmp_path / "prompts.jsonl", PROMPTS)
+    words = ["--prompts", prompts, "--annotator", "tiny", "--registry", tiny_registry, "--device", "cpu"]
+    words += ["--results", tmp_path / "results", "--out", tmp_path / "out"]
+    done = drsow("judge", "--before", "tiny-strong", "--after", "tiny-weak", *words)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert f"out: drsow judge did not write its {name}; name another folder" in done.stderr
+    assert leftovers(tmp_path / "out") == [name] and (tmp_path / "out" / name).read_text() == "{}"
+
+
 @pytest.mark.slow
 def test_agreement_is_counted_on_halves_by_the_cosine_of_the_mean_hidden_states(drsow, tiny_registry, tmp_path):
     data = write_rows(
