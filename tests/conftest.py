@@ -31,6 +31,15 @@ def small_models() -> dict:
 
 
 @pytest.fixture(scope="session")
+def compiled_kernels() -> None:
+    """Skips a test where drsow's kernels are not for the processor, or do not compile."""
+    from bench.scoring.forward import kernels
+
+    if not kernels.ready():
+        pytest.skip("the kernels need a processor with AVX512_BF16, and a compiler")
+
+
+@pytest.fixture(scope="session")
 def reward_bench() -> tuple:
     """RewardBench's examples, where DRSOW_REWARDBENCH names their file."""
     from bench.data.load import REWARD_BENCH, REWARD_BENCH_VARIABLE, load_data

@@ -5,6 +5,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ from bench.schema import Dataset, DrsowError
 from bench.scoring import models, passes, run
 from bench.scoring.embed import embed
 from bench.scoring.render import Template, render
-from bench.store.folder import Store
+from bench.store.folder import ScoreSet, Store
 
 GPU = "cuda"
 pytestmark = [
@@ -41,7 +43,7 @@ pytestmark = [
 FP32_NATS = 2e-3
 """Largest distance of a response's sum to the processor's in float32; a response has 6 to 250 tokens."""
 BF16_TIMES = 1.5
-"""How many times as far from float32 bfloat16 sums may be as the processor's, in the mean."""
+"""How many times as far from float32 as the processor's a GPU's bfloat16 sums may be, in the mean."""
 
 MORE = """[[models]]
 model_id = "gpu-lora"
@@ -90,9 +92,13 @@ def scored(place, data, root, model_id: str, *, dtype: str, device: str):
     """Sums by response, nats, and what the run reported."""
     spec, options = load_registry(place).model(model_id), passes.resolved(dtype=dtype, device=device)
     found = run.score_missing(passes.make_ready(passes.Work(spec, spec, data), options), Store(root), options)
+    return sums_of(found), found.info()
+
+
+def sums_of(found: ScoreSet) -> np.ndarray:
     frame = found.read().set_index(["example_id", "response_id"]).sort_index()
     assert (frame["status"] == "ok").all()
-    return (frame["logp_sum_nats"] + frame["logp_end_nats"]).to_numpy(), found.info()
+    return (frame["logp_sum_nats"] + frame["logp_end_nats"]).to_numpy()
 
 
 @pytest.mark.parametrize("model_id", ["gpu-strong", "gpu-lora", "gpu-noise"])
@@ -110,7 +116,19 @@ def test_sums_are_those_of_the_processor(place, data, tmp_path, model_id):
     assert 0 < shown["mean_shift_nats"] < 2 * BF16_TIMES * np.abs(own - exact).mean()
 
 
-def test_with_little_memory_a_step_is_halved_and_the_sums_stay(place, tmp_path, capsys, little_memory):
+@contextmanager
+def little_memory(n_bytes: int) -> Iterator[None]:
+    """Bounds the memory that torch may take beyond what it holds."""
+    torch.cuda.empty_cache()
+    whole = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + n_bytes) / whole)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_with_little_memory_a_step_is_halved_and_the_sums_stay(place, tmp_path, capsys):
     # Several steps of full size, beside which the room is small that preparing the model takes.
     data = preferences(tmp_path, 600)
     torch.cuda.reset_peak_memory_stats()
@@ -122,27 +140,9 @@ def test_with_little_memory_a_step_is_halved_and_the_sums_stay(place, tmp_path, 
     assert np.abs(ours - exact).max() < FP32_NATS
 
 
-def test_a_model_without_room_is_refused_in_one_line(place, data, tmp_path, little_memory):
+def test_a_model_without_room_is_refused_in_one_line(place, data, tmp_path):
     with little_memory(0), pytest.raises(DrsowError, match=r"^gpu-strong: out of memory on cuda in bfloat16$"):
         scored(place, data, tmp_path, "gpu-strong", dtype="bf16", device=GPU)
-
-
-@pytest.fixture
-def little_memory():
-    """Bounds the memory that torch may take beyond what it holds."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def bounded(n_bytes: int):
-        torch.cuda.empty_cache()
-        whole = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + n_bytes) / whole)
-        try:
-            yield
-        finally:
-            torch.cuda.set_per_process_memory_fraction(1.0)
-
-    return bounded
 
 
 def test_rewards_and_tokens_are_those_of_the_processor_and_the_memory_is_given_back(place):
@@ -202,7 +202,7 @@ def test_responses_in_a_batch_are_those_of_each_prompt_alone_in_bf16(place, data
     assert len({text for texts in together.values() for text in texts}) > 80
 
 
-ALL = Tuning(lr=1e-3, batch=4, at_once=3, save_every=100)._replace(batch=6)
+ALL = Tuning(lr=1e-3, batch=6, at_once=3, save_every=100)
 LOSSES = {
     "simpo": ALL._replace(beta=2.0), "dpo": ALL._replace(loss="dpo", beta=0.1), "sft": ALL._replace(loss="sft"),
     "dpo, LoRA": ALL._replace(loss="dpo", beta=0.1, lora_rank=4, lr=1e-2),
@@ -230,28 +230,26 @@ def test_tuning_follows_the_processors_curve(place, data, tmp_path, name):
     np.testing.assert_allclose(curves["bf16"], curves["cpu"], rtol=0.1, atol=0.05)
 
 
-def command(place, words: list[str], **more: str) -> subprocess.CompletedProcess:
+def command(*words: object, **more: str) -> subprocess.CompletedProcess:
     """The command in a process of its own."""
-    call = [sys.executable, "-c", "from bench.cli import main; main()", *words]
+    call = [sys.executable, "-c", "from bench.cli import main; main()", *map(str, words)]
     return subprocess.run(call, env=environment(**more), capture_output=True, text=True, check=False, timeout=300)
 
 
-def test_where_nothing_compiles_the_run_says_so_and_its_sums_are_right(place, data, tmp_path):
-    rows_file = write_rows(tmp_path / "rows.jsonl", rows(24))
-    words = ["run", "--registry", place, "--pair", "gpu", "--data", rows_file, "--results", tmp_path / "results"]
+def test_where_nothing_compiles_the_run_says_so_and_its_sums_are_right(place, tmp_path):
+    few = write_rows(tmp_path / "rows.jsonl", rows(24))
+    words = ["run", "--registry", place, "--pair", "gpu", "--data", few, "--results", tmp_path / "results"]
     caches = {name: str(tmp_path / name) for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")}
-    done = command(place, [str(word) for word in words], CC="/bin/false", CXX="/bin/false", **caches)
+    done = command(*words, CC="/bin/false", CXX="/bin/false", **caches)
     assert done.returncode == 0, done.stderr
     assert "drsow uses cuda-tiles-eager" in done.stderr and "Traceback" not in done.stderr
-    exact, _ = scored(place, load_data(str(rows_file)), tmp_path / "exact", "gpu-strong", dtype="fp32", device="cpu")
-    spec, options = load_registry(place).model("gpu-strong"), passes.resolved(dtype="bf16", device=GPU)
-    (found,) = Store(tmp_path / "results").find(model_id=spec.model_id, dtype=options.dtype)
-    frame = found.read().set_index(["example_id", "response_id"]).sort_index()
-    own, _ = scored(place, load_data(str(rows_file)), tmp_path / "own", "gpu-strong", dtype="bf16", device="cpu")
-    off = np.abs((frame["logp_sum_nats"] + frame["logp_end_nats"]).to_numpy() - exact).mean()
-    assert off < BF16_TIMES * np.abs(own - exact).mean()
+    (found,) = Store(tmp_path / "results").find(model_id="gpu-strong", dtype="bfloat16")
+    data = load_data(str(few))
+    exact, _ = scored(place, data, tmp_path, "gpu-strong", dtype="fp32", device="cpu")
+    own, _ = scored(place, data, tmp_path, "gpu-strong", dtype="bf16", device="cpu")
+    assert np.abs(sums_of(found) - exact).mean() < BF16_TIMES * np.abs(own - exact).mean()
 
 
-def test_doctor_names_the_gpu_and_its_memory(place):
-    done = command(place, ["doctor"])
-    assert torch.cuda.get_device_name() in done.stdout + done.stderr
+def test_doctor_names_the_gpu_and_its_memory():
+    (line,) = (line for line in command("doctor").stdout.splitlines() if " device: " in line)
+    assert torch.cuda.get_device_name() in line and line.endswith("B free")

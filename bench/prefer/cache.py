@@ -19,21 +19,9 @@ BLOCK = 64
 """Tokens of each response for which room is made at once."""
 
 Keys = tuple[Tensor, Tensor]
-"""Keys and values."""
-
-
-class Blocks(NamedTuple):
-    """Keys and values for the kernel; they have room for whole blocks of keys."""
-
-    keys: Tensor
-    """Pairs of a key's numbers, LANES keys side by side, (..., kv_heads, blocks, head_dim / 2, LANES), int32."""
-    values: Tensor
-    """Pairs of two keys' numbers, (..., kv_heads, blocks x LANES / 2, width), int32."""
-
-    @property
-    def room(self) -> int:
-        """Keys for which there is room."""
-        return self.keys.shape[-3] * kernels.LANES
+"""Keys and values, (..., n, head_dim) and (..., n, width). In blocks, for the kernel, they are int32: pairs of a key's
+numbers, LANES keys side by side, (..., blocks, head_dim / 2, LANES), and pairs of two keys' numbers,
+(..., blocks x LANES / 2, width)."""
 
 
 def fits(query: Tensor, value: Tensor, softmax: Softmax) -> bool:
@@ -41,16 +29,16 @@ def fits(query: Tensor, value: Tensor, softmax: Softmax) -> bool:
     return softmax.cap is None and kernels.fits_heads(query, value) and kernels.ready()
 
 
-def packed(key: Tensor, value: Tensor) -> Blocks:
-    """A prompt's keys, (kv_heads, n, head_dim), and values, (kv_heads, n, width), bfloat16."""
+def packed(key: Tensor, value: Tensor) -> Keys:
+    """The blocks of a prompt's keys, (kv_heads, n, head_dim), and values, (kv_heads, n, width), bfloat16."""
     more = -key.shape[1] % kernels.LANES
     key, value = (pad(x, (0, 0, 0, more)).contiguous() for x in (key, value))
     keys = key.view(torch.int32).unflatten(1, (-1, kernels.LANES)).transpose(2, 3)
     values = value.unflatten(1, (-1, 2)).transpose(2, 3).contiguous().view(torch.int32).squeeze(-1)
-    return Blocks(keys.contiguous(), values)
+    return keys.contiguous(), values
 
 
-def grown(blocks: Blocks | None, n_rows: int, key: Tensor, value: Tensor) -> Blocks:
+def grown(blocks: Keys | None, n_rows: int, key: Tensor, value: Tensor) -> Keys:
     """The blocks of some responses, with room for BLOCK more keys; None: there are none yet.
 
     Args:
@@ -62,10 +50,10 @@ def grown(blocks: Blocks | None, n_rows: int, key: Tensor, value: Tensor) -> Blo
     keys = (n_rows, key.shape[-2], BLOCK // kernels.LANES, key.shape[-1] // 2, kernels.LANES)
     values = (n_rows, value.shape[-2], BLOCK // 2, value.shape[-1])
     # Zeros: a weight of 0 times what the memory holds may not be 0.
-    new = Blocks(*(torch.zeros(shape, dtype=torch.int32) for shape in (keys, values)))
+    new = torch.zeros(keys, dtype=torch.int32), torch.zeros(values, dtype=torch.int32)
     if blocks is None:
         return new
-    return Blocks(*(torch.cat(both, 2) for both in zip(blocks, new, strict=True)))
+    return torch.cat([blocks[0], new[0]], 2), torch.cat([blocks[1], new[1]], 2)
 
 
 class Prompt(NamedTuple):
@@ -74,17 +62,16 @@ class Prompt(NamedTuple):
     n: int
     """Number of its tokens."""
     layers: dict[int, Keys]
-    """Layer -> keys and values, (kv_heads, n, width)."""
+    """Layer -> keys and values of the kv_heads; in blocks once the kernel has read them."""
     logits: Tensor
     """Of the first token after it, (1, words)."""
-    blocks: dict[int, Blocks]
-    """Layer -> the same for the kernel, in place of those in `layers`."""
 
-    def packed(self, layer: int) -> Blocks:
-        """The keys and values of a layer for the kernel."""
-        if layer not in self.blocks:
-            self.blocks[layer] = packed(*self.layers.pop(layer))
-        return self.blocks[layer]
+    def packed(self, layer: int) -> Keys:
+        """The keys and values of a layer in blocks."""
+        kept = self.layers[layer]
+        if kept[0].dtype != torch.int32:
+            kept = self.layers[layer] = packed(*kept)
+        return kept
 
 
 @dataclass
@@ -96,21 +83,18 @@ class Group:
     n_own: int = 0
     """Tokens of each response whose keys and values are kept."""
     own: dict[int, Keys] = field(default_factory=dict)
-    """Layer -> keys and values of the responses' tokens, (n_rows, kv_heads, room for n_own or more, width)."""
-    blocks: dict[int, Blocks] = field(default_factory=dict)
-    """Layer -> the same for the kernel; a group has one of the two."""
+    """Layer -> keys and values of the responses' tokens, (n_rows, kv_heads, ...), with room for n_own or more."""
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drops all responses but some."""
         self.n_rows = len(rows)
         self.own = {layer: (key[rows], value[rows]) for layer, (key, value) in self.own.items()}
-        self.blocks = {layer: Blocks(*(x[rows] for x in kept)) for layer, kept in self.blocks.items()}
 
-    def with_room(self, layer: int, key: Tensor, value: Tensor) -> Blocks:
+    def with_room(self, layer: int, key: Tensor, value: Tensor) -> Keys:
         """The blocks of a layer, with room for another token; `key` and `value` as in `grown`."""
-        kept = self.blocks.get(layer)
-        if kept is None or kept.room == self.n_own:
-            kept = self.blocks[layer] = grown(kept, self.n_rows, key, value)
+        kept = self.own.get(layer)
+        if kept is None or kept[0].shape[2] * kernels.LANES == self.n_own:
+            kept = self.own[layer] = grown(kept, self.n_rows, key, value)
         return kept
 
 

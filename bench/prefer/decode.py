@@ -184,7 +184,7 @@ def read(model: PreTrainedModel, ids: Sequence[int]) -> Prompt:
     )
     assert ctx.kept is not None
     layers = {layer: (key[0], value[0]) for layer, (key, value) in ctx.kept.items()}
-    return Prompt(len(ids), layers, output.logits[0], {})
+    return Prompt(len(ids), layers, output.logits[0])
 
 
 @torch.inference_mode()

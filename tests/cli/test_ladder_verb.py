@@ -224,18 +224,7 @@ def test_a_registry_that_no_ladder_wrote_stays(drsow, tiny_registry, tmp_path):
     (tmp_path / "registry").mkdir()
     (tmp_path / "registry" / "models.toml").write_text("# mine\n")
     data = write_rows(tmp_path / "train.jsonl", rows(8))
-    words = [
-        "--preferences",
-        data,
-        "--prompts",
-        data,
-        "--out",
-        tmp_path,
-        "--registry",
-        tiny_registry,
-        "--device",
-        "cpu",
-    ]
+    words = ["--preferences", data, "--prompts", data, "--out", tmp_path, "--registry", tiny_registry]
     done = drsow("ladder", tmp_path / "ladders.toml", *words)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert "registry: drsow ladder did not write this registry; name another folder" in done.stderr

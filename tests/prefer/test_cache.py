@@ -10,14 +10,7 @@ from bench.prefer.cache import Group, Prompt
 from bench.scoring.forward import device, kernels
 from bench.scoring.forward.context import Softmax
 
-has_bf16 = torch.cpu._is_avx512_bf16_supported() and torch.backends.mkldnn.is_available()
-pytestmark = pytest.mark.skipif(not has_bf16, reason="the kernel needs a processor with AVX512_BF16")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loaded():
-    if not kernels.ready():
-        pytest.skip("the kernels do not compile here")
+pytestmark = pytest.mark.usefixtures("compiled_kernels")
 
 
 def drawn(*shape: int, seed: int) -> torch.Tensor:
@@ -38,9 +31,7 @@ def exact(query, keys, values, *, scale: float, window: int | None) -> torch.Ten
 def test_attention_is_float64s(heads, kv_heads, depth, width, window):
     prompts, rows, steps = (1, 33, 150), (3, 1, 2), cache.BLOCK + 2
     shared = [(drawn(kv_heads, n, depth, seed=n), drawn(kv_heads, n, width, seed=n + 1)) for n in prompts]
-    groups = [
-        Group(Prompt(n, {0: pair}, torch.zeros(1), {}), r) for n, pair, r in zip(prompts, shared, rows, strict=True)
-    ]
+    groups = [Group(Prompt(n, {0: pair}, torch.zeros(1)), r) for n, pair, r in zip(prompts, shared, rows, strict=True)]
     own = [([], []) for _ in range(sum(rows))]
     for step in range(steps):
         # As the model's layers give them: (1, heads, slots, .) of another order in memory.
@@ -89,10 +80,12 @@ def test_a_responses_logits_have_the_same_bits_alone_and_after_others_are_droppe
             found = decode.advance(model, beside, 3 * rows)
             # The third response of the second prompt.
             assert torch.equal(found[len(rows) + len(rows) - 2], expected[0])
-    assert set(alone.blocks) == {0, 1} and not alone.own
+    # The kernel was at work, not torch's attention.
+    assert {keys.dtype for keys, _ in alone.own.values()} == {torch.int32}
 
 
 def test_a_prompts_keys_are_kept_once():
-    prompt = Prompt(20, {0: (drawn(2, 20, 64, seed=0), drawn(2, 20, 64, seed=1))}, torch.zeros(1), {})
+    prompt = Prompt(20, {0: (drawn(2, 20, 64, seed=0), drawn(2, 20, 64, seed=1))}, torch.zeros(1))
     first = prompt.packed(0)
-    assert prompt.layers == {} and prompt.packed(0) is first and first.room == 32
+    assert prompt.packed(0) is first and prompt.layers[0] is first
+    assert first[0].shape == (2, 2, 32, kernels.LANES) and first[1].shape == (2, 16, 64)

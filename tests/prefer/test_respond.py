@@ -176,7 +176,7 @@ def _longrope():
     return config("Llama", rope_parameters=rope)
 
 
-@pytest.mark.skipif(not kernels.ready(), reason="no AVX512_BF16 processor or no C++ compiler")
+@pytest.mark.usefixtures("compiled_kernels")
 def test_a_sampled_model_has_the_engines_layers_and_one_that_batches_do_not_fit_its_own(monkeypatch):
     model = tiny_model(config("Llama", hidden_size=64, intermediate_size=128), seed=3).bfloat16()
     own, prompts = copy.deepcopy(model), asked(4)

@@ -21,15 +21,7 @@ from bench.schema import UsageError
 from bench.scoring.forward import device, engine, kernels, layers, onednn, ops, preparing, trie
 from bench.scoring.forward import head as heads
 
-has_bf16 = torch.cpu._is_avx512_bf16_supported() and torch.backends.mkldnn.is_available()
-pytestmark = pytest.mark.skipif(not has_bf16, reason="the kernels need a processor with AVX512_BF16")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loaded():
-    """The kernels, compiled."""
-    if not kernels.ready():
-        pytest.skip("the kernels do not compile here")
+pytestmark = pytest.mark.usefixtures("compiled_kernels")
 
 
 HALF_UNIT = 2.0**-8

@@ -15,9 +15,9 @@ constexpr int64_t HEADS = 4;  // query heads that one pass over keys or values s
 struct Segment {
   const int32_t* keys;
   const int32_t* values;
-  int64_t first, n;  // it sees keys first..n
+  int64_t first, n;  // it sees keys first..n, first <= n
 
-  int64_t low() const { return std::min(first, n) / LANES * LANES; }  // where its scores begin
+  int64_t low() const { return first / LANES * LANES; }  // where its scores begin
   int64_t high() const { return (n + LANES - 1) / LANES * LANES; }
 };
 
@@ -25,7 +25,10 @@ struct Segment {
 struct Scratch {
   std::vector<float> scores;      // (HEADS, reserved)
   std::vector<BFloat16> weights;  // likewise
+  std::vector<float> mixed;       // (HEADS, width)
   int64_t reserved = 0;
+
+  explicit Scratch(int64_t width) : mixed(HEADS * width) {}
 
   void reserve(int64_t n) {
     if (n <= reserved) return;
@@ -109,12 +112,13 @@ inline void attend(const BFloat16* const* queries, const Segment* segments, int6
     }
     shares[q] = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(sum));
   }
-  std::vector<float> out(N * width, 0.0f);
-  mix<N>(weights, scratch.reserved, segments[0], width, out.data());
-  mix<N>(weights + own, scratch.reserved, segments[1], width, out.data());
+  float* mixed = scratch.mixed.data();
+  std::fill(mixed, mixed + N * width, 0.0f);
+  mix<N>(weights, scratch.reserved, segments[0], width, mixed);
+  mix<N>(weights + own, scratch.reserved, segments[1], width, mixed);
   for (int q = 0; q < N; q++) {
     for (int64_t j = 0; j < width; j += LANES) {
-      narrow(to + q * width + j, _mm512_mul_ps(_mm512_loadu_ps(out.data() + q * width + j), shares[q]));
+      narrow(to + q * width + j, _mm512_mul_ps(_mm512_loadu_ps(mixed + q * width + j), shares[q]));
     }
   }
 }
@@ -221,7 +225,7 @@ Tensor decode_attention(const Tensor& query, const Tensor& key, const Tensor& va
   Tensor out = at::zeros({query.size(0), heads, width}, query.options());
   BFloat16* to = out.mutable_data_ptr<BFloat16>();
   at::parallel_for(0, n_rows * kv, 8, [&](int64_t begin, int64_t end) {
-    Scratch scratch;
+    Scratch scratch(width);
     auto r = all.begin();
     for (int64_t task = begin; task < end; task++) {
       while (task >= (r->first + r->rows) * kv) r++;
