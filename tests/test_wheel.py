@@ -58,7 +58,7 @@ def test_the_command_of_a_wheel_is_the_wheels_and_brings_its_registry(installed,
     done = said([installed / "drsow", "pairs", "--format", "csv"], empty)
     assert done.returncode == 0, done.stderr
     assert "embedded," in done.stdout
-    kernels = said([installed / "python", "-c", "import bench.scoring.forward.kernels as k; print(k.SOURCES)"], empty)
+    kernels = said([installed / "python", "-c", "import bench.scoring.forward.building as b; print(b.SOURCES)"], empty)
     assert (Path(kernels.stdout.strip()) / "library.cpp").is_file()
 
 

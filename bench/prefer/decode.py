@@ -223,7 +223,7 @@ def fit(model: PreTrainedModel) -> str:
     texts = torch.tensor([head + tail for tail in tails], device=model.device)
     own = torch.stack([model(input_ids=text[None], use_cache=False).logits[0, 15:] for text in texts])
     ops = choose(model.device, model.dtype)
-    layers.fit(model.base_model, linear=ops.linear, gated=ops.gated, norm=ops.norm)
+    layers.fit(model.base_model, linear=ops.linear, gated=ops.gated, norm=ops.norm, rotary=ops.rotary)
     reason = _difference(model, own, head, tails)
     if reason:
         layers.unfit(model.base_model)

@@ -1,4 +1,4 @@
-"""Compiles and calls kernels for bfloat16 on AVX512_BF16 processors: products, norms, attention, the head's sums.
+"""Calls the compiled kernels for bfloat16 on AVX512_BF16 processors: products, norms, rotation, attention, sums.
 
 On these processors no bfloat16 product of torch returns float32 sums. Without AMX its products reach two thirds of
 oneDNN's rate and its flash attention multiplies with MKL; with AMX it takes longer for the head's sum and for
@@ -9,15 +9,9 @@ DRSOW_KERNELS is for tests: "off" never uses the kernels.
 """
 
 import functools
-import hashlib
-import logging
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,25 +19,14 @@ import torch
 from torch import Tensor
 
 from bench.schema import UsageError
-from bench.scoring.cache import user_cache
+from bench.scoring.forward.building import compiled
 from bench.scoring.forward.trie import Step
-
-SOURCES = Path(__file__).with_name("cpp")
 
 WIDTH = 64
 """Number of rows of every product, and of columns of a panel."""
 
 LANES = 16
 """Number of float32 numbers that a kernel computes at once."""
-
-FLAGS = (
-    *("-O3", "-std=c++20", "-fPIC", "-shared", "-fopenmp"),
-    *("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma"),
-)
-"""-march=native is not used, because machines that share a home folder share the compiled kernels."""
-
-COMPILE_S, COMPILE_LIMIT_S = 20, 600
-"""Seconds that compiling takes on one idle core, and seconds after which drsow stops the compiler."""
 
 
 def suit(*, has_bf16: bool, setting: str) -> bool:
@@ -92,57 +75,6 @@ def ready() -> bool:
 
 def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
-
-
-def compiled() -> Path:
-    """The file of the compiled kernels in the user's cache. Its name depends on the sources, the flags and torch.
-
-    It is not in DRSOW_CACHE, which a team may share, because it is code that this user runs.
-
-    Raises:
-        OSError: There is no compiler, or the cache cannot be written.
-        CalledProcessError: The kernels do not compile.
-        TimeoutExpired: The compiler takes too long.
-    """
-    compiler = os.environ.get("CXX", "g++")
-    sources = [path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir())]
-    said = "\0".join((*sources, *FLAGS, torch.__version__, compiler))
-    path = user_cache() / "kernels" / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.so"
-    if path.is_file():
-        return path
-    if shutil.which(compiler) is None:
-        raise FileNotFoundError(f"{compiler} not found")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    print(f"Compiling drsow's kernels with {compiler} (once, about {COMPILE_S} s)", file=sys.stderr, flush=True)
-    # Renamed into place atomically, because other processes may compile the kernels too.
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        out = Path(folder) / path.name
-        _run(_command(compiler, out))
-        out.replace(path)
-    return path
-
-
-def _run(command: list[str]) -> None:
-    """Runs a compiler. If it is stopped, its child processes are stopped too, because they would continue alone."""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        try:
-            _, said = process.communicate(timeout=COMPILE_LIMIT_S)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command, stderr=said)
-
-
-def _command(compiler: str, out: Path) -> list[str]:
-    # Imported here, because it imports setuptools, which only compiling needs.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # A CUDA compiler without a GPU is no fault.
-    from torch.utils import cpp_extension
-
-    includes = [f"-I{folder}" for folder in cpp_extension.include_paths()]
-    libraries = [f"-L{folder}" for folder in cpp_extension.library_paths()]
-    source = str(SOURCES / "library.cpp")
-    return [compiler, *FLAGS, *includes, source, "-o", str(out), *libraries, "-ltorch_cpu", "-lc10"]
 
 
 def panels(weight: Tensor) -> Tensor:
@@ -194,6 +126,15 @@ def fits_heads(query: Tensor, value: Tensor) -> bool:
     return value.shape[-1] % WIDTH == 0
 
 
+def fits_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> bool:
+    """Whether `rotary` supports these heads, (1, heads, n, depth), and positions, (1, n, depth)."""
+    if x.dtype != torch.bfloat16 or x.device.type != "cpu" or x.dim() != 4 or x.stride(3) != 1:
+        return False
+    positions = (1, *x.shape[2:])
+    same = all(each.dtype == x.dtype and each.shape == positions and each.is_contiguous() for each in (cos, sin))
+    return same and len(x) == 1 and x.shape[3] % (2 * LANES) == 0
+
+
 def panel_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x @ weight.T + bias, (m, n), bfloat16; x: (m, k), m a multiple of WIDTH, weight: panels, bias: (n,)."""
     return torch.ops.drsow.panel_product(x.contiguous(), weight, bias)
@@ -222,6 +163,19 @@ def rms_norm(x: Tensor, weight: Tensor, *, eps: float, shift: bool) -> Tensor:
             rounded before it is multiplied by its weight, as in Llama.
     """
     return torch.ops.drsow.rms_norm(x.contiguous(), weight, eps, shift)
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x * cos + (-x's second half, x's first half) * sin, (1, heads, n, depth), bfloat16.
+
+    Both products and the sum are rounded, as by torch.
+
+    Args:
+        x: (1, heads, n, depth), bfloat16, depth a multiple of 2 * LANES.
+        cos: Of each token's angles, (1, n, depth), bfloat16.
+        sin: The same for the sine.
+    """
+    return torch.ops.drsow.rotary(x[0], cos[0], sin[0])[None]
 
 
 def exp_totals(hidden: Tensor, weight: Tensor, *, top: Tensor | None = None) -> Tensor:

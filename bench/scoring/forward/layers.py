@@ -1,4 +1,4 @@
-"""Replaces a model's layers on a CPU by the fastest code there, and computes a gated layer or a norm in one pass.
+"""Replaces a model's layers on a CPU by the fastest code there. Gated layers, norms and rotary positions take one pass.
 
 A fused product applies the activation and the second factor to its result before writing it. Separately, each of these
 steps reads and writes a number for every token and inner unit, which takes two fifths of the layer's time. torch's
@@ -12,7 +12,8 @@ the processor.
 import functools
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from types import FunctionType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +26,15 @@ ENDS = {"SiLUActivation": ("swish", ""), "SiLU": ("swish", ""), "GELUTanh": ("ge
 GATED = ("gate_proj", "up_proj", "down_proj")
 NORM = "RMSNorm"
 """Part of the name of every class of a root-mean-square norm."""
+ROTARY = "apply_rotary_pos_emb"
+"""Name of the function by which an attention layer's code turns queries and keys by their positions."""
 EPS = ("variance_epsilon", "eps")
 """Names of the number that a norm adds to the mean square."""
 ROWS = 64
 """Number of rows of the input on which a kind of layer is tried."""
+
+ROTARY_WIDTH = 64
+"""Width of the heads on which rotary positions are tried."""
 
 NORM_ROWS = 8
 """The same for a norm; every norm is tried."""
@@ -60,6 +66,7 @@ def fit(
     linear: Callable[[nn.Linear], Forward | None],
     gated: Callable[[Gated], Forward | None],
     norm: Callable[[nn.Module], Forward | None],
+    rotary: Callable[[nn.Module], Forward | None],
 ) -> None:
     """Replaces the forward passes of a model's layers by the chosen ones, in place.
 
@@ -70,11 +77,14 @@ def fit(
         linear: Gives a layer's new pass, or None to keep its own. It may change the form of the layer's weight.
         gated: The same for a layer that looks gated; it runs after the linear layers inside have their new passes.
         norm: The same for a layer that looks like a root-mean-square norm.
+        rotary: The same for any layer; None if its code calls no function named ROTARY.
     """
     for module in model.modules():
         if type(module) is nn.Linear and (forward := linear(module)):
             module.forward = forward
         if NORM in type(module).__name__ and (forward := norm(module)):
+            module.forward = forward
+        if forward := rotary(module):
             module.forward = forward
     fits: dict[tuple, bool] = {}
     for module in model.modules():
@@ -186,6 +196,43 @@ def kernel_norm(module: nn.Module) -> Forward | None:
 def _kernel_norm(weight: Tensor, eps: float, shift: bool, x: Tensor) -> Tensor:
     """The norm of x over its last dimension, (..., k)."""
     return kernels.rms_norm(x.flatten(0, -2), weight, eps=eps, shift=shift).view_as(x)
+
+
+def kernel_rotary(module: nn.Module) -> Forward | None:
+    """The layer's own code, which then calls the compiled kernel for rotary positions, if both give the same bits."""
+    own, code = _own_rotary(module), type(module).forward
+    if own is None or not _same_rotary(own):
+        return None
+    names = {**code.__globals__, ROTARY: functools.partial(_kernel_rotary, own)}
+    forward = FunctionType(code.__code__, names, code.__name__, code.__defaults__, code.__closure__)
+    forward.__kwdefaults__ = code.__kwdefaults__
+    return functools.partial(forward, module)
+
+
+def _own_rotary(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """The function named ROTARY that a layer's code calls; None if it calls none."""
+    code = type(module).forward
+    calls = isinstance(code, FunctionType) and ROTARY in code.__code__.co_names
+    return code.__globals__.get(ROTARY) if calls else None
+
+
+def _kernel_rotary(own: Callable, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *more: Any, **named: Any) -> Any:
+    """Queries and keys, turned by their positions. `own` does what the kernel does not support."""
+    if more or named or not all(kernels.fits_rotary(x, cos, sin) for x in (q, k)):
+        return own(q, k, cos, sin, *more, **named)
+    return kernels.rotary(q, cos, sin), kernels.rotary(k, cos, sin)
+
+
+def _same_rotary(own: Callable[..., tuple[Tensor, Tensor]]) -> bool:
+    """Whether a layer's own function gives the kernel's bits."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = (1, 2, ROWS, ROTARY_WIDTH), (1, 1, ROWS, ROTARY_WIDTH), (1, ROWS, ROTARY_WIDTH), (1, ROWS, ROTARY_WIDTH)
+    drawn = [torch.randn(shape, generator=generator).bfloat16() for shape in shapes]
+    try:
+        turned = list(zip(own(*drawn), _kernel_rotary(own, *drawn), strict=True))
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return all(torch.equal(a, b) for a, b in turned)
 
 
 @torch.no_grad()

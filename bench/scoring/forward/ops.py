@@ -31,6 +31,8 @@ class Ops(NamedTuple):
     """A gated feed-forward layer -> its new forward pass, or None to keep its own."""
     norm: Callable[[nn.Module], layers.Forward | None]
     """A root-mean-square norm -> its new forward pass, or None to keep its own."""
+    rotary: Callable[[nn.Module], layers.Forward | None]
+    """An attention layer with rotary positions -> its new forward pass, or None to keep its own."""
     log_totals: Callable[[nn.Linear, head.Rescale], head.LogTotals]
     """An output head and the function that the model applies to its logits -> log-sum-exp from hidden states."""
     attend: Callable[..., Tensor]
@@ -86,6 +88,7 @@ def on_cpu(dtype: torch.dtype, cpu: Processor) -> Ops:
         linear=layers.onednn_linear if leads else layers.keep,
         gated=functools.partial(layers.onednn_gated, dtype=dtype) if leads else layers.keep,
         norm=layers.keep,
+        rotary=layers.keep,
         log_totals=functools.partial(head.unshifted, float32=_float32(leads)),
         attend=_tiles(leads),
         n_rows=head.CPU_ROWS,
@@ -107,6 +110,7 @@ def _bf16_on_cpu(cpu: Processor) -> Ops:
         linear=layers.panel_linear if who == "drsow" else layers.keep,
         gated=gated.get(who, layers.keep),
         norm=layers.kernel_norm if who == "drsow" else layers.keep,
+        rotary=layers.kernel_rotary if who == "drsow" else layers.keep,
         log_totals=functools.partial(totals, float32=_float32(cpu.onednn_leads)),
         attend=functools.partial(attention.kernels_or, attend) if who == "drsow" else attend,
         n_rows=head.CPU_ROWS,
@@ -161,6 +165,7 @@ def gpu_ops(attend: str, totals: str, arch: str, *, fuses: bool = False) -> Ops:
         linear=layers.keep,
         gated=layers.keep,
         norm=layers.keep,
+        rotary=layers.keep,
         log_totals=sums[totals],
         attend=attends[attend],
         n_rows=head.GPU_ROWS,

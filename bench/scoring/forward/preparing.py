@@ -93,7 +93,7 @@ def _as_trained(model: PreTrainedModel) -> None:
 def _give(model: PreTrainedModel, ops: Ops) -> None:
     """Gives a model the engine's attention and layers."""
     model.set_attn_implementation(ATTENTION)
-    layers.fit(model.base_model, linear=ops.linear, gated=ops.gated, norm=ops.norm)
+    layers.fit(model.base_model, linear=ops.linear, gated=ops.gated, norm=ops.norm, rotary=ops.rotary)
 
 
 def _mixing(prepared: Prepared, plain: np.ndarray, changed: np.ndarray) -> str:

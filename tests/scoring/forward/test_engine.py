@@ -56,7 +56,7 @@ GPUS = ops.gpu_ops("tiles", "eager", "")
 def _fit(model: torch.nn.Module, dtype: torch.dtype) -> None:
     """Give a model's layers what this machine's processor multiplies fastest, without compiled kernels."""
     chosen = ops.on_cpu(dtype, CPU)
-    layers.fit(model, linear=chosen.linear, gated=chosen.gated, norm=chosen.norm)
+    layers.fit(model, linear=chosen.linear, gated=chosen.gated, norm=chosen.norm, rotary=chosen.rotary)
 
 
 def conversations(n_prompts: int, *, seed: int) -> tuple[list[np.ndarray], list[int]]:

@@ -18,7 +18,7 @@ from plain import plain_logps
 from tiny_models import tiny_model
 
 from bench.schema import UsageError
-from bench.scoring.forward import device, engine, kernels, layers, onednn, ops, preparing, trie
+from bench.scoring.forward import building, device, engine, kernels, layers, onednn, ops, preparing, trie
 from bench.scoring.forward import head as heads
 
 pytestmark = pytest.mark.usefixtures("compiled_kernels")
@@ -101,6 +101,63 @@ def test_a_norm_of_another_kind_keeps_its_own_pass():
     assert shifts == [True, False]
     assert layers.kernel_norm(LayerNormed()) is None
     assert layers.kernel_norm(transformers.models.llama.modeling_llama.LlamaRMSNorm(72).bfloat16()) is None
+
+
+def positioned(n: int, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines of n tokens' angles, (1, n, depth) each, their halves of different numbers."""
+    angles = torch.arange(n)[:, None] * torch.logspace(0, -4, depth)
+    return angles.cos()[None].bfloat16(), angles.sin()[None].bfloat16()
+
+
+@pytest.mark.parametrize("depth", [32, 64, 96, 256])
+@pytest.mark.parametrize("n", [1, 130])
+def test_rotary_positions_are_transformers_own_to_the_bit(depth, n):
+    cos, sin = positioned(n, depth)
+    rows = drawn(1, n, 5 * depth, seed=0, scale=30.0).view(1, n, 5, depth)
+    for x in (rows.transpose(1, 2), rows.transpose(1, 2).contiguous(), rows[:, :, 1:3].transpose(1, 2)):
+        assert kernels.fits_rotary(x, cos, sin)
+        wanted, _ = transformers.models.llama.modeling_llama.apply_rotary_pos_emb(x, x, cos, sin)
+        assert torch.equal(kernels.rotary(x, cos, sin), wanted)
+    heads = rows.transpose(1, 2)
+    assert not kernels.fits_rotary(heads.float(), cos, sin) and not kernels.fits_rotary(heads, cos, sin[:, :, :16])
+    assert not kernels.fits_rotary(heads[..., :24], cos[..., :24].contiguous(), sin[..., :24].contiguous())
+    assert not kernels.fits_rotary(heads.expand(2, -1, -1, -1), cos, sin)
+
+
+def attention_layer(modeling: str, family: str) -> torch.nn.Module:
+    models, shape = transformers.models, {"hidden_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = getattr(transformers, f"{family}Config")(**shape, head_dim=64)
+    config._attn_implementation = "sdpa"
+    torch.manual_seed(0)
+    code = getattr(getattr(models, modeling), f"modeling_{modeling}")
+    return getattr(code, f"{family}Attention")(config, layer_idx=0).bfloat16().eval()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("modeling", "family"), [("llama", "Llama"), ("qwen2", "Qwen2"), ("qwen3", "Qwen3")])
+def test_attention_takes_the_kernels_positions_for_its_own_layer_alone(modeling, family, monkeypatch):
+    layer, other, used = *(attention_layer(modeling, family) for _ in range(2)), []
+    x, positions = drawn(1, 70, 128, seed=1), positioned(70, 64)
+    (own, _), (named, _) = layer(x, positions, None), layer(x, position_embeddings=positions, attention_mask=None)
+    rotary = kernels.rotary
+    monkeypatch.setattr(kernels, "rotary", lambda *a: used.append(1) or rotary(*a))
+    keep = {"linear": layers.keep, "gated": layers.keep, "norm": layers.keep}
+    layers.fit(layer, **keep, rotary=layers.kernel_rotary)
+    used.clear()
+    assert torch.equal(layer(x, positions, None)[0], own) and len(used) == 2
+    assert torch.equal(layer(x, position_embeddings=positions, attention_mask=None)[0], named) and len(used) == 4
+    # Two texts at once are computed as before, and so is another layer of the kind.
+    two = x.expand(2, -1, -1)
+    assert torch.equal(layer(two, positions, None)[0], other(two, positions, None)[0])
+    layers.unfit(layer)
+    assert torch.equal(layer(x, positions, None)[0], own) and len(used) == 4
+
+
+@pytest.mark.parametrize(("modeling", "family"), [("cohere", "Cohere"), ("glm4", "Glm4")])
+def test_attention_whose_positions_are_computed_otherwise_keeps_its_code(modeling, family):
+    layer = attention_layer(modeling, family)
+    assert layers.ROTARY in type(layer).forward.__code__.co_names
+    assert layers.kernel_rotary(layer) is None and layers.kernel_rotary(torch.nn.Linear(2, 2)) is None
 
 
 @pytest.mark.parametrize("n_words", [1, 15, 64, 65, WORDS])
@@ -277,7 +334,7 @@ def test_a_compiler_that_does_not_end_is_given_up_with_all_that_it_began(tmp_pat
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(kernels, "COMPILE_LIMIT_S", 2)
+    monkeypatch.setattr(building, "COMPILE_LIMIT_S", 2)
     began = time.monotonic()
     assert not kernels.ready.__wrapped__()
     assert time.monotonic() - began < 30
@@ -364,5 +421,11 @@ def test_attention_of_heads_that_do_not_fit_stays_with_torch():
 
 def test_a_layer_that_does_not_fit_stays_with_torch():
     layer = torch.nn.Linear(64, 97).bfloat16()
-    layers.fit(layer, linear=layers.panel_linear, gated=layers.panel_gated, norm=layers.kernel_norm)
+    layers.fit(
+        layer,
+        linear=layers.panel_linear,
+        gated=layers.panel_gated,
+        norm=layers.kernel_norm,
+        rotary=layers.kernel_rotary,
+    )
     assert layer.weight.shape == (97, 64)

@@ -82,8 +82,20 @@ inline __m512 exp2_of(__mmask16 wanted, __m512 x) {
   return _mm512_maskz_scalef_ps(above, p, n);
 }
 
+// LANES bfloat16 numbers as float32.
+inline __m512 widen(const BFloat16* from) {
+  const __m256i bits = _mm256_loadu_si256((const __m256i*)from);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
 // Writes LANES numbers, rounded to bfloat16.
 inline void narrow(BFloat16* to, __m512 x) { _mm256_storeu_si256((__m256i*)to, (__m256i)_mm512_cvtneps_pbh(x)); }
+
+// LANES numbers, rounded to bfloat16.
+inline __m512 rounded(__m512 x) {
+  const __m256i bits = (__m256i)_mm512_cvtneps_pbh(x);
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
 
 inline void check_rows(const Tensor& x, int64_t depth) {
   TORCH_CHECK_VALUE(x.scalar_type() == at::kBFloat16 && x.dim() == 2 && x.is_contiguous(), "not bfloat16 rows");

@@ -6,12 +6,6 @@
 
 namespace drsow {
 
-// LANES bfloat16 numbers as float32.
-inline __m512 widen(const BFloat16* from) {
-  const __m256i bits = _mm256_loadu_si256((const __m256i*)from);
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-}
-
 // x (m, k), weight (k,), k a multiple of LANES -> each row over the root of its mean square plus eps, times the weight.
 //
 // With `shift` the factor is 1 + weight and the product is rounded once, as in Gemma. Without, the row is rounded before
@@ -39,8 +33,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, bool shift) {
         if (shift) {
           narrow(to + i * k + j, _mm512_mul_ps(y, _mm512_add_ps(one, widen(by + j))));
         } else {
-          narrow(to + i * k + j, y);
-          narrow(to + i * k + j, _mm512_mul_ps(widen(to + i * k + j), widen(by + j)));
+          narrow(to + i * k + j, _mm512_mul_ps(rounded(y), widen(by + j)));
         }
       }
     }
