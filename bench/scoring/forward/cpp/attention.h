@@ -112,8 +112,8 @@ inline void gather_panels(Run& run, const Lengths& l, const int32_t* keys, const
   }
 }
 
-// Calls look(wanted, block, key) for every LANES keys of n_panels blocks; `wanted` has a bit a key that the query sees. A
-// block that it sees whole has a loop of its own, in which the compiler knows that it needs no masks.
+// Calls look(wanted, block, key) for every LANES keys of n_panels blocks; `wanted` has a bit a key that the query sees.
+// The first of two loops is for blocks that the query sees whole: the compiler then leaves the masks out.
 template <typename Look>
 inline void each_lanes(const int64_t* seen, int64_t n_panels, const Look& look) {
   for (int64_t p = 0; p < n_panels; p++) {
