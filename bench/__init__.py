@@ -14,6 +14,7 @@ The same in Python, for your own responses:
 `import bench` is quick: pandas and torch are imported when a reward is computed.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from bench.registry import Pair, Registry
     from bench.verbs.texts import PairScorers
 
 __all__ = ["Annotator", "DrsowError", "Messages", "PreconditionError", "UsageError", "release", "reward"]
@@ -60,10 +62,7 @@ class Annotator:
             PreconditionError: there is no GPU, or a model cannot be fetched.
             DrsowError: a model cannot be loaded, or memory ran out.
         """
-        from bench.registry import load_registry
-
-        known = load_registry(None if registry is None else Path(registry))
-        found = known.pair(pair)
+        known, found = _found(pair, registry)
 
         from bench.verbs.session import open_session
         from bench.verbs.texts import loaded_scorers
@@ -182,10 +181,7 @@ def reward(
     Raises:
         DrsowError: as `Annotator` and `Annotator.reward`.
     """
-    from bench.registry import load_registry
-
-    known = load_registry(None if registry is None else Path(registry))
-    found = known.pair(pair)
+    known, found = _found(pair, registry)
 
     from bench.verbs.kept import kept
     from bench.verbs.session import open_session
@@ -193,6 +189,18 @@ def reward(
 
     session = open_session(known, dtype=dtype, device=device)
     return kept().rewards(session, found, [example_of("the prompt", messages, responses)])[0]
+
+
+def _found(pair: str, registry: str | Path | None) -> "tuple[Registry, Pair]":
+    """The registry, with the user's folder, and the pair of this name."""
+    if not isinstance(pair, str):
+        raise UsageError(f"pair must be an alias or a pair_id, is {type(pair).__name__}")
+    if not isinstance(registry, str | os.PathLike | None):
+        raise UsageError(f"registry must be a folder, is {type(registry).__name__}")
+    from bench.registry import load_registry
+
+    known = load_registry(None if registry is None else Path(registry))
+    return known, known.pair(pair)
 
 
 def release() -> None:

@@ -166,6 +166,7 @@ def test_a_closed_annotator_holds_no_model_and_says_so(tiny_registry):
         (PROMPT, {"a": "yes"}, "the prompt: responses must be a list of texts, is dict"),
         (PROMPT, {"yes", "no"}, "the prompt: responses must be a list of texts, is set"),
         (PROMPT, b"yes", "the prompt: responses must be a list of texts, is bytes"),
+        (PROMPT, pd.DataFrame({"x": ["yes"]}), "the prompt: responses must be a list of texts, is DataFrame"),
         (PROMPT, np.array("yes"), "the prompt: responses must be a list of texts, is ndarray"),
         (PROMPT, np.array([]), "the prompt: there is no response to score"),
         (PROMPT, pd.Series(["yes", float("nan")]), r"the prompt: responses\[1\]: must be text, is float"),
@@ -219,6 +220,9 @@ def test_a_batch_names_the_prompt_that_is_wrong(annotator):
         ({"dtype": "fp16"}, "dtype 'fp16': must be auto, bf16 or fp32"),
         ({"device": "tpu"}, "device 'tpu': must be auto, cpu or cuda"),
         ({"pair": "tinny"}, "unknown pair 'tinny', did you mean 'tiny'"),
+        ({"pair": ["tiny"]}, "pair must be an alias or a pair_id, is list"),
+        ({"pair": None}, "pair must be an alias or a pair_id, is NoneType"),
+        ({"registry": 3}, "registry must be a folder, is int"),
     ],
 )
 def test_an_unknown_name_is_refused_before_a_model_is_loaded(tiny_registry, options, said):

@@ -78,12 +78,40 @@ def draw_prompts(rows: Rows, n_draws: int, *, rng: np.random.Generator) -> np.nd
 
 
 def prompt_bootstrap(correct: np.ndarray, rows: Rows, *, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Accuracies when only the prompts are resampled, with the same weights for every pair, (draws, levels, pairs)."""
+    """Accuracies when only the prompts are resampled, with the same weights for every pair.
+
+    With m problems in a subset exponential weights vary too little, by the factor sqrt((m - 1) / (m + 1)). So the
+    deviations from the subset's accuracy are divided by this factor, and a draw may lie outside 0 and 1.
+
+    Args:
+        correct: (pairs, rows), 1 right, 0 wrong, NaN excluded.
+        rows: Levels and weights of the rows, and their problems.
+        n_draws: Number of draws.
+        rng: Source of the draws.
+
+    Returns:
+        (draws, levels, pairs); NaN on a level where a subset that counts has a single problem.
+    """
     parts = [
-        accuracy(correct, rows, draw_prompts(rows, min(_CHUNK, n_draws - start), rng=rng))
+        _drawn_prompts(correct, rows, draw_prompts(rows, min(_CHUNK, n_draws - start), rng=rng))
         for start in range(0, n_draws, _CHUNK)
     ]
     return np.concatenate(parts)
+
+
+def _drawn_prompts(correct: np.ndarray, rows: Rows, times: np.ndarray) -> np.ndarray:
+    """`prompt_bootstrap` of given weights, (draws, rows)."""
+    result = np.zeros((len(times), len(rows.levels), len(correct)))
+    for subset in np.unique(rows.subset):
+        columns = np.flatnonzero(rows.subset == subset)
+        levels = np.flatnonzero(rows.weights[:, columns].any(axis=1))
+        names = tuple(rows.levels[level] for level in levels)
+        part = Rows(names, rows.weights[np.ix_(levels, columns)], rows.subset[columns], rows.cluster[columns])
+        n = len(np.unique(part.cluster))
+        own = plain_accuracy(correct[:, columns], part)
+        drawn = accuracy(correct[:, columns], part, times[:, columns])
+        result[:, levels] += own + np.sqrt((n + 1) / (n - 1) if n > 1 else np.nan) * (drawn - own)
+    return result
 
 
 def draw_models(family: np.ndarray, n_draws: int, *, rng: np.random.Generator) -> np.ndarray:

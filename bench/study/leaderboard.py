@@ -11,15 +11,12 @@ import pandas as pd
 from bench.contrast import model_of
 from bench.schema import LEADERBOARD
 from bench.study.benchmarks import Benchmark, column, of_table
-from bench.study.design import Rows, accuracy, plain_accuracy
+from bench.study.bootstrap import prompt_bootstrap
+from bench.study.design import Rows
 
 
 def bootstrap_scores(correct: np.ndarray, rows: Rows, *, rng: np.random.Generator, draws: int = 1000) -> np.ndarray:
-    """Scores of every pair when the problems are reweighted, with the same weights for every pair.
-
-    Each problem gets an exponential weight (Rubin 1981). With m problems in a subset such draws vary too little, by the
-    factor sqrt((m - 1) / (m + 1)). So the deviations from the subset's score are divided by this factor, and a draw may
-    lie outside 0 and 1.
+    """Scores of every pair when the prompts are resampled, with the same weights for every pair.
 
     Args:
         correct: 1 right, 0 wrong or tie, NaN excluded, (pairs, rows).
@@ -32,16 +29,8 @@ def bootstrap_scores(correct: np.ndarray, rows: Rows, *, rng: np.random.Generato
     """
     if not rows.levels:
         return np.full((draws, len(correct)), np.nan)
-    result = np.zeros((draws, len(correct)))
-    weights = rng.standard_exponential((draws, rows.cluster.max() + 1))[:, rows.cluster]
-    for subset in np.unique(rows.subset[rows.weights[0] > 0]):
-        columns = np.flatnonzero((rows.subset == subset) & (rows.weights[0] > 0))
-        n = len(np.unique(rows.cluster[columns]))
-        part = Rows((("", ""),), rows.weights[:1, columns], rows.subset[columns], rows.cluster[columns])
-        score = plain_accuracy(correct[:, columns], part)[0]
-        drawn = accuracy(correct[:, columns], part, weights[:, columns])[:, 0]
-        result += score + np.sqrt((n + 1) / (n - 1) if n > 1 else np.nan) * (drawn - score)
-    return result
+    first = rows._replace(levels=rows.levels[:1], weights=rows.weights[:1])
+    return prompt_bootstrap(correct, first, n_draws=draws, rng=rng)[:, 0]
 
 
 def leaderboard(

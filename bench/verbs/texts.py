@@ -122,7 +122,9 @@ def example_of(name: str, messages: str | Sequence[Mapping[str, str]], responses
 
 def _listed(name: str, value: object, rule: str) -> list:
     """The items of a list, a tuple, a pandas Series, a numpy array or the like; `rule` says what the value must be."""
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping | Set):
+    # A data frame's items are the names of its columns.
+    named = isinstance(value, str | bytes | Mapping | Set) or hasattr(value, "columns")
+    if isinstance(value, Iterable) and not named:
         with contextlib.suppress(TypeError):  # an array without dimensions has no items
             return list(value)
     raise UsageError(f"{name}: {rule}, is {type(value).__name__}")

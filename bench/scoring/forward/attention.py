@@ -35,7 +35,7 @@ def trie_attention(
         query: (1, heads, n, head_dim), n padded.
         key: (1, kv_heads, n, head_dim).
         value: (1, kv_heads, n, width).
-        attention_mask: Unused, because `step.end` is the mask.
+        attention_mask: None, because `step.end` is the mask.
         step: The step's context.
         kwargs: What the model passes besides; `scaling`, `sliding_window` and `softcap` are used.
 
@@ -50,6 +50,8 @@ def trie_attention(
         raise CancelledError
     if more := [name for name in NOT_SOFTMAX if kwargs.get(name) is not None]:
         raise NotSupportedError(f"its attention needs {more[0]}")
+    if attention_mask is not None:
+        raise NotSupportedError("its attention has a mask of its own")
     window = kwargs.get("sliding_window")
     if step.calls is not None:
         step.calls.append(Call(module.layer_idx, window))
@@ -109,6 +111,8 @@ def _behind_trunk(step: StepContext, layer: int, key: Tensor, value: Tensor) -> 
         key = torch.cat([step.trunk[layer][0], key], dim=2)
         value = torch.cat([step.trunk[layer][1], value], dim=2)
     if step.kept is not None:
+        if layer in step.kept:
+            raise NotSupportedError(f"its layer {layer} attends more than once in a pass")
         # Not a view: that would keep the whole of a projection that gives queries, keys and values at once.
         step.kept[layer] = (key[:, :, : step.n_keys].contiguous(), value[:, :, : step.n_keys].contiguous())
     return key, value

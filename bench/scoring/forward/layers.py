@@ -200,18 +200,27 @@ def _kernel_norm(weight: Tensor, eps: float, shift: bool, x: Tensor) -> Tensor:
 
 def kernel_rotary(module: nn.Module) -> Forward | None:
     """The layer's own code, which then calls the compiled kernel for rotary positions, if both give the same bits."""
-    own, code = _own_rotary(module), type(module).forward
-    if own is None or not _same_rotary(own):
-        return None
+    own = _own_rotary(type(module).forward)
+    return functools.partial(_with_kernel_rotary, module) if own and _same_rotary(own) else None
+
+
+def _with_kernel_rotary(module: nn.Module, *args: Any, **named: Any) -> Any:
+    """A layer's output by its own code with the kernel's function in the place of ROTARY."""
+    return _exchanged(type(module).forward)(module, *args, **named)
+
+
+@functools.cache
+def _exchanged(code: FunctionType) -> FunctionType:
+    """A copy of some code with the kernel's function in the place of ROTARY."""
+    own = code.__globals__[ROTARY]
     names = {**code.__globals__, ROTARY: functools.partial(_kernel_rotary, own)}
-    forward = FunctionType(code.__code__, names, code.__name__, code.__defaults__, code.__closure__)
-    forward.__kwdefaults__ = code.__kwdefaults__
-    return functools.partial(forward, module)
+    copy = FunctionType(code.__code__, names, code.__name__, code.__defaults__, code.__closure__)
+    copy.__kwdefaults__ = code.__kwdefaults__
+    return copy
 
 
-def _own_rotary(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor]] | None:
+def _own_rotary(code: Callable) -> Callable[..., tuple[Tensor, Tensor]] | None:
     """The function named ROTARY that a layer's code calls; None if it calls none."""
-    code = type(module).forward
     calls = isinstance(code, FunctionType) and ROTARY in code.__code__.co_names
     return code.__globals__.get(ROTARY) if calls else None
 

@@ -46,8 +46,9 @@ def prepare(model: PreTrainedModel, *, ops: Ops | None = None) -> Prepared:
     """
     _as_trained(model)
     low, rows = model.dtype != torch.float32, checking.rows(model.config.get_text_config().vocab_size)
-    expected = np.stack([_own_logps(model, row) for row in rows.plain])
-    window = _own_window(model, rows.plain[0], expected[0])
+    with _refusing(model):
+        expected = np.stack([_own_logps(model, row) for row in rows.plain])
+        window = _own_window(model, rows.plain[0], expected[0])
     # A fork inside a step, one after a trunk, and in bfloat16 again the first one with another first branch.
     packings = [pack(rows.plain, [1, 1], budget=budget) for budget in (FORK_BUDGET, TRUNK_BUDGET)]
     packings += [pack(rows.changed, [1, 1], budget=FORK_BUDGET)] * low
@@ -105,7 +106,7 @@ def _mixing(prepared: Prepared, plain: np.ndarray, changed: np.ndarray) -> str:
 
 
 def _own_window(model: PreTrainedModel, row: np.ndarray, expected: np.ndarray) -> int:
-    """The attention window of a model's own pass if it is longer than the check's rows; 0 if there is none.
+    """The attention window of a model's own pass; 0 if there is none.
 
     A configuration may name a window that the model does not use. So every such setting is made short for one pass: a
     window that is in use changes the result.
@@ -117,7 +118,7 @@ def _own_window(model: PreTrainedModel, row: np.ndarray, expected: np.ndarray) -
     """
     config = model.config.get_text_config()
     for name, size in config.to_dict().items():
-        if "window" in name and type(size) is int and len(row) <= size < config.max_position_embeddings:
+        if "window" in name and type(size) is int and SHORT < size < config.max_position_embeddings:
             with _shortened(model, name, size):
                 found = _own_logps(model, row)
             if np.abs(found - expected)[np.isfinite(expected)].max(initial=0.0) >= checking.EXACT_NATS:
@@ -185,8 +186,10 @@ def _refusing(model: PreTrainedModel) -> Iterator[None]:
         yield
     except NotSupportedError as error:
         raise _refusal(model, str(error)) from error
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        if _is_ours(error):
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        # Other classes of RuntimeError are of a device or of its memory.
+        lacks_memory = "can't allocate memory" in str(error)
+        if _is_ours(error) or lacks_memory or (isinstance(error, RuntimeError) and type(error) is not RuntimeError):
             raise
         raise _refusal(model, (str(error).splitlines() or [type(error).__name__])[0]) from error
 

@@ -60,7 +60,6 @@ MIXTURE = {"num_experts": 4, "moe_intermediate_size": 16, "shared_expert_interme
 MASKED = {
     "Phi-MoE": config("Phimoe", num_local_experts=4, sliding_window=200),
     "Qwen 2 MoE": config("Qwen2Moe", sliding_window=200, **SLIDING, **MIXTURE),
-    "Doge, which keeps the heaviest keys of a long text": config("Doge", keep_window_size=200),
 }
 """Models whose window of 200 is in their own mask alone. The rows of the check are too short to show it."""
 
@@ -70,6 +69,32 @@ MASKED = {
 def test_a_window_that_only_the_models_own_mask_has_is_refused(name, dtype):
     with pytest.raises(DrsowError, match=r"is not supported: its window of 200 tokens is in its own mask alone, which"):
         preparing.prepare(tiny_model(MASKED[name], seed=3).to(dtype))
+
+
+OTHER = {
+    "Qwen 2 MoE, a short window": (
+        config("Qwen2Moe", sliding_window=70, **SLIDING, **MIXTURE),
+        "differs by",
+        "its window of 70 tokens is in its own mask alone",
+    ),
+    "Doge, a mask that depends on the text": (config("Doge"), *2 * ["its attention has a mask of its own"]),
+    "HRM, the same layers several times": (
+        config("HrmText", head_dim=8),
+        *2 * ["its layer 0 attends more than once in a pass"],
+    ),
+    "Mamba, a layer that reads another one's weight": (
+        config("Mamba", intermediate_size=64, time_step_rank=64),
+        *2 * [""],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_attention_that_is_more_than_the_tries_rule_is_refused_in_both_dtypes(name):
+    shape, high, low = OTHER[name]
+    for dtype, words in ((torch.float32, high), (torch.bfloat16, low)):
+        with pytest.raises(DrsowError, match=f"is not supported: .*{words}"):
+            preparing.prepare(tiny_model(shape, seed=3).to(dtype))
 
 
 UNMASKED = {

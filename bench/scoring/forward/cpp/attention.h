@@ -112,16 +112,18 @@ inline void gather_panels(Run& run, const Lengths& l, const int32_t* keys, const
   }
 }
 
-// Calls look(wanted, block, key) for every LANES keys of n_panels blocks; `wanted` has a bit a key that the query sees.
-// The first of two loops is for blocks that the query sees whole: the compiler then leaves the masks out.
+// Calls look(wanted, block, key) for every LANES keys of n_panels blocks of which a query sees some; `wanted` has a bit a
+// key that it sees. The first of two loops is for blocks that it sees whole: the compiler then leaves the masks out.
 template <typename Look>
-inline void each_lanes(const int64_t* seen, int64_t n_panels, const Look& look) {
+inline void each_seen(const int64_t* seen, int64_t n_panels, const Look& look) {
   for (int64_t p = 0; p < n_panels; p++) {
     const uint64_t mask = (uint64_t)seen[p * WIDTH];
     if (mask == ~(uint64_t)0) {
       for (int64_t j = 0; j < WIDTH; j += LANES) look((__mmask16)0xffff, p, j);
     } else {
-      for (int64_t j = 0; j < WIDTH; j += LANES) look((__mmask16)(mask >> j), p, j);
+      for (int64_t j = 0; j < WIDTH; j += LANES) {
+        if (const __mmask16 wanted = mask >> j) look(wanted, p, j);
+      }
     }
   }
 }
@@ -130,7 +132,7 @@ inline void each_lanes(const int64_t* seen, int64_t n_panels, const Look& look) 
 // and seen[p * WIDTH] holds a bit a key of the block.
 inline float highest_score(const float* row, int64_t ld, const int64_t* seen, int64_t n_panels) {
   __m512 highest = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
-  each_lanes(seen, n_panels, [&](__mmask16 wanted, int64_t p, int64_t j) {
+  each_seen(seen, n_panels, [&](__mmask16 wanted, int64_t p, int64_t j) {
     highest = _mm512_mask_max_ps(highest, wanted, highest, _mm512_loadu_ps(row + p * ld + j));
   });
   return _mm512_reduce_max_ps(highest);
@@ -142,7 +144,8 @@ inline float weigh(const float* row, int64_t ld, const int64_t* seen, int64_t n_
                    BFloat16* weights) {
   const __m512 by = _mm512_set1_ps(factor), less = _mm512_set1_ps(shift);
   __m512 sum = _mm512_setzero_ps();
-  each_lanes(seen, n_panels, [&](__mmask16 wanted, int64_t p, int64_t j) {
+  std::fill_n(weights, n_panels * WIDTH, BFloat16(0.0f));
+  each_seen(seen, n_panels, [&](__mmask16 wanted, int64_t p, int64_t j) {
     const __m512 w = exp2_of(wanted, _mm512_fmsub_ps(_mm512_loadu_ps(row + p * ld + j), by, less));
     sum = _mm512_add_ps(sum, w);
     narrow(weights + p * WIDTH + j, w);
