@@ -13,12 +13,11 @@ from bench.cli.terminal import printable
 from bench.cli.views import VIEWS, View
 from bench.study.benchmarks import column, of_columns
 from bench.study.board import Written
-from bench.study.interval import wilson
 from bench.study.leaderboard import leader_note
 from bench.study.overview import data_columns
 
 NO_SCORE = "No score: the rows lack some subsets of {}."
-PLAIN_SHARE = " Accuracy: plain share of right rows, Wilson's interval."
+PLAIN_SHARE = " Accuracy: plain share of right rows; accuracy.csv has the interval of each subset."
 
 
 def show_boards(written: Sequence[Written], *, as_json: bool) -> None:
@@ -99,14 +98,19 @@ def _subsets_are_all(accuracy: pd.DataFrame) -> bool:
 
 
 def _plain(accuracy: pd.DataFrame) -> pd.DataFrame:
-    """pair_id, reward, and the share of right rows over all subsets, with its interval."""
+    """pair_id, reward, and the share of right rows over all subsets.
+
+    The interval is that of the only subset. Rows of several subsets may share a problem, which this table does not
+    know, so their share has none.
+    """
     subsets = accuracy[accuracy["level"] == "subset"]
     subsets = subsets.assign(n_right=(subsets["accuracy"] * subsets["n_examples"]).round())
-    whole = subsets.groupby(["pair_id", "reward"], sort=False)[["n_right", "n_examples"]].sum().reset_index()
+    groups = subsets.groupby(["pair_id", "reward"], sort=False)
+    whole = groups.agg({"n_right": "sum", "n_examples": "sum", "low": "first", "high": "first"}).reset_index()
+    alone = (groups.size() == 1).to_numpy()
     share = whole["n_right"] / whole["n_examples"].where(whole["n_examples"] > 0)
-    limits = wilson(share.to_numpy(), whole["n_examples"].to_numpy())
-    found = {"plain_accuracy": share, "plain_accuracy_low": limits.low, "plain_accuracy_high": limits.high}
-    return whole[["pair_id", "reward"]].assign(**found)
+    limits = {f"plain_accuracy_{end}": whole[end].where(alone) for end in ("low", "high")}
+    return whole[["pair_id", "reward"]].assign(plain_accuracy=share, **limits)
 
 
 def _noted(view: View, note: str) -> View:

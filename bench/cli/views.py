@@ -48,7 +48,8 @@ VIEWS = {
          "p_bootstrap_holm", "p_mcnemar_holm", "level"),
         hidden=("first", "second"),
         note="n: rows that both pairs scored. [low, high] and p: 95% interval of the difference and test that it is 0, "
-        "from 10,000 redraws of problems; McNemar's test is exact and unweighted.",
+        "from 10,000 redraws of problems; better: problems of which a pair judges more rows rightly, and McNemar's "
+        "exact test of their numbers.",
         own={"name": text("rows")},
     ),
     "rewards": View(

@@ -138,14 +138,15 @@ def gap_noise(
     lines = []
     for stderr in (0.0, noise.stderr, 2 * noise.stderr):
         gap = gaps(axis.study, axis.performance + stderr * errors)
-        turned_share = (np.sign(gap) * np.sign(axis.gap) < 0).mean()
+        turned_share = (np.sign(gap) * np.sign(axis.gap) < 0)[:, axis.gap != 0].mean()
         for level, (kind, name) in enumerate(rows.levels):
-            usable = np.isfinite(forward[level]) & np.isfinite(turned[level])
+            # A pair without a gap has no order that an error could change, so no line of the table counts it.
+            usable = np.isfinite(forward[level]) & np.isfinite(turned[level]) & (axis.gap != 0)
             answers = np.where(gap < 0, turned[level], forward[level])[:, usable]
             there = (gap[:, usable] != 0).astype(float)
             rho = spearman(np.abs(gap[:, usable]), answers, there, family[usable])
             low, high = np.quantile(rho, [0.025, 0.975])
-            uncertain = (np.abs(axis.gap[usable]) < _UNCERTAIN * stderr) | (axis.gap[usable] == 0)
+            uncertain = np.abs(axis.gap[usable]) < _UNCERTAIN * stderr
             counts = (int(usable.sum()), int(uncertain.sum()), turned_share)
             lines.append((kind, name, stderr, noise.unit, HEADLINE, rho.mean(), low, high, *counts))
     return pd.DataFrame(lines, columns=list(GAP_NOISE))

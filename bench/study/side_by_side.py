@@ -25,8 +25,8 @@ SIDE_BY_SIDE = (
     "n_only", "n_sum_only", "n_examples", "n_ties", "n_excluded",
 )  # fmt: skip
 """One row per reward and level. `difference` is the reward's accuracy minus that of `sum` on the same rows, with its
-95% interval; `n_only` counts the rows that only this reward judges rightly, `n_sum_only` those that only `sum` does.
-Holm's p are adjusted over all rewards on all levels. Values that do not apply are missing."""
+95% interval; `n_only` counts the problems of which this reward judges more rows rightly, `n_sum_only` those of which
+`sum` does. Holm's p are adjusted over all rewards on all levels. Values that do not apply are missing."""
 
 
 class Compared(NamedTuple):

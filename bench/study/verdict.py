@@ -85,14 +85,15 @@ def verdict(table: pd.DataFrame) -> Verdict:
         f"strong {rows.loc['strong', 'estimate']:+.2f}, weak {rows.loc['weak', 'estimate']:+.2f} points of accuracy "
         "per unit of performance"
     )
-    if len(stands) == 1 and signed[stands[0]]:
-        return Verdict(stands[0], _NAMED[stands[0]].format(slopes_said))
-    if len(stands) == 1:
+    left = [world for world in stands if signed[world]]
+    if stands and not left:
         return Verdict("undecided", f"Undecided: an effect shows, but against the claim's direction ({slopes_said}).")
     if not stands:
         return Verdict("undecided", f"Undecided: both models count, but not as a difference ({slopes_said}).")
-    left = " or ".join(WORLDS[world] for world in stands)
-    return Verdict("undecided", f"Undecided: an effect shows, and it may be {left} ({slopes_said}).")
+    if len(stands) == 1:
+        return Verdict(stands[0], _NAMED[stands[0]].format(slopes_said))
+    names = " or ".join(WORLDS[world] for world in left)
+    return Verdict("undecided", f"Undecided: an effect shows, and it may be {names} ({slopes_said}).")
 
 
 _NAMED = {

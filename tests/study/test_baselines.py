@@ -99,10 +99,11 @@ def test_noise_in_the_scores_is_counted_and_wears_rho_off():
     used = axis().gap != 0
     rho = inside_families(axis().gap, plain_accuracy(axis().answers.forward, ROWS)[0], used)
     assert (none["estimate"], none["low"], none["high"]) == pytest.approx((rho, rho, rho))
-    assert (none["n_uncertain"], none["share_turned"], none["n_pairs"]) == (1, 0, 16)
-    # gaps below 2.77 points: b-c 1, f-g 1.5, f-h 1.5, g-h 0; below 5.54 also a-b 5 and none else
-    assert one["n_uncertain"] == int((np.abs(axis().gap) < 1.96 * 2**0.5).sum()) == 4
-    assert two["n_uncertain"] == int((np.abs(axis().gap) < 1.96 * 2 * 2**0.5).sum())
+    assert (none["n_uncertain"], none["share_turned"], none["n_pairs"]) == (0, 0, 15)
+    # gaps below 2.77 points: b-c 1, f-g 1.5, f-h 1.5; below 5.54 also a-b 5 and none else; g-h has none
+    gap = np.abs(axis().gap[used])
+    assert one["n_uncertain"] == int((gap < 1.96 * 2**0.5).sum()) == 3
+    assert two["n_uncertain"] == int((gap < 1.96 * 2 * 2**0.5).sum())
     assert 0 < one["share_turned"] < two["share_turned"] < 0.25
     assert two["high"] - two["low"] > one["high"] - one["low"] > 0
 

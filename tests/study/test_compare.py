@@ -63,12 +63,41 @@ def test_where_few_rows_differ_the_bootstrap_gives_no_p_and_then_no_interval():
     assert np.isnan(table(answers(0, 10, 0, 0), plain_rows(10, 2)).iloc[0]["low"])
 
 
-def test_rows_of_one_problem_count_as_one_for_the_bootstrap():
-    correct = np.tile(answers(20, 16, 9, 15), 6)
-    row = table(correct, plain_rows(360, 60)).iloc[0]
-    assert (row["n_rows"], row["n_clusters"]) == (360, 60)
-    assert row["p_mcnemar"] < 0.01
+def test_rows_of_one_problem_count_as_one():
+    once = table(answers(20, 16, 9, 15), plain_rows(60)).iloc[0]
+    row = table(np.tile(answers(20, 16, 9, 15), 6), plain_rows(360, 60)).iloc[0]
+    assert (row["n_rows"], row["n_clusters"], row["n_first_only"], row["n_second_only"]) == (360, 60, 16, 9)
+    assert row["p_mcnemar"] == once["p_mcnemar"] > 0.05
     assert row["p_bootstrap"] > 0.05
+    # Of the second problem each pair judges another row rightly: neither is better there.
+    even = table(np.array([[1, 0, 1, 1], [0, 1, 1, 0]], dtype=float), plain_rows(4, 2)).iloc[0]
+    assert (even["n_first_only"], even["n_second_only"]) == (1, 0)
+
+
+def subsets_of(n_problems: int, *, n_subsets: int = 23) -> Rows:
+    n = n_subsets * n_problems
+    subset = np.repeat(np.arange(n_subsets), n_problems)
+    return Rows((("overall", "score"),), np.full((1, n), 1 / n), subset, np.arange(n))
+
+
+@pytest.mark.parametrize("n_problems", [2, 4, 8])
+def test_small_subsets_do_not_narrow_the_interval_of_a_difference(n_problems):
+    # The score's standard error does not depend on how many subsets its rows are divided into, but for m / (m - 1).
+    rng, rows, wanted, found = np.random.default_rng(4), subsets_of(n_problems), [], []
+    for _ in range(40):
+        correct = (rng.random((2, len(rows.subset))) < 0.5).astype(float)
+        row = table(correct, rows).iloc[0]
+        spread = [np.var((correct[0] - correct[1])[rows.subset == s], ddof=1) for s in range(23)]
+        wanted.append(2 * 1.96 * np.sqrt(np.mean(spread) / len(rows.subset)))
+        found.append(row["high"] - row["low"])
+    assert np.mean(found) == pytest.approx(np.mean(wanted), rel=0.05)
+
+
+def test_subsets_of_a_single_problem_have_neither_interval_nor_bootstrap_p():
+    correct = np.array([np.ones(40), np.zeros(40)])
+    row = table(correct, subsets_of(1, n_subsets=40)).iloc[0]
+    assert np.isnan(row[["low", "high", "p_bootstrap"]].astype(float)).all()
+    assert row["p_mcnemar"] < 1e-6 and row["difference"] == pytest.approx(1)
 
 
 def test_equal_pairs_differ_by_nothing():

@@ -101,6 +101,9 @@ def test_without_a_gap_or_an_overall_score_there_is_nothing_to_take_apart():
         (made(0.001, (1, 0.001), (-3, 0.001), (-2, 0.01)), "undecided", "both models count, but not as a difference"),
         (made(0.001, (-1, 0.001), (0, 0.5), (-1, 0.001)), "undecided", "against the claim's direction"),
         (made(0.001, (-1, 0.001), (1, 0.001), (0, 0.9)), "undecided", "against the claim's direction"),
+        # Two worlds stand, and neither has the slopes that these are.
+        (made(0.03, (-1, 0.03), (-0.5, 0.2), (-1.5, 0.1)), "undecided", "against the claim's direction"),
+        (made(0.001, (1, 0.01), (1, 0.1), (2, 0.1)), "undecided", "it may be only the strong model ("),
         (made(NAN, (NAN, NAN), (NAN, NAN), (NAN, NAN)), "undecided", "do not vary enough"),
         (made(0.001, (1, 0.02), (-1, 0.001), (0, 0.5), n_models=7), "undecided", "7 models are too few"),
     ],
