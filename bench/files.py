@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +109,18 @@ def check_not_read(out: Path, option: str, source: str | Path | None) -> None:
     with contextlib.suppress(OSError, ValueError):
         if source is not None and out.is_file() and out.samefile(source):
             raise UsageError(f"--out {out} is the file that {option} reads; name another file")
+
+
+def check_ours(out: Path, verb: str, ours: Callable[[str], bool]) -> None:
+    """Checks that a file to write is absent or empty, or one that the verb wrote: `ours` tells it by its first line.
+
+    Raises:
+        UsageError: It is another file.
+    """
+    if out.is_file():
+        first = (read_if_there(out) or b"").decode("utf-8-sig", errors="replace").partition("\n")[0].strip()
+        if first and not ours(first):
+            raise UsageError(f"{out} exists already, and drsow {verb} did not write it; name another --out")
 
 
 def rename(path: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
 """Measured performances in a registry folder: `scores.toml`, which `drsow perform` writes and the registry reads."""
 
 import math
+import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,10 @@ _COLUMNS = ("model_id", "performance_id", "value", "stderr", "source")
 """The keys of a row, in the order in which they are written."""
 
 HEADER = "# Scores that `drsow perform` measured; see docs/guides/perform.md.\n"
+
+
+_STRING = re.compile(r'"""(?:\\.|[^\\])*?"""|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'', re.DOTALL)
+"""A string of a TOML file, which may hold "#"."""
 
 
 class MeasuredScore(Entry, Score):
@@ -124,10 +129,13 @@ def _rows(path: Path) -> list[MeasuredScore]:
     if not path.exists():
         return []
     try:
-        tables = tomllib.loads(edited_text(path))
+        text = edited_text(path)
+        tables = tomllib.loads(text)
         rows = tables.pop("scores", [])
         if tables or not isinstance(rows, list):
             raise ValueError("it has something else than [[scores]]")
+        if "#" in _STRING.sub("", text.removeprefix(HEADER)):
+            raise ValueError("it has comments, which would be lost")
         return [MeasuredScore.model_validate(row) for row in rows]
     except ValueError as error:
         reason = str(error).splitlines()[0]

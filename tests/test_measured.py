@@ -4,7 +4,7 @@ import pytest
 from tiny_models import entry
 
 from bench.entries import Score
-from bench.measured import MeasuredScore, add_score, replace_scores, typical_stderr
+from bench.measured import HEADER, MeasuredScore, add_score, replace_scores, typical_stderr
 from bench.registry import load_registry
 from bench.schema import UsageError
 
@@ -36,6 +36,18 @@ def test_the_scores_of_one_performance_are_replaced_as_a_whole(folder):
         add_score(folder / "scores.toml", row)
     replace_scores(folder / "scores.toml", "arena_hard", [ROW.model_copy(update={"performance_id": "arena_hard"})])
     assert set(load_registry(folder).model("mine").scores) == {"ifeval", "arena_hard"}
+
+
+@pytest.mark.parametrize("place", ["# mine\n{}", "{}# mine\n", "{}[[scores]] # mine\n"])
+def test_comments_of_the_users_are_kept_by_a_refusal(folder, place):
+    path = folder / "scores.toml"
+    add_score(path, ROW.model_copy(update={"source": "issue #7, 'quoted'"}))
+    add_score(path, ROW.model_copy(update={"source": "issue #7, 'quoted'"}))
+    path.write_text(place.format(path.read_text().removeprefix(HEADER)))
+    before = path.read_text()
+    with pytest.raises(UsageError, match=r"scores.toml: is no file of scores"):
+        add_score(path, ROW)
+    assert path.read_text() == before
 
 
 def test_a_source_in_any_script_is_read_as_it_was_written(folder):

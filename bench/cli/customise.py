@@ -27,7 +27,7 @@ from bench.cli.options import (
 from bench.cli.printed import emit
 from bench.cli.session import load, select
 from bench.cli.views import VIEWS
-from bench.files import check_not_read
+from bench.files import check_not_read, check_ours
 from bench.schema import UsageError
 
 ASKED = "smollm2-135m-instruct-q4"
@@ -69,6 +69,7 @@ def route(
 
     _check(router, model)
     check_not_read(out, "--data", data)
+    check_ours(out, "route", lambda line: line == ",".join(ROUTES))
     known = load_registry(registry)
     dataset = load_prompts(data, limit_per_subset=limit)
     if router is Router.model:

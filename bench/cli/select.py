@@ -42,9 +42,9 @@ def select(
 ) -> None:
     """Keep the response pairs worth labelling (REAL, arXiv 2409.17169)."""
     from bench.data.load import check_preferences, load_candidates, load_data
-    from bench.files import check_not_read
+    from bench.files import check_not_read, check_ours
     from bench.registry import load_registry
-    from bench.verbs.select import Selection, select_pairs
+    from bench.verbs.select import Selection, is_selected, select_pairs
     from bench.verbs.session import open_session
 
     if (candidates is None) == (data is None):
@@ -53,6 +53,7 @@ def select(
         raise UsageError("--limit-per-subset draws from --data; --candidates takes every prompt of its file")
     check_not_read(out, "--candidates", candidates)
     check_not_read(out, "--data", data)
+    check_ours(out, "select", is_selected)
     dataset = load_data(str(data), limit_per_subset=limit) if candidates is None else load_candidates(candidates)
     if candidates is None:
         check_preferences(dataset)

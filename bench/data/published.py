@@ -119,7 +119,7 @@ def arena_texts(row: Row) -> Compared:
     """Votes of Chatbot Arena: a prompt and two responses, or the lists of turns that its table has."""
     better = _winner(row)
     fields = ("prompt", "response_a", "response_b")
-    if "winner_tie" not in row.names and not isinstance(row.value("prompt"), list):
+    if "winner_tie" not in row.names and not all(_is_list(row.value(field)) for field in fields):
         texts = tuple(text_of(row, field, row.value(field)) for field in fields[1:])
         return Compared(turns_of(row, "prompt"), texts, better)
     turns = [[text_of(row, f"{field}[{i}]", text) for i, text in enumerate(_list(row, field))] for field in fields]
@@ -173,6 +173,11 @@ def _by_score(
     best, worst = scores.index(max(scores)), scores.index(min(scores))
     better = None if scores[best] == scores[worst] else Better(best, worst)
     return Compared(prompt, tuple(texts), better, scores=tuple(scores))
+
+
+def _is_list(value: object) -> bool:
+    """Whether a value is a list, or a text that spells one."""
+    return isinstance(spelled(value) if isinstance(value, str) else value, list)
 
 
 def _list(row: Row, field: str) -> list[object]:

@@ -146,7 +146,8 @@ def _parquet_rows(name: str, data: bytes) -> Iterator[Row]:
         _check_names(name, names)
         wanted = _wanted(names)
         # Reading "prompt" also reads a column "prompt.words"; the selection removes it again.
-        table = file.read(columns=wanted).select(wanted)
+        # If Arrow begins threads after torch is imported, a process that ends early is aborted.
+        table = file.read(columns=wanted, use_threads=False).select(wanted)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{name}: broken parquet: {first_line(error)}") from error
     for number, cells in enumerate(_cells(table, file.metadata.num_rows)):

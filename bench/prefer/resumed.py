@@ -227,8 +227,9 @@ def whole_lines(path: Path) -> Iterator[Line]:
     """
     for number, line in enumerate((read_if_there(path) or b"").split(b"\n")[:-1], start=1):
         found = _json_object(line)
-        if found is None:
-            raise UsageError(f"{path}, line {number}: is damaged (no JSON object); remove it and run the command again")
+        if found is None or "id" not in found or not {"answer", "candidates"} & set(found):
+            what = "no JSON object" if found is None else "no id or no response"
+            raise UsageError(f"{path}, line {number}: is damaged ({what}); remove it and run the command again")
         yield found
 
 

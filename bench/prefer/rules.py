@@ -6,10 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.data.instructed import Instructed, Rule
+from bench.faults import first_line
 from bench.schema import PreconditionError, UsageError
 
 NEED_PUNKT = frozenset({"length_constraints:number_sentences", "change_case:capital_word_frequency"})
 """Rules that need nltk's punkt data to find sentences. nltk would download these, so such prompts are left out."""
+
+
+LISTS = frozenset({"keywords", "forbidden_words"})
+"""Options that are lists of texts; all others are a number or a text."""
 
 
 def checkable(found: Instructed) -> list[str]:
@@ -75,3 +80,23 @@ def _check_rule(where: str, rule: Rule, known: Mapping[str, Any]) -> None:
         raise UsageError(f"{where}, field kwargs: {rule.name} lacks {missing[0]!r}")
     if unknown := sorted(given - wanted):
         raise UsageError(f"{where}, field kwargs: {rule.name} does not know {unknown[0]!r}")
+    for name, value in rule.options.items():
+        if problem := _wrong_value(name, value):
+            raise UsageError(f"{where}, field kwargs: {rule.name}: {name} {problem}")
+    try:
+        known[rule.name](rule.name).build_description(**rule.options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{where}, field kwargs: {rule.name}: {first_line(error)}") from error
+
+
+def _wrong_value(name: str, value: object) -> str:
+    """What is wrong with the value of an option, "" if nothing is. The package takes some wrong values in silence."""
+    if name in LISTS:
+        right = isinstance(value, list) and value and all(isinstance(each, str) and each for each in value)
+        return "" if right else "must be a list of one or more texts"
+    if name.startswith("num_") or name.endswith("frequency") or name == "nth_paragraph":
+        # For a negative number the package draws one at random; paragraphs are counted from 1.
+        least = int(name == "nth_paragraph")
+        right = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        return "" if right else f"must be a whole number from {least} on"
+    return "" if isinstance(value, str) and value else "must be text"

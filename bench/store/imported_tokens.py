@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -58,7 +59,7 @@ def tokens_of_parquet(data: bytes) -> pd.DataFrame:
     Raises:
         ValueError: It is no parquet file, or has other columns.
     """
-    frame = pd.read_parquet(io.BytesIO(data))
+    frame = pd.read_parquet(io.BytesIO(data), use_threads=False)
     if tuple(frame.columns) != TOKEN_SCORES:
         raise ValueError(f"columns are {', '.join(map(str, frame.columns))}; expected {', '.join(TOKEN_SCORES)}")
     return frame
@@ -83,4 +84,15 @@ def check_imported_tokens(tokens: pd.DataFrame, scores: pd.DataFrame) -> pd.Data
     filled = absent.assign(**dict.fromkeys((*TOKEN_LISTS, "byte_end")))
     whole = pd.concat([tokens.astype(object), filled.astype(object)], ignore_index=True)
     check_tokens(whole, scores)
+    for name, values, size in _ends(whole, scores):
+        if len(values) and ((np.diff(values, prepend=0) < 0).any() or values[-1] != size):
+            raise ValueError(f"{name}: byte_end must rise from 0 or more to n_bytes, {size}, which the end of turn has")
     return whole
+
+
+def _ends(tokens: pd.DataFrame, scores: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, int]]:
+    """Name, byte_end and n_bytes of each response whose tokens have ends."""
+    sizes = scores.set_index(["example_id", "response_id"])["n_bytes"]
+    for row in tokens[tokens["byte_end"].notna()].itertuples(index=False):
+        values = np.asarray(row.byte_end, dtype=np.int64)
+        yield f"{row.example_id}, {row.response_id}", values, int(sizes[row.example_id, row.response_id])

@@ -98,7 +98,9 @@ def join_parts(parts: list[bytes]) -> pd.DataFrame:
     Raises:
         ValueError: A response is in two parts.
     """
-    scores = pa.concat_tables(pq.ParquetFile(pa.BufferReader(data)).read() for data in parts).to_pandas()
+    scores = pa.concat_tables(
+        pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False) for data in parts
+    ).to_pandas()
     doubled = scores[scores.duplicated(_ID)]
     if len(doubled):
         raise ValueError(f"{doubled['example_id'].iloc[0]}, {doubled['response_id'].iloc[0]} is in two parts")

@@ -36,7 +36,7 @@ def encode_tokens(frame: pd.DataFrame) -> bytes:
 
 def join_tokens(parts: Iterable[bytes]) -> pd.DataFrame:
     """Joins the token parts of a set: columns TOKEN_SCORES, sorted by example_id and response_id; None is no list."""
-    table = pa.concat_tables(pq.ParquetFile(pa.BufferReader(data)).read() for data in parts)
+    table = pa.concat_tables(pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False) for data in parts)
     return table.to_pandas().sort_values(_ID, ignore_index=True)
 
 

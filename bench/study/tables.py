@@ -198,7 +198,8 @@ def _gain(row: Mapping[str, float]) -> str:
     difference, low, high = (
         round(100 * row[name], 1) + 0.0 for name in ("difference", "difference_low", "difference_high")
     )
-    return f"{100 * row['accuracy']:.1f} ({difference:+.1f} [{low:+.1f}, {high:+.1f}])"
+    limits = "" if pd.isna(low) else f" [{low:+.1f}, {high:+.1f}]"
+    return f"{100 * row['accuracy']:.1f} ({difference:+.1f}{limits})"
 
 
 def _most(rows: pd.DataFrame) -> str:

@@ -1,6 +1,7 @@
 """Finds labelled rows that say how sure a pair's labels are: of the candidates themselves, of named or scored data."""
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.contrast import model_of
-from bench.data.load import REWARD_BENCH, SAMPLE, load_data
+from bench.data.load import REWARD_BENCH, SAMPLE, load_data, load_readable
 from bench.data.named import BENCHMARKS
 from bench.prefer.annotate import Confidence
 from bench.schema import Dataset, Example, Message, PreconditionError, UsageError
@@ -97,9 +98,12 @@ def own_labels(dataset: Dataset) -> list[Example] | None:
     instead of right ones, and keep their scores.
     """
     try:
-        labelled = {example.example_id: example for example in load_data(dataset.data_id, offline=True).examples}
+        known_rows, wrong = load_readable(dataset.data_id)
     except UsageError:
         return None
+    if wrong:
+        print(f"{len(wrong)} rows have no label that can be read and are not counted: {wrong[0]}", file=sys.stderr)
+    labelled = {example.example_id: example for example in known_rows.examples}
     found = []
     for example in dataset.examples:
         if example.example_id not in labelled:

@@ -193,7 +193,7 @@ def _checked(file: Path, model_id: str, owner: str, dataset: Dataset) -> Given:
     if file.suffix not in FORMATS:
         raise UsageError(f"{file}: the file must end in {' or '.join(FORMATS)}")
     try:
-        frame = read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
+        frame = read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file, use_threads=False)
         frame = check_imported(frame.reset_index(drop=True), dataset)
         check_scores(frame)
     except (DrsowError, ValueError, OSError) as error:

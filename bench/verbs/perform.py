@@ -83,6 +83,7 @@ def measure_ifeval(
         print(f"{n_left_out} prompts left out: a rule needs data that nltk would download", file=sys.stderr)
     if not names:
         raise UsageError(f"{found.dataset.data_id}: no prompt has rules that can be checked")
+    _stored(_folder(session, speech, out), IFEVAL)
     dataset = _of(found, set(names[:limit]))
     answers = _answers(session, speech, dataset, out=_folder(session, speech, out) / f"{IFEVAL}.jsonl")
     items = []
@@ -182,12 +183,27 @@ def _folder_of_data(session: Session, speech: Speech, dataset: Dataset, out: Pat
     folder = out or _folder(session, speech, None) / dataset.slug
     file = folder / f"{PREFERENCES}.json"
     mine = {"model_id": _spec(session, speech).model_id, "data_digest": dataset.digest}
-    stored = json.loads(read_if_there(file) or b"{}")
+    stored = _stored(folder, PREFERENCES)
     if all(stored.get(name, value) == value for name, value in mine.items()):
         return folder
     if out:
         raise UsageError(f"{file}: is of another model or of other preferences; name another folder with --out")
     return folder.with_name(f"{folder.name}-{dataset.digest[:SHORT]}")
+
+
+def _stored(folder: Path, task: str) -> dict:
+    """The facts that belong to the table of a task; rejects a table of another program, and a damaged file."""
+    facts, table_file = folder / f"{task}.json", folder / f"{task}.csv"
+    data = read_if_there(facts)
+    if data is None and table_file.exists():
+        raise UsageError(f"{table_file}: drsow perform did not write this table; name another folder with --out")
+    try:
+        stored = json.loads(data or b"{}")
+    except ValueError:
+        stored = None
+    if not isinstance(stored, dict):
+        raise UsageError(f"{facts}: is damaged (no JSON object); remove it, or name another folder with --out")
+    return stored
 
 
 def _spec(session: Session, speech: Speech) -> ModelSpec:
@@ -215,7 +231,8 @@ def _measured(
         source=f"drsow perform: {of.told}, {session.options.dtype}{template}",
     )
     file = out / f"{task}.csv"
-    write_csv(file, found, PERFORMANCE)
     facts = {"data_digest": of.digest, "versions": passes.versions()}
+    # First, because a table without these facts is not ours.
     write_json(out / f"{task}.json", score.model_dump() | facts)
+    write_csv(file, found, PERFORMANCE)
     return Measured(found, score, file)

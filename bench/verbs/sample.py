@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bench import units
 from bench.data.load import load_prompts
-from bench.data.rows import candidate_list
+from bench.data.rows import candidate_list, text_of
 from bench.data.sources import file_rows
 from bench.schema import Dataset, DrsowError
 from bench.scoring import SPAN, fetch, templates
@@ -125,5 +125,7 @@ def first_responses(path: str) -> tuple[Dataset, dict[str, str]]:
         found = candidate_list(row)
         if not found or not isinstance(found[0], str):
             raise row.error("candidates", "must be a list of texts")
+        if found[0]:
+            text_of(row, "candidates[0]", found[0])
         texts[example.example_id] = found[0]
     return dataset, texts

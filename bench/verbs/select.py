@@ -49,6 +49,14 @@ def select_pairs(session: Session, dataset: Dataset, wish: Selection, *, out: Pa
     return pd.DataFrame(found, columns=["example_id", "first", "second", "similarity"])
 
 
+def is_selected(line: str) -> bool:
+    """Whether a line is one that `select_pairs` writes."""
+    try:
+        return "similarity" in json.loads(line)
+    except (TypeError, ValueError):
+        return False
+
+
 def _named(example: Example, picked: Picked) -> tuple:
     names = [name for name, _ in example.responses]
     return (example.example_id, names[picked.first], names[picked.second], picked.similarity)

@@ -102,6 +102,15 @@ def test_a_model_that_the_router_does_not_ask_is_refused(drsow, tiny_registry, t
     assert not (tmp_path / "r.csv").exists()
 
 
+def test_a_route_replaces_a_route_and_no_other_file(drsow, tiny_registry, tmp_path):
+    data, out = write_rows(tmp_path / "rows.jsonl", rows(2)), tmp_path / "r.csv"
+    words = ["route", "--registry", tiny_registry, "--data", data, "--out", out]
+    assert [drsow(*words).returncode for _ in range(2)] == [0, 0]
+    out.write_text("my,notes\n1,2\n")
+    refused(drsow(*words), f"{out} exists already, and drsow route did not write it; name another --out")
+    assert out.read_text() == "my,notes\n1,2\n"
+
+
 def test_a_route_is_not_written_over_its_prompts(drsow, tiny_registry, tmp_path):
     data = tmp_path / "rows.csv"
     data.write_text("prompt\nHi\n")

@@ -105,6 +105,38 @@ def test_other_preferences_leave_a_table_as_it_is(drsow, tiny_registry, tmp_path
     assert read_csv(tmp_path / "out" / "preferences.csv")["n_items"][0] == 4
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "preferences.csv",
+            "my,table\n",
+            "preferences.csv: drsow perform did not write this table; name another folder",
+        ),
+        ("preferences.json", "{broken", "preferences.json: is damaged (no JSON object); remove it, or name another"),
+        ("preferences.json", "[]", "preferences.json: is damaged (no JSON object); remove it, or name another"),
+    ],
+)
+def test_files_of_another_program_stay(drsow, tiny_registry, tmp_path, name, text, said):
+    out, data = tmp_path / "out", write_rows(tmp_path / "rows.jsonl", rows(4))
+    out.mkdir()
+    (out / name).write_text(text)
+    words = ["perform", "--registry", tiny_registry, "--model", "tiny-strong", "--task", "preferences", "--data", data]
+    done = drsow(*words, "--out", out, "--results", tmp_path / "results", *COMPUTING)
+    assert done.returncode == 2 and said in done.stderr
+    assert (out / name).read_text() == text
+
+
+def test_a_table_of_another_program_is_no_ifevals(drsow, tiny_registry, prompts, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "ifeval.csv").write_text("my,table\n")
+    words = ["perform", "--registry", tiny_registry, "--model", "tiny-strong", "--task", "ifeval", "--prompts", prompts]
+    done = drsow(*words, "--max-new-tokens", 2, "--out", out, *COMPUTING)
+    assert done.returncode == 2 and "ifeval.csv: drsow perform did not write this table" in done.stderr
+    assert [path.name for path in out.iterdir()] == ["ifeval.csv"]
+
+
 def test_ifeval_on_other_prompts_says_which_option_names_another_folder(drsow, tiny_registry, prompts, tmp_path):
     words = ["perform", "--registry", tiny_registry, "--model", "tiny-strong", "--task", "ifeval", "--prompts", prompts]
     words += ["--max-new-tokens", 2, "--results", tmp_path / "results", *COMPUTING]

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 from commands import rows, write_rows
 
@@ -102,3 +103,21 @@ def test_what_is_selected_from_is_not_written_over(drsow, tmp_path, option):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"drsow: --out {tmp_path}/link.jsonl is the file that {option} reads; name another file\n"
     assert data.read_bytes() == before
+
+
+def test_a_selection_replaces_a_selection_and_no_other_file(drsow, tiny_registry, tmp_path):
+    data, out = write_rows(tmp_path / "rows.jsonl", rows(4)), tmp_path / "s.jsonl"
+    words = ["select", "--registry", tiny_registry, "--model", "tiny-strong", "--data", data, "--out", out]
+    assert [drsow(*words).returncode for _ in range(2)] == [0, 0]
+    out.write_text('{"mine": 1}\n')
+    done = drsow(*words)
+    assert (done.returncode, out.read_text()) == (2, '{"mine": 1}\n')
+    assert done.stderr == f"drsow: {out} exists already, and drsow select did not write it; name another --out\n"
+
+
+def test_a_row_that_is_refused_after_torch_was_loaded_ends_the_process_with_its_line(drsow, tiny_registry, tmp_path):
+    path = tmp_path / "rows.parquet"
+    pd.DataFrame({"prompt": ["a", None], "candidates": [["x", "y"], ["q", "r"]]}).to_parquet(path)
+    words = ["annotate", "--registry", tiny_registry, "--pair", "tiny", "--candidates", path, "--out", tmp_path / "out"]
+    done = drsow(*words)
+    assert (done.returncode, done.stderr) == (2, f"drsow: {path}, row 2, field prompt: missing\n")

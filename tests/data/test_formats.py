@@ -226,6 +226,13 @@ def test_a_vote_on_conversations_whose_earlier_answers_differ_is_left_out_and_co
     assert candidates.left_out == data.left_out
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_vote_with_its_turns_as_lists_is_the_same_in_every_file(ending):
+    row = VOTE | {"prompt": [ASK], "response_a": [BAD], "response_b": [GOOD]}
+    (example,) = load_data(write([row], ending)).examples
+    assert example == Example("0", "", (Message("user", ASK),), (("chosen", GOOD), ("rejected", BAD)))
+
+
 def test_a_vote_on_equal_responses_is_left_out_and_counted():
     name = "Arena votes (prompt, response_a, response_b, winner)"
     data = load_data(write([FORMATS[name], FORMATS[name] | {"response_a": GOOD}]))

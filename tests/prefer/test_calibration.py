@@ -198,6 +198,17 @@ def test_scores_of_responses_are_no_part_of_the_digest(tmp_path):
     assert load.digest(e._replace(scores=()) for e in several) == load.digest(several) != dataset.digest
 
 
+def test_a_row_without_a_label_is_told_and_the_others_count(tmp_path, capsys):
+    path = write(tmp_path / "rows.jsonl", right=True)
+    lines = path.read_text().splitlines()
+    lines[5] = json.dumps(json.loads(lines[5]) | {"right": None})
+    path.write_text("\n".join(lines))
+    labelled = own_labels(load_candidates(str(path)))
+    assert [e.example_id for e in labelled] == [str(i) for i in range(N) if i != 5]
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"1 rows have no label that can be read and are not counted: {path}, line 6, field right: ")
+
+
 def test_candidates_without_labels_or_with_few_have_none(tmp_path):
     rows = [{"id": i, "prompt": f"Is {i}?", "candidates": ["yes", "no"]} for i in range(20)]
     path = tmp_path / "plain.jsonl"

@@ -88,6 +88,13 @@ def test_a_prompt_of_several_turns_is_refused(write):
         write([Example("x", "", turns, ())], {"x": "y"}, generator="g")
 
 
+def test_half_of_a_surrogate_pair_is_named(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"prompt": "a", "candidates": [""]}\n{"prompt": "b", "candidates": ["\\ud83d"]}\n')
+    with pytest.raises(UsageError, match=r"line 2, field candidates\[0\]: contains half of a surrogate pair"):
+        first_responses(str(path))
+
+
 def test_a_line_without_responses_is_named(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_text('{"prompt": "a", "candidates": ["b"]}\n{"prompt": "c"}\n')

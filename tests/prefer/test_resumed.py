@@ -101,6 +101,17 @@ def test_a_damaged_line_is_named(tmp_path, name):
         finished(tmp_path / "out.jsonl")
 
 
+@pytest.mark.parametrize("line", [{"x": 1}, {"id": "1"}, {"candidates": ["a"]}])
+def test_a_line_of_another_kind_is_named(tmp_path, line):
+    finished(tmp_path / "out.jsonl")
+    partial = (tmp_path / "out.jsonl").rename(tmp_path / "out.jsonl.partial")
+    n = len(partial.read_text().splitlines())
+    with partial.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    with pytest.raises(UsageError, match=rf"partial, line {n + 1}: is damaged \(no id or no response\); remove it"):
+        finished(tmp_path / "out.jsonl")
+
+
 def test_a_file_that_two_processes_complete_is_complete(tmp_path):
     out = tmp_path / "out.jsonl"
 

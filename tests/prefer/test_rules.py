@@ -120,12 +120,25 @@ def test_prompts_whose_rules_need_data_of_nltks_are_counted_out(tmp_path):
     assert checkable(load_instructed(str(write(tmp_path / "rows.jsonl", rows)))) == ["1000", "1003"]
 
 
+WORDS = "length_constraints:number_words"
+
+
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
         ({"keywords:frequency": {"keyword": "tea", "relation": "at least"}}, "keywords:frequency lacks 'frequency'"),
         ({"startend:quotation": {"mark": "'"}}, "startend:quotation does not know 'mark'"),
         ({"keywords:rhyme": {}}, "unknown rule 'keywords:rhyme'"),
+        (
+            {"keywords:forbidden_words": {"forbidden_words": "tea"}},
+            "keywords:forbidden_words: forbidden_words must be a li",
+        ),
+        ({"keywords:existence": {"keywords": []}}, "keywords:existence: keywords must be a list of one or more texts"),
+        ({WORDS: {"num_words": "3", "relation": "at least"}}, f"{WORDS}: num_words must be a whole number from 0 on"),
+        ({WORDS: {"num_words": -1, "relation": "at least"}}, f"{WORDS}: num_words must be a whole number from 0 on"),
+        ({WORDS: {"num_words": 3, "relation": "more than"}}, f"{WORDS}: .*more than"),
+        ({"language:response_language": {"language": "xx"}}, "language:response_language: 'xx'"),
+        ({"startend:end_checker": {"end_phrase": 7}}, "startend:end_checker: end_phrase must be text"),
     ],
 )
 def test_a_rule_that_would_be_checked_at_random_or_not_at_all_is_an_error(tmp_path, rules, said):

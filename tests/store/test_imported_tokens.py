@@ -77,6 +77,9 @@ def test_without_the_likeliest_token_its_log_probability_is_missing(tmp_path):
         (lambda rows: rows.pop(2), "1, chosen: has a sum, but no tokens"),
         (lambda rows: rows.append(rows[2]), "1, chosen: is there twice"),
         (lambda rows: rows.__setitem__(2, line("1", "chosen", [-9.0, *LOGPS[1:]])), "1, chosen: its tokens add up to"),
+        (lambda rows: rows[2].update(byte_end=[4, 2, 9, 10, 10]), "1, chosen: byte_end must rise from 0 or more to n"),
+        (lambda rows: rows[2].update(byte_end=[-1, 2, 9, 10, 10]), "1, chosen: byte_end must rise from 0 or more to n"),
+        (lambda rows: rows[2].update(byte_end=[1, 2, 3, 4, 9999]), "1, chosen: byte_end must rise from 0 or more to n"),
         (lambda rows: rows.__setitem__(2, line("1", "chosen", [0.5, *LOGPS[1:]])), "1, chosen: logp_nats has a value"),
     ],
 )

@@ -48,17 +48,15 @@ def trie_attention(
     """
     if step.stop is not None and step.stop.is_set():
         raise CancelledError
-    if more := [name for name in NOT_SOFTMAX if kwargs.get(name) is not None]:
-        raise NotSupportedError(f"its attention needs {more[0]}")
-    if attention_mask is not None:
-        raise NotSupportedError("its attention has a mask of its own")
+    more = [name for name in NOT_SOFTMAX if kwargs.get(name) is not None]
+    if more or attention_mask is not None:
+        raise NotSupportedError(f"its attention needs {more[0]}" if more else "its attention reads another mask")
     window = kwargs.get("sliding_window")
     if step.calls is not None:
         step.calls.append(Call(module.layer_idx, window))
     key, value = _behind_trunk(step, module.layer_idx, key, value)
-    if window is not None and step.n_deep <= window:
-        window = None
-    softmax = Softmax(kwargs.get("scaling"), window, kwargs.get("softcap"))
+    hides = window is not None and step.n_deep > window
+    softmax = Softmax(kwargs.get("scaling"), window if hides else None, kwargs.get("softcap"))
     return step.attend(step, query, key, value, softmax), None
 
 

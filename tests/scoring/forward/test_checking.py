@@ -77,7 +77,7 @@ OTHER = {
         "differs by",
         "its window of 70 tokens is in its own mask alone",
     ),
-    "Doge, a mask that depends on the text": (config("Doge"), *2 * ["its attention has a mask of its own"]),
+    "Doge, a mask that depends on the text": (config("Doge"), *2 * ["its attention reads another mask"]),
     "HRM, the same layers several times": (
         config("HrmText", head_dim=8),
         *2 * ["its layer 0 attends more than once in a pass"],
