@@ -11,6 +11,11 @@ from bench.schema import DrsowError
 from bench.scoring import checked, models
 from bench.scoring.forward import engine, kernels, trie
 
+
+class CheckedError(Exception):
+    """The check ran."""
+
+
 REVISION = "sha256:0"
 ROWS = [np.arange(40), np.concatenate([np.arange(20), np.arange(30, 50)])]
 
@@ -32,7 +37,7 @@ def forbid(monkeypatch):
     """From now on a model's own forward pass, which only the check runs, is an error."""
 
     def forward(*args, **kwargs):
-        raise RuntimeError("the model was checked")
+        raise CheckedError("the model was checked")
 
     monkeypatch.setattr(LlamaForCausalLM, "forward", forward)
 
@@ -55,7 +60,7 @@ def test_a_model_that_passed_is_not_checked_again_and_scores_the_same(folder, tm
 def test_another_model_dtype_or_code_is_checked(folder, monkeypatch, change):
     load(folder)
     forbid(monkeypatch)
-    with pytest.raises(RuntimeError, match="the model was checked"):
+    with pytest.raises(CheckedError, match="the model was checked"):
         load(folder, **change)
 
 
@@ -64,7 +69,7 @@ def test_another_processor_and_another_version_of_drsow_check_again(folder, monk
     load(folder)
     forbid(monkeypatch)
     monkeypatch.setattr(checked, name, lambda: "another")
-    with pytest.raises(RuntimeError, match="the model was checked"):
+    with pytest.raises(CheckedError, match="the model was checked"):
         load(folder)
 
 
@@ -73,7 +78,7 @@ def test_a_damaged_file_counts_as_no_check(folder, tmp_path, monkeypatch, text):
     load(folder)
     kept(tmp_path)[0].write_text(text)
     forbid(monkeypatch)
-    with pytest.raises(RuntimeError, match="the model was checked"):
+    with pytest.raises(CheckedError, match="the model was checked"):
         load(folder)
 
 
