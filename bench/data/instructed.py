@@ -88,6 +88,11 @@ def _rules(row: Row) -> tuple[Rule, ...]:
         raise row.error("kwargs", "must be a list of objects, one a rule")
     if len(options) != len(names):
         raise row.error("kwargs", f"has {len(options)} objects for {len(names)} rules")
-    # Some copies give every rule all options, with null where a rule has none.
-    given = [{name: value for name, value in each.items() if value is not None} for each in options]
+    # Some copies give every rule all options, with null where a rule has none, and its numbers as 3.0.
+    given = [{name: _whole(value) for name, value in each.items() if value is not None} for each in options]
     return tuple(Rule(name, each) for name, each in zip(names, given, strict=True))
+
+
+def _whole(value: object) -> object:
+    """A value, as an int where it is a whole float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -125,7 +125,7 @@ def first_responses(path: str) -> tuple[Dataset, dict[str, str]]:
         found = candidate_list(row)
         if not found or not isinstance(found[0], str):
             raise row.error("candidates", "must be a list of texts")
-        if found[0]:
+        if found[0].strip():
             text_of(row, "candidates[0]", found[0])
         texts[example.example_id] = found[0]
     return dataset, texts

@@ -90,7 +90,7 @@ def test_a_prompt_of_several_turns_is_refused(write):
 
 def test_half_of_a_surrogate_pair_is_named(tmp_path):
     path = tmp_path / "r.jsonl"
-    path.write_text('{"prompt": "a", "candidates": [""]}\n{"prompt": "b", "candidates": ["\\ud83d"]}\n')
+    path.write_text('{"prompt": "a", "candidates": [" "]}\n{"prompt": "b", "candidates": ["\\ud83d"]}\n')
     with pytest.raises(UsageError, match=r"line 2, field candidates\[0\]: contains half of a surrogate pair"):
         first_responses(str(path))
 

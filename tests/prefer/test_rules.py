@@ -147,14 +147,15 @@ def test_a_rule_that_would_be_checked_at_random_or_not_at_all_is_an_error(tmp_pa
         checkable(found)
 
 
-def test_options_that_a_copy_fills_with_null_are_none(tmp_path):
+def test_options_that_a_copy_fills_with_null_or_writes_as_floats_are_those_of_the_original(tmp_path):
     path = tmp_path / "rows.jsonl"
-    kwargs = [{"num_words": None, "keyword": "tea", "frequency": 1, "relation": "at least"}]
+    kwargs = [{"num_words": None, "keyword": "tea", "frequency": 1.0, "relation": "at least"}]
     row = {"key": "a", "prompt": "Tea?", "instruction_id_list": ["keywords:frequency"], "kwargs": kwargs}
     path.write_text(json.dumps(row) + "\n")
     found = load_instructed(str(path))
     assert checkable(found) == ["a"]
-    assert dict(found.rules["a"][0].options) == {"keyword": "tea", "frequency": 1, "relation": "at least"}
+    options = dict(found.rules["a"][0].options)
+    assert options == {"keyword": "tea", "frequency": 1, "relation": "at least"} and type(options["frequency"]) is int
 
 
 @pytest.mark.parametrize(
