@@ -102,7 +102,7 @@ def own_labels(dataset: Dataset) -> list[Example] | None:
     except UsageError:
         return None
     if wrong:
-        print(f"rows whose label cannot be read, which do not count: {len(wrong)}; the first: {wrong[0]}", file=sys.stderr)
+        print(f"rows without a readable label, not counted: {len(wrong)}; the first: {wrong[0]}", file=sys.stderr)
     labelled = {example.example_id: example for example in known_rows.examples}
     found = []
     for example in dataset.examples:

@@ -206,7 +206,7 @@ def test_a_row_without_a_label_is_told_and_the_others_count(tmp_path, capsys):
     labelled = own_labels(load_candidates(str(path)))
     assert [e.example_id for e in labelled] == [str(i) for i in range(N) if i != 5]
     told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith(f"rows whose label cannot be read, which do not count: 1; the first: {path}, line 6, field right: ")
+    assert told.startswith(f"rows without a readable label, not counted: 1; the first: {path}, line 6, field right: ")
 
 
 def test_candidates_without_labels_or_with_few_have_none(tmp_path):
