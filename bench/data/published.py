@@ -119,7 +119,7 @@ def arena_texts(row: Row) -> Compared:
     """Votes of Chatbot Arena: a prompt and two responses, or the lists of turns that its table has."""
     better = _winner(row)
     fields = ("prompt", "response_a", "response_b")
-    if "winner_tie" not in row.names and not all(_is_list(row.value(field)) for field in fields):
+    if "winner_tie" not in row.names and not all(isinstance(_parsed(row.value(field)), list) for field in fields):
         texts = tuple(text_of(row, field, row.value(field)) for field in fields[1:])
         return Compared(turns_of(row, "prompt"), texts, better)
     turns = [[text_of(row, f"{field}[{i}]", text) for i, text in enumerate(_list(row, field))] for field in fields]
@@ -175,15 +175,14 @@ def _by_score(
     return Compared(prompt, tuple(texts), better, scores=tuple(scores))
 
 
-def _is_list(value: object) -> bool:
-    """Whether a value is a list, or a text that spells one."""
-    return isinstance(spelled(value) if isinstance(value, str) else value, list)
+def _parsed(value: object) -> object:
+    """A value; of a text, what it spells."""
+    return spelled(value) if isinstance(value, str) else value
 
 
 def _list(row: Row, field: str) -> list[object]:
     """The value of a column that holds a list; a text that spells a list is parsed."""
-    value = row.value(field)
-    value = spelled(value) if isinstance(value, str) else value
+    value = _parsed(row.value(field))
     if not isinstance(value, list):
         raise row.error(field, "missing" if value is None else "must be a list; a CSV cell holds it as JSON")
     return value

@@ -146,7 +146,7 @@ def _parquet_rows(name: str, data: bytes) -> Iterator[Row]:
         _check_names(name, names)
         wanted = _wanted(names)
         # Reading "prompt" also reads a column "prompt.words"; the selection removes it again.
-        # If Arrow begins threads after torch is imported, a process that ends early is aborted.
+        # Threads that Arrow begins after torch was imported abort a process on one core that ends early.
         table = file.read(columns=wanted, use_threads=False).select(wanted)
     except (pa.ArrowException, OSError) as error:
         raise UsageError(f"{name}: broken parquet: {first_line(error)}") from error

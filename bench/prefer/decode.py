@@ -26,7 +26,7 @@ from bench.prefer.cache import BLOCK, Group, Keys, Prompt
 from bench.scoring.forward import NotSupportedError, layers
 from bench.scoring.forward.attention import NOT_SOFTMAX, trie_attention
 from bench.scoring.forward.context import Softmax, StepContext, context
-from bench.scoring.forward.device import moved
+from bench.scoring.forward.device import moved, out_of_memory
 from bench.scoring.forward.onednn import padded
 from bench.scoring.forward.ops import choose
 from bench.scoring.forward.preparing import length_bound, own_attention
@@ -238,7 +238,7 @@ def _difference(model: PreTrainedModel, own: Tensor, head: Sequence[int], tails:
             group, found = Group(prompt, len(tails)), [prompt.logits.expand(len(tails), -1)]
             found += [advance(model, [group], list(tokens)) for tokens in zip(*tails, strict=True)]
     except (NotSupportedError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if out_of_memory(error):
             raise
         return first_line(error)
     logps = [each.float().log_softmax(-1) for each in (own, torch.stack(found, 1))]

@@ -24,7 +24,7 @@ from bench.prefer.alone import alone
 from bench.prefer.asked import Asked, Speaker, end_ids, generators
 from bench.prefer.draw import drawn
 from bench.prefer.resumed import Sampling
-from bench.scoring.models import out_of_memory
+from bench.scoring.forward.device import out_of_memory
 from bench.scoring.render import check_ids
 
 TOGETHER = 8

@@ -16,6 +16,7 @@ import torch
 from bench.schema import DrsowError, Example, UsageError
 from bench.scoring import checked, filling, models, templates
 from bench.scoring.forward import engine, trie
+from bench.scoring.forward.device import out_of_memory
 from bench.scoring.forward.engine import Prepared
 from bench.scoring.noise import noise_of
 from bench.scoring.passes import PART_BUDGETS, WHOLE, Options, Ready, Share, cut_parts, group, provenance
@@ -199,7 +200,7 @@ class Scorer:
                 out = engine.score(model, plan, counting(plan.n_computed, on_share), details=details)
                 break
             except (RuntimeError, MemoryError) as error:
-                if not models.out_of_memory(error) or budget <= 1:
+                if not out_of_memory(error) or budget <= 1:
                     raise self._full(error, "with one token a step") from error
             budget = self._most_tokens[dtype] = budget // 2
             counts["halved"] += 1
@@ -250,7 +251,7 @@ class Scorer:
     def _full(self, error: Exception, how: str) -> Exception:
         """The error to raise: one that the user can solve if memory ran out, otherwise the same error."""
         model_id = self.ready.key.model_id
-        return DrsowError(f"{model_id}: out of memory on {self.device} {how}") if models.out_of_memory(error) else error
+        return DrsowError(f"{model_id}: out of memory on {self.device} {how}") if out_of_memory(error) else error
 
     def examples_logps(self, examples: Seq[Example]) -> list[list[np.ndarray]]:
         """Log-probabilities of the tokens of each example's responses in nats, the end of turn last.

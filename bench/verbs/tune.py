@@ -270,7 +270,7 @@ def _failing_clearly(out: Path) -> Iterator[None]:
     """Turn a full disk or a lack of memory into one clear error."""
     from safetensors import SafetensorError
 
-    from bench.scoring.models import out_of_memory
+    from bench.scoring.forward.device import out_of_memory
 
     try:
         yield

@@ -23,8 +23,8 @@ from bench.cli.show import row_lines
 from bench.registry import Registry, load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
 from bench.scoring import PLAIN, fetch, models, passes, run, served
+from bench.scoring.forward.device import out_of_memory
 from bench.scoring.forward.engine import Prepared
-from bench.scoring.models import out_of_memory
 from bench.scoring.render import render
 from bench.scoring.scorer import Scorer
 from bench.store.folder import Store

@@ -1,4 +1,4 @@
-"""Chooses the default device and dtype, and moves arrays to a device."""
+"""Chooses the default device and dtype, moves arrays to a device, and tells when its memory ran out."""
 
 import contextlib
 import ctypes
@@ -71,3 +71,10 @@ def moved(array: "np.ndarray", device: "torch.device") -> "torch.Tensor":
 
     tensor = torch.from_numpy(array)
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

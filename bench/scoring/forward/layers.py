@@ -232,6 +232,7 @@ def _kernel_rotary(own: Callable, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor
     return kernels.rotary(q, cos, sin), kernels.rotary(k, cos, sin)
 
 
+@functools.cache
 def _same_rotary(own: Callable[..., tuple[Tensor, Tensor]]) -> bool:
     """Whether a layer's own function gives the kernel's bits."""
     generator = torch.Generator().manual_seed(0)

@@ -14,6 +14,7 @@ from bench.schema import DrsowError
 from bench.scoring.forward import ATTENTION, NotSupportedError, checking, fused, layers
 from bench.scoring.forward.attention import trie_attention
 from bench.scoring.forward.compiling import NotCompiledError
+from bench.scoring.forward.device import out_of_memory
 from bench.scoring.forward.engine import Prepared, score
 from bench.scoring.forward.head import head_of
 from bench.scoring.forward.ops import Ops, choose
@@ -187,9 +188,9 @@ def _refusing(model: PreTrainedModel) -> Iterator[None]:
     except NotSupportedError as error:
         raise _refusal(model, str(error)) from error
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        # Other classes of RuntimeError are of a device or of its memory.
-        lacks_memory = "can't allocate memory" in str(error)
-        if _is_ours(error) or lacks_memory or (isinstance(error, RuntimeError) and type(error) is not RuntimeError):
+        # A class of RuntimeErrors of its own is a device's.
+        of_device = isinstance(error, RuntimeError) and type(error) is not RuntimeError
+        if _is_ours(error) or of_device or out_of_memory(error):
             raise
         raise _refusal(model, (str(error).splitlines() or [type(error).__name__])[0]) from error
 
