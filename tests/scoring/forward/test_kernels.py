@@ -160,9 +160,10 @@ def test_attention_whose_positions_are_computed_otherwise_keeps_its_code(modelin
     assert layers.kernel_rotary(layer) is None and layers.kernel_rotary(torch.nn.Linear(2, 2)) is None
 
 
-@pytest.mark.parametrize("n_words", [1, 15, 64, 65, WORDS])
-def test_a_sum_of_exponentials_has_float32s_digits(n_words):
-    hidden, weight = drawn(128, 96, seed=0), drawn(n_words, 96, seed=1, scale=0.5)
+@pytest.mark.parametrize(("n_words", "depth"), [(1, 96), (15, 96), (64, 96), (65, 96), (WORDS, 96), (WORDS, 1102)])
+def test_a_sum_of_exponentials_has_float32s_digits(n_words, depth):
+    # Of the greater depth, three panels are a group that meets all rows: four groups, the last one not whole.
+    hidden, weight = drawn(128, depth, seed=0), drawn(n_words, depth, seed=1, scale=0.5 if depth < 100 else 0.1)
     exact = (hidden.double() @ weight.double().T).exp().sum(dim=1)
     torch.testing.assert_close(kernels.exp_totals(hidden, weight), exact, rtol=1e-5, atol=0)
 

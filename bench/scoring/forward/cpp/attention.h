@@ -40,30 +40,27 @@ inline std::vector<int32_t> transposed_keys(const Tensor& key, const Lengths& l)
   std::vector<int32_t> out(l.kv_heads * pairs * l.reserved, 0);
   at::parallel_for(0, l.kv_heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t h = begin; h < end; h++) {
-      const BFloat16* from = key.const_data_ptr<BFloat16>() + h * key.stride(0);
-      int32_t* to = out.data() + h * pairs * l.reserved;
-      for (int64_t low = 0; low < l.n_keys; low += LANES) {
-        const int64_t high = std::min(low + LANES, l.n_keys);
-        for (int64_t k = low; k < high; k++) {
-          const int32_t* row = (const int32_t*)(from + k * key.stride(1));
-          for (int64_t i = 0; i < pairs; i++) to[i * l.reserved + k] = row[i];
-        }
-      }
+      transpose(key.const_data_ptr<BFloat16>() + h * key.stride(0), key.stride(1), l.n_keys, pairs,
+                out.data() + h * pairs * l.reserved, l.reserved);
     }
   });
   return out;
 }
 
 // Values (kv_heads, n_keys, width) -> pairs of their rows interleaved: (kv_heads, reserved / 2, width, 2).
-inline std::vector<uint16_t> paired_values(const Tensor& value, const Lengths& l) {
-  std::vector<uint16_t> out(l.kv_heads * l.reserved * l.width, 0);
+inline std::vector<int32_t> paired_values(const Tensor& value, const Lengths& l) {
+  std::vector<int32_t> out(l.kv_heads * l.reserved / 2 * l.width, 0);
   at::parallel_for(0, l.kv_heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t h = begin; h < end; h++) {
       const BFloat16* from = value.const_data_ptr<BFloat16>() + h * value.stride(0);
-      for (int64_t k = 0; k < l.n_keys; k++) {
-        const uint16_t* row = (const uint16_t*)(from + k * value.stride(1));
-        uint16_t* to = out.data() + (h * l.reserved + k / 2 * 2) * l.width + k % 2;
-        for (int64_t i = 0; i < l.width; i++) to[2 * i] = row[i];
+      int32_t* to = out.data() + h * l.reserved / 2 * l.width;
+      for (int64_t k = 0; k < l.n_keys; k += 2, to += l.width) {
+        const BFloat16 *row = from + k * value.stride(1), *next = k + 1 < l.n_keys ? row + value.stride(1) : nullptr;
+        for (int64_t i = 0; i < l.width; i += LANES) {
+          const __m512i first = _mm512_srli_epi32(_mm512_castps_si512(widen(row + i)), 16);
+          const __m512i second = next ? _mm512_castps_si512(widen(next + i)) : _mm512_setzero_si512();
+          _mm512_storeu_si512(to + i, _mm512_or_si512(first, second));
+        }
       }
     }
   });
@@ -192,10 +189,10 @@ inline void score_chunk(Run& run, const Lengths& l, int64_t n_panels) {
 
 // Adds weights @ values of a chunk to the group's results, neighbouring blocks in one product; values is (reserved / 2,
 // width, 2), starts[p] even.
-inline void mix_chunk(Run& run, const Lengths& l, const uint16_t* values, const int64_t* starts, int64_t n_panels) {
+inline void mix_chunk(Run& run, const Lengths& l, const int32_t* values, const int64_t* starts, int64_t n_panels) {
   for (int64_t p = 0, next = 0; p < n_panels; p = next) {
     for (next = p + 1; next < n_panels && starts[next] == starts[next - 1] + WIDTH;) next++;
-    const BFloat16* own = (const BFloat16*)(values + starts[p] * l.width);
+    const BFloat16* own = (const BFloat16*)(values + starts[p] / 2 * l.width);
     const BFloat16* weights = run.weights.data() + p * WIDTH;
     at::native::cpublas::brgemm(l.group * WIDTH, l.width, (next - p) * WIDTH, CHUNK, l.width, l.width, true, weights,
                                 own, run.mixed.data(), true);
@@ -225,7 +222,7 @@ Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, co
   const Lengths l = lengths_of(query, key, value);
   TORCH_CHECK_VALUE(rows >= l.n && first.numel() == l.n_runs + 1, "blocks of another step");
   const std::vector<int32_t> keys = transposed_keys(key, l);
-  const std::vector<uint16_t> values = paired_values(value, l);
+  const std::vector<int32_t> values = paired_values(value, l);
   const int64_t *begins = first.const_data_ptr<int64_t>(), *low = starts.const_data_ptr<int64_t>();
   const int64_t* bits = seen.const_data_ptr<int64_t>();
   TORCH_CHECK_VALUE(scale > 0, "scores with a factor that is not positive");
@@ -243,7 +240,7 @@ Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, co
         gather_panels(run, l, keys.data() + h * l.depth / 2 * l.reserved, low + at, n_panels);
         score_chunk(run, l, n_panels);
         for (int64_t g = 0; g < l.group; g++) weigh_chunk(run, l, g, n_own, bits + at * WIDTH, n_panels, factor);
-        mix_chunk(run, l, values.data() + h * l.reserved * l.width, low + at, n_panels);
+        mix_chunk(run, l, values.data() + h * l.reserved / 2 * l.width, low + at, n_panels);
       }
       end_run(run, l, h, top, n_own, to);
     }

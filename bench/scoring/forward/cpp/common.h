@@ -23,6 +23,7 @@ using at::Tensor;
 
 constexpr int64_t WIDTH = 64;  // columns of a panel, rows of a layer's product: one shape of oneDNN's code a depth
 constexpr int64_t LANES = 16;  // float32 numbers of a vector
+constexpr int64_t GROUP_BYTES = 1 << 19;  // of one factor, which meets all of the other: they stay in a core's cache
 
 // Gives a thread's tiles back when its share of a kernel ends.
 //
@@ -95,6 +96,49 @@ inline void narrow(BFloat16* to, __m512 x) { _mm256_storeu_si256((__m256i*)to, (
 inline __m512 rounded(__m512 x) {
   const __m256i bits = (__m256i)_mm512_cvtneps_pbh(x);
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+
+// Transposes pairs of numbers in registers: to[c * ld_to + r] = pair c of row r, for r < rows and c < pairs, both at most
+// LANES. Rows of `from` are ld_from numbers apart, rows of `to` ld_to pairs.
+inline void transpose_block(const BFloat16* from, int64_t ld_from, int64_t rows, int64_t pairs, int32_t* to,
+                            int64_t ld_to) {
+  const __mmask16 there = (1u << pairs) - 1, own = (1u << rows) - 1;
+  __m512i a[LANES], b[LANES];
+  for (int64_t r = 0; r < LANES; r++) {
+    a[r] = r < rows ? _mm512_maskz_loadu_epi32(there, from + r * ld_from) : _mm512_setzero_si512();
+  }
+  for (int64_t r = 0; r < LANES; r += 2) {
+    b[r] = _mm512_unpacklo_epi32(a[r], a[r + 1]);
+    b[r + 1] = _mm512_unpackhi_epi32(a[r], a[r + 1]);
+  }
+  // a[4 q + i] becomes the columns i, i + 4, i + 8 and i + 12 of the rows 4 q .. 4 q + 3.
+  for (int64_t r = 0; r < LANES; r += 4) {
+    for (int64_t i = 0; i < 2; i++) {
+      a[r + 2 * i] = _mm512_unpacklo_epi64(b[r + i], b[r + i + 2]);
+      a[r + 2 * i + 1] = _mm512_unpackhi_epi64(b[r + i], b[r + i + 2]);
+    }
+  }
+  // b[8 h + i] becomes the columns i and i + 8 of the rows 8 h .. 8 h + 7, four numbers of each in turn.
+  for (int64_t i = 0; i < 4; i++) {
+    for (int64_t h = 0; h < LANES; h += 8) {
+      b[h + i] = _mm512_shuffle_i32x4(a[h + i], a[h + 4 + i], 0x88);
+      b[h + 4 + i] = _mm512_shuffle_i32x4(a[h + i], a[h + 4 + i], 0xdd);
+    }
+  }
+  for (int64_t i = 0; i < 8; i++) {
+    if (i < pairs) _mm512_mask_storeu_epi32(to + i * ld_to, own, _mm512_shuffle_i32x4(b[i], b[8 + i], 0x88));
+    if (i + 8 < pairs) _mm512_mask_storeu_epi32(to + (i + 8) * ld_to, own, _mm512_shuffle_i32x4(b[i], b[8 + i], 0xdd));
+  }
+}
+
+// The same for any numbers of rows and pairs.
+inline void transpose(const BFloat16* from, int64_t ld_from, int64_t rows, int64_t pairs, int32_t* to, int64_t ld_to) {
+  for (int64_t r = 0; r < rows; r += LANES) {
+    for (int64_t c = 0; c < pairs; c += LANES) {
+      transpose_block(from + r * ld_from + 2 * c, ld_from, std::min(LANES, rows - r), std::min(LANES, pairs - c),
+                      to + c * ld_to + r, ld_to);
+    }
+  }
 }
 
 inline void check_rows(const Tensor& x, int64_t depth) {

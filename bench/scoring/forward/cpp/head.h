@@ -6,15 +6,11 @@
 
 namespace drsow {
 
-// A panel of rows low..low + WIDTH of a weight (n, pairs) of pairs of numbers; zeros for rows from n on.
-inline void fill_panel(const int32_t* weight, int64_t low, int64_t n, int64_t pairs, int32_t* panel) {
-  for (int64_t at = 0; at < pairs; at += LANES) {
-    const int64_t stop = std::min(at + LANES, pairs);
-    for (int64_t row = 0; row < WIDTH; row++) {
-      const int32_t* from = weight + (low + row) * pairs;
-      for (int64_t i = at; i < stop; i++) panel[i * WIDTH + row] = low + row < n ? from[i] : 0;
-    }
-  }
+// A panel (k / 2, WIDTH) of rows low..low + WIDTH of a weight (n, k), as pairs of numbers; zeros for rows from n on.
+inline void fill_panel(const BFloat16* weight, int64_t low, int64_t n, int64_t k, int32_t* panel) {
+  const int64_t rows = std::min(WIDTH, n - low);
+  if (rows < WIDTH) std::fill_n(panel, k / 2 * WIDTH, 0);
+  transpose(weight + low * k, k, rows, k / 2, panel, WIDTH);
 }
 
 // Adds to each of WIDTH totals the exponentials of the first `columns` logits of its row; c is (WIDTH, WIDTH). Raises each
@@ -47,18 +43,23 @@ Tensor exp_totals(const Tensor& hidden, const Tensor& weight, const std::optiona
   Tensor tops = at::full({threads, top ? m : 0}, -INFINITY, hidden.options().dtype(at::kFloat));
   float* largest = tops.mutable_data_ptr<float>();
   const BFloat16* from = hidden.const_data_ptr<BFloat16>();
-  const int32_t* pairs = (const int32_t*)weight.const_data_ptr<BFloat16>();
+  const BFloat16* rows = weight.const_data_ptr<BFloat16>();
   double* totals = sums.mutable_data_ptr<double>();
   in_parallel(threads, [&](int64_t first, int64_t last) {
     alignas(64) float c[WIDTH * WIDTH];
-    std::vector<int32_t> panel(WIDTH * k / 2);
+    const auto add = top ? add_exponentials<true> : add_exponentials<false>;
+    const int64_t size = WIDTH * k / 2, group = std::max<int64_t>(1, GROUP_BYTES / (4 * size));
+    std::vector<int32_t> panels(group * size);
     for (int64_t share = first; share < last; share++) {
-      for (int64_t p = n_panels * share / threads; p < n_panels * (share + 1) / threads; p++) {
-        fill_panel(pairs, p * WIDTH, n, k / 2, panel.data());
+      const int64_t stop = n_panels * (share + 1) / threads;
+      for (int64_t low = n_panels * share / threads; low < stop; low += group) {
+        const int64_t high = std::min(low + group, stop);
+        for (int64_t p = low; p < high; p++) fill_panel(rows, p * WIDTH, n, k, panels.data() + (p - low) * size);
         for (int64_t row = 0; row < m; row += WIDTH) {
-          product(k, k, WIDTH, from + row * k, (const BFloat16*)panel.data(), c);
-          const auto add = top ? add_exponentials<true> : add_exponentials<false>;
-          add(c, std::min(WIDTH, n - p * WIDTH), totals + share * m + row, top ? largest + share * m + row : nullptr);
+          for (int64_t p = low; p < high; p++) {
+            product(k, k, WIDTH, from + row * k, (const BFloat16*)(panels.data() + (p - low) * size), c);
+            add(c, std::min(WIDTH, n - p * WIDTH), totals + share * m + row, top ? largest + share * m + row : nullptr);
+          }
         }
       }
     }

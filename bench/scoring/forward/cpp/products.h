@@ -6,8 +6,6 @@
 
 namespace drsow {
 
-constexpr int64_t GROUP_BYTES = 1 << 19;  // of the rows that meet all panels in turn: they stay in a core's cache
-
 // A task: WIDTH rows of x from `row` on, and one panel.
 struct Task {
   int64_t panel, row;
