@@ -30,7 +30,7 @@ def board(store: Store, registry: Registry, subjects: Sequence[Subject], *, rewa
 def measured_of(store: Store, subject: Subject, *, reward: str) -> list[Measured]:
     """The stored tables of a subject on every benchmark, under one reward; a warning names each that cannot be read."""
     found = []
-    for folder in tables_of(store, subject.name, variant_of(subject, reward)):
+    for folder, stored in tables_of(store, subject.name, variant_of(subject, reward)).items():
         try:
             rows = stored_accuracy(folder)
         except PreconditionError as error:
@@ -38,7 +38,7 @@ def measured_of(store: Store, subject: Subject, *, reward: str) -> list[Measured
             continue
         if of_table(rows).sections:
             mine = rows[rows["reward"] == read_csv(folder / "leaderboard.csv")["reward"].iloc[0]]
-            found.append(Measured(folder.name, mine.reset_index(drop=True)))
+            found.append(Measured(folder.name, mine.reset_index(drop=True), stored.get("data_digest", "")))
     return found
 
 

@@ -245,7 +245,7 @@ def chosen_pairs(
     correct, rows = correctness(frames, pairs, examples, reward=reward)
     models = _models(registry, sets)
     board = pd.concat([pairs, described(pairs, models)], axis=1)
-    combine = combine_of(frames, pairs, examples, models, reward=reward, n_best=n_best) if n_best > 1 else None
+    combine = combine_of(frames, pairs, examples, models, reward=reward, n_best=n_best) if n_best else None
     return choose(board, correct, rows, wish, rng=seeded(dataset, seed), top=top, combine=combine)
 
 

@@ -20,7 +20,7 @@ from bench.study.ensemble_held_out import Combine, ensemble_rows, ensemble_words
 from bench.study.held_out import HeldOut, held_out, lead_limits, place_limits
 from bench.study.interval import Sample, share_limits
 from bench.study.leaderboard import bootstrap_scores
-from bench.study.wish import Wish, filtered, meant, n_pairs
+from bench.study.wish import Wish, filtered, meant, n_pairs, within
 
 RULES = ("best score", "largest gap", "random pair")
 OVER = {"over_gap": RULES[1], "over_random": RULES[2]}
@@ -40,7 +40,7 @@ Rows after those of RULES are ensembles of the best pairs: their `pair_id` names
 `held_out` minus that of the best pair. `n_passes` counts the passes of all distinct models.
 `best_share` is the proportion of rankings, each on nine tenths of the rows, in which this pair came first.
 `p_not_worse` is its p in the model confidence set, which contains the `n_not_worse` pairs with a p above 0.05. `n_rows`
-and `n_candidates` count the rows and the ranked pairs."""
+and `n_candidates` count the rows of the data set and the ranked pairs."""
 
 IN_SET = 0.05
 """A pair with a larger p is in the 95% model confidence set."""
@@ -54,6 +54,8 @@ class Choice(NamedTuple):
     not_worse: tuple[str, ...]
     """pair_ids of the model confidence set, best first. The set contains the best pair in 95 of 100 samples of
     prompts."""
+    notes: tuple[str, ...] = ()
+    """What was left out, and why, a sentence each."""
 
     def words(self) -> str:
         """What the table does not say, in a few sentences."""
@@ -63,7 +65,9 @@ class Choice(NamedTuple):
             "rule and place, not to the pair: it is the expected score, on other prompts, of the pair that the rule "
             "puts in that place.\n"
             "Pairs that the rows cannot distinguish from the best at the 95% level (model confidence set): "
-            f"{n_pairs(len(self.not_worse))}: {', '.join(self.not_worse)}" + ensemble_words(self.table)
+            f"{n_pairs(len(self.not_worse))}: {', '.join(self.not_worse)}"
+            + ensemble_words(self.table)
+            + "".join(f"\n{note}" for note in self.notes)
         )
 
 
@@ -72,6 +76,8 @@ class _Weighed(NamedTuple):
 
     frame: pd.DataFrame
     """One row per pair."""
+    n_rows: int
+    """How many rows of the data set count."""
     correct: np.ndarray
     """(pairs, rows)."""
     sample: Sample
@@ -94,7 +100,8 @@ def choose(
 
     Args:
         board: pair_id, gap_points, n_params, cost_flop and licence; one row per pair.
-        correct: 1 right, 0 wrong or tie, NaN excluded, (pairs, rows). A pair with an excluded row is not chosen.
+        correct: 1 right, 0 wrong or tie, NaN excluded, (pairs, rows). A pair of which a row that counts is excluded
+            is not chosen.
         rows: Levels and weights of the rows, and their problems.
         wish: The user's conditions.
         rng: Source of folds, halves and draws; it also orders pairs of equal score.
@@ -107,32 +114,56 @@ def choose(
     """
     if top < 1:
         raise UsageError(f"--top is {top}: choose at least 1 pair")
+    if combine is not None and combine.n_best < 2:
+        raise UsageError(f"--ensemble is {combine.n_best}: an ensemble has at least 2 pairs; 0 makes none")
     name = name_of(wish, rows)
     only = _on_section(rows, name)
     every = board.reset_index(drop=True).assign(n_passes=2, name=name, score=plain_accuracy(correct, only)[0])
-    candidates, said = filtered(every[np.isfinite(correct).all(axis=1)], wish)
+    candidates, said = filtered(every[np.isfinite(correct[:, only.weights[0] > 0]).all(axis=1)], wish)
+    notes = _left_out(every, candidates, wish)
     candidates = candidates.assign(tie=rng.random(len(candidates))).sort_values(["score", "tie"], ascending=False)
     top = min(top, len(candidates))
     weighed = _weighed(candidates, correct, only, said, top=top, rng=rng)
-    extra = []
-    if combine is not None and len(candidates) > 1:
-        mine = combine.of(candidates.index.to_numpy(), np.flatnonzero(only.weights[0] > 0))
-        extra = ensemble_rows(weighed.frame, weighed.correct, mine, weighed.sample, weighed.found)
-    return _choice(weighed, top, wish.gap_unit, extra)
+    extra, more = _ensembles(weighed, candidates.index.to_numpy(), only, combine, wish)
+    return _choice(weighed, top, wish.gap_unit, extra)._replace(notes=notes + more)
+
+
+def _ensembles(
+    weighed: _Weighed, pairs: np.ndarray, only: Rows, combine: Combine | None, wish: Wish
+) -> tuple[list[dict[str, object]], tuple[str, ...]]:
+    """The rows of the ensembles of some pairs, given as indices, and a sentence if the wish allows none."""
+    if combine is None or len(pairs) < 2:
+        return [], ()
+    mine = combine.of(pairs, np.flatnonzero(only.weights[0] > 0))
+    return within(ensemble_rows(weighed.frame, weighed.correct, mine, weighed.sample, weighed.found), wish)
+
+
+def _left_out(every: pd.DataFrame, candidates: pd.DataFrame, wish: Wish) -> tuple[str, ...]:
+    """A sentence on the pairs that the wish allows and that are no candidates, if there are any."""
+    left = filtered(every, wish)[0].drop(index=candidates.index)
+    if left.empty:
+        return ()
+    largest = candidates["gap_points"].astype(float).max()
+    names = [
+        f"{name} (gap {gap:.3g}, larger than any ranked pair's)" if gap > largest else name
+        for name, gap in zip(left["pair_id"], left["gap_points"].astype(float), strict=True)
+    ]
+    why = "as a row is too long for one of their models or its score is not finite"
+    return (f"Not ranked, {why}: {', '.join(names)}.",)
 
 
 def _weighed(
     candidates: pd.DataFrame, correct: np.ndarray, only: Rows, said: str, *, top: int, rng: np.random.Generator
 ) -> _Weighed:
     """The candidates, best first, with their held-out estimates. `correct` has a row for every index of theirs."""
-    mine = correct[candidates.index]
+    mine = np.nan_to_num(correct[candidates.index])  # what is excluded does not count
     sample = Sample(only.weights[0], only.subset, only.cluster)
     found = held_out(mine, sample, rng=rng, top=top)
     draws = bootstrap_scores(mine, only, rng=rng)
     n_problems = len(np.unique(only.cluster[only.weights[0] > 0]))
     p_values = confidence_set(candidates["score"].to_numpy(), draws, n_problems=n_problems)
     frame = candidates.assign(p_not_worse=p_values, best_share=found.first_share).reset_index(drop=True)
-    return _Weighed(frame, *_on_level(mine, sample), found, said)
+    return _Weighed(frame, only.n_examples(sample.weight > 0), *_on_level(mine, sample), found, said)
 
 
 def name_of(wish: Wish, rows: Rows) -> str:
@@ -171,14 +202,14 @@ def _choice(weighed: _Weighed, top: int, gap_unit: str, extra: list[dict[str, ob
     frames = [_best(weighed, top, gap), *([] if gap is None else [_gap_rule(weighed, gap, gap_unit)]), _random(weighed)]
     table = pd.concat([*frames, *([pd.DataFrame(extra)] if extra else [])], ignore_index=True)
     inside = candidates["p_not_worse"] > IN_SET
-    counts = {"n_rows": weighed.correct.shape[1], "n_candidates": len(candidates), "n_not_worse": int(inside.sum())}
+    counts = {"n_rows": weighed.n_rows, "n_candidates": len(candidates), "n_not_worse": int(inside.sum())}
     table = table.assign(optimism=table["score"] - table["held_out"], **counts)
     return Choice(table.reindex(columns=list(CHOICE)), tuple(candidates.loc[inside, "pair_id"]))
 
 
 def _best(weighed: _Weighed, top: int, gap: int | None) -> pd.DataFrame:
     """The rows of the rule "best score"."""
-    candidates, correct, sample, found, said = weighed
+    candidates, _, correct, sample, found, said = weighed
     others = {"over_random": (correct.mean(axis=0), found.fixed.mean(axis=2))}
     if gap is not None:
         others["over_gap"] = (correct[gap], found.fixed[:, :, gap])

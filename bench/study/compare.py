@@ -161,10 +161,12 @@ def _compared(both: np.ndarray, rows: Rows, n_draws: int, rng: np.random.Generat
     lines = []
     for number, (level, name) in enumerate(rows.levels):
         difference = found.accuracy[number, 0] - found.accuracy[number, 1]
-        counted = np.flatnonzero((rows.weights[number] > 0) & np.isfinite(found.both[0]))
+        inside = (rows.weights[number] > 0) & np.isfinite(found.both[0])
+        counted = np.flatnonzero(inside)
         tested = found.n_differing[number] >= MIN_DIFFERING_TEST
         problems, of_row = np.unique(rows.cluster[counted], return_inverse=True)
-        lead = np.bincount(of_row, weights=found.both[0, counted] - found.both[1, counted], minlength=len(problems))
+        verdicts = (found.both[:, counted] > 0).astype(float)  # of RewardBench 2's margins, the sign alone
+        lead = np.bincount(of_row, weights=verdicts[0] - verdicts[1], minlength=len(problems))
         n_first, n_second = int((lead > 1e-9).sum()), int((lead < -1e-9).sum())
         lines.append(
             {
@@ -177,7 +179,7 @@ def _compared(both: np.ndarray, rows: Rows, n_draws: int, rng: np.random.Generat
                 "n_first_only": n_first,
                 "n_second_only": n_second,
                 "p_mcnemar": float(mcnemar([[0, n_first], [n_second, 0]], exact=True).pvalue),
-                "n_rows": len(counted),
+                "n_rows": rows.n_examples(inside),
                 "n_clusters": len(problems),
             }
         )

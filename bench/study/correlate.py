@@ -187,7 +187,7 @@ def describe(group: Group, study: Study, rows: Rows) -> dict[str, Any]:
         "family": group.family,
         "n_pairs": len(group.pairs),
         "n_models": len(np.union1d(study.strong[group.pairs], study.weak[group.pairs])),
-        "n_prompts": int((rows.weights[group.level] > 0).sum()),
+        "n_prompts": rows.n_examples(rows.weights[group.level] > 0),
     }
 
 

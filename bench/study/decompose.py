@@ -201,4 +201,4 @@ def _mixed(axis: OnAxis, measured: Measured, rows: Rows, parts: Parts) -> list[d
 def _counts(axis: OnAxis, rows: Rows, used: np.ndarray) -> dict[str, Any]:
     """The counts behind an estimate from the pairs with these indices."""
     n_models = len(np.union1d(axis.study.strong[used], axis.study.weak[used]))
-    return {"n_pairs": len(used), "n_models": n_models, "n_prompts": int((rows.weights[0] > 0).sum())}
+    return {"n_pairs": len(used), "n_models": n_models, "n_prompts": rows.n_examples(rows.weights[0] > 0)}

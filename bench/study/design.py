@@ -43,6 +43,12 @@ class Rows(NamedTuple):
     """Problem of each row, (rows,), int from 0. Rows of one problem are resampled together."""
     sections: tuple[str, ...] = ()
     """Names of all sections of the benchmark, also of those that these rows lack a part of."""
+    example: np.ndarray | None = None
+    """Number of the row's example, (rows,), int; None if examples are judged once."""
+
+    def n_examples(self, inside: np.ndarray) -> int:
+        """How many examples some rows are, given by a mask, (rows,), bool."""
+        return int(inside.sum() if self.example is None else len(np.unique(self.example[inside])))
 
 
 class Judged(NamedTuple):
@@ -133,7 +139,7 @@ def rows_of(examples: Sequence[Example]) -> Rows:
     whole = np.isfinite(weights).all(axis=1)
     levels = tuple(part.key for part, is_whole in zip(wanted, whole, strict=True) if is_whole)
     names = (*benchmark.sections, *benchmark.styles)
-    return Rows(levels, weights[whole], layout.stratum, prompt_clusters(examples)[layout.row], names)
+    return Rows(levels, weights[whole], layout.stratum, prompt_clusters(examples)[layout.row], names, layout.row)
 
 
 def prompt_clusters(examples: Sequence[Example]) -> np.ndarray:

@@ -114,12 +114,29 @@ def _balanced(values: np.ndarray, weighed: _Weighed, problem: np.ndarray) -> dic
     half = (longer + shorter) / 2
     even = weight * np.select([weighed.side == 1, weighed.side == -1], [half / longer, half / shorter], 1.0)
     share = float(even @ known)
-    # Rows of one problem count as one here: a subset often has too few rows of one side to estimate their correlation.
-    by_problem = np.bincount(problem, even)
-    n = by_problem.sum() ** 2 / (by_problem**2).sum()
+    n = _effective(even, weighed.side, known, problem)
     low, high = (float(end) for end in wilson(np.array(share), np.array(n)))
     # a weighted sum of RewardBench 2's Ties can lie slightly outside 0 and 1
     return accuracy | {"balanced": share, "low": min(low, share), "high": max(high, share)}
+
+
+def _effective(even: np.ndarray, side: np.ndarray, known: np.ndarray, problem: np.ndarray) -> float:
+    """Number of independent judgements of equal weight that would leave the balanced accuracy equally uncertain.
+
+    Each side has the variance of its own accuracy: of a rare side that is judged worse, most of the error comes. As in
+    `interval`, one right and one wrong judgement are added to each. Judgements of one problem count as one: a subset
+    often has too few of one side to estimate their correlation.
+    """
+    spread, total = np.zeros(len(even)), 0.0
+    for each in np.unique(side[even > 0]):
+        mine = (side == each) & (even > 0)
+        weight = even[mine].sum()
+        n = weight**2 / (np.bincount(problem[mine], even[mine]) ** 2).sum()
+        safe = np.clip((n * (even[mine] @ known[mine]) / weight + 1) / (n + 2), 0, 1)
+        spread[mine] = even[mine] * np.sqrt(safe * (1 - safe))
+        total += weight * safe
+    total = min(total, 1.0)
+    return float(total * (1 - total) / (np.bincount(problem, spread) ** 2).sum())
 
 
 def _alone(values: np.ndarray, lengths: Lengths, weight: np.ndarray) -> dict[str, object]:

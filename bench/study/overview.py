@@ -11,15 +11,20 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from bench.store.places import SHORT
 from bench.study.benchmarks import BENCHMARKS, column, of_table
 
 OVERVIEW = ("pair_id", "system", "strong", "weak", "mean_rank", "n_ranked", "source")
 """The columns of the table besides those of the benchmarks. `system` is "measured" or "published". `mean_rank` is the
 mean of the pair's ranks on the `n_ranked` benchmarks that rank it. `source` says where a published row is from, and why
-it differs. A benchmark has the columns NAME, NAME_low, NAME_high (95% interval) and NAME_rank; fractions."""
+it differs. A benchmark has the columns NAME, NAME_low, NAME_high (95% interval) and NAME_rank; fractions. NAME
+is that of the data's results folder; where other rows have it already, the first digits of the rows' digest follow."""
 
 BESIDE = {"rm-bench": ("hard",)}
 """Parts of a benchmark that the table has besides its score."""
+
+
+_KEY = ["pair_id", "reward", "level", "name"]
 
 
 class Measured(NamedTuple):
@@ -29,6 +34,8 @@ class Measured(NamedTuple):
     """Name of the data set's results folder."""
     accuracy: pd.DataFrame
     """ACCURACY of the pairs under one reward."""
+    digest: str = ""
+    """Digest of the data set's rows: tables of other rows are another data set, whatever its name."""
 
 
 def overview(measured: Sequence[Measured], pairs: pd.DataFrame, published: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -46,10 +53,12 @@ def overview(measured: Sequence[Measured], pairs: pd.DataFrame, published: Mappi
     frame = pairs[["pair_id", "strong", "weak"]].assign(system="measured", source="")
     ranks = []
     for found in _by_data(measured):
-        for name, numbers in _numbers(found).items():
+        tables = _numbers(found, column(found.data))
+        if any(name in frame for table in tables for name in table if name != "pair_id"):
+            tables = _numbers(found, column(f"{found.data}-{found.digest[:SHORT]}"))
+        for numbers in tables:
             frame = frame.merge(numbers, on="pair_id", how="left", validate="one_to_one")
-            if name == column(found.data):
-                ranks.append(f"{name}_rank")
+        ranks += [name for name in tables[0] if name.endswith("_rank")]
     frame["mean_rank"] = frame[ranks].astype(float).mean(axis=1) if ranks else np.nan
     frame["n_ranked"] = frame[ranks].notna().sum(axis=1) if ranks else 0
     frame = frame.sort_values(["mean_rank", "pair_id"], na_position="last", ignore_index=True)
@@ -66,24 +75,28 @@ def overview(measured: Sequence[Measured], pairs: pd.DataFrame, published: Mappi
 
 def data_columns(frame: pd.DataFrame) -> list[str]:
     """The columns of the benchmarks in a table, without their limits and ranks."""
-    ends = ("_low", "_high", "_rank")
-    return [name for name in map(str, frame) if name not in OVERVIEW and not name.endswith(ends)]
+    names = [name for name in map(str, frame) if name not in OVERVIEW]
+    ends = {f"{name}{end}" for name in names for end in ("_low", "_high", "_rank")}
+    return [name for name in names if name not in ends]
 
 
 def _by_data(measured: Sequence[Measured]) -> list[Measured]:
-    """The tables of each data set as one."""
-    names = list(dict.fromkeys(each.data for each in measured))
-    parts = {name: [each.accuracy for each in measured if each.data == name] for name in names}
-    return [Measured(name, pd.concat(frames, ignore_index=True)) for name, frames in parts.items()]
+    """The tables of each data set as one, under the first name that its rows have."""
+    parts: dict[str, list[Measured]] = {}
+    for each in measured:
+        parts.setdefault(each.digest or each.data, []).append(each)
+    return [
+        each[0]._replace(accuracy=pd.concat([one.accuracy for one in each]).drop_duplicates(_KEY, ignore_index=True))
+        for each in parts.values()
+    ]
 
 
-def _numbers(found: Measured) -> dict[str, pd.DataFrame]:
+def _numbers(found: Measured, name: str) -> list[pd.DataFrame]:
     """For the score and each part beside it: pair_id, the number, its limits, and the rank of the score."""
     rows = found.accuracy
-    name = column(found.data)
     wanted = {name: ("overall", "score")}
     wanted |= {f"{name}_{part}": ("style", part) for part in BESIDE.get(of_table(rows).name, ())}
-    tables = {}
+    tables = []
     for key, (level, part) in wanted.items():
         mine = rows[(rows["level"] == level) & (rows["name"] == part)]
         table = mine[["pair_id", "accuracy", "low", "high"]].set_axis(
@@ -92,7 +105,7 @@ def _numbers(found: Measured) -> dict[str, pd.DataFrame]:
         if level == "overall":
             whole = mine["accuracy"].where(mine["n_excluded"] == 0)
             table[f"{key}_rank"] = whole.rank(ascending=False, method="min").astype("Int64")
-        tables[key] = table
+        tables.append(table)
     return tables
 
 

@@ -110,14 +110,18 @@ def calibration_error(
         return dict.fromkeys(("error", "error_low", "error_high"), float("nan"))
     inside = (bins[:, None] == np.arange(bins.max() + 1)).astype(float)
     share = inside.mean(axis=0)
-    gap = inside.T @ (is_right - confidence) / inside.sum(axis=0)
+    n = inside.sum(axis=0)
+    gap, sure = inside.T @ (is_right - confidence) / n, inside.T @ confidence / n
     _, number = np.unique(problem, return_inverse=True)
     together = np.zeros((2, number.max() + 1, inside.shape[1]))
     for sums, values in zip(together, (np.ones_like(is_right), is_right - confidence), strict=True):
         np.add.at(sums, number, inside * values[:, None])
     times = rng.standard_exponential((N_DRAWS, together.shape[1]))
-    counted, difference = times @ together[0], times @ together[1]
-    moved = np.abs(difference / counted - gap) @ share
+    # One right and one wrong label more in each bin: that all its labels are right does not make it certain.
+    right, wrong = rng.standard_exponential((2, N_DRAWS, len(n)))
+    counted = times @ together[0] + right + wrong
+    difference = times @ together[1] + right * (1 - sure) - wrong * sure
+    moved = np.abs(difference / counted - (n * gap + 1 - 2 * sure) / (n + 2)) @ (share * (n + 2) / n)
     error, noise = float(np.abs(gap) @ share), float(np.quantile(moved, 0.95))
     return {"error": error, "error_low": max(0.0, error - noise), "error_high": min(1.0, error + noise)}
 

@@ -33,7 +33,10 @@ def filtered(board: pd.DataFrame, wish: Wish) -> tuple[pd.DataFrame, str]:
     ):
         if limit is not None:
             values = board[field].astype(float)
-            board = _keep(board, values <= limit, f"--{option} {limit:g}", f"the smallest {field} is {values.min():g}")
+            least = (
+                f"the smallest {field} is {values.min():g}" if values.notna().any() else f"their {field} is not known"
+            )
+            board = _keep(board, values <= limit, f"--{option} {limit:g}", least)
             said.append(f"{field} up to {limit:g}")
     if wish.licences:
         known = sorted({part for licence in board["licence"].dropna() for part in licence.split(" + ")})
@@ -49,6 +52,20 @@ def filtered(board: pd.DataFrame, wish: Wish) -> tuple[pd.DataFrame, str]:
             "or its score is not finite. Choose on data without those rows"
         )
     return board, f" with {', '.join(said)}" if said else ""
+
+
+def within(ensembles: list[dict[str, object]], wish: Wish) -> tuple[list[dict[str, object]], tuple[str, ...]]:
+    """The rows of CHOICE of ensembles that satisfy a wish, and a sentence on those that do not, if there are any.
+
+    Ensembles of the same pairs cost the same, and have no other licences than their pairs.
+    """
+    for option, field, limit in (
+        ("max-params", "n_params", wish.max_params),
+        ("budget-flop", "cost_flop", wish.budget_flop),
+    ):
+        if limit is not None and ensembles and not float(str(ensembles[0][field])) <= limit:
+            return [], (f"No ensemble of the best pairs: its {field}, {ensembles[0][field]:g}, is over --{option}.",)
+    return ensembles, ()
 
 
 def _keep(board: pd.DataFrame, allowed: pd.Series, option: str, hint: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from bench.data.load import load_data
 from bench.schema import OK, Dataset, UsageError
 from bench.study import ensemble
 from bench.study.benchmarks.layout import leads
+from bench.study.design import rows_of
 from bench.study.measure import pair_table, read_for
 from bench.study.reward import reward_matrix
 from bench.subject import Sets, Subject, stored_sets
@@ -46,15 +47,16 @@ def fitted(session: Session, subject: Subject, rule: str, data: str, candidates:
     dataset = load_data(data, offline=True)
     sets = stored_sets(session.store, subject, dataset, lookup_of(session.registry))
     labelled = {example.messages for example in candidates.examples}
-    margins = _margins(subject, sets, dataset, reward)
-    margins = margins[:, [e.messages not in labelled for e in dataset.examples] & np.isfinite(margins).all(axis=0)]
+    margins, weights = _margins(subject, sets, dataset, reward), row_weights(dataset)
+    kept = [e.messages not in labelled for e in dataset.examples] & np.isfinite(margins).all(axis=0) & (weights > 0)
+    margins = margins[:, kept]
     if not margins.shape[1]:
         raise UsageError(f"{data}: no row is left to fit the ensemble on; name other labelled data with --ensemble-on")
     names = [pair.pair_id for pair in subject.pairs]
     for name, values in zip(names, margins, strict=True):
         if not values.any():
             raise UsageError(f"{name}: its margin is 0 on every row of {data}, so it has no scale; leave this pair out")
-    made = ensemble.recipe(rule, margins, np.ones(margins.shape[1]))
+    made = ensemble.recipe(rule, margins, weights[kept])
     rows = f"{dataset.slug}, sha256 {dataset.digest}, {margins.shape[1]} rows"
     n_passes = len({score_set.folder.name for score_set in sets.values()})
     return Fitted(made, _told(made, names) | {"from": rows, "passes": n_passes})
@@ -74,6 +76,15 @@ def _margins(subject: Subject, sets: Sets, dataset: Dataset, reward: str) -> np.
         margins = pd.Series(leads(scored, found)[0], index=[example.example_id for example in scored])
         rows.append(margins.reindex(list(examples)).to_numpy())
     return np.stack(rows)
+
+
+def row_weights(dataset: Dataset) -> np.ndarray:
+    """Weight of each row in the benchmark's score, (rows,), as in `choose`; equal where there is no score."""
+    rows = rows_of(dataset.examples)
+    if ("overall", "score") not in rows.levels or rows.example is None:
+        return np.ones(len(dataset.examples))
+    weights = rows.weights[rows.levels.index(("overall", "score"))]
+    return np.bincount(rows.example, weights, minlength=len(dataset.examples))
 
 
 def _told(recipe: ensemble.Recipe, names: list[str]) -> dict[str, object]:

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
+from test_benchmarks import six
 from worlds import (
     SIZES,
     Models,
@@ -147,6 +148,48 @@ def test_the_unit_of_the_gap_is_said():
 
 def test_a_pair_with_a_row_left_out_is_not_chosen():
     assert "s" not in chosen(top=9).table["pair_id"].tolist()
+
+
+def test_it_says_which_pairs_a_row_keeps_out():
+    found = chosen()
+    assert found.notes == (
+        "Not ranked, as a row is too long for one of their models or its score is not finite: "
+        "s (gap 20, larger than any ranked pair's).",
+    )
+    assert found.words().endswith(found.notes[0])
+
+
+def test_a_row_left_out_outside_the_section_keeps_no_pair_out():
+    correct, rows = sample(gifted(), SIZES, seed=3)
+    names = [name for _, name in rows.levels]
+    safety = rows.weights[names.index("safety")] > 0
+    best = int(np.argmax(plain_accuracy(correct, rows)[names.index("safety")]))
+    correct[best, np.flatnonzero(~safety)[:2]] = NAN
+    frame = pd.DataFrame(
+        {"pair_id": [f"p{i}" for i in range(len(correct))], "gap_points": 1.0 * np.arange(len(correct))}
+    )
+    frame = frame.assign(n_params=1e9, cost_flop=1e9, licence="mit")
+    found = choose(frame, correct, rows, Wish(section="safety"), rng=np.random.default_rng(0))
+    assert found.table["pair_id"].iloc[0] == f"p{best}" and not found.notes
+    assert found.table["n_candidates"].iloc[0] == len(correct) and found.table["n_rows"].iloc[0] == safety.sum()
+    over_all = choose(frame, correct, rows, Wish(), rng=np.random.default_rng(0))
+    assert f"p{best}" not in over_all.not_worse and f"p{best}" in over_all.notes[0]
+
+
+def test_a_row_that_is_judged_several_times_is_one_row():
+    examples = [six("chat", number) for number in range(6)]
+    rows = rows_of(examples)
+    rng = np.random.default_rng(0)
+    correct = (rng.random((4, len(rows.subset))) < 0.6).astype(float)
+    found = choose(simple_board(), correct, rows, Wish(), rng=rng).table
+    assert len(rows.subset) == 54 and (found["n_rows"] == 6).all()
+
+
+def test_a_cost_that_no_pair_has_is_said_to_be_unknown():
+    board = simple_board().assign(cost_flop=NAN)
+    with pytest.raises(UsageError) as error:
+        choose(board, simple_answers(), plain_rows(10), Wish(budget_flop=1e9), rng=np.random.default_rng(0))
+    assert "--budget-flop 1e+09 leaves none of 3 pairs: their cost_flop is not known. " in str(error.value)
 
 
 @pytest.mark.parametrize(

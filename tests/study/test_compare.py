@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from test_benchmarks import example
 
+from bench.study.benchmarks.reward_bench_2 import REWARD_BENCH_2, SUBSETS
 from bench.study.bootstrap import prompt_bootstrap
 from bench.study.compare import COMPARISON, compare, confidence_set, holm
-from bench.study.design import Rows
+from bench.study.design import Rows, rows_of
 
 NAN = float("nan")
 
@@ -72,6 +74,19 @@ def test_rows_of_one_problem_count_as_one():
     # Of the second problem each pair judges another row rightly: neither is better there.
     even = table(np.array([[1, 0, 1, 1], [0, 1, 1, 0]], dtype=float), plain_rows(4, 2)).iloc[0]
     assert (even["n_first_only"], even["n_second_only"]) == (1, 0)
+
+
+def test_a_larger_margin_of_the_same_verdict_is_no_more_right():
+    # RewardBench 2's Ties has a judgement between -1 and 1; rows of other subsets are judged alike here.
+    examples = [example(subset, str(i), 1, 3) for subset in SUBSETS[:-1] for i in range(4)]
+    ties = [example("Ties", f"{form}:{i}", n, 1) for i in range(20) for form, n in (("ref", 1), ("tied", 2))]
+    rewards = [np.array([[1.0, 0, 0, 0]] * 2)] * len(examples)
+    rewards += [np.array([[top, top - 1, 0.0][-2 if len(e.right) == 1 else 0 :] for top in (3.03, 3.0)]) for e in ties]
+    values, rows = REWARD_BENCH_2.judge([*examples, *ties], rewards).values, rows_of([*examples, *ties])
+    row = table(values, rows).iloc[0]
+    assert 0 < row["difference"] < 1e-3
+    assert (row["n_first_only"], row["n_second_only"], row["p_mcnemar"]) == (0, 0, 1)
+    assert row["n_rows"] == len(examples) + len(ties) == 60
 
 
 def subsets_of(n_problems: int, *, n_subsets: int = 23) -> Rows:

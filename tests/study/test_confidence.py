@@ -187,3 +187,13 @@ def example(right: tuple[str, ...], n: int) -> Example:
 def test_a_label_prefers_the_best_to_the_worst_response(rewards, margin):
     found = label_margins([example(("0",), 3)], [np.array([rewards])])
     np.testing.assert_array_equal(found, [[margin]])
+
+
+@pytest.mark.parametrize("n", [12, 20, 60])
+def test_the_calibration_error_of_labels_that_are_nearly_all_right_has_an_interval(n):
+    draws, hits = rng(), 0
+    for _ in range(100):
+        is_right = (draws.random(n) < 0.97).astype(float)
+        found = calibration_error(is_right, np.full(n, 0.9), np.zeros(n, dtype=int), np.arange(n), rng=draws)
+        hits += found["error_low"] <= 0.07 <= found["error_high"]
+    assert hits >= 90

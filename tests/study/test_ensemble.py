@@ -3,13 +3,16 @@
 import numpy as np
 import pandas as pd
 import pytest
+from test_benchmarks import pair, six
 
+from bench.schema import SECTIONS, SUBSET_WEIGHTS, Dataset, UsageError
 from bench.study import ensemble
-from bench.study.choose import CHOICE, Wish, choose
+from bench.study.choose import CHOICE, Choice, Wish, choose
 from bench.study.design import Rows
 from bench.study.ensemble_held_out import Combine, _cross_fitted
 from bench.study.held_out import held_out
 from bench.study.interval import Sample
+from bench.verbs.ensemble import row_weights
 
 ONES = np.ones(4)
 
@@ -101,6 +104,36 @@ def chosen(margins: np.ndarray, n_problems: int) -> pd.DataFrame:
     correct, rows, combine = world(margins, n_problems)
     rng = np.random.default_rng(1)
     return choose(board(len(margins)), correct, rows, Wish(), rng=rng, combine=combine).table.set_index("rule")
+
+
+def test_an_ensemble_over_a_limit_is_left_out_and_an_ensemble_of_one_is_an_error():
+    margins = independent(3, 60, seed=4)
+    correct, rows, combine = world(margins, 60)
+
+    def found(wish: Wish, combine: Combine = combine) -> Choice:
+        return choose(board(3), correct, rows, wish, rng=np.random.default_rng(1), combine=combine)
+
+    # A pair has two models of 7 parameters; three pairs over one base have four.
+    assert "mean of 3" in found(Wish(max_params=28)).table["rule"].tolist() and not found(Wish(max_params=28)).notes
+    small = found(Wish(max_params=27))
+    assert small.table["rule"].tolist()[-1] == "random pair"
+    assert small.notes == ("No ensemble of the best pairs: its n_params, 28, is over --max-params.",)
+    assert found(Wish(budget_flop=39)).notes == (
+        "No ensemble of the best pairs: its cost_flop, 40, is over --budget-flop.",
+    )
+    with pytest.raises(UsageError, match="--ensemble is 1: an ensemble has at least 2 pairs; 0 makes none"):
+        found(Wish(), combine._replace(n_best=1))
+
+
+def test_the_rows_of_an_ensemble_weigh_as_in_choose():
+    half = Dataset("rb", "rb", "0", tuple(pair(subset, str(i)) for subset in SUBSET_WEIGHTS for i in range(3)))
+    found = row_weights(half)
+    for name, subsets in SECTIONS.items():
+        inside = [example.subset in subsets for example in half.examples]
+        assert found[inside].sum() == pytest.approx(1 / 4), name
+    # RM-Bench judges each row nine times; rows of no benchmark, or of a part of one, are alike.
+    assert row_weights(half._replace(examples=tuple(six("chat", i) for i in range(3)))) == pytest.approx([1 / 3] * 3)
+    assert row_weights(half._replace(examples=half.examples[:7])).tolist() == [1] * 7
 
 
 def test_a_mean_of_pairs_with_their_own_errors_beats_the_best_pair_and_says_what_it_costs():

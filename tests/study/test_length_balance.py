@@ -74,13 +74,28 @@ def test_length_alone_is_as_good_where_it_is_right_as_often_as_the_pair():
     assert score([(1, 5), (1, -9), (1, -2), (0, 3)])["as_good"] == ""
 
 
-def test_the_interval_is_wilsons_over_problems_with_the_balanced_weights():
-    # weights 1/6, 1/6, 1/6 and 1/2: as uncertain as 1 / (3/36 + 1/4) = 3 rows
+def test_the_interval_is_wilsons_with_the_variance_of_each_side():
+    # Weights 1/6, 1/6, 1/6 and 1/2. With a right and a wrong row added, the sides have the accuracies 3/5 and 1/3, so
+    # the variance is 3/36 6/25 + 1/4 2/9, and that of one row (3/5 + 1/3) / 2 = 7/15 less its square.
     found = score([(1, 5), (1, 9), (0, 2), (0, -3)])
-    assert (found["low"], found["high"]) == pytest.approx(tuple(wilson(np.array(1 / 3), np.array(3.0))))
-    # rows 0 and 1 are one problem: 1 / ((2/6)^2 + (1/6)^2 + (1/2)^2)
+    n = 7 / 15 * 8 / 15 / (3 / 36 * 6 / 25 + 1 / 4 * 2 / 9)
+    assert (found["low"], found["high"]) == pytest.approx(tuple(wilson(np.array(1 / 3), np.array(n))))
+    # Rows 0 and 1 are one problem: 1 / ((2/3)^2 + (1/3)^2) = 9/5 of them on their side.
     found = score([(1, 5), (1, 9), (0, 2), (0, -3)], problems=[0, 0, 1, 2])
-    assert (found["low"], found["high"]) == pytest.approx(tuple(wilson(np.array(1 / 3), np.array(36 / 14))))
+    safe = (9 / 5 * 2 / 3 + 1) / (9 / 5 + 2)
+    whole = (safe + 1 / 3) / 2
+    n = whole * (1 - whole) / ((4 + 1) / 36 * safe * (1 - safe) + 1 / 4 * 2 / 9)
+    assert (found["low"], found["high"]) == pytest.approx(tuple(wilson(np.array(1 / 3), np.array(n))))
+
+
+def test_the_interval_holds_the_truth_where_a_rare_side_is_judged_worse():
+    # 900 rows whose longer response is right, judged at 99%, and 100 judged at 90%: the truth is 94.5%.
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(300):
+        right = rng.random(1000) < np.repeat([0.99, 0.90], [900, 100])
+        found = score(list(zip(right.astype(float), np.repeat([1, -1], [900, 100]), strict=True)))
+        hits += found["low"] <= 0.945 <= found["high"]
+    assert hits >= 276  # of 285 expected; before, 89% of the intervals held it
 
 
 def test_every_part_has_the_accuracy_of_its_table_and_a_section_balances_its_rows_together():

@@ -85,6 +85,26 @@ def test_a_pair_that_is_not_measured_is_there_with_its_published_rows():
     assert frame[["system", "rm_bench", "rm_bench_hard"]].to_numpy().tolist() == [["published", 0.6, 0.4]]
 
 
+def test_tables_of_other_rows_are_another_column_and_those_of_the_same_rows_one():
+    one, other = (JB[JB["pair_id"] == name] for name in "ab")
+    apart = overview([Measured("mine", one, "1" * 64), Measured("mine", other, "2" * 64)], PAIRS, {})
+    assert data_columns(apart) == ["mine", "mine_22222222"]
+    assert apart.set_index("pair_id").loc[["a", "b"], ["mine_rank", "mine_22222222_rank"]].isna().sum().sum() == 2
+    same = overview([Measured("mine", one, "1" * 64), Measured("renamed", other, "1" * 64)], PAIRS, {})
+    assert data_columns(same) == ["mine"]
+    assert same.set_index("pair_id").loc[["a", "b"], "mine_rank"].tolist() == [2, 1]
+
+
+def test_names_that_give_one_column_or_look_like_a_limit_are_columns_of_their_data():
+    names = ["my-data", "my_data", "prefs_high", "prefs", "rm-bench", "rm_bench_hard"]
+    tables = [Measured(name, RM if name == "rm-bench" else JB, f"{i}" * 64) for i, name in enumerate(names)]
+    frame = overview(tables, PAIRS, {})
+    assert frame.columns.is_unique
+    found = [*names[:1], "my-data-11111111", "prefs_high", "prefs-33333333", "rm-bench", "rm-bench-hard"]
+    assert data_columns(frame) == [*(name.replace("-", "_") for name in found), "rm_bench_hard_55555555"]
+    assert (frame["n_ranked"] == [6, 6, 5]).all()
+
+
 def test_a_published_row_without_a_score_has_the_mean_of_its_sections():
     rows = {"pair_id": ["a"], "source": "p", "differs_because": "", "customised": False, "score": np.nan}
     rows = pd.DataFrame(rows | {"chat": 90.0, "chat-hard": 60.0, "safety": 80.0, "reasoning": 70.0})
