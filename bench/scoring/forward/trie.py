@@ -182,19 +182,22 @@ def _laid_out(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int]) -> S
     total = int(_sizes(seqs, low, high, base).sum())
     ids, positions, end = (np.empty(total, dtype=np.int64) for _ in range(3))
     predict, targets, slots, which = [], [], [], []
-    n = n_targets = at = 0
+    n = n_targets = 0
+    tip = base  # depth of the path's last token
     for i in range(low, high):
         depth, row = int(seqs.depth[i]), seqs.ids[i]
         shared = base if i == low else max(base, int(seqs.lcp[i]))
-        branch = min(shared, max(depth, base), at) if i > low else base
-        end[path[branch:at]] = n
+        # The sequence leaves the path at `branch`: no later token is below those that follow it there.
+        branch = min(shared, max(depth, base), tip)
+        end[path[branch:tip]] = n
         edge[shared if i > low else 0 :] = -1
         if depth > branch:
             new = np.arange(n, n + depth - branch)
             path[branch:depth] = new
             ids[new], positions[new] = row[branch:depth], np.arange(branch, depth)
             n += depth - branch
-        at = max(depth, base)
+        tip = max(depth, base)
+        # Its targets; those of equal texts have a number already.
         reads = np.arange(max(seqs.starts[i], base + 1), depth + 1)
         fresh = reads[edge[reads] < 0]
         edge[fresh] = np.arange(n_targets, n_targets + len(fresh))
@@ -203,6 +206,6 @@ def _laid_out(seqs: _Sorted, span: tuple[int, int], under: tuple[int, int]) -> S
         targets.append(row[fresh])
         slots.append(seqs.bases[i] + reads)
         which.append(edge[reads])
-    end[path[base:at]] = n
+    end[path[base:tip]] = n
     parts = (np.concatenate(x) for x in (predict, targets, slots, which))
     return Step(ids, positions, end, parent, False, *parts)
