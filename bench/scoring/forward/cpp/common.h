@@ -23,7 +23,7 @@ using at::Tensor;
 
 constexpr int64_t WIDTH = 64;  // columns of a panel, rows of a layer's product: one shape of oneDNN's code a depth
 constexpr int64_t LANES = 16;  // float32 numbers of a vector
-constexpr int64_t GROUP_BYTES = 1 << 19;  // of one factor, which meets all of the other: they stay in a core's cache
+constexpr int64_t GROUP_BYTES = 1 << 19;  // of one factor that meets all of the other: it stays in a cache of the core
 
 // Gives a thread's tiles back when its share of a kernel ends.
 //
