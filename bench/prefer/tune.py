@@ -256,7 +256,7 @@ def tune(policy: Policy, rows: Seq[Row], tuning: Tuning, *, out: Path) -> Prefer
     """
     torch.manual_seed(tuning.seed)
     told = arguments(tuning, len(rows), out=out, dtype=policy.dtype, device=policy.device)
-    plain = packable(policy.model, rows[0].read(tuning.loss), dtype=policy.dtype)
+    plain = packable(policy.model, dtype=policy.dtype)
     model = with_lora(plain, tuning.lora_rank, dtype=policy.dtype) if tuning.lora_rank else plain
     trainer = PreferenceTrainer(tuning, model=model, args=told, train_dataset=rows, processing_class=policy.tokenizer)
     if tuning.loss == DPO:
