@@ -225,6 +225,14 @@ def test_the_curve_is_the_mean_over_a_steps_preferences_however_many_are_in_memo
         assert 4 * told[0][name] + 3 * told[1][name] == pytest.approx(values.sum(), rel=1e-4), name
 
 
+def test_a_saved_adapter_names_its_layers_in_order(tiny_registry, rows, tmp_path):
+    """In peft's own order, which differs from process to process, the same adapter would have another digest."""
+    trainer = tune(policy(tiny_registry), rows, SIMPO._replace(lora_rank=2), out=tmp_path / "run")
+    trainer.model.save_pretrained(tmp_path / "adapter")
+    named = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["target_modules"]
+    assert named == sorted(named) and len(named) == 14
+
+
 class Stop(Exception):
     pass
 
