@@ -194,10 +194,10 @@ def _hub_results(pair: str, out: Path, stored: _Stored) -> None:
 def _board(to: Target, responses: str, generator: str, out: Path) -> None:
     from bench.prefer import outputs
     from bench.store.folder import write_whole
-    from bench.verbs.sample import first_responses
+    from bench.verbs.sample import single_responses
 
     written = {Target.alpaca_eval: outputs.alpaca_eval, Target.arena_hard: outputs.arena_hard}[to]
-    dataset, texts = first_responses(responses)
+    dataset, texts = single_responses(responses)
     write_whole(out, written(dataset.examples, texts, generator=generator))
     print(out)
 
