@@ -268,6 +268,24 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny_registry, rows, tmp_path
     assert [e["loss"] for e in curve(again)] == [e["loss"] for e in curve(whole)]
 
 
+@pytest.mark.parametrize(("n_rows", "n_epochs", "n_read"), [(8, 0.375, 4), (7, 1.5, 11), (7, 2, 14)])
+def test_progress_ends_at_its_end_where_an_epoch_ends_inside_a_step(
+    tiny_registry, rows, tmp_path, n_rows, n_epochs, n_read
+):
+    # Steps of two: part of a step is a whole one, and the last of an epoch of seven has one preference.
+    meter = tune(policy(tiny_registry), rows[:n_rows], SIMPO._replace(n_epochs=n_epochs), out=tmp_path).meter
+    assert (meter.rows, meter.n_rows) == (n_read, n_read)
+
+
+def test_progress_of_a_run_that_goes_on_in_its_second_epoch_counts_what_is_left(tiny_registry, rows, tmp_path):
+    tuning = SIMPO._replace(n_epochs=2)
+    tune(policy(tiny_registry), rows[:7], tuning, out=tmp_path)
+    shutil.rmtree(tmp_path / "checkpoint-8")
+    # The first six of eight steps have read 7 + 4 of 14.
+    meter = tune(policy(tiny_registry), rows[:7], tuning, out=tmp_path).meter
+    assert (meter.rows, meter.n_rows) == (3, 3)
+
+
 @pytest.mark.parametrize("tuning", [SIMPO, DPO._replace(lora_rank=2)], ids=["all weights", "lora"])
 def test_a_run_stopped_after_its_last_step_is_tuned_no_further(tiny_registry, rows, tmp_path, tuning):
     starts = [policy(tiny_registry) for _ in range(2)]
