@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +98,30 @@ def write_whole(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temp.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, busy: str, wait_s: float = 0) -> Iterator[None]:
+    """Locks a file for this process; makes it and its folder. The lock ends with the process.
+
+    Raises:
+        DrsowError: Another process holds the lock for longer than `wait_s`, which `busy` says; or the file cannot be
+            made.
+    """
+    import filelock
+
+    lock = filelock.FileLock(path, timeout=wait_s)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout:
+        raise DrsowError(busy) from None
+    except OSError as error:
+        raise DrsowError(f"{path.with_suffix('')}: cannot be locked: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_not_read(out: Path, option: str, source: str | Path | None) -> None:

@@ -194,10 +194,10 @@ def _hub_results(pair: str, out: Path, stored: _Stored) -> None:
 def _board(to: Target, responses: str, generator: str, out: Path) -> None:
     from bench.prefer import outputs
     from bench.store.folder import write_whole
-    from bench.verbs.sample import first_responses
+    from bench.verbs.sample import single_responses
 
     written = {Target.alpaca_eval: outputs.alpaca_eval, Target.arena_hard: outputs.arena_hard}[to]
-    dataset, texts = first_responses(responses)
+    dataset, texts = single_responses(responses)
     write_whole(out, written(dataset.examples, texts, generator=generator))
     print(out)
 
@@ -214,8 +214,8 @@ def _reference(model: str, out: Path, stored: _Stored) -> None:
     known = load_registry(stored.registry)
     session = open_session(known, device="cpu", results=stored.results)
     wanted = lookup_of(known, dtype=stored.lookup[0].value, ops=stored.lookup[1])
-    frame = publish.reference_rows(session, known.model(model).model_id, None, dataset, lookup=wanted)
-    publish.write_reference(frame, out)
-    if left := len(dataset.examples) - len(frame):
-        print(f"{left} rows are left out: a score is missing, because a response is too long", file=sys.stderr)
+    found = publish.reference_rows(session, known.model(model).model_id, None, dataset, lookup=wanted)
+    publish.write_reference(found.table, out)
+    if found.left_out:
+        print(found.told(), file=sys.stderr)
     print(out)

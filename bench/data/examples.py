@@ -13,7 +13,7 @@ from bench.data.formats import Format, Use, check_format, own_name, own_sides, r
 from bench.data.labelled import has_lists, labelled
 from bench.data.labelled import prompt as own_prompt
 from bench.data.published import EQUAL, OTHER_TURNS, Compared
-from bench.data.rows import candidates, example_of
+from bench.data.rows import candidates, check_template_columns, example_of
 from bench.data.sources import Row
 from bench.data.transcripts import transcript
 from bench.schema import CHOSEN, REJECTED, Example, UsageError
@@ -73,6 +73,7 @@ def examples_of(reading: Reading, rows: Iterable[Row]) -> Iterator[tuple[Row, Ex
         else:
             check_format(row, known, reading.use)
         with reading.listing_bad_rows():
+            check_template_columns(row)
             if known is None:
                 yield from _kept(reading, row, *_own(row, reading.use, of_others=bool(reading.name)))
             elif known.compared or reading.use is Use.prompts:
@@ -89,6 +90,7 @@ def transcripts_of(reading: Reading, rows: Iterable[Row]) -> Iterator[tuple[Row,
     for number, row in enumerate(rows):
         if number == 0 and "prompt" not in row.names:
             reading.name = "HH-RLHF (chosen, rejected)"
+        check_template_columns(row)
         yield from _kept(reading, row, *transcript(row))
 
 

@@ -10,6 +10,12 @@ from bench.schema import CHOSEN, REJECTED, Example, Message
 
 ROLES = ("system", "user", "assistant")
 
+TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
+"""TRL's columns with what a chat template gets beside the messages, and so writes into the prompt."""
+
+_EMPTY_TEXTS = ("[]", "{}", "null", "None")
+"""What a cell of text holds that spells nothing."""
+
 SHARE_GPT_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 """Our role for what a message of ShareGPT has in `from`."""
 
@@ -121,6 +127,18 @@ def example_id(subset: str, row_id: str) -> str:
 def own_id(example: Example) -> str:
     """The row's id in its source: the second argument that `example_id` got."""
     return example.example_id.partition("/")[2] or example.example_id
+
+
+def check_template_columns(row: Row) -> None:
+    """Refuses a row whose prompt needs more than its messages, because the models would read another prompt.
+
+    Raises:
+        UsageError: A column of TEMPLATE_COLUMNS has content.
+    """
+    for field in TEMPLATE_COLUMNS:
+        value = row.value(field)
+        if not is_empty(value) and not (isinstance(value, str) and value.strip() in _EMPTY_TEXTS):
+            raise row.error(field, "would be lost: chat templates get the messages alone; empty it or remove the row")
 
 
 def _required(row: Row, field: str) -> object:

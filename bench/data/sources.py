@@ -35,6 +35,7 @@ PUBLISHED_COLUMNS = (
     "context", "response1", "response2", "overall_preference", "conversations",
     "conversation_a", "conversation_b", "winner", "response_a", "response_b",
     "winner_model_a", "winner_model_b", "winner_tie", "messages", "completion", "uid", "dataset",
+    "tools", "chat_template_kwargs",
 )  # fmt: skip
 """Columns of the formats in which preferences and questions are published (`formats`)."""
 

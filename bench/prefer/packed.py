@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
 from bench.prefer.attention import attend
-from bench.schema import DrsowError
-from bench.scoring.forward import ATTENTION, NotSupportedError
-from bench.scoring.forward.attention import trie_attention
-from bench.scoring.forward.context import context
+from bench.scoring.forward import ATTENTION, preparing
+from bench.scoring.forward.context import Call, context
 from bench.scoring.forward.device import moved
 from bench.scoring.forward.head import Rescale, rescaling
 from bench.scoring.forward.onednn import padded
@@ -29,12 +27,6 @@ from bench.scoring.render import Sequence
 
 ROWS = 256
 """Predicted tokens whose logits exist at once: 256 rows of Gemma 3's 262,144 words are 270 MB in float32."""
-
-CLOSE_NATS = {torch.float32: 1e-3, torch.bfloat16: 0.2}
-"""Largest accepted difference to the model's own forward pass, per token of a response."""
-
-# As in `preparing`, so that this module does not depend on it.
-AttentionInterface.register(ATTENTION, trie_attention)
 
 
 @dataclass(frozen=True)
@@ -69,33 +61,28 @@ def sums(model: torch.nn.Module, batch: dict[str, Any]) -> Tensor:
     return logps.new_zeros(len(packing.n_tokens)).index_add(0, moved(packing.owner, device), picked)
 
 
-def packable(model: PreTrainedModel, row: Seq[Sequence], *, dtype: torch.dtype) -> PreTrainedModel:
-    """Gives a model a forward pass over packed batches, in place, after a check against its own forward pass.
+@torch.no_grad()
+def packable(model: PreTrainedModel, *, dtype: torch.dtype) -> PreTrainedModel:
+    """Gives a model a forward pass over packed batches, in place, after the check of `preparing` that scoring makes.
 
     Attention dropout, which hardly any model has, is left out.
 
     Args:
         model: A causal language model.
-        row: Sequences to check on.
         dtype: Precision of the logits. The check is in the precision of the weights.
 
     Raises:
         DrsowError: The model's attention is not a softmax over earlier tokens, so that the two passes differ.
     """
-    batch = packed(row)
-    batch["input_ids"] = batch["input_ids"].to(model.device)
-    with torch.no_grad():
-        own = torch.stack([_own_sum(model, sequence) for sequence in row])
-        model.set_attn_implementation(ATTENTION)
-        _compute_in(model.dtype, model)
-        try:
-            found = sums(model, batch)
-        except (NotSupportedError, TypeError) as error:
-            raise _refusal(model, str(error)) from error
-    worst = ((found - own).abs().cpu() / torch.from_numpy(batch["packing"].n_tokens)).max().item()
-    # A policy whose own numbers are not finite fails at its first loss, with a better message.
-    if not worst < CLOSE_NATS[model.dtype] and own.isfinite().all():
-        raise _refusal(model, f"its own forward pass differs by {worst:.3g} nats per token")
+    preparing.as_trained(model)
+    own, low = preparing.own_pass(model), model.dtype != torch.float32
+    calls: list[Call] = []
+    model.set_attn_implementation(ATTENTION)
+    _compute_in(model.dtype, model)
+    with preparing.refusing(model):
+        plain = _checked_logps(model, own.rows.plain, calls)
+        changed = _checked_logps(model, own.rows.changed, calls) if low else None
+    preparing.check(model, own, [plain], changed=changed, calls=calls)
     _compute_in(dtype, model)
     return model
 
@@ -104,17 +91,25 @@ def _compute_in(dtype: torch.dtype, model: PreTrainedModel) -> None:
     model.forward = MethodType(functools.partial(_forward, dtype=dtype), model)
 
 
-def _refusal(model: PreTrainedModel, reason: str) -> DrsowError:
-    return DrsowError(f"{model.config.name_or_path}: {type(model).__name__} cannot be tuned: {reason}")
+def _checked_logps(model: PreTrainedModel, rows: Seq[np.ndarray], calls: list[Call]) -> np.ndarray:
+    """Log-probability of every token but the first of rows of one length, packed, nats, (rows, n - 1)."""
+    batch = packed([Sequence("", str(i), ids, 1, 0, "") for i, ids in enumerate(rows)])
+    step = batch["packing"].step
+    logps = model(input_ids=batch["input_ids"].to(model.device), packing=batch["packing"], calls=calls)
+    found = np.empty(len(step.slots))
+    found[step.slots] = logps.double().cpu().numpy()[step.which]
+    return found.reshape(len(rows), -1)
 
 
-def _own_sum(model: PreTrainedModel, sequence: Sequence) -> Tensor:
-    ids = torch.from_numpy(sequence.ids.astype(np.int64)).to(model.device)
-    logits = model(input_ids=ids[None], use_cache=False).logits[0, sequence.start - 1 : -1]
-    return logits.float().log_softmax(-1).gather(1, ids[sequence.start :, None]).sum()
-
-
-def _forward(model: PreTrainedModel, input_ids: Tensor, packing: Packing, *, dtype: torch.dtype, **_: object) -> Tensor:
+def _forward(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    packing: Packing,
+    *,
+    dtype: torch.dtype,
+    calls: list[Call] | None = None,
+    **_: object,
+) -> Tensor:
     """Log-probability of each of the step's targets, (m,), float32, nats.
 
     Args:
@@ -122,10 +117,11 @@ def _forward(model: PreTrainedModel, input_ids: Tensor, packing: Packing, *, dty
         input_ids: (1, n).
         packing: Of these ids.
         dtype: Precision of the logits.
+        calls: If given, every call of the attention is appended.
         _: What a wrapper passes besides, which is None.
     """
     step = packing.step
-    told = context(step, trunk=None, device=input_ids.device, attend=attend)
+    told = context(step, trunk=None, device=input_ids.device, attend=attend, calls=calls)
     positions = padded(told.positions)[None]
     output = model.base_model(input_ids=input_ids, position_ids=positions, use_cache=False, step=told)
     states = output.last_hidden_state[0, moved(step.predict, input_ids.device)].to(dtype)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from pathlib import Path
@@ -233,6 +234,17 @@ def _starts(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int) -> list
     return found
 
 
+def _n_steps(tuning: Tuning, n_rows: int) -> int:
+    """Steps of the optimiser, as Trainer counts them: an epoch may end on a short step, a tuning on no part of one."""
+    return math.ceil(tuning.n_epochs * math.ceil(n_rows / tuning.batch))
+
+
+def _rows_until(step: int, tuning: Tuning, n_rows: int) -> int:
+    """Preferences that the first steps read, `n_rows` in an epoch."""
+    n_epochs, more = divmod(step, math.ceil(n_rows / tuning.batch))
+    return n_epochs * n_rows + more * tuning.batch
+
+
 class Policy(NamedTuple):
     """The model to tune."""
 
@@ -256,7 +268,7 @@ def tune(policy: Policy, rows: Seq[Row], tuning: Tuning, *, out: Path) -> Prefer
     """
     torch.manual_seed(tuning.seed)
     told = arguments(tuning, len(rows), out=out, dtype=policy.dtype, device=policy.device)
-    plain = packable(policy.model, rows[0].read(tuning.loss), dtype=policy.dtype)
+    plain = packable(policy.model, dtype=policy.dtype)
     model = with_lora(plain, tuning.lora_rank, dtype=policy.dtype) if tuning.lora_rank else plain
     trainer = PreferenceTrainer(tuning, model=model, args=told, train_dataset=rows, processing_class=policy.tokenizer)
     if tuning.loss == DPO:
@@ -265,8 +277,8 @@ def tune(policy: Policy, rows: Seq[Row], tuning: Tuning, *, out: Path) -> Prefer
     if found and is_last(found):
         restore(trainer, found)
         return trainer
-    n_done = tuning.batch * step_of(found) if found else 0
-    n_rows = max(round(tuning.n_epochs * len(rows)) - n_done, 0)
+    n_rows = _rows_until(_n_steps(tuning, len(rows)), tuning, len(rows))
+    n_rows -= _rows_until(step_of(found), tuning, len(rows)) if found else 0
     with Meter("tuning", n_rows=n_rows, n_tokens=n_rows, unit="preferences") as trainer.meter:
         trainer.train(resume_from_checkpoint=str(found) if found else None)
     return trainer

@@ -11,10 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
 import pandas as pd
 
-from bench.files import crash_point, read_if_there, rename, safe_name, write_whole
+from bench.files import crash_point, locked, read_if_there, rename, safe_name, write_whole
 from bench.schema import DrsowError, PreconditionError, ScoreKey
 from bench.store.part_files import PartFiles
 from bench.store.parts import (
@@ -48,19 +47,10 @@ class ScoreSet:
             DrsowError: Another process holds the lock for longer than `wait_s`, or the folder cannot be written.
         """
         # The lock file is beside the folder, not in it, because `begin` may rename the folder.
-        lock = filelock.FileLock(self.folder.with_name(f"{self.folder.name}{share}.lock"), timeout=wait_s)
-        try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except filelock.Timeout:
-            words = f"{self.key.model_id} is being scored by another process ({self.folder})"
-            raise DrsowError(f"{words}; wait for it, or share the work with --shard i/n") from None
-        except OSError as error:
-            raise DrsowError(f"{self.folder}: cannot be locked: {error.strerror or error}") from error
-        try:
+        words = f"{self.key.model_id} is being scored by another process ({self.folder})"
+        words += "; wait for it, or share the work with --shard i/n"
+        with locked(self.folder.with_name(f"{self.folder.name}{share}.lock"), busy=words, wait_s=wait_s):
             yield
-        finally:
-            lock.release()
 
     def begin(self, n_parts: int, settings: dict, info: dict | None = None, *, alone: bool = True) -> dict:
         """Prepares the set for its parts; call it under `lock`.

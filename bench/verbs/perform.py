@@ -4,6 +4,7 @@ Task ifeval lets the model answer prompts and checks the answers by rules; task 
 the model finds likelier for each of its bytes. Neither compares two models, so no pair's rewards take part.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -62,6 +63,8 @@ class Rows(NamedTuple):
     """The rows and the rule, in the words of the score's source."""
     digest: str
     """`Dataset.digest`."""
+    revision: str
+    """The model's."""
 
 
 def measure_ifeval(
@@ -93,7 +96,7 @@ def measure_ifeval(
         items += [(rule.name, right, number) for rule, right in zip(rules, kept, strict=True)]
     counts = {"n_left_out": n_left_out, "n_empty": sum(not answer for answer in answers.values())}
     told = f"IFEval, {len(answers)} prompts, strict accuracy by instruction, greedy, {speech.max_new_tokens} tokens"
-    of = Rows(told, dataset.digest)
+    of = Rows(told, dataset.digest, fetch.fetch(session.registry.policy(speech.model)).revision)
     return _measured(session, speech, IFEVAL, items, counts=counts, of=of, out=_folder(session, speech, out))
 
 
@@ -155,10 +158,10 @@ def measure_preferences(session: Session, speech: Speech, dataset: Dataset, *, o
         UsageError: `out` has the table of another model or of other preferences, or a row has several responses.
     """
     check_preferences(dataset)
-    folder = _folder_of_data(session, speech, dataset, out)
     spec = _spec(session, speech)
     owner = session.registry.policy(speech.template) if speech.template else spec
     ready = passes.make_ready(passes.Work(spec, owner, dataset), session.options)
+    folder = _folder_of_data(session, speech, ready, out)
     scores = run.score_missing(ready, session.store, session.options).read()
     per_byte = (scores["logp_sum_nats"] + scores["logp_end_nats"]) / scores["n_bytes"]
     sides = scores.assign(value=per_byte.where(scores["status"] == OK)).pivot(
@@ -170,7 +173,8 @@ def measure_preferences(session: Session, speech: Speech, dataset: Dataset, *, o
     problems = prompt_clusters(dataset.examples)
     items = [("", bool(r), int(number)) for r, number in zip(right[scored], problems[scored], strict=True)]
     counts = {"n_left_out": int(np.sum(~scored)), "n_empty": 0}
-    of = Rows(f"{dataset.slug}, {len(items)} preferences, the better response likelier by the byte", dataset.digest)
+    told = f"{dataset.slug}, {len(items)} preferences, the better response likelier by the byte"
+    of = Rows(told, dataset.digest, ready.model.revision)
     return _measured(session, speech, PREFERENCES, items, counts=counts, of=of, out=folder)
 
 
@@ -178,17 +182,23 @@ def _folder(session: Session, speech: Speech, out: Path | None) -> Path:
     return out or session.store.result_dir("performance", safe_name(speech.model))
 
 
-def _folder_of_data(session: Session, speech: Speech, dataset: Dataset, out: Path | None) -> Path:
-    """The folder for the table of preferences; other rows of the same name get another folder."""
+def _folder_of_data(session: Session, speech: Speech, ready: passes.Ready, out: Path | None) -> Path:
+    """The folder for the table of preferences.
+
+    In the results folder, other rows of the same name, and another model in the same place, get another folder.
+    """
+    dataset, revision = ready.work.dataset, ready.model.revision
     folder = out or _folder(session, speech, None) / dataset.slug
+    mine = {"model_id": ready.work.spec.model_id, "data_digest": dataset.digest, "revision": revision}
+    tags = dataset.digest[:SHORT], hashlib.sha256(revision.encode()).hexdigest()[:SHORT]
+    others = [] if out else [f"{folder.name}-{tags[0]}", f"{folder.name}-{'-'.join(tags)}"]
+    for place in (folder, *map(folder.with_name, others)):
+        stored = _stored(place, PREFERENCES)
+        # Earlier versions of drsow wrote no revision.
+        if all(stored.get(name, value) == value for name, value in mine.items()):
+            return place
     file = folder / f"{PREFERENCES}.json"
-    mine = {"model_id": _spec(session, speech).model_id, "data_digest": dataset.digest}
-    stored = _stored(folder, PREFERENCES)
-    if all(stored.get(name, value) == value for name, value in mine.items()):
-        return folder
-    if out:
-        raise UsageError(f"{file}: is of another model or of other preferences; name another folder with --out")
-    return folder.with_name(f"{folder.name}-{dataset.digest[:SHORT]}")
+    raise UsageError(f"{file}: is of another model or of other preferences; name another folder with --out")
 
 
 def _stored(folder: Path, task: str) -> dict:
@@ -231,7 +241,7 @@ def _measured(
         source=f"drsow perform: {of.told}, {session.options.dtype}{template}",
     )
     file = out / f"{task}.csv"
-    facts = {"data_digest": of.digest, "versions": passes.versions()}
+    facts = {"data_digest": of.digest, "revision": of.revision, "versions": passes.versions()}
     # First, because a table without these facts is not ours.
     write_json(out / f"{task}.json", score.model_dump() | facts)
     write_csv(file, found, PERFORMANCE)

@@ -5,60 +5,116 @@ drsow uploads nothing. The verb prints the command that would.
 
 import io
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from bench.files import read_csv, write_whole
 from bench.schema import CHOSEN, OK, REJECTED, Dataset, DrsowError, UsageError
 from bench.scoring import passes
+from bench.scoring.forward.trie import common_prefix
 from bench.store.folder import Store
 from bench.subject import Lookup, Subject, one_set, result_folder
 from bench.verbs.evaluation import hub_data
 from bench.verbs.session import Session
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from bench.scoring.render import Sequence as Rendered
+    from bench.scoring.scorer import Scorer
+
+MISSING = "a score is missing, because a response is too long"
+OTHER_TOKENS = "TRL reads other tokens than those that were scored"
+"""Why a row is left out."""
 
 REFERENCE = ("prompt", "chosen", "rejected", "example_id", "ref_chosen_logps", "ref_rejected_logps")
 """One row per preference for TRL's DPOTrainer. The three texts are rendered: TRL encodes them as they are and adds the
 EOS token. `ref_chosen_logps` and `ref_rejected_logps` are nats over a response's tokens, end of turn included."""
 
 
+class Reference(NamedTuple):
+    """Rows for TRL, and why others are left out."""
+
+    table: pd.DataFrame
+    """REFERENCE."""
+    left_out: Counter[str]
+    """Rows that are left out, by reason."""
+
+    def told(self) -> str:
+        """One line about the rows that are left out; "" if there are none."""
+        reasons = [f"in {n:,} {reason}" for reason, n in self.left_out.items()]
+        return f"{self.left_out.total():,} rows are left out: {'; '.join(reasons)}" if reasons else ""
+
+
 def reference_rows(
     session: Session, model_id: str, owner: str | None, dataset: Dataset, *, lookup: Lookup
-) -> pd.DataFrame:
-    """REFERENCE of a data set, from one model's stored scores. Rows that are too long or not finite are left out.
+) -> Reference:
+    """The rows of a data set for TRL, from one model's stored scores.
+
+    A row is left out if a score is missing, or if TRL would read other tokens than those that were scored.
 
     Raises:
         PreconditionError: the model is not scored on these rows.
-        UsageError: the rows are no preferences, or no row has both scores.
+        UsageError: the rows are no preferences, or no row is left.
         DrsowError: the end of turn is not the tokenizer's EOS, so TRL would score another text.
     """
-    registry = session.registry
     score_set = one_set(session.store, dataset, lookup, model_id, owner)
-    named = owner or str(score_set.info().get("template", model_id))
+    scorer = _scorer(session, model_id, owner or str(score_set.info().get("template", model_id)), dataset)
+    sequences = {(s.example_id, s.response_id): s for s in scorer.rendered(dataset.examples).sequences}
+    frame = score_set.read().set_index(["example_id", "response_id"])
+    sums = (frame["logp_sum_nats"] + frame["logp_end_nats"])[frame["status"] == OK].to_dict()
+    rows, left_out = [], Counter[str]()
+    for example in dataset.examples:
+        sides = [(example.example_id, side) for side in (CHOSEN, REJECTED)]
+        if any(side not in sequences for side in sides):
+            raise UsageError(f"{example.example_id}: has no chosen and rejected response; --data takes preferences")
+        if any(side not in sums for side in sides):
+            left_out[MISSING] += 1
+            continue
+        prompt, both = scorer.template.text(example.messages, generation=True), [sequences[side] for side in sides]
+        if not _read_alike(scorer.tokenizer, prompt, both):
+            left_out[OTHER_TOKENS] += 1
+            continue
+        rows.append((prompt, *(s.text for s in both), example.example_id, *(sums[side] for side in sides)))
+    found = Reference(pd.DataFrame(rows, columns=list(REFERENCE)), left_out)
+    if not rows:
+        raise UsageError(f"{dataset.slug}: no row can be exported; {found.told()}")
+    return found
+
+
+def _scorer(session: Session, model_id: str, owner: str, dataset: Dataset) -> "Scorer":
+    """What renders the rows for a model; refuses a model to whose responses TRL would add another end."""
     from bench.scoring.render import end_id
     from bench.scoring.served import scorer_of
 
-    work = passes.Work(registry.model(model_id), registry.model(named), dataset)
+    work = passes.Work(session.registry.model(model_id), session.registry.model(owner), dataset)
     scorer = scorer_of(passes.make_ready(work, session.options, ops="none"), session.options)
     if end_id(scorer.tokenizer, scorer.template) != scorer.tokenizer.eos_token_id:
         raise DrsowError(
             f"{model_id}: its turns end in {scorer.template.end_token!r}, but its EOS is "
             f"{scorer.tokenizer.eos_token!r}: TRL adds the EOS to a response, so its sums would be of another text"
         )
-    texts = {(s.example_id, s.response_id): s.text for s in scorer.rendered(dataset.examples).sequences}
-    frame = score_set.read().set_index(["example_id", "response_id"])
-    sums = (frame["logp_sum_nats"] + frame["logp_end_nats"])[frame["status"] == OK].to_dict()
-    rows = []
-    for example in dataset.examples:
-        sides = [(example.example_id, side) for side in (CHOSEN, REJECTED)]
-        if any(side not in texts for side in sides):
-            raise UsageError(f"{example.example_id}: has no chosen and rejected response; --data takes preferences")
-        if all(side in sums for side in sides):
-            prompt = scorer.template.text(example.messages, generation=True)
-            rows.append((prompt, *(texts[s] for s in sides), example.example_id, *(sums[s] for s in sides)))
-    if not rows:
-        raise UsageError(f"{dataset.slug}: no row has scores of both responses")
-    return pd.DataFrame(rows, columns=list(REFERENCE))
+    return scorer
+
+
+def _read_alike(tokenizer: "PreTrainedTokenizerFast", prompt: str, both: Sequence["Rendered"]) -> bool:
+    """Whether TRL reads the scored tokens of a prompt and its two responses, as prompt and as responses.
+
+    TRL (1.16) encodes a prompt alone, and with each response and the EOS. The responses begin where the first of these
+    differs from one of the others.
+    """
+    eos = tokenizer.eos_token
+    texts = [prompt, *(prompt + each.text.removesuffix(eos) + eos for each in both)]
+    head, *wholes = (np.array(ids) for ids in tokenizer(texts, verbose=False).input_ids)
+    start = min(common_prefix(head, whole) for whole in wholes)
+    return all(
+        start == each.start and np.array_equal(whole, each.ids) for each, whole in zip(both, wholes, strict=True)
+    )
 
 
 def check_suffix(out: Path) -> None:

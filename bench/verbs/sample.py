@@ -113,11 +113,11 @@ def sample_served(dataset: Dataset, source: Served, wish: "Sampling", *, out: Pa
     return len(dataset.examples) - len(lines)
 
 
-def first_responses(path: str) -> tuple[Dataset, dict[str, str]]:
-    """The prompts of a file that `sample` wrote, and the first response to each, which may be empty.
+def single_responses(path: str) -> tuple[Dataset, dict[str, str]]:
+    """The prompts of a file that `sample` wrote, and the response to each, which may be empty.
 
     Raises:
-        UsageError: there is no such file, or a row is wrong; names its line and field.
+        UsageError: there is no such file, a row is wrong or has several responses; names its line and field.
     """
     dataset = load_prompts(path)
     texts = {}
@@ -125,6 +125,9 @@ def first_responses(path: str) -> tuple[Dataset, dict[str, str]]:
         found = candidate_list(row)
         if not found or not isinstance(found[0], str):
             raise row.error("candidates", "must be a list of texts")
+        if len(found) > 1:
+            words = f"has {len(found)} responses, a board judges one; sample with --n 1, or keep the one to be judged"
+            raise row.error("candidates", words)
         if found[0].strip():
             text_of(row, "candidates[0]", found[0])
         texts[example.example_id] = found[0]

@@ -12,13 +12,13 @@ import pandas as pd
 from bench.data.load import check_preferences, load_data
 from bench.faults import first_line
 from bench.prefer.export import check_finished
-from bench.prefer.resumed import changed, stored_settings
 from bench.schema import Dataset, DrsowError, UsageError
 from bench.scoring import SPAN, fetch, passes, templates
 from bench.scoring.located import Located, file_digest
 from bench.store.folder import read_csv, rename, write_csv, write_json, write_whole
 from bench.units import tally
 from bench.verbs.session import Session
+from bench.verbs.tuning_folder import alone, begin
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -88,7 +88,7 @@ def tune_policy(session: Session, start: Start, dataset: Dataset, tuning: "Tunin
     Raises:
         UsageError: the folder holds a run with other settings, the policy has no chat template, or a batch cannot be
             divided among the devices. Nothing is written then.
-        DrsowError: memory or disk ran out, or the loss is no longer finite.
+        DrsowError: memory or disk ran out, the loss is no longer finite, or another run tunes into the folder.
     """
     located = fetch.fetch(session.registry.policy(start.policy))
     settings = {"policy": start.policy, "revision": located.revision, "dtype": session.options.dtype, "span": SPAN}
@@ -99,9 +99,9 @@ def tune_policy(session: Session, start: Start, dataset: Dataset, tuning: "Tunin
     check_steps(tuning, len(rows), session.options, out=out)
     counts = {"n_preferences": len(rows), "n_too_long": len(dataset.examples) - len(rows)}
     told = {"rows_left_out": dict(dataset.left_out)} if dataset.left_out else {}
-    _begin(out, settings)
-    if not (out / MODEL).exists():
-        with _failing_clearly(out):
+    begin(out, settings)
+    with alone(out), _failing_clearly(out):
+        if not (out / MODEL).exists():
             policy = _policy(located, tokenizer, tuning, session.options)
             _tune_into(out, policy, rows, tuning, settings | counts | told | oddities | {"versions": passes.versions()})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -158,22 +158,6 @@ def check_steps(tuning: "Tuning", n_rows: int, options: passes.Options, *, out: 
     from bench.scoring import models
 
     arguments(tuning, n_rows, out=out, dtype=models.TORCH_DTYPES[options.dtype], device=options.device)
-
-
-def _begin(out: Path, settings: dict) -> None:
-    """Record the run's settings in its folder.
-
-    Raises:
-        UsageError: the folder holds a run with other settings, or files that no tuning wrote, or damaged settings.
-    """
-    note = out / "settings.json"
-    known = stored_settings(note)
-    # Several processes may begin at once, and one of them be writing the note.
-    if known is None and out.is_dir() and any(path.suffix != ".tmp" for path in out.iterdir()):
-        raise UsageError(f"{out}: the folder has files that drsow tune did not write; name another folder")
-    if known is not None and (told := changed(known, settings)):
-        raise UsageError(f"{out}: holds a run with other settings: {'; '.join(told)}; name another folder")
-    write_json(note, settings)
 
 
 def _policy(

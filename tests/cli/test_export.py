@@ -113,6 +113,18 @@ def test_every_preference_is_exported_with_its_id(reference, data):
     ]
 
 
+def test_a_row_of_which_trl_reads_other_tokens_than_were_scored_is_left_out_and_counted(drsow, tiny_registry, tmp_path):
+    # The prompt ends on a line break. Encoded together, it is one token with the first of two more.
+    crossing = [dict(rows(4)[0], chosen="\n\nyes"), dict(rows(4)[1], rejected="\n\nno")]
+    data, out = write_rows(tmp_path / "rows.jsonl", [*crossing, *rows(4)[2:]]), tmp_path / "reference.jsonl"
+    stored = ["--model", "tiny-strong", "--registry", tiny_registry, "--data", data, "--results", tmp_path / "results"]
+    assert drsow("perform", "--task", "preferences", "--dtype", "fp32", "--device", "cpu", *stored).returncode == 0
+    done = drsow("export", "--to", "trl-reference", *stored, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "2 rows are left out: in 2 TRL reads other tokens than those that were scored\n" in done.stderr
+    assert [json.loads(line)["example_id"] for line in out.read_text().splitlines()] == ["numbers/2", "words/3"]
+
+
 def test_results_belong_to_a_data_set_on_the_hub(drsow, finished, tiny_registry, data, tmp_path):
     stored = ["--registry", tiny_registry, "--data", data, "--results", finished[0]]
     done = drsow("export", "--to", "hf-eval-results", "--pair", "tiny", "--out", tmp_path / "x.yaml", *stored)

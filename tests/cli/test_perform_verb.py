@@ -1,6 +1,7 @@
 """`drsow perform`: a model's score by IFEval's rules and on preferences, and where the registry finds it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,6 @@ def test_answers_that_other_operations_began_are_not_continued(drsow, tiny_regis
 
 def test_preferences_are_read_from_the_scores_of_a_pass(drsow, tiny_registry, finished, data, tmp_path):
     # The run has scored the model on these rows already.
-    import shutil
-
     results = shutil.copytree(finished[0], tmp_path / "results")
     words = ["perform", "--registry", tiny_registry, "--model", "tiny-strong", "--task", "preferences", "--data", data]
     done = drsow(*words, "--results", results, "--format", "json", *COMPUTING)
@@ -103,6 +102,37 @@ def test_other_preferences_leave_a_table_as_it_is(drsow, tiny_registry, tmp_path
             done.stderr
         )
     assert read_csv(tmp_path / "out" / "preferences.csv")["n_items"][0] == 4
+
+
+def test_another_tuned_model_of_the_same_name_leaves_a_table_as_it_is(drsow, tiny_registry, tmp_path):
+    """`drsow tune` calls its model `model` in a folder of the user's, so that two of them have one model_id."""
+    data, places = write_rows(tmp_path / "rows.jsonl", rows(4)), [tmp_path / name / "tuned" for name in ("e1", "e2")]
+    for place, model in zip(places, ("strong", "weak"), strict=True):
+        shutil.copytree(tiny_registry / model, place / "model")
+    words = ["perform", "--task", "preferences", "--data", data, "--template", "tiny-strong", *COMPUTING]
+    words += ["--registry", tiny_registry, "--results", tmp_path / "results"]
+    out = ["--out", tmp_path / "out"]
+    assert drsow(*words, *out, "--model", places[0]).returncode == 0
+    facts, table = tmp_path / "out" / "preferences.json", (tmp_path / "out" / "preferences.csv").read_bytes()
+    done = drsow(*words, *out, "--model", places[1])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "preferences.json: is of another model or of other preferences; name another folder" in done.stderr
+    assert (tmp_path / "out" / "preferences.csv").read_bytes() == table
+    # As an earlier version wrote it: the name alone decides.
+    facts.write_text(json.dumps({k: v for k, v in json.loads(facts.read_text()).items() if k != "revision"}))
+    assert drsow(*words, *out, "--model", places[1]).returncode == 0
+
+
+def test_a_model_that_was_tuned_again_in_its_place_has_another_folder(drsow, tiny_registry, tmp_path):
+    data, place = write_rows(tmp_path / "rows.jsonl", rows(4)), tmp_path / "tuned"
+    words = ["perform", "--task", "preferences", "--data", data, "--template", "tiny-strong", "--model", place]
+    words += ["--registry", tiny_registry, "--results", tmp_path / "results", *COMPUTING]
+    files = []
+    for model in ("strong", "weak", "strong", "weak"):
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(tiny_registry / model, place / "model")
+        files.append(drsow(*words).stdout.splitlines()[-1])
+    assert files[:2] == files[2:] and files[0] != files[1]
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,13 @@ import torch
 from commands import COMMAND, environment, leftovers, rows, write_rows
 
 from bench import reward
+from bench.files import locked
 from bench.prefer.select import cosines
-from bench.schema import Message
+from bench.schema import DrsowError, Message
 from bench.scoring import models
 from bench.scoring.chat import Template
 from bench.store.folder import read_csv
+from bench.verbs.tuning_folder import alone
 
 PROMPTS = [{"id": f"p{i}", "prompt": f"Is {i} prime?"} for i in range(6)]
 
@@ -226,6 +228,34 @@ def test_a_policy_that_cannot_be_tuned_is_one_line_and_nothing_is_written(drsow,
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
     assert said in done.stderr
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_a_second_run_into_a_tunings_folder_is_one_line_and_leaves_the_first_alone(drsow, words, tmp_path):
+    out = tmp_path / "out"
+    # Stopped after its last step, before the model is written: all that a second run could disturb is there.
+    assert drsow(*words, "--out", out, DRSOW_CRASH_AT="before-rename:curve").returncode == 137
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "settings.json"}
+    with locked(out / "tuning.lock", busy=""):
+        done = drsow(*words, "--out", out)
+        assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == (
+        f"drsow: {out}: another process tunes into this folder; wait for it, or name another folder"
+    )
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.name != "settings.json"} == before
+    assert drsow(*words, "--out", out).returncode == 0
+    assert (out / "model").is_dir() and not list(out.glob("*.lock"))
+
+
+def test_of_the_processes_that_tune_together_the_first_one_alone_holds_the_lock(tmp_path, monkeypatch):
+    with alone(tmp_path):
+        with pytest.raises(DrsowError, match="another process tunes into this folder"), alone(tmp_path):
+            pass
+        monkeypatch.setenv("RANK", "1")
+        with alone(tmp_path):
+            assert [path.name for path in tmp_path.iterdir()] == ["tuning.lock"]
+        monkeypatch.setenv("RANK", "0")
+    assert not list(tmp_path.iterdir())
 
 
 def test_damaged_settings_of_a_tuning_are_one_line(drsow, words, tmp_path):

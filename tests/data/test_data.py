@@ -252,6 +252,7 @@ def test_a_users_sample_file_is_not_the_built_in_sample():
 
 
 ROW = GOOD | {"id": 8}
+LOST = "would be lost: chat templates get the messages alone; empty it or remove the row"
 BAD_ROWS = [
     ({k: v for k, v in ROW.items() if k != "chosen"}, ", field chosen: missing"),
     ({"Chosen" if k == "chosen" else k: v for k, v in ROW.items()}, ", field chosen: missing, did you mean 'Chosen'?"),
@@ -284,6 +285,9 @@ BAD_ROWS = [
         ROW | {"prompt": [USER | {"tool_calls": [{"name": "f"}]}]},
         ", field prompt[0]: 'tool_calls' would be lost: only role and content are read",
     ),
+    (ROW | {"tools": [{"name": "f"}]}, f", field tools: {LOST}"),
+    (ROW | {"tools": '[{"name": "f"}]'}, f", field tools: {LOST}"),
+    (ROW | {"chat_template_kwargs": {"enable_thinking": False}}, f", field chat_template_kwargs: {LOST}"),
     (ROW | {"prompt": [USER, ASSISTANT]}, ", field prompt: ends on an assistant turn"),
     (ROW | {"chosen": [USER]}, ", field chosen: does not end on an assistant turn"),
     (ROW | {"chosen": [USER, ASSISTANT]}, ", field chosen: its earlier turns differ from the prompt"),
@@ -298,6 +302,27 @@ def test_a_bad_row_is_named_by_file_line_and_field(row, problem):
     with pytest.raises(UsageError) as error:
         load_data(jsonl(GOOD, row))
     assert str(error.value) == f"rows.jsonl, line 2{problem}"
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".csv"])
+@pytest.mark.parametrize("load", [load_data, load_prompts, load_candidates])
+@pytest.mark.parametrize("column", ["tools", "chat_template_kwargs"])
+def test_what_a_template_would_get_beside_the_messages_is_refused_by_every_reader(column, load, ending):
+    more = {"tools": [{"name": "f"}], "chat_template_kwargs": {"enable_thinking": False}}[column]
+    frame = pd.DataFrame([GOOD | {column: None}, GOOD | {"id": 2, column: more}])
+    if ending == ".jsonl":
+        frame.to_json("rows.jsonl", orient="records", lines=True)
+    else:
+        getattr(frame, f"to_{ending[1:]}")(f"rows{ending}", index=False)
+    place = {".jsonl": "line 2", ".parquet": "row 2", ".csv": "line 3"}[ending]
+    with pytest.raises(UsageError, match=rf"^rows\{ending}, {place}, field {column}: would be lost"):
+        load(f"rows{ending}")
+
+
+@pytest.mark.parametrize("nothing", [None, [], {}, "", "[]", "{}", "null"])
+def test_tools_and_words_for_the_template_may_be_empty(nothing):
+    row = GOOD | {"tools": nothing, "chat_template_kwargs": nothing}
+    assert load_data(jsonl(row)).examples == load_data(jsonl(GOOD, name="plain.jsonl")).examples
 
 
 def test_blank_lines_are_counted_as_lines():

@@ -9,10 +9,10 @@ import pytest
 
 from bench.prefer.outputs import alpaca_eval, arena_hard
 from bench.schema import Example, Message, UsageError
-from bench.verbs.sample import first_responses
+from bench.verbs.sample import single_responses
 
 LINES = [
-    {"id": "a", "prompt": "Is 7 prime?", "candidates": ["Yes,\n7 is. 🎉", "no"]},
+    {"id": "a", "prompt": "Is 7 prime?", "candidates": ["Yes,\n7 is. 🎉"]},
     {"id": "b", "prompt": [{"role": "user", "content": "01"}], "candidates": [""]},
 ]
 
@@ -21,7 +21,7 @@ LINES = [
 def sampled(tmp_path):
     path = tmp_path / "responses.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in LINES))
-    return first_responses(str(path))
+    return single_responses(str(path))
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_board_gets_each_prompts_own_id_and_its_subset_apart(tmp_path):
     rows = [{"id": "u1", "subset": "a/b"}, {"id": "b/u1", "subset": "a"}, {"id": "c/1"}]
     path = tmp_path / "responses.jsonl"
     path.write_text("".join(json.dumps(row | {"prompt": "01", "candidates": ["x"]}) + "\n" for row in rows))
-    dataset, texts = first_responses(str(path))
+    dataset, texts = single_responses(str(path))
     lines = arena_hard(dataset.examples, texts, generator="tuned").decode().splitlines()
     assert [json.loads(line)["uid"] for line in lines] == ["u1", "b/u1", "c/1"]
     rows = json.loads(alpaca_eval(dataset.examples, texts, generator="tuned"))
@@ -72,7 +72,7 @@ def test_arena_hard_gets_no_two_answers_under_one_id(tmp_path):
     rows = [{"id": "u1", "subset": subset, "prompt": subset, "candidates": ["x"]} for subset in ("a", "b")]
     path = tmp_path / "responses.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    dataset, texts = first_responses(str(path))
+    dataset, texts = single_responses(str(path))
     with pytest.raises(
         UsageError, match=r"^a/u1 and b/u1: Arena-Hard .* both have the id 'u1'; give each prompt an id"
     ):
@@ -92,11 +92,18 @@ def test_half_of_a_surrogate_pair_is_named(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_text('{"prompt": "a", "candidates": [" "]}\n{"prompt": "b", "candidates": ["\\ud83d"]}\n')
     with pytest.raises(UsageError, match=r"line 2, field candidates\[0\]: contains half of a surrogate pair"):
-        first_responses(str(path))
+        single_responses(str(path))
+
+
+def test_a_line_with_several_responses_is_named_and_none_of_them_chosen(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text('{"prompt": "a", "candidates": ["b"]}\n{"prompt": "c", "candidates": ["d", "e"]}\n')
+    with pytest.raises(UsageError, match=r"line 2, field candidates: has 2 responses, a board judges one; .* --n 1"):
+        single_responses(str(path))
 
 
 def test_a_line_without_responses_is_named(tmp_path):
     path = tmp_path / "r.jsonl"
     path.write_text('{"prompt": "a", "candidates": ["b"]}\n{"prompt": "c"}\n')
     with pytest.raises(UsageError, match=r"line 2, field candidates: missing"):
-        first_responses(str(path))
+        single_responses(str(path))

@@ -68,7 +68,7 @@ def test_losses_and_gradients_are_those_of_padded_batches_with_whole_logits(name
     batch = sequences(seed=1)
     model = tiny_model(MODELS[name], seed=3, scale=2.0)
     plain = copy.deepcopy(model)
-    model = packable(model, batch[:2], dtype=torch.float32)
+    model = packable(model, dtype=torch.float32)
     if lora:
         model, plain = with_lora(model, 2, dtype=torch.float32), _peft(plain)
         for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
@@ -92,9 +92,9 @@ def test_a_model_in_float32_may_be_tuned_in_bf16_whatever_its_rounding(small_mod
     for number, example in enumerate(load_data("sample").examples[:3]):
         rows = render([example], tokenizer, Template(tokenizer)).sequences
         model = load_policy(folder, dtype=torch.float32, device="cpu")
-        exact = sums(packable(model, rows, dtype=torch.float32), packed(rows))
+        exact = sums(packable(model, dtype=torch.float32), packed(rows))
         found = sums(
-            packable(load_policy(folder, dtype=torch.float32, device="cpu"), rows, dtype=torch.bfloat16), packed(rows)
+            packable(load_policy(folder, dtype=torch.float32, device="cpu"), dtype=torch.bfloat16), packed(rows)
         )
         counts = torch.tensor([len(row.ids) - row.start for row in rows])
         distance = ((found - exact).abs() / counts).max()
@@ -194,27 +194,60 @@ def test_only_the_responses_tokens_are_predicted_and_a_shared_prompt_is_computed
 
 
 def test_what_a_forward_pass_keeps_is_no_row_of_logits():
-    model = packable(tiny_model(config("Llama", vocab_size=5000), seed=3), sequences(seed=1)[:2], dtype=torch.float32)
+    model = packable(tiny_model(config("Llama", vocab_size=5000), seed=3), dtype=torch.float32)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
         sums(model, packed(sequences(seed=1)))
     assert kept and all(5000 not in shape or 32 in shape for shape in kept)
 
 
+LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [9.0] * 4}
+LONGROPE |= {"original_max_position_embeddings": 64}
+TRAPS = {
+    "positions that depend on the longest text": (
+        config("Phi3", rope_parameters=LONGROPE, original_max_position_embeddings=64),
+        *2 * [r"its rotary positions \(longrope\) depend on the longest text beside a response"],
+    ),
+    "attention that cannot be replaced": (config("Falcon"), "differs by", "no layer calls drsow's attention"),
+    "a convolution in one layer": (
+        config("Lfm2", block_ff_dim=48, layer_types=["conv", "full_attention"], conv_L_cache=3),
+        "differs by",
+        "a response moves by .* nats where the text beside it changes",
+    ),
+    "a window in its own mask alone": (
+        config("Phimoe", num_local_experts=4, sliding_window=200),
+        *2 * ["its window of 200 tokens is in its own mask alone"],
+    ),
+    "no attention": (
+        transformers.MambaConfig(vocab_size=VOCAB, hidden_size=32, state_size=4),
+        "differs by",
+        "no layer calls drsow's attention",
+    ),
+}
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_a_model_whose_attention_is_another_is_refused():
+@pytest.mark.parametrize("low", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("name", TRAPS)
+def test_a_model_whose_packed_pass_is_another_is_refused_in_both_dtypes(name, low):
+    shape, *words = TRAPS[name]
+    dtype = torch.bfloat16 if low else torch.float32
+    with pytest.raises(DrsowError, match=f"is not supported: .*{words[low]}"):
+        packable(tiny_model(shape, seed=3).to(dtype), dtype=dtype)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_without_attention_is_refused_however_little_its_layers_say():
+    # With weights this small every token is equally likely, so the log-probabilities are the model's own.
     shape = transformers.MambaConfig(vocab_size=VOCAB, hidden_size=32, state_size=4)
-    model = transformers.AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
-    for weight in model.parameters():
-        weight.data *= 8
-    with pytest.raises(DrsowError, match=r"MambaForCausalLM cannot be tuned: .*nats per token"):
-        packable(model, sequences(seed=1)[::4], dtype=torch.float32)
+    with pytest.raises(DrsowError, match="is not supported: no layer calls drsow's attention"):
+        packable(tiny_model(shape, seed=3, scale=1e-3), dtype=torch.float32)
 
 
 def test_the_saved_configuration_is_the_models_own(tmp_path):
     model = tiny_model(config("Llama"), seed=3)
     model.save_pretrained(tmp_path / "before")
-    packable(model, sequences(seed=1)[:2], dtype=torch.float32).save_pretrained(tmp_path / "after")
+    packable(model, dtype=torch.float32).save_pretrained(tmp_path / "after")
     before, after = ((tmp_path / name / "config.json").read_bytes() for name in ("before", "after"))
     assert before == after
 

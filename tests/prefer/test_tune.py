@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 from plain import padded_batch, plain_logps
-from tiny_models import tiny_model
+from tiny_models import config, tiny_model
 from transformers import GPT2Config
 
-from bench.prefer import packed
 from bench.prefer.checkpoints import last_checkpoint
 from bench.prefer.packed import packable
 from bench.prefer.tune import (
@@ -80,7 +79,7 @@ def trainer_of(start, tuning, tmp_path) -> PreferenceTrainer:
 
 
 def test_simpos_loss_of_a_packed_batch_is_its_formula_in_float64(tiny_registry, start, rows, exact, tmp_path):
-    model = packable(policy(tiny_registry).model, rows[0][:2], dtype=torch.float32)
+    model = packable(policy(tiny_registry).model, dtype=torch.float32)
     loss = trainer_of(start, SIMPO, tmp_path).compute_loss(model, collate(rows, loss="simpo")).item()
     means = exact[:, 0] / exact[:, 1]
     assert loss == pytest.approx(np.log1p(np.exp(-(10 * (means[:, 0] - means[:, 1]) - 3))).mean(), rel=1e-5)
@@ -102,7 +101,7 @@ def test_loss_and_gradient_of_every_weight_are_trls(tiny_registry, rows, tmp_pat
     logits = start.model(input_ids=ids, attention_mask=mask).logits
     means = theirs.get_batch_logps(logits, labels, average_log_prob=True).chunk(2)
     loss = theirs.cpo_loss(*means)[0].mean()
-    packable(start.model, rows[0][:2], dtype=torch.float32)
+    packable(start.model, dtype=torch.float32)
     ours = trainer_of(start, SIMPO, tmp_path).compute_loss(start.model, collate(rows, loss="simpo"))
     assert ours.item() == pytest.approx(loss.item(), rel=1e-6)
     weights = list(start.model.parameters())
@@ -130,7 +129,7 @@ def test_dpo_starts_at_log_two_with_rewards_of_zero(tiny_registry, rows, tmp_pat
 
 
 def test_sfts_loss_is_minus_the_mean_log_probability_of_a_chosen_token(tiny_registry, rows, exact, tmp_path):
-    model = packable(policy(tiny_registry).model, rows[0][:2], dtype=torch.float32)
+    model = packable(policy(tiny_registry).model, dtype=torch.float32)
     trainer = trainer_of(policy(tiny_registry), SFT, tmp_path)
     batch = collate(rows, loss="sft")
     # One sequence a preference; a response weighs the same whatever its length.
@@ -159,14 +158,22 @@ def test_sft_leaves_out_no_preference_for_a_long_rejected_response(start):
 
 
 def test_sft_reads_no_rejected_response_even_one_beyond_the_models_positions(start, tmp_path):
-    row = max(read(start, limit=99, loss="sft"), key=lambda row: len(row.rejected.ids) - len(row.chosen.ids))
-    n_positions = len(row.chosen.ids)
+    example = Example("a", "", (Message("user", "Is 7 prime?"),), (("chosen", "yes"), ("rejected", "no " * 99)))
+    rendered, n_positions = render([example], start.tokenizer, Template(start.tokenizer)), 90
+    (row,) = rows_of([example], rendered, limit=n_positions, loss="sft")
     assert len(row.rejected.ids) > n_positions
     # A table of positions has no entry for a later token, so a pass over the rejected response is an error.
     shape = GPT2Config(vocab_size=len(start.tokenizer), n_positions=n_positions, n_embd=32, n_layer=2, n_head=4)
     learned = Policy(tiny_model(shape, seed=3), start.tokenizer, torch.float32, "cpu")
     (step,) = curve(tune(learned, [row], SFT._replace(batch=1, at_once=1), out=tmp_path))
     assert math.isfinite(step["loss"])
+
+
+@pytest.mark.parametrize("tuning", [SIMPO, SFT._replace(batch=1, at_once=1)], ids=["simpo", "sft, one at once"])
+def test_a_model_whose_layers_read_the_texts_beside_is_refused_whatever_the_loss(start, rows, tmp_path, tuning):
+    falcon = tiny_model(config("Falcon", vocab_size=len(start.tokenizer)), seed=3)
+    with pytest.raises(DrsowError, match=r"FalconForCausalLM is not supported: its own forward pass differs by"):
+        tune(Policy(falcon, start.tokenizer, torch.float32, "cpu"), rows, tuning, out=tmp_path)
 
 
 def test_dpos_loss_counts_from_the_start_in_float64(exact):
@@ -189,9 +196,8 @@ def test_the_margin_grows_and_the_curve_is_whole(tiny_registry, rows, tmp_path, 
 
 
 @pytest.mark.parametrize("n_rows", [8, 7], ids=["whole steps", "a short last step"])
-def test_a_step_of_two_batches_is_the_step_of_one(tiny_registry, rows, tmp_path, monkeypatch, n_rows):
+def test_a_step_of_two_batches_is_the_step_of_one(tiny_registry, rows, tmp_path, n_rows):
     # Adam divides a gradient by its own size. Where it is almost 0, float32's rounding would decide a weight.
-    monkeypatch.setitem(packed.CLOSE_NATS, torch.float64, packed.CLOSE_NATS[torch.float32])
     weights, norms = [], []
     for at_once in (4, 2):
         tuning, start = SIMPO._replace(batch=4, at_once=at_once), policy(tiny_registry)
@@ -217,6 +223,14 @@ def test_the_curve_is_the_mean_over_a_steps_preferences_however_many_are_in_memo
     sums |= {"rejected_reward": 10 * rejected, "accuracy": chosen > rejected, "rejected_logp": rejected}
     for name, values in sums.items():
         assert 4 * told[0][name] + 3 * told[1][name] == pytest.approx(values.sum(), rel=1e-4), name
+
+
+def test_a_saved_adapter_names_its_layers_in_order(tiny_registry, rows, tmp_path):
+    """In peft's own order, which differs from process to process, the same adapter would have another digest."""
+    trainer = tune(policy(tiny_registry), rows, SIMPO._replace(lora_rank=2), out=tmp_path / "run")
+    trainer.model.save_pretrained(tmp_path / "adapter")
+    named = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["target_modules"]
+    assert named == sorted(named) and len(named) == 14
 
 
 class Stop(Exception):
@@ -252,6 +266,24 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tiny_registry, rows, tmp_path
     for mine, reference in zip(again.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(mine, reference)
     assert [e["loss"] for e in curve(again)] == [e["loss"] for e in curve(whole)]
+
+
+@pytest.mark.parametrize(("n_rows", "n_epochs", "n_read"), [(8, 0.375, 4), (7, 1.5, 11), (7, 2, 14)])
+def test_progress_ends_at_its_end_where_an_epoch_ends_inside_a_step(
+    tiny_registry, rows, tmp_path, n_rows, n_epochs, n_read
+):
+    # Steps of two: part of a step is a whole one, and the last of an epoch of seven has one preference.
+    meter = tune(policy(tiny_registry), rows[:n_rows], SIMPO._replace(n_epochs=n_epochs), out=tmp_path).meter
+    assert (meter.rows, meter.n_rows) == (n_read, n_read)
+
+
+def test_progress_of_a_run_that_goes_on_in_its_second_epoch_counts_what_is_left(tiny_registry, rows, tmp_path):
+    tuning = SIMPO._replace(n_epochs=2)
+    tune(policy(tiny_registry), rows[:7], tuning, out=tmp_path)
+    shutil.rmtree(tmp_path / "checkpoint-8")
+    # The first six of eight steps have read 7 + 4 of 14.
+    meter = tune(policy(tiny_registry), rows[:7], tuning, out=tmp_path).meter
+    assert (meter.rows, meter.n_rows) == (3, 3)
 
 
 @pytest.mark.parametrize("tuning", [SIMPO, DPO._replace(lora_rank=2)], ids=["all weights", "lora"])

@@ -27,6 +27,9 @@ LOW_NATS = 0.25
 in a sound model, where two experts are almost equally likely. The largest median measured is 0.07 (SmolLM2-135M and
 Gemma-3-270M, with three kinds of kernels)."""
 
+UNCALLED = "no layer calls drsow's attention"
+"""Why a model is refused that does not ask transformers for its attention, or has none."""
+
 
 class Rows(NamedTuple):
     """Token ids of the two rows of a check."""
@@ -74,7 +77,7 @@ def mixing(plain: np.ndarray, changed: np.ndarray, calls: Sequence[Call], *, n_l
         routed: Whether the model has experts.
     """
     if not calls:
-        return "no layer calls drsow's attention"
+        return UNCALLED
     before, after = (each[1, -BRANCH:] for each in (plain, changed))
     moved = np.abs(after - before)[np.isfinite(before)].max(initial=0.0)
     whole = routed and len({call.layer for call in calls}) >= n_layers

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from bench.schema import DrsowError
 from bench.scoring.forward import ATTENTION, NotSupportedError, checking, fused, layers
 from bench.scoring.forward.attention import trie_attention
 from bench.scoring.forward.compiling import NotCompiledError
+from bench.scoring.forward.context import Call
 from bench.scoring.forward.device import out_of_memory
 from bench.scoring.forward.engine import Prepared, score
 from bench.scoring.forward.head import head_of
@@ -45,25 +47,17 @@ def prepare(model: PreTrainedModel, *, ops: Ops | None = None) -> Prepared:
     Raises:
         DrsowError: The engine cannot run the model, or the model's own forward pass gives other numbers.
     """
-    _as_trained(model)
-    low, rows = model.dtype != torch.float32, checking.rows(model.config.get_text_config().vocab_size)
-    with _refusing(model):
-        expected = np.stack([_own_logps(model, row) for row in rows.plain])
-        window = _own_window(model, rows.plain[0], expected[0])
+    as_trained(model)
+    own, low = own_pass(model), model.dtype != torch.float32
     # A fork inside a step, one after a trunk, and in bfloat16 again the first one with another first branch.
-    packings = [pack(rows.plain, [1, 1], budget=budget) for budget in (FORK_BUDGET, TRUNK_BUDGET)]
-    packings += [pack(rows.changed, [1, 1], budget=FORK_BUDGET)] * low
+    packings = [pack(own.rows.plain, [1, 1], budget=budget) for budget in (FORK_BUDGET, TRUNK_BUDGET)]
+    packings += [pack(own.rows.changed, [1, 1], budget=FORK_BUDGET)] * low
     ops = choose(model.device, model.dtype) if ops is None else ops
-    with _refusing(model):
+    with refusing(model):
         _give(model, ops)
         prepared, scores = _first_scores(model, ops, packings)
-    found = [each.reshape(expected.shape) for each in scores]
-    if low and (reason := _mixing(prepared, found[0], found[2])):
-        raise _refusal(model, reason)
-    if reason := checking.differing(expected, found[:2], low=low):
-        raise _refusal(model, reason)
-    if window and all(call.window is None for call in prepared.calls or []):
-        raise _refusal(model, f"its window of {window} tokens is in its own mask alone, which drsow does not use")
+    found = [each.reshape(own.logps.shape) for each in scores]
+    check(model, own, found[:2], changed=found[2] if low else None, calls=prepared.calls or [])
     return replace(prepared, calls=None)
 
 
@@ -75,14 +69,18 @@ def prepare_checked(model: PreTrainedModel, ops: Ops) -> Prepared:
         DrsowError: The engine cannot run the model.
     """
     assert not ops.without
-    _as_trained(model)
-    with _refusing(model):
+    as_trained(model)
+    with refusing(model):
         _give(model, ops)
         return Prepared(model, ops, head_of(model, ops.log_totals, ops.n_rows))
 
 
-def _as_trained(model: PreTrainedModel) -> None:
-    """Takes the engine's attention and layers from a model; refuses one whose positions depend on other texts."""
+def as_trained(model: PreTrainedModel) -> None:
+    """Takes the engine's attention and layers from a model.
+
+    Raises:
+        DrsowError: The model's positions depend on other texts.
+    """
     model.eval()
     fused.unfuse(model)
     model.set_attn_implementation(own_attention(model))
@@ -92,18 +90,65 @@ def _as_trained(model: PreTrainedModel) -> None:
         raise _refusal(model, f"its rotary positions ({kind}) depend on the longest text beside a response")
 
 
+class Own(NamedTuple):
+    """What a model's own forward pass says about the rows of the check."""
+
+    rows: checking.Rows
+    logps: np.ndarray
+    """Log-probability of every token but the first of `rows.plain`, nats, (2, n - 1)."""
+    window: int
+    """The attention window; 0 if there is none."""
+
+
+def own_pass(model: PreTrainedModel) -> Own:
+    """The own forward pass of a model from `as_trained`.
+
+    Raises:
+        DrsowError: The model's code fails.
+    """
+    rows = checking.rows(model.config.get_text_config().vocab_size)
+    with refusing(model):
+        logps = np.stack([_own_logps(model, row) for row in rows.plain])
+        return Own(rows, logps, _own_window(model, rows.plain[0], logps[0]))
+
+
+def check(
+    model: PreTrainedModel, own: Own, found: Sequence[np.ndarray], *, changed: np.ndarray | None, calls: Sequence[Call]
+) -> None:
+    """Compares packed passes with a model's own.
+
+    Args:
+        model: The model.
+        own: From `own_pass`.
+        found: Log-probabilities of `own.rows.plain` from each packing, in the shape of `own.logps`, nats. The first one
+            has the fork inside a step.
+        changed: For a bfloat16 model: the same of `own.rows.changed`, with the fork inside a step.
+        calls: All calls of drsow's attention.
+
+    Raises:
+        DrsowError: The packed passes are not the model's.
+    """
+    reason = "" if changed is None else _mixing(model, found[0], changed, calls)
+    reason = reason or checking.differing(own.logps, found, low=changed is not None)
+    reason = reason or ("" if calls else checking.UNCALLED)
+    if not reason and own.window and all(call.window is None for call in calls):
+        reason = f"its window of {own.window} tokens is in its own mask alone, which drsow does not use"
+    if reason:
+        raise _refusal(model, reason)
+
+
 def _give(model: PreTrainedModel, ops: Ops) -> None:
     """Gives a model the engine's attention and layers."""
     model.set_attn_implementation(ATTENTION)
     layers.fit(model.base_model, linear=ops.linear, gated=ops.gated, norm=ops.norm, rotary=ops.rotary)
 
 
-def _mixing(prepared: Prepared, plain: np.ndarray, changed: np.ndarray) -> str:
-    """`checking.mixing` of a model that kept its calls of attention."""
-    names = {type(module).__name__.lower() for module in prepared.model.modules()}
+def _mixing(model: PreTrainedModel, plain: np.ndarray, changed: np.ndarray, calls: Sequence[Call]) -> str:
+    """`checking.mixing` of a model."""
+    names = {type(module).__name__.lower() for module in model.modules()}
     routed = any("expert" in name or "moe" in name for name in names)
-    n_layers = prepared.model.config.get_text_config().num_hidden_layers
-    return checking.mixing(plain, changed, prepared.calls or [], n_layers=n_layers, routed=routed)
+    n_layers = model.config.get_text_config().num_hidden_layers
+    return checking.mixing(plain, changed, calls, n_layers=n_layers, routed=routed)
 
 
 def _own_window(model: PreTrainedModel, row: np.ndarray, expected: np.ndarray) -> int:
@@ -181,7 +226,7 @@ def _compile(prepared: Prepared) -> None:
 
 
 @contextmanager
-def _refusing(model: PreTrainedModel) -> Iterator[None]:
+def refusing(model: PreTrainedModel) -> Iterator[None]:
     """Turns an error of the model's code into a refusal. An error of drsow's code is raised unchanged."""
     try:
         yield

@@ -1,0 +1,45 @@
+"""Keeps a tuning's folder to one run: its settings are in a file, and one run at a time holds its lock."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.files import locked
+from bench.prefer.resumed import changed, stored_settings
+from bench.schema import UsageError
+from bench.store.folder import write_json
+
+
+def begin(out: Path, settings: dict) -> None:
+    """Record the run's settings in its folder.
+
+    Raises:
+        UsageError: the folder holds a run with other settings, or files that no tuning wrote, or damaged settings.
+    """
+    note = out / "settings.json"
+    known = stored_settings(note)
+    # Several processes may begin at once, and one of them be writing the note.
+    if known is None and out.is_dir() and any(path.suffix != ".tmp" for path in out.iterdir()):
+        raise UsageError(f"{out}: the folder has files that drsow tune did not write; name another folder")
+    if known is not None and (told := changed(known, settings)):
+        raise UsageError(f"{out}: holds a run with other settings: {'; '.join(told)}; name another folder")
+    write_json(note, settings)
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Lock the folder of a tuning, of whose processes the first one holds the lock.
+
+    Raises:
+        DrsowError: another run tunes into the folder.
+    """
+    # torchrun and accelerate number the processes that tune together.
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    file = out / "tuning.lock"
+    with locked(file, busy=f"{out}: another process tunes into this folder; wait for it, or name another folder"):
+        yield
+        # Only after the last step: whoever locks another file from now on finds the model finished.
+        file.unlink(missing_ok=True)
