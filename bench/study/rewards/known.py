@@ -21,6 +21,11 @@ class Reward(NamedTuple):
     """The formula in words, for tables."""
     source: str
 
+    @property
+    def by_length(self) -> bool:
+        """Whether it takes the length of a response into account: divides by it, or leaves out what it explains."""
+        return self.unit != _NATS or self.family == _LENGTH
+
 
 _NATS, _PER_TOKEN = "nats", "nats per token"
 _LENGTH, _TOKENS, _STRONG = "without length", "tokens", "strong alone"
