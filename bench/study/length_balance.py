@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench.study.benchmarks import Answers, Layout, Part
+from bench.study.benchmarks import Answers, Layout
 from bench.study.interval import wilson
 
 LENGTH_BALANCED = (
@@ -69,7 +69,7 @@ def length_balanced(
     scored = np.isfinite(answers.values)
     found = []
     for part in layout.parts:
-        weight, inside = layout.weights(part), _inside(layout, part)
+        weight, inside = layout.weights(part), layout.about(part)
         stratum = layout.stratum if part.inside is None else np.zeros(len(weight), dtype=int)
         for values, known in zip(answers.values, scored, strict=True):
             mine = _shared(weight, stratum, known)
@@ -92,15 +92,6 @@ def _shared(weight: np.ndarray, stratum: np.ndarray, scored: np.ndarray) -> np.n
     if ((whole > 0) & (kept == 0)).any():
         return np.full(len(weight), np.nan)
     return weight * scored * (whole / np.where(kept > 0, kept, 1))[stratum]
-
-
-def _inside(layout: Layout, part: Part) -> np.ndarray:
-    """The judgements that a part is about, (judgements,), bool."""
-    leaves = {each.key: each.inside for each in layout.parts if each.inside is not None}
-    inside = np.zeros(len(layout.row), dtype=bool)
-    for key in layout.shares(part):
-        inside |= leaves.get(key, False)
-    return inside
 
 
 def _balanced(values: np.ndarray, weighed: _Weighed, problem: np.ndarray) -> dict[str, float]:
