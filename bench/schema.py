@@ -29,10 +29,9 @@ REWARDS = ("sum", "mean", "per-byte")
 """`sum` is strong's minus weak's summed log-probability, end of turn included; `mean` divides it by
 the strong model's token count; `per-byte` by the UTF-8 bytes of the rendered response."""
 
-SUM_REWARDS = (*REWARDS, "length-regularised", "calibrated", "strong", "strong-mean")
 TOKEN_REWARDS = ("prefix-mean", "prefix-min", "peak", "last", "clipped", "trimmed", "contrastive")
-"""Names of all rewards: those of sums, and those that need the scores of tokens; `study.rewards.known` has the
-formulas. Tables hold REWARDS, and the reward that `--reward` names."""
+"""Names of the rewards that need the scores of tokens; `study.rewards.known` has all rewards, with their formulas.
+Tables hold REWARDS, and the reward that `--reward` names."""
 
 
 class Message(NamedTuple):
