@@ -123,22 +123,6 @@ def check_ours(out: Path, verb: str, ours: Callable[[str], bool]) -> None:
             raise UsageError(f"{out} exists already, and drsow {verb} did not write it; name another --out")
 
 
-def with_columns(out: Path, columns: Sequence[str]) -> Callable[[str], bool]:
-    """For `check_ours`: tells whether a .csv, .jsonl or .parquet file has exactly these columns."""
-
-    def ours(line: str) -> bool:
-        with contextlib.suppress(OSError, TypeError, ValueError, csv.Error):
-            if line.startswith("PAR1"):
-                import pyarrow.parquet as pq
-
-                return bool(pq.read_schema(out).names == list(columns))
-            cells = json.loads(line) if line.startswith("{") else next(csv.reader([line]))
-            return list(cells) == list(columns)
-        return False
-
-    return ours
-
-
 def rename(path: Path, target: Path) -> None:
     """Gives a file or folder another name in the same folder."""
     try:

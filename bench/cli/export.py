@@ -22,8 +22,9 @@ from bench.cli.options import (
     RewardOption,
     TemplateMode,
 )
+from bench.cli.replaced import with_columns
 from bench.cli.session import load, select
-from bench.files import check_not_read, check_ours, with_columns
+from bench.files import check_not_read, check_ours
 from bench.schema import Dataset, UsageError
 
 

@@ -29,9 +29,10 @@ from bench.cli.options import (
     TemplateMode,
 )
 from bench.cli.printed import emit
+from bench.cli.replaced import with_columns
 from bench.cli.session import load, select
 from bench.cli.views import VIEWS
-from bench.files import check_not_read, check_ours, with_columns
+from bench.files import check_not_read, check_ours
 from bench.schema import SCORES, TOKEN_SCORES, UsageError
 
 AnyOwner = Annotated[

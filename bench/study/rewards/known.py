@@ -1,7 +1,7 @@
 """All rewards by name. A reward of a new family is a module beside this one and a line here.
 
-`schema` names those that need tokens. Rewards of several pairs, or of one model under two texts, are pairs of their own:
-they come as SCORES like any other.
+`schema` names those that need tokens. Rewards of several pairs, or of one model under two texts, are pairs of their
+own: they come as SCORES like any other.
 """
 
 from collections.abc import Callable, Mapping
