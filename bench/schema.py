@@ -29,10 +29,9 @@ REWARDS = ("sum", "mean", "per-byte")
 """`sum` is strong's minus weak's summed log-probability, end of turn included; `mean` divides it by
 the strong model's token count; `per-byte` by the UTF-8 bytes of the rendered response."""
 
-SUM_REWARDS = (*REWARDS, "length-regularised", "calibrated", "strong", "strong-mean")
 TOKEN_REWARDS = ("prefix-mean", "prefix-min", "peak", "last", "clipped", "trimmed", "contrastive")
-"""Names of all rewards: those of sums, and those that need the scores of tokens; `study.rewards.known` has the
-formulas. Tables hold REWARDS, and the reward that `--reward` names."""
+"""Names of the rewards that need the scores of tokens; `study.rewards.known` has all rewards, with their formulas.
+Tables hold REWARDS, and the reward that `--reward` names."""
 
 
 class Message(NamedTuple):
@@ -101,10 +100,11 @@ known sections, which is the cost of misrouting. Intervals are 95%; values that 
 
 
 class ScoreKey(NamedTuple):
-    """Everything that can change a number of a score set; two sets with the same key contain the same numbers.
+    """Everything that decides a number of a score set; two sets with the same key differ by rounding alone.
 
     The key contains no names that the user chose: the manifest has those of the data set and of the template's owner.
-    Token budget and number of threads are settings, which the manifest also has.
+    Token budget and number of threads are settings, which the manifest also has. They decide how sums are rounded: in
+    float32 they move rows of RewardBench by less than 3e-5 nats a token.
     """
 
     model_id: str
@@ -145,7 +145,7 @@ is not ok, or if it is not known: a server does not give logits, and a token may
 
 MARGINS = ("pair_id", "reward", "example_id", "subset", "margin_nats", "status")
 """One row per pair x reward x example. `margin_nats` is the best reward of a right response minus the best of a wrong
-one: nats for `sum`, nats per token for `mean`, nats per byte for `per-byte`."""
+one, in the unit of the reward (`study.rewards.known.UNITS`): nats for `sum`, nats per token for `mean`."""
 
 ACCURACY = (
     "pair_id", "reward", "level", "name", "accuracy", "stderr", "low", "high", "tie_rate",

@@ -1,5 +1,6 @@
 """The registry: every shipped entry is a case, every kind of mistake in a registry file has its message."""
 
+import itertools
 import json
 import math
 import os
@@ -130,6 +131,17 @@ def test_a_gap_is_strong_minus_weak_in_points():
     assert pair.gap_points == 27.7  # 53.7 - 26.0
     strong, weak = REGISTRY.model(pair.strong), REGISTRY.model(pair.weak)
     assert gap_points(strong, weak, "arena_hard") == 14.2  # 36.5 - 22.3
+
+
+def test_models_with_the_same_two_published_scores_both_say_so():
+    known = [model for model in REGISTRY.models.values() if {"alpaca_eval_2_lc", "arena_hard"} <= set(model.scores)]
+    alike = [
+        (one, other)
+        for one, other in itertools.permutations(known, 2)
+        if all(one.scores[name].value == other.scores[name].value for name in ("alpaca_eval_2_lc", "arena_hard"))
+    ]
+    assert {one.model_id for one, _ in alike} == {"llama-3-instruct-cpo", "llama-3-instruct-kto"}
+    assert all(other.model_id in one.note for one, other in alike)
 
 
 def test_equal_scores_are_ordered_by_model_id_with_gap_zero():

@@ -1,6 +1,7 @@
 """The verb `export`: writes responses, reference log-probabilities or accuracies in formats that other tools read."""
 
 import sys
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -21,8 +22,9 @@ from bench.cli.options import (
     RewardOption,
     TemplateMode,
 )
+from bench.cli.replaced import with_columns
 from bench.cli.session import load, select
-from bench.files import check_not_read
+from bench.files import check_not_read, check_ours
 from bench.schema import Dataset, UsageError
 
 
@@ -91,8 +93,7 @@ def export(
     _check(to, {name for name, value in given.items() if value is not None})
     stored = _Stored(data, limit, reward, (dtype, ops), results, registry)
     _check_stored(to, stored)
-    check_not_read(out, "--responses", responses)
-    check_not_read(out, "--data", data)
+    _check_out(to, out, {"--responses": responses, "--data": data})
     if responses is not None and generator is not None:
         _board(to, responses, generator, out)
     elif model is not None:
@@ -139,6 +140,28 @@ def _check_stored(to: Target, stored: "_Stored") -> None:
         )
     if to is Target.trl_reference and stored.reward is not Reward.sum:
         raise UsageError(f"--to {to.value} takes no --reward: TRL's columns are sums")
+
+
+def _check_out(to: Target, out: Path, read: Mapping[str, str | None]) -> None:
+    """Refuses to replace a file that an option reads, or one that is no export to this format."""
+    for option, source in read.items():
+        check_not_read(out, option, source)
+    check_ours(out, f"export --to {to.value}", _ours(to, out))
+
+
+def _ours(to: Target, out: Path) -> Callable[[str], bool]:
+    """Tells by its first line whether a file is an export to this format; lm-eval and every-eval-ever are folders."""
+    if to is Target.alpaca_eval:
+        return lambda line: line == "["
+    if to is Target.arena_hard:
+        from bench.prefer.outputs import ANSWER
+
+        return with_columns(out, ANSWER)
+    if to is Target.trl_reference:
+        from bench.verbs.publish import REFERENCE
+
+        return with_columns(out, REFERENCE)
+    return lambda line: to is not Target.hf_eval_results or line.startswith('- {"dataset": ')
 
 
 def _tell(command: str) -> None:

@@ -1,6 +1,7 @@
 """The verbs `scores`, `import` and `verify`: export, import and check stored scores."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -28,10 +29,11 @@ from bench.cli.options import (
     TemplateMode,
 )
 from bench.cli.printed import emit
+from bench.cli.replaced import with_columns
 from bench.cli.session import load, select
 from bench.cli.views import VIEWS
-from bench.files import check_not_read
-from bench.schema import UsageError
+from bench.files import check_not_read, check_ours
+from bench.schema import SCORES, TOKEN_SCORES, UsageError
 
 AnyOwner = Annotated[
     str | None,
@@ -76,13 +78,19 @@ def scores(
     from bench.verbs.exchange import export_scores, export_tokens
     from bench.verbs.run import lookup_of
 
-    check_not_read(out, "--data", data)
+    _check_out(out, data, TOKEN_SCORES if tokens else SCORES)
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
     dataset = load(data, limit, offline=True)
     if study is None:
         (export_tokens if tokens else export_scores)(Store(results), str(model), owner, dataset, out, lookup=lookup)
     else:
         print(*export_study(Store(results), subject, dataset, out, lookup=lookup), sep="\n")
+
+
+def _check_out(out: Path, data: str, columns: Sequence[str]) -> None:
+    """Refuses to replace the file that --data reads, or one of other columns."""
+    check_not_read(out, "--data", data)
+    check_ours(out, "scores", with_columns(out, columns))
 
 
 def _check_study_options(template: str | None, *, tokens: Path | bool | None = None) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from bench.data.cells import is_empty, spelled
-from bench.data.rows import candidates, example_of, preference, text_of, turns_of
+from bench.data.rows import candidates, example_of, own_id, preference, text_of, turns_of
 from bench.data.rows import prompt as prompt_alone
 from bench.data.sources import JUDGE_BENCH, Row
 from bench.schema import CHOSEN, REJECTED, RM_BENCH_IDS, RM_BENCH_STYLES, Example
@@ -23,6 +23,9 @@ _SUBSET_DOMAINS = {"alpacaeval": "chat", "xstest-should-respond": "safety-respon
 """Domain of RM-Bench's files without a column `domain`, by their column `subset`."""
 
 _NAMED_DOMAIN = re.compile(r"(?<![a-z])(chat|code|math|safety[-_ ]refuse|safety[-_ ]response)(?![a-z])")
+
+TIES = "Ties"
+"""The subset of RewardBench 2 whose prompts come in two forms."""
 
 _TIES_ID = re.compile(r"(ref|tied):[0-9]+")
 
@@ -43,6 +46,12 @@ def labelled(row: Row) -> Example:
     if (domain := _domain(row)) and _has_styles(row, chosen, rejected):
         return _made(row, domain, RM_BENCH_IDS, [*chosen, *rejected], RM_BENCH_IDS[: len(chosen)])
     return _several(row, chosen, rejected)
+
+
+def ties_number(example: Example) -> str:
+    """The N that both forms of a prompt of RewardBench 2's Ties share, `ref:N` and `tied:N`; "" for other examples."""
+    form, _, number = own_id(example).partition(":")
+    return number if example.subset == TIES and form in ("ref", "tied") else ""
 
 
 def has_lists(row: Row) -> bool:
@@ -96,7 +105,7 @@ def _several(row: Row, chosen: Sequence[str], rejected: Sequence[str]) -> Exampl
     count = row.value("num_correct")
     if not is_empty(count) and str(count) != str(len(chosen)):
         raise row.error("num_correct", f"is {count!r:.40}, but {CHOSEN} has {len(chosen)} texts")
-    is_ties = not is_empty(count) and row.value("subset") == "Ties"
+    is_ties = not is_empty(count) and row.value("subset") == TIES
     if is_ties and not _TIES_ID.fullmatch(str(row.value("id"))):
         raise row.error("id", f"must be 'ref:N' or 'tied:N' in the subset Ties, is {row.value('id')!r:.40}")
     sides = ((CHOSEN, chosen), (REJECTED, rejected))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.data.examples import Reading, examples_of, transcripts_of
 from bench.data.formats import Use
+from bench.data.labelled import ties_number
 from bench.data.named import BENCHMARKS, Found, benchmark_rows, local_files
 from bench.data.sources import READERS, Row, file_rows, hub_rows
 from bench.files import safe_name
@@ -45,7 +46,8 @@ def load_data(data: str, *, limit_per_subset: int | None = None, offline: bool =
         data: One of NAMES, with ":split" for a benchmark that has splits; a path to .jsonl, .parquet, .csv or .json; or
             a hub id "org/name[:split]".
         limit_per_subset: Number of rows to draw from each subset; None for all. The first rows of a subset are no
-            sample of it, as many are sorted. The draw depends on the ids alone; a larger one holds the smaller ones.
+            sample of it, as many are sorted. The draw depends on the ids alone; a larger one holds the smaller ones. A
+            prompt of RewardBench 2's Ties is drawn in both forms, so an odd number gives one row more there.
         offline: Read a hub data set only from the cache, without opening a socket.
 
     Raises:
@@ -206,13 +208,19 @@ def _sample_path() -> Path:
 
 
 def _drawn_of_each_subset(examples: Sequence[Example], limit: int) -> Iterator[Example]:
-    """The rows of each subset whose ids have the smallest hashes, in the order of the data set."""
-    taken: Counter[str] = Counter()
-    drawn = set()
+    """The rows of each subset whose ids have the smallest hashes, in the order of the data set.
+
+    Both forms of a prompt of RewardBench 2's Ties are drawn together, as its score compares them.
+    """
+    together: dict[tuple[str, str], list[Example]] = {}
     for example in sorted(examples, key=_hash):
-        taken[example.subset] += 1
-        if taken[example.subset] <= limit:
-            drawn.add(example.example_id)
+        together.setdefault((example.subset, ties_number(example) or example.example_id), []).append(example)
+    taken: Counter[str] = Counter()
+    drawn: set[str] = set()
+    for (subset, _), rows in together.items():
+        if taken[subset] < limit:
+            taken[subset] += len(rows)
+            drawn.update(example.example_id for example in rows)
     return (example for example in examples if example.example_id in drawn)
 
 

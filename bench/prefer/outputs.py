@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from bench.data.rows import own_id
 from bench.schema import Example, UsageError
 
+ANSWER = ("uid", "ans_id", "model", "messages")
+"""The keys of a line of Arena-Hard's answers."""
+
 
 def alpaca_eval(examples: Sequence[Example], texts: Mapping[str, str], *, generator: str) -> bytes:
     """AlpacaEval's model_outputs.json: a list of instruction, output, generator and dataset.
@@ -27,7 +30,7 @@ def alpaca_eval(examples: Sequence[Example], texts: Mapping[str, str], *, genera
 
 
 def arena_hard(examples: Sequence[Example], texts: Mapping[str, str], *, generator: str) -> bytes:
-    """Arena-Hard-Auto's answers, one a line: uid, ans_id, model, messages.
+    """Arena-Hard-Auto's answers, one a line: ANSWER.
 
     The uid is the prompt's id in its source file, without the subset. Arena-Hard's judge reads only model and
     messages. Its script add_markdown_info.py adds the lengths that its style control needs. Arguments are those of
@@ -48,7 +51,7 @@ def arena_hard(examples: Sequence[Example], texts: Mapping[str, str], *, generat
         answer = {"role": "assistant", "content": {"answer": texts[example.example_id]}}
         ans_id = hashlib.sha256(f"{generator} {uid}".encode()).hexdigest()[:22]
         messages = [{"role": "user", "content": _question(example)}, answer]
-        lines.append({"uid": uid, "ans_id": ans_id, "model": generator, "messages": messages})
+        lines.append(dict(zip(ANSWER, (uid, ans_id, generator, messages), strict=True)))
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
 
 

@@ -13,8 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from joblib import Parallel, delayed
 
-STRATEGIES = ("dissimilar", "similar", "centroid", "random")
-
 _CHUNK = 2_000
 """Number of prompts in one task of a worker process."""
 
@@ -41,7 +39,7 @@ def pick(embeddings: np.ndarray, strategy: str, *, rng: np.random.Generator) -> 
 
     Args:
         embeddings: (candidates, hidden), two or more candidates, no row of zeros.
-        strategy: One of STRATEGIES.
+        strategy: "dissimilar", "similar", "centroid" or "random".
         rng: Draws the random candidates, and the start of k-means.
 
     Returns:
@@ -93,7 +91,7 @@ def pick_all(
     Args:
         embeddings: (responses, hidden); the responses of a prompt are neighbouring rows.
         sizes: Number of responses of each prompt.
-        strategy: One of STRATEGIES.
+        strategy: "dissimilar", "similar", "centroid" or "random".
         seed: Seed of the random choices; the result does not depend on `n_jobs`.
         n_jobs: Number of worker processes.
     """

@@ -87,8 +87,8 @@ def render(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, template:
 
     Raises:
         UsageError: A rendered conversation does not start with its rendered prompt, the template changes a response or
-            loses a system turn, a prompt or response has no token, or the prompt starts with two BOS. The message names
-            the example.
+            loses a system turn, a prompt or response has no token, a right and a wrong response become the same text,
+            or the prompt starts with two BOS. The message names the example.
     """
     texts = [_texts(example, template) for example in examples]
     prompt_ids = _encode(tokenizer, [prompt for prompt, _ in texts])
@@ -243,7 +243,23 @@ def _texts(example: Example, template: Template) -> tuple[str, list[str]]:
             words = "is empty" if text == given[response_id] else "has nothing but end-of-turn text"
             raise UsageError(f"{example.example_id}: response {response_id} {words}")
         responses.append(response)
+    _check_differ(example, responses)
     return prompt, responses
+
+
+def _check_differ(example: Example, rendered: Seq[str]) -> None:
+    """Rejects a right and a wrong response of which only the given texts differ, not the rendered ones.
+
+    Two equal given texts are a tie that the data holds, as in one row of JudgeBench.
+    """
+    both = [(name, given, text) for (name, given), text in zip(example.responses, rendered, strict=True)]
+    for name, given, text in (each for each in both if each[0] in example.right):
+        for other, given_too, same in (each for each in both if each[0] not in example.right):
+            if text == same and given != given_too:
+                raise UsageError(
+                    f"{example.example_id}: responses {name} and {other} differ only in what is cut from their ends, "
+                    "end-of-turn text or whitespace; leave the row out"
+                )
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:

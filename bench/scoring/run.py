@@ -57,9 +57,7 @@ def is_done(score_set: ScoreSet, options: Options) -> bool:
     return score_set.complete and (not options.tokens or score_set.has_tokens)
 
 
-def score_missing(
-    ready: Ready, store: Store, options: Options, share: Share = WHOLE, following: Path | None = None
-) -> ScoreSet:
+def score_missing(ready: Ready, store: Store, options: Options, share: Share = WHOLE) -> ScoreSet:
     """The score set of a pass. Only parts that the store lacks are scored.
 
     Args:
@@ -67,12 +65,11 @@ def score_missing(
         store: The results folder.
         options: Device, dtype and token budget, and whether tokens are stored.
         share: The parts that this process scores.
-        following: Folder of the next model; its weights are read from the disk while this model computes.
 
     Returns:
         The set. It is complete, unless other processes have not scored their shares yet.
     """
-    return score_together([Job(ready, share)], store, options, following)[0]
+    return score_together([Job(ready, share)], store, options)[0]
 
 
 class Job(NamedTuple):
@@ -100,7 +97,7 @@ def score_together(
         jobs: The passes. They differ in their rows.
         store: The results folder.
         options: Device, dtype and token budget.
-        following: Folder of the next model.
+        following: Folder of the next model; its weights are read from the disk while this model computes.
     """
     sets = [store.score_set(job.ready.key) for job in jobs]
     if all(is_done(score_set, options) for score_set in sets):

@@ -68,14 +68,13 @@ def folder_to_write(store: Store, place: Place) -> Path:
     return expected.with_name(f"{expected.name}-{whole[:SHORT]}")
 
 
-def folder_to_read(store: Store, place: Place, *, option: str, verb: str = "run") -> Path:
+def folder_to_read(store: Store, place: Place, *, option: str) -> Path:
     """The folder with the tables of this place.
 
     Args:
         store: The results folder.
         place: What the tables belong to.
         option: The command-line option that names the subject, such as "--pair tiny".
-        verb: The command that writes the tables.
 
     Raises:
         PreconditionError: There is no such folder. The message says whether other tables have its name, and what to
@@ -84,7 +83,7 @@ def folder_to_read(store: Store, place: Place, *, option: str, verb: str = "run"
     if folder := found_folder(store, place):
         return folder
     expected = place.expected(store)
-    command = f"`drsow {verb} {option} {data_option(place.dataset)}`"
+    command = f"`drsow run {option} {data_option(place.dataset)}`"
     other = stored_manifest(expected)
     if other and other.get("data_digest") != place.dataset.digest:
         raise PreconditionError(
@@ -95,7 +94,7 @@ def folder_to_read(store: Store, place: Place, *, option: str, verb: str = "run"
         raise PreconditionError(
             f"{expected}: it has no manifest.json that names the rows of its tables; {command} writes both"
         )
-    raise PreconditionError(f"{expected / 'leaderboard.csv'}: not found; `drsow {verb}` writes it: {command}")
+    raise PreconditionError(f"{expected / 'leaderboard.csv'}: not found; `drsow run` writes it: {command}")
 
 
 def tables_of(store: Store, subject: str, variant: str = "") -> dict[Path, dict]:

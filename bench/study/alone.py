@@ -13,6 +13,7 @@ from bench.schema import Dataset
 from bench.study.analysis import correctness
 from bench.study.compare import paired
 from bench.study.measure import Scores, pair_table
+from bench.study.rewards.known import KNOWN
 from bench.subject import Subject
 
 ALONE_FILE = "alone.csv"
@@ -23,13 +24,10 @@ ALONE = ("pair_id", "reward", "alone", "level", "name", "accuracy", "accuracy_al
 of a bootstrap over problems. Fractions, 0 to 1. The interval is missing where the two differ on fewer than ten
 problems."""
 
-_BY_LENGTH = frozenset({"mean", "per-byte", "length-regularised", "strong-mean"})
-"""Rewards that take the length of a response into account."""
-
 
 def alone_of(reward: str) -> str:
     """The reward of the strong model alone that a reward is compared with: a sum, or a mean over tokens."""
-    return "strong-mean" if reward in _BY_LENGTH else "strong"
+    return "strong-mean" if KNOWN[reward].by_length else "strong"
 
 
 def by_alone(

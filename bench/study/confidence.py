@@ -130,18 +130,6 @@ def cross_fit(margin: np.ndarray, problem: np.ndarray, *, rng: np.random.Generat
     return CrossFit(calibrate(margin), without, fold)
 
 
-def cross_fitted(margin: np.ndarray, problem: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
-    """Probability that each label is right, from labels of other problems. Arguments as in `cross_fit`.
-
-    Returns:
-        (rows,); NaN where there is no label, and everywhere if fewer than MIN_PROBLEMS problems have one.
-    """
-    if n_problems(margin, problem) < MIN_PROBLEMS:
-        return np.full(len(margin), np.nan)
-    fit = cross_fit(margin, problem, rng=rng)
-    return fit.confidence(margin, fit.fold)
-
-
 def folds(problem: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
     """Deal problems evenly into folds: the fold of each row, (rows,), int. All rows of a problem are in one fold."""
     _, number = np.unique(problem, return_inverse=True)

@@ -1,10 +1,10 @@
 """Accuracy with the advantage of length taken out, and how right "the longer response" alone is.
 
 Rows are weighted so that "the longer response is right" holds for half of the weight: the rows whose right response is
-longer weigh as much as those whose right response is shorter. A judge of length alone then scores one half on the rows
-of different lengths, whichever length it prefers. Rows of equal length keep their weight. Where the longer response is
-right in every row, or wrong in every row, no weights do this, and the balanced accuracy is missing: such rows cannot
-tell the reward from length.
+longer weigh as much as those whose right response is shorter. With two responses a row, a judge of length alone then
+scores one half on the rows of different lengths, whichever length it prefers. Rows of equal length keep their weight.
+Where the longer response is right in every row of different lengths, or in none, no weights do this, and the balanced
+accuracy is missing. If length also decides every row, these rows cannot tell the reward from length.
 
 The rows of a section or of the score are balanced together, not subset by subset, so that a subset whose right
 responses are all longer still counts.
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench.study.benchmarks import Answers, Layout, Part
+from bench.study.benchmarks import Answers, Layout
 from bench.study.interval import wilson
 
 LENGTH_BALANCED = (
@@ -25,8 +25,8 @@ LENGTH_BALANCED = (
 """One row per pair and part of the benchmark. `accuracy` is that of ACCURACY and `balanced` the length-balanced one,
 with its 95% interval. `longer` and `shorter` are the accuracies of judges that always prefer the longer, or the shorter
 response, weighted like `accuracy`; fractions, 0 to 1. `as_good` names the better of these two judges where it is at
-least as accurate as the pair; else it is empty. `n_longer` counts the scored judgements whose longer response is right;
-a benchmark makes one or several a row."""
+least as accurate as the pair and ever right; else it is empty. `n_longer` counts the scored judgements whose longer
+response is right; a benchmark makes one or several a row."""
 
 LONGER, SHORTER = "longer", "shorter"
 
@@ -69,7 +69,7 @@ def length_balanced(
     scored = np.isfinite(answers.values)
     found = []
     for part in layout.parts:
-        weight, inside = layout.weights(part), _inside(layout, part)
+        weight, inside = layout.weights(part), layout.about(part)
         stratum = layout.stratum if part.inside is None else np.zeros(len(weight), dtype=int)
         for values, known in zip(answers.values, scored, strict=True):
             mine = _shared(weight, stratum, known)
@@ -92,15 +92,6 @@ def _shared(weight: np.ndarray, stratum: np.ndarray, scored: np.ndarray) -> np.n
     if ((whole > 0) & (kept == 0)).any():
         return np.full(len(weight), np.nan)
     return weight * scored * (whole / np.where(kept > 0, kept, 1))[stratum]
-
-
-def _inside(layout: Layout, part: Part) -> np.ndarray:
-    """The judgements that a part is about, (judgements,), bool."""
-    leaves = {each.key: each.inside for each in layout.parts if each.inside is not None}
-    inside = np.zeros(len(layout.row), dtype=bool)
-    for key in layout.shares(part):
-        inside |= leaves.get(key, False)
-    return inside
 
 
 def _balanced(values: np.ndarray, weighed: _Weighed, problem: np.ndarray) -> dict[str, float]:
@@ -145,7 +136,7 @@ def _alone(values: np.ndarray, lengths: Lengths, weight: np.ndarray) -> dict[str
     shares = {name: float(weight @ each) for name, each in ((LONGER, lengths.longer), (SHORTER, lengths.shorter))}
     best = max(shares, key=lambda name: shares[name])
     # NaN compares as not as good
-    return {**shares, "as_good": best if shares[best] >= accuracy - 1e-12 else ""}
+    return {**shares, "as_good": best if shares[best] > 0 and shares[best] >= accuracy - 1e-12 else ""}
 
 
 def _counts(values: np.ndarray, side: np.ndarray, inside: np.ndarray) -> dict[str, int]:
@@ -171,9 +162,17 @@ def length_note(table: pd.DataFrame, pair_id: str) -> str:
             f"{pair_id} scores {score['accuracy']:.1%}."
         )
         if np.isnan(score["balanced"]):
-            said.append("Length decides the label of every row, so these rows cannot tell the reward from length.")
+            said.append(_unbalanced(score))
     parts = mine[mine["level"].isin(["section", "style"])]
     names = list(parts.loc[parts["as_good"].fillna("") != "", "name"])
     if names:
         said.append(f"Length alone does as well as {pair_id} on: {', '.join(names)}.")
     return " ".join(said)
+
+
+def _unbalanced(score: dict) -> str:
+    """Why a score has no length-balanced accuracy, in a sentence."""
+    if score[score["as_good"]] > 1 - 1e-9:
+        return "Length decides the label of every row, so these rows cannot tell the reward from length."
+    rows = "every row" if score["n_longer"] else "no row"
+    return f"The longer response is right in {rows} of different lengths, so there is nothing to balance with."

@@ -40,9 +40,9 @@ def length_table(rows: pd.DataFrame, order: list[str], *, provenance: str) -> Ta
     warning = length_note(rows, order[0])
     note = (
         f"{warning} Accuracies are in percent. Length-balanced: rows are weighted so that the longer response is right "
-        "in half of the weight, with 95% intervals over prompts; a dash where length decides every label. Sections are "
-        "length-balanced too. Longer, shorter alone: a judge that always prefers the longer, or the shorter response. "
-        f"Reward: {rows['reward'].iloc[0]}. {provenance}"
+        "in half of the weight, with 95% intervals over prompts; a dash where the longer response is right in every "
+        "row of different lengths, or in none. Sections are length-balanced too. Longer, shorter alone: a judge that "
+        f"always prefers the longer, or the shorter response. Reward: {rows['reward'].iloc[0]}. {provenance}"
     )
     return Table("Accuracy without the advantage of length", frame, pd.DataFrame(cells), note.strip())
 

@@ -167,10 +167,7 @@ def _missing(n_runs: int) -> pd.DataFrame:
 
 def _counts(answers: Answers, layout: Layout, part: Part) -> dict[str, np.ndarray]:
     """Numbers of scored rows, of rows with a tie and of excluded rows, of the rows that a part is about."""
-    leaves = {each.key: each.inside for each in layout.parts if each.inside is not None}
-    inside = np.zeros(len(layout.row), dtype=bool)
-    for key in layout.shares(part):
-        inside |= leaves.get(key, False)
+    inside = layout.about(part)
     rows, place = np.unique(layout.row[inside], return_inverse=True)
     if not len(rows):
         return {name: np.zeros(len(answers.values), dtype=int) for name in _COUNTS}

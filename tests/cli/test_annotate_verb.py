@@ -9,7 +9,13 @@ import pytest
 from commands import leftovers, write_rows
 
 from bench import reward
+from bench.data.load import load_candidates
+from bench.prefer.annotate import Filters
+from bench.registry import load_registry
 from bench.store.folder import read_csv
+from bench.subject import Subject
+from bench.verbs.annotate import Annotation, annotate_candidates
+from bench.verbs.session import open_session
 
 CANDIDATES = ["yes", "no, never", "it is two\nand three", "7"]
 
@@ -70,6 +76,18 @@ def test_a_customised_label_reads_the_block_and_keeps_the_prompt_as_it_was(drsow
     shared = rows[0].keys() & rows[1].keys()
     assert shared and all(rows[0][i]["prompt"] == rows[1][i]["prompt"] for i in shared)
     assert all(rows[0][i]["rewards"] != rows[1][i]["rewards"] for i in shared)
+
+
+def test_the_block_that_both_models_read_is_that_of_the_named_variant_and_seed(tiny_registry, tmp_path):
+    session = open_session(load_registry(tiny_registry), dtype="fp32", device="cpu", results=tmp_path / "results")
+    made = [{"id": i, "prompt": f"Is {i} prime?", "candidates": ["yes", "no, never"]} for i in range(3)]
+    candidates = load_candidates(str(write_rows(tmp_path / "c.jsonl", made)))
+    wish = Annotation(Filters(), "exemplars", "classifier", 7, "sum")
+    pair = Subject("tiny", (session.registry.pair("tiny"),))
+    annotate_candidates(session, pair, candidates, wish, out=tmp_path / "out")
+    keys = [each.key for each in session.store.find()]
+    assert sorted(key.model_id for key in keys) == ["tiny-strong", "tiny-weak"]
+    assert {key.domain for key in keys} == {"exemplars, seed 7"}
 
 
 @pytest.mark.parametrize(

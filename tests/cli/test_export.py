@@ -171,6 +171,46 @@ def test_a_format_names_the_options_that_it_lacks_or_does_not_take(drsow, words,
     assert (done.returncode, said in done.stderr) == (2, True), done.stderr
 
 
+@pytest.mark.parametrize(("to", "name"), [("alpaca-eval", "b.json"), ("arena-hard", "b.jsonl")])
+def test_an_export_to_a_board_replaces_its_like_and_no_other_file(drsow, tmp_path, to, name):
+    said, out = write_rows(tmp_path / "said.jsonl", [{"prompt": "a", "candidates": ["b"]}]), tmp_path / name
+    words = ["export", "--to", to, "--responses", said, "--generator", "g", "--out", out]
+    assert [drsow(*words).returncode for _ in range(2)] == [0, 0]
+    for mine in ('{"uid": "mine"}\n', "some words\n"):
+        out.write_text(mine)
+        done = drsow(*words)
+        assert (done.returncode, done.stdout, out.read_text()) == (2, "", mine)
+        assert (
+            done.stderr
+            == f"drsow: {out} exists already, and drsow export --to {to} did not write it; name another --out\n"
+        )
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["export", "--to", "trl-reference"], "r.jsonl"),
+        (["export", "--to", "trl-reference"], "r.parquet"),
+        (["scores"], "s.csv"),
+        (["scores"], "s.parquet"),
+    ],
+)
+def test_stored_scores_replace_their_like_and_no_other_table(
+    drsow, finished, tiny_registry, data, tmp_path, words, name
+):
+    out = tmp_path / name
+    stored = ["--registry", tiny_registry, "--data", data, "--results", finished[0]]
+    words = [*words, "--model", "tiny-strong", "--out", out, *stored]
+    assert [drsow(*words).returncode for _ in range(2)] == [0, 0]
+    mine = pd.DataFrame({"example_id": ["a"], "mine": [1.0]})
+    writers = {".csv": mine.to_csv, ".parquet": mine.to_parquet, ".jsonl": mine.to_json}
+    writers[out.suffix](out, **({"orient": "records", "lines": True} if out.suffix == ".jsonl" else {"index": False}))
+    before = out.read_bytes()
+    done = drsow(*words)
+    assert (done.returncode, done.stdout, out.read_bytes()) == (2, "", before)
+    assert f"{out} exists already, and drsow {words[0]}" in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_an_export_is_not_written_over_what_it_reads(drsow, tmp_path):
     said = write_rows(tmp_path / "said.jsonl", [{"prompt": "a", "candidates": ["b"]}])
     data = write_rows(tmp_path / "rows.jsonl", rows(4))

@@ -13,10 +13,11 @@ from commands import COMMAND, environment, lasting, leftovers
 from tiny_models import entry, pair_entry
 
 import bench
-from bench.schema import ACCURACY, SCORES, SUM_REWARDS, TOKEN_REWARDS
+from bench.schema import ACCURACY, SCORES, TOKEN_REWARDS
 from bench.store.folder import Store, read_csv, write_csv
 from bench.study.benchmarks.plain import PLAIN
 from bench.study.leaderboard import columns_of
+from bench.study.rewards.known import KNOWN
 
 pytestmark = pytest.mark.slow  # a process of its own for every fact: minutes
 
@@ -108,7 +109,7 @@ def test_rewards_of_tokens_are_compared_once_they_are_stored_and_rank_a_leaderbo
     words = ["--registry", tiny_run[2], "--pair", "tiny", "--data", tiny_run[6], "--results", results]
     done = drsow("rewards", *words, "--format", "csv")
     assert done.returncode == 0 and "`drsow run --tokens` stores them" in done.stderr
-    assert set(pd.read_csv(io.StringIO(done.stdout))["reward"]) == set(SUM_REWARDS)
+    assert set(pd.read_csv(io.StringIO(done.stdout))["reward"]) == KNOWN.keys() - set(TOKEN_REWARDS)
     done = drsow("leaderboard", *words, "--reward", "peak")
     assert done.returncode == 4
     assert re.fullmatch(r"drsow: reward peak: tiny-\w+: .*; `drsow run --tokens` stores them\n", done.stderr)
@@ -118,7 +119,7 @@ def test_rewards_of_tokens_are_compared_once_they_are_stored_and_rank_a_leaderbo
     assert board["reward"].tolist() == ["peak"]
     done = drsow("rewards", *words, "--format", "csv")
     table = pd.read_csv(io.StringIO(done.stdout))
-    assert list(pd.unique(table["reward"])) == [*SUM_REWARDS, *TOKEN_REWARDS]
+    assert list(pd.unique(table["reward"])) == list(KNOWN)
     peak = table[(table["reward"] == "peak") & (table["level"] == "overall")]["accuracy"].iloc[0]
     assert peak == pytest.approx(board["score"].iloc[0])
     report = drsow("report", *words)

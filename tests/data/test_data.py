@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bench.data.labelled import ties_number
 from bench.data.load import NAMES, REWARD_BENCH_VARIABLE, load_candidates, load_data, load_prompts, load_transcripts
 from bench.data.rows import own_id
 from bench.schema import SUBSET_WEIGHTS, Message, PreconditionError, UsageError
@@ -235,6 +236,32 @@ def test_a_limit_draws_rows_of_each_subset_and_keeps_their_order():
     assert [e.example_id for e in load_prompts("rows.jsonl", limit_per_subset=20).examples] == [
         e.example_id for e in few.examples[::-1]
     ]
+
+
+def test_a_limit_draws_both_forms_of_a_prompt_of_ties_together():
+    def row(subset: str, name: str, n_right: int) -> dict:
+        right = [f"{name} right {i}" for i in range(n_right)]
+        return {
+            "id": name,
+            "subset": subset,
+            "prompt": name,
+            "chosen": right,
+            "rejected": ["x"],
+            "num_correct": n_right,
+        }
+
+    forms = (("ref", 1), ("tied", 2))
+    rows = [row("Ties", f"{form}:{i}", n_right) for i in range(30) for form, n_right in forms]
+    rows += [row("Math", str(i), 1) for i in range(30)]
+    jsonl(*rows)
+    drawn = {}
+    for limit, n_ties in ((1, 2), (9, 10), (20, 20)):
+        examples = load_data("rows.jsonl", limit_per_subset=limit).examples
+        assert Counter(example.subset for example in examples) == {"Ties": n_ties, "Math": limit}
+        forms = Counter(ties_number(example) for example in examples if example.subset == "Ties")
+        assert set(forms.values()) == {2}
+        drawn[limit] = {example.example_id for example in examples}
+    assert drawn[1] < drawn[9] < drawn[20]
 
 
 def test_a_limit_hides_no_bad_row():

@@ -40,8 +40,8 @@ def demand(model: PreTrainedModel, work: Workload) -> Demand:
     width = config.num_attention_heads * config.head_dim
     keys = sum(int(step.positions.sum()) + len(step.positions) for step in plan.steps)
     targets = sum(len(step.targets) for step in plan.steps)
-    flop = 2 * weights * plan.n_unique + 2 * model.lm_head.weight.numel() * targets
-    return Demand(plan.n_unique, float(flop + 4 * width * config.num_hidden_layers * keys))
+    flop = 2 * weights * plan.n_computed + 2 * model.lm_head.weight.numel() * targets
+    return Demand(plan.n_computed, float(flop + 4 * width * config.num_hidden_layers * keys))
 
 
 class Cube:

@@ -102,6 +102,12 @@ def test_each_filter_takes_what_it_says(filters, expected):
     assert found.skipped["example_id"].tolist() == sorted(expected)
 
 
+def test_a_chosen_response_is_too_long_only_beside_a_shorter_rejected_one():
+    twice, half = [("aaaa", 1.0), ("bb", 0.0)], [("aa", 1.0), ("bbbb", 0.0)]
+    assert reasons(annotated(twice, half, max_length_ratio=1.9)) == {"0": "length_ratio"}
+    assert reasons(annotated(twice, half, max_length_ratio=2.0)) == {}
+
+
 @pytest.mark.parametrize(("share", "n_left_out"), [(0.29, 29), (0.57, 57), (0.299, 29), (0.07, 7), (0, 0), (1, 100)])
 @pytest.mark.parametrize("name", ["poorest_share", "widest_share"])
 def test_a_share_of_a_hundred_prompts_is_as_many_as_it_says(name, share, n_left_out):

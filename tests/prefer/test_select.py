@@ -72,6 +72,14 @@ def test_the_number_of_processes_changes_nothing(strategy):
     assert one == two and len(one) == len(sizes)
 
 
+def test_more_prompts_than_one_part_holds_are_picked_as_each_alone():
+    rng = np.random.default_rng(2)
+    sizes = rng.integers(2, 4, 2001).tolist()
+    embeddings = rng.normal(size=(sum(sizes), 3))
+    alone = [picked("dissimilar", rows) for rows in np.split(embeddings, np.cumsum(sizes)[:-1])]
+    assert pick_all(embeddings, sizes, "dissimilar", seed=0) == alone
+
+
 def test_a_share_of_the_prompts_is_kept_in_their_order():
     some = [Picked(0, 1, value) for value in (0.9, 0.1, 0.5, 0.3)]
     assert keep(some, "dissimilar", fraction=0.5, seed=0).tolist() == [1, 3]

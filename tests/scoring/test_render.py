@@ -397,6 +397,21 @@ def test_a_response_of_end_of_turn_text_alone_is_refused_with_the_row_named():
         counted("the", responses=("<|im_end|>\n",))
 
 
+@pytest.mark.parametrize(("shape", "rejected"), [("ChatML", "hello<|im_end|>"), ("Gemma", "hello \n")])
+def test_a_right_and_a_wrong_response_that_become_the_same_text_are_refused_with_the_row_named(shape, rejected):
+    row = Example("s/1", "s", messages("the"), (("chosen", "hello"), ("rejected", rejected)))
+    reader, template = READERS[SHAPES[shape][1]], TEMPLATES[shape]
+    said = (
+        "s/1: responses chosen and rejected differ only in what is cut from their ends, end-of-turn text or whitespace"
+    )
+    with pytest.raises(UsageError, match=f"^{said}; leave the row out$"):
+        render([row], reader, template)
+    # Candidates without labels may be copies of each other, and JudgeBench has a row whose two responses are equal.
+    copies = (row._replace(right=()), row._replace(responses=(("chosen", "hello"), ("rejected", "hello"))))
+    for copy in copies:
+        assert [sequence.text for sequence in render([copy], reader, template).sequences] == ["hello", "hello"]
+
+
 @pytest.mark.parametrize(("shape", "merged"), [("Gemma", 1), ("ChatML", 0)])
 def test_system_turns_that_are_merged_are_counted(shape, merged):
     row = example("the")

@@ -21,6 +21,7 @@ from worlds import (
     Traits,
     dataset,
     difference,
+    draw,
     draw_models,
     draw_rows,
     favour,
@@ -291,14 +292,7 @@ def main(folder: Path) -> None:
         frames.append(simulated(kind))
         pd.concat(frames).round(6).to_csv(folder / "simulation.csv", index=False)
         print(f"{kind.name} {kind.effect}: done", file=sys.stderr)
-    draw(folder)
-
-
-def draw(folder: Path) -> None:
-    """Write the figure of the table that lies in a folder."""
-    drawn = figure(pd.read_csv(folder / "simulation.csv"))
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
-        drawn.savefig(folder / f"simulation.{suffix}", dpi=150, metadata=metadata)
+    draw(figure, folder / "simulation.csv")
 
 
 if __name__ == "__main__":

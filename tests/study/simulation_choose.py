@@ -15,7 +15,7 @@ from joblib import Parallel, delayed
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
-from worlds import SIZES, draw_answers, limited, world_rows
+from worlds import SIZES, draw, draw_answers, limited, world_rows
 
 from bench.study.choose import Wish, choose
 from bench.study.design import Rows, plain_accuracy
@@ -263,14 +263,7 @@ def main(folder: Path) -> None:
     """Simulate, then write the table and its figure."""
     folder.mkdir(parents=True, exist_ok=True)
     simulate().round(6).to_csv(folder / "choose.csv", index=False)
-    draw(folder)
-
-
-def draw(folder: Path) -> None:
-    """Write the figure of the table that lies in a folder."""
-    drawn = figure(pd.read_csv(folder / "choose.csv"))
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
-        drawn.savefig(folder / f"choose.{suffix}", dpi=150, metadata=metadata)
+    draw(figure, folder / "choose.csv")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
-from worlds import Models, Traits, dataset, draw_models, draw_rows, model_margins, study
+from worlds import Models, Traits, dataset, draw, draw_models, draw_rows, model_margins, study
 
 from bench.study.bootstrap import Resampling, estimate
 from bench.study.decompose import decompose, doubled, measured_of, parts_of
@@ -237,14 +237,7 @@ def main(folder: Path, kept: Path | None) -> None:
     """Simulate, then write the table and its figure."""
     folder.mkdir(parents=True, exist_ok=True)
     simulate(kept=kept).round(6).to_csv(folder / "decompose.csv", index=False)
-    draw(folder)
-
-
-def draw(folder: Path) -> None:
-    """Write the figure of the table that lies in a folder."""
-    drawn = figure(pd.read_csv(folder / "decompose.csv"))
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
-        drawn.savefig(folder / f"decompose.{suffix}", dpi=150, metadata=metadata)
+    draw(figure, folder / "decompose.csv")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import pytest
 from bench.registry import Pair
 from bench.schema import SCORES, Dataset, Example, Message
 from bench.study.alone import ALONE, alone_note, alone_of, by_alone
+from bench.study.rewards.known import KNOWN
 from bench.study.side_by_side import side_by_side
 from bench.subject import Subject
 
@@ -63,9 +64,11 @@ def test_a_row_that_one_model_could_not_score_counts_for_neither(scores):
 
 
 def test_a_mean_is_compared_with_a_mean(scores):
-    assert [alone_of(reward) for reward in ("sum", "mean", "per-byte", "peak")] == [
-        "strong", "strong-mean", "strong-mean", "strong",
-    ]  # fmt: skip
+    means = {reward for reward in KNOWN if alone_of(reward) == "strong-mean"}
+    assert means == {"mean", "per-byte", "length-regularised", "calibrated", "strong-mean", "trimmed"}
+    # A mean of prefix sums is a weighted sum: where all tokens are alike it grows with their number.
+    assert {alone_of(reward) for reward in KNOWN.keys() - means} == {"strong"}
+    assert len(KNOWN) == 14
     (row,) = table_of(scores, reward="mean").to_dict("records")
     assert row["alone"] == "strong-mean"
     # A token of the rejected response has -21 / 11 nats: less than -19 / 10, more than -23 / 10.

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from bench.schema import CORRELATION, REWARDS, SCORES, Example, Message
-from bench.study.analysis import DECOMPOSITION_COLUMNS, GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse
+from bench.study.analysis import DECOMPOSITION_COLUMNS, GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, judgements
 from bench.study.baselines import Noise
 from bench.study.bootstrap import Resampling
+from bench.study.reward import reward_matrix
 from bench.study.verdict import verdict
 
 MODELS = ("a", "b", "c")
@@ -79,3 +80,24 @@ def test_three_models_are_taken_apart_without_an_interval_and_without_a_verdict(
     assert found.loc[["strong", "weak", "sum"], ["low", "high"]].isna().all(axis=None)
     # without c, where tuning began, a and b are one pair
     assert found.loc["spearman-without-starts", ["n_pairs", "n_models"]].tolist() == [1, 2]
+
+
+def test_a_pair_that_prefers_the_right_response_prefers_the_wrong_one_with_its_models_swapped():
+    row = {"0": Example("0", "", (Message("user", "0"),), (("chosen", "yes"), ("rejected", "no")))}
+    # The strong model gives the right response a nat more than the weak one, and the wrong response a nat less.
+    logps = {"a": (-1.0, -3.0), "b": (-2.0, -2.0)}
+    tables = {
+        model: pd.DataFrame(
+            [("0", name, logp, 0.0, 2, 5, "ok") for name, logp in zip(("chosen", "rejected"), both, strict=True)],
+            columns=list(SCORES),
+        )
+        for model, both in logps.items()
+    }
+    found = judgements(reward_matrix(tables, PAIRS[:1], reward="sum"), row)
+    assert (found.forward.tolist(), found.turned.tolist()) == ([[1.0]], [[0.0]])
+
+
+def test_the_tables_beside_the_correlation_are_those_of_the_reward_sum():
+    found = analysed({"x": POINTS}, n_rows=12)
+    tables = (found.left_out, found.gap_noise, found.decomposition)
+    assert [set(table["reward"]) for table in tables] == [{"sum"}] * 3

@@ -108,6 +108,19 @@ def test_noise_in_the_scores_is_counted_and_wears_rho_off():
     assert two["high"] - two["low"] > one["high"] - one["low"] > 0
 
 
+def test_the_ends_of_rho_under_noise_leave_out_a_fortieth_of_the_draws_each():
+    table = gap_noise(axis(), ROWS, noise=Noise(1.0, "points"), rng=np.random.default_rng(0), n_draws=40)
+    forward, turned = (plain_accuracy(correct, ROWS)[0] for correct in axis().answers)
+    rhos = []
+    for errors in np.random.default_rng(0).standard_normal((40, 9)):
+        gap = np.round((SCORES + errors)[FIRST] - (SCORES + errors)[SECOND], 9)
+        rhos.append(inside_families(np.abs(gap), np.where(gap < 0, turned, forward), axis().gap != 0))
+    row = table[table["stderr"] == 1.0].iloc[0]
+    assert row["estimate"] == pytest.approx(np.mean(rhos))
+    # 40 draws: the fortieth lies just inside the least and the largest of them
+    assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(rhos, [0.025, 0.975])))
+
+
 def test_noise_is_in_the_unit_of_the_scores():
     points = axis()
     bits = points._replace(performance=points.performance / 50, gap=points.gap / 50)

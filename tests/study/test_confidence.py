@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from bench.schema import Example
-from bench.study.confidence import MIN_PROBLEMS, N_FOLDS, calibrate, cross_fitted, folds, label_margins
+from bench.study.confidence import MIN_PROBLEMS, N_FOLDS, calibrate, cross_fit, folds, label_margins
 from bench.study.interval import plain_sample, share_limits
 from bench.study.reliability import COVERAGE, RELIABILITY, calibration_error, sureness, too_few
 
@@ -23,6 +23,12 @@ def planted(n: int, truth, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return np.where(rng(seed + 1).random(n) < chance, size, -size), chance
 
 
+def cross_fitted(margin: np.ndarray, problem: np.ndarray) -> np.ndarray:
+    """Probability that each label is right, from labels of other problems, (rows,)."""
+    fit = cross_fit(margin, problem, rng=rng())
+    return fit.confidence(margin, fit.fold)
+
+
 WORLDS = {
     "sure where large": lambda size: 1 / (1 + np.exp(-size)),
     "never sure": lambda size: np.full(len(size), 0.6),
@@ -37,7 +43,7 @@ def test_planted_margins_get_their_probability_within_the_interval(name):
     assert found.calibration["error_low"] == 0
     assert found.calibration["error"] < found.calibration["error_high"] < 0.05
     # in every bin the interval of the accuracy has the true mean probability, and the confidence is near it
-    confidence = cross_fitted(margin, np.arange(4000), rng=rng())
+    confidence = cross_fitted(margin, np.arange(4000))
     assert np.abs(confidence - chance).mean() < 0.02
     for low, high, at_least, at_most in found.reliability[["low", "high", "confidence_low", "confidence_high"]].values:
         inside = (confidence >= at_least) & (confidence <= at_most)
@@ -88,10 +94,10 @@ def test_the_labels_of_a_problem_do_not_touch_its_own_confidences(problem):
     margin, _ = planted(90, WORLDS["sure where large"])
     mine = problems == problem
     turned = np.where(mine, -margin * 7, margin)
-    before, after = (cross_fitted(each, problems, rng=rng()) for each in (margin, np.where(mine, -margin, margin)))
+    before, after = (cross_fitted(each, problems) for each in (margin, np.where(mine, -margin, margin)))
     assert before[mine].tolist() == after[mine].tolist()
     assert not np.allclose(before[~mine], after[~mine])
-    assert cross_fitted(turned, problems, rng=rng())[~mine].tolist() != before[~mine].tolist()
+    assert cross_fitted(turned, problems)[~mine].tolist() != before[~mine].tolist()
 
 
 def test_too_few_problems_give_no_confidence_and_say_so():

@@ -84,6 +84,14 @@ def test_subsets_that_weigh_more_than_their_rows_make_fewer_effective_rows():
     assert standard_error(values, sample)[0] == pytest.approx(np.sqrt(0.82 * 0.25 / 10))
 
 
+def test_two_subsets_of_two_rows_are_worked_out_by_hand():
+    # With one right and one wrong row added, the subsets have the shares 2/4 and 3/4 and the variances 1/4 and 3/16.
+    # 1 / (1 - 2/16) = 8/7 takes off the bias of two rows, 1 / (1 - 4/36) = 9/8 that of four:
+    # variance = 4 rows x (1/4)² x their subset's = 2/16 x (1/4 + 3/16) x 8/7 = 1/16; share = 5/8.
+    sample = Sample(np.full(4, 0.25), np.array([0, 0, 1, 1]), np.arange(4))
+    assert effective_rows(np.array([[1.0, 0.0, 1.0, 1.0]]), sample)[0] == pytest.approx(5 / 8 * 3 / 8 * 9 / 8 * 16)
+
+
 def test_one_wrong_row_among_many_right_ones_does_not_narrow_the_interval():
     rows = world_rows(limited(8))
     sample = Sample(rows.weights[0], rows.subset, rows.cluster)

@@ -7,7 +7,7 @@ import pytest
 from bench.schema import SUBSET_WEIGHTS, Example
 from bench.study.benchmarks import Answers, benchmark_of
 from bench.study.interval import wilson
-from bench.study.length_balance import LENGTH_BALANCED, Lengths, length_balanced
+from bench.study.length_balance import LENGTH_BALANCED, Lengths, length_balanced, length_note
 from bench.study.metrics import measured
 
 NAN = float("nan")
@@ -72,6 +72,39 @@ def test_length_alone_is_as_good_where_it_is_right_as_often_as_the_pair():
     assert score([(1, -5), (1, -9), (1, -2), (0, 3)])["as_good"] == "shorter"
     # 3/4 beats 1/2 in both directions
     assert score([(1, 5), (1, -9), (1, -2), (0, 3)])["as_good"] == ""
+
+
+def test_length_that_is_never_right_is_as_good_as_no_pair():
+    # equal lengths: both judges of length score 0, as the pair does
+    table = balanced([(0, 0), (0, 0)])[0]
+    assert (table.loc[0, "longer"], table.loc[0, "shorter"], table.loc[0, "as_good"]) == (0.0, 0.0, "")
+    assert length_note(table, "p") == ""
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_length_is_said_to_decide_every_row_only_where_it_does(sign):
+    decides = "Length decides the label of every row"
+    assert decides in length_note(balanced([(1, sign * 5), (0, sign * 2)])[0], "p")
+    # the third row has equal lengths, so no judge of length decides it
+    said = length_note(balanced([(1, sign * 5), (0, sign * 2), (0, 0)])[0], "p")
+    rows = "every row" if sign > 0 else "no row"
+    assert said.endswith(
+        f"The longer response is right in {rows} of different lengths, so there is nothing to balance with."
+    )
+    assert decides not in said
+
+
+def test_the_longest_response_can_be_wrong_where_the_shortest_is_wrong_too():
+    # Of three responses the right one is the shortest in row 0 and the middle one in row 1.
+    examples = [Example(str(i), "", (), (), ("0",)) for i in range(2)]
+    layout, runs = benchmark_of(examples).layout(examples), pd.DataFrame({"pair_id": ["p"], "reward": ["sum"]})
+    answers = Answers(np.array([[0.0, 1.0]]), np.zeros((1, 2), dtype=bool))
+    alone = Lengths(np.zeros(2), np.array([1.0, 0.0]), np.zeros(2, dtype=bool))
+    said = length_note(length_balanced(runs, answers, alone, layout, np.arange(2)), "p")
+    assert said == (
+        "Warning: always preferring the shorter response scores 50.0%, and p scores 50.0%. The longer response is "
+        "right in no row of different lengths, so there is nothing to balance with."
+    )
 
 
 def test_the_interval_is_wilsons_with_the_variance_of_each_side():

@@ -10,10 +10,13 @@ and noise are its own: pairs that share a model, and rows that share a problem, 
 In some worlds one family, that with the widest gaps, judges better than the others, whatever its gaps (`favour`).
 """
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from scipy.stats import norm
 
 from bench.schema import OK, SCORES, SECTIONS, SUBSET_WEIGHTS, Dataset, Example, Message
@@ -255,3 +258,10 @@ def scores(models: Models, margins: np.ndarray, data: Dataset, *, rng: np.random
         model_id: frame.assign(logp_sum_nats=shared[family] + half)[list(SCORES)]
         for model_id, family, half in zip(models.model_ids, models.family, halves, strict=True)
     }
+
+
+def draw(figure: Callable[[pd.DataFrame], Figure], table: Path) -> None:
+    """Write the figure of a table of simulations beside it."""
+    drawn = figure(pd.read_csv(table))
+    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
+        drawn.savefig(table.with_suffix(f".{suffix}"), dpi=150, metadata=metadata)

@@ -47,8 +47,6 @@ class Packed(NamedTuple):
     steps: list[Step]
     offsets: np.ndarray
     """Sequence i's response log-probabilities are out[offsets[i]:offsets[i + 1]], (n + 1,), int64."""
-    n_unique: int
-    """Tokens of one trie over all sequences."""
     n_computed: int
     """Tokens that the steps compute."""
 
@@ -86,8 +84,7 @@ def pack(ids: Sequence[np.ndarray], starts: Sequence[int], *, budget: int) -> Pa
     lcp = np.array([0, *(common_prefix(a, b) for a, b in pairwise(chosen))], dtype=np.int64)
     seqs = _Sorted(chosen, [starts[i] for i in order], (offsets[:-1] - first)[order], depth, lcp)
     steps = _split(seqs, budget) if order else []
-    unique = int(_sizes(seqs, 0, len(order), 0).sum()) if order else 0
-    return Packed(steps, offsets, unique, sum(len(step.ids) for step in steps))
+    return Packed(steps, offsets, sum(len(step.ids) for step in steps))
 
 
 def common_prefix(a: np.ndarray, b: np.ndarray) -> int:

@@ -67,6 +67,14 @@ class Layout(NamedTuple):
                 found[leaf] = found.get(leaf, 0.0) + weight * share
         return found
 
+    def about(self, part: Part) -> np.ndarray:
+        """The judgements that a part is made of, (judgements,), bool."""
+        leaves = {each.key: each.inside for each in self.parts if each.inside is not None}
+        found = np.zeros(len(self.row), dtype=bool)
+        for key in self.shares(part):
+            found |= leaves.get(key, False)
+        return found
+
     def weights(self, part: Part) -> np.ndarray:
         """Weight of each judgement in a part, (judgements,); all NaN where one of its means has no judgement."""
         known = {each.key: each for each in self.parts}

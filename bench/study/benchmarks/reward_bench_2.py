@@ -18,11 +18,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from bench.data.labelled import TIES, ties_number
 from bench.data.rows import own_id
 from bench.schema import Example
 from bench.study.benchmarks.layout import OF_SEVERAL, Answers, Benchmark, Layout, Part, Rewards, split
 
-TIES = "Ties"
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", TIES)
 TIES_PARTS = {
     "ties-tied": 0.30,
@@ -120,8 +120,9 @@ def ties_margins(examples: Sequence[Example], rewards: Rewards) -> pd.DataFrame:
     for tied, ref in both_forms(examples):
         rows = [ties_row(examples[place], rewards[place]) for place in (tied, ref)]
         values = {"spread": rows[0].spread, "lead_tied": rows[0].lead, "lead_ref": rows[1].lead}
-        number = own_id(examples[tied]).partition(":")[2]
-        frames.append(pd.DataFrame({"run": np.arange(len(rows[0].lead)), "prompt": number, **values}))
+        frames.append(
+            pd.DataFrame({"run": np.arange(len(rows[0].lead)), "prompt": ties_number(examples[tied]), **values})
+        )
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["run", *TIES_MARGINS])
 
 
@@ -159,7 +160,7 @@ def section_of(part: str) -> str:
 
 def problem(example: Example) -> Hashable | None:
     """The number that both forms of a prompt of Ties share."""
-    return ("ties", own_id(example).partition(":")[2]) if example.subset == TIES else None
+    return ("ties", ties_number(example)) if example.subset == TIES else None
 
 
 REWARD_BENCH_2 = Benchmark(

@@ -1,6 +1,7 @@
-"""All rewards by name. A reward of a new family is a module beside this one and a line here and in `schema`.
+"""All rewards by name. A reward of a new family is a module beside this one and a line here.
 
-Rewards of several pairs, or of one model under two texts, are pairs of their own: they come as SCORES like any other.
+`schema` names those that need tokens. Rewards of several pairs, or of one model under two texts, are pairs of their
+own: they come as SCORES like any other.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,6 +21,11 @@ class Reward(NamedTuple):
     words: str
     """The formula in words, for tables."""
     source: str
+
+    @property
+    def by_length(self) -> bool:
+        """Whether it takes the length of a response into account: divides by it, or leaves out what it explains."""
+        return self.unit != _NATS or self.family == _LENGTH
 
 
 _NATS, _PER_TOKEN = "nats", "nats per token"

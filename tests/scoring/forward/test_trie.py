@@ -68,14 +68,14 @@ def test_positions_are_depths_and_no_step_exceeds_the_budget(rows, budget):
 def test_one_step_holds_each_distinct_prefix_once(rows):
     plan = trie.pack([np.array(r) for r, _ in rows], [s for _, s in rows], budget=1000)
     prefixes = {tuple(r[:depth]) for r, _ in rows for depth in range(1, len(r))}
-    assert plan.n_unique == plan.n_computed == len(prefixes)
+    assert plan.n_computed == len(prefixes)
     assert sorted(unroll(plan)[0]) == sorted(prefixes)
 
 
 def test_a_shared_block_is_computed_once_across_steps():
     rows = [np.array([7] * 50 + [i] * 10 + [9]) for i in range(20)]
     plan = trie.pack(rows, [55] * 20, budget=60)
-    assert plan.n_computed == plan.n_unique == 50 + 20 * 10
+    assert plan.n_computed == 50 + 20 * 10
 
 
 @pytest.mark.parametrize("end", [0, 99])
