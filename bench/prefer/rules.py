@@ -31,7 +31,7 @@ def checkable(found: Instructed) -> list[str]:
     return [name for name, rules in found.rules.items() if not NEED_PUNKT & {rule.name for rule in rules}]
 
 
-def followed(response: str, prompt: str, rules: Sequence[Rule]) -> list[bool]:
+def followed(response: str, rules: Sequence[Rule]) -> list[bool]:
     """Which rules a response follows, by IFEval's strict reading: the whole response counts as it is."""
     known = _checkers()
     found = []
@@ -39,8 +39,6 @@ def followed(response: str, prompt: str, rules: Sequence[Rule]) -> list[bool]:
         for rule in rules:
             checker = known[rule.name](rule.name)
             checker.build_description(**rule.options)
-            if "prompt" in (checker.get_instruction_args() or {}):
-                checker.build_description(prompt=prompt)
             found.append(bool(response.strip()) and bool(checker.check_following(response)))
     return found
 

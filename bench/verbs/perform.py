@@ -92,7 +92,7 @@ def measure_ifeval(
     items = []
     for number, example in enumerate(dataset.examples):
         rules = found.rules[example.example_id]
-        kept = followed(answers[example.example_id], example.messages[0].content, rules)
+        kept = followed(answers[example.example_id], rules)
         items += [(rule.name, right, number) for rule, right in zip(rules, kept, strict=True)]
     counts = {"n_left_out": n_left_out, "n_empty": sum(not answer for answer in answers.values())}
     told = f"IFEval, {len(answers)} prompts, strict accuracy by instruction, greedy, {speech.max_new_tokens} tokens"

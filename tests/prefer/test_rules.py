@@ -92,7 +92,7 @@ def test_the_rules_judge_as_those_of_lm_eval(lm_eval, tmp_path):
             int(example.example_id), [r.name for r in rules], prompt, [dict(r.options) for r in rules]
         )
         for answer in ANSWERS:
-            mine = followed(answer, prompt, rules)
+            mine = followed(answer, rules)
             assert mine == lm_eval.test_instruction_following_strict(row, answer).follow_instruction_list, answer
             for rule, each in zip(rules, mine, strict=True):
                 right.setdefault(rule.name, set()).add(each)
@@ -102,14 +102,14 @@ def test_the_rules_judge_as_those_of_lm_eval(lm_eval, tmp_path):
 
 
 def test_an_empty_answer_follows_no_rule():
-    assert followed(" \n", "Write without commas.", [Rule("punctuation:no_comma", {})]) == [False]
+    assert followed(" \n", [Rule("punctuation:no_comma", {})]) == [False]
 
 
 def test_the_whole_answer_counts_as_it_is():
     # What stands before "</think>" is part of the answer, and asterisks around it are too.
     rules = [Rule("punctuation:no_comma", {}), Rule("startend:quotation", {})]
-    assert followed('well, <think>\n</think>"tea"', "Tea?", rules) == [False, False]
-    assert followed('*"tea"*', "Tea?", rules) == [True, False]
+    assert followed('well, <think>\n</think>"tea"', rules) == [False, False]
+    assert followed('*"tea"*', rules) == [True, False]
 
 
 def test_prompts_whose_rules_need_data_of_nltks_are_counted_out(tmp_path):
@@ -178,6 +178,6 @@ def test_a_row_that_is_no_prompt_of_ifeval_is_named(tmp_path, change, said):
 
 def test_an_answer_without_a_language_is_no_message(capfd, caplog):
     # langdetect finds no language in a number; the rule then counts as followed, as in IFEval.
-    assert followed("12345", "Capitals, please.", [Rule("change_case:english_capital", {})]) == [False]
-    assert followed("12345", "In German.", [Rule("language:response_language", {"language": "de"})]) == [True]
+    assert followed("12345", [Rule("change_case:english_capital", {})]) == [False]
+    assert followed("12345", [Rule("language:response_language", {"language": "de"})]) == [True]
     assert capfd.readouterr().err == "" and caplog.records == []
