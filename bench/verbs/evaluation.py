@@ -7,13 +7,15 @@ rows of a leaf have the leaf's accuracy as their mean, for every benchmark.
 
 import datetime
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from bench.data.named import BENCHMARKS
+from bench.data.load import REWARD_BENCH, REWARD_BENCH_VARIABLE
+from bench.data.named import BENCHMARKS, local_files
 from bench.data.sources import READERS
 from bench.entries import AdapterSource, HubSource, ModelSpec
 from bench.registry import Pair, Registry
@@ -29,8 +31,11 @@ from bench.subject import Lookup, Subject, stored_sets
 Key = tuple[str, str]
 """(level, name) of a part."""
 
-HUB_DATA = {"reward-bench": "allenai/reward-bench"} | {name: each.repository for name, each in BENCHMARKS.items()}
+HUB_DATA = {REWARD_BENCH: "allenai/reward-bench"} | {name: each.repository for name, each in BENCHMARKS.items()}
 """The hub's data set of each benchmark that `--data` knows by name."""
+
+REWARD_BENCH_ROWS = "b7a113f4991ed20123e0e0aeb848075e0e4666ebeda312280af3036d29a13e77"
+"""Digest of RewardBench's 2,985 rows."""
 
 LOCAL = "local"
 """The owner of a model that is not from the hub, in the names that other tools read."""
@@ -147,12 +152,18 @@ def structure(layout: Layout, known: list[Key]) -> tuple[list[Key | None], dict[
 
 
 def hub_data(dataset: Dataset) -> str | None:
-    """The hub's repository of a data set; None for a file and for the built-in rows."""
+    """The hub's repository of a data set; None for a file, for the built-in rows, and for a file of a benchmark's name
+    whose rows are not known to be the benchmark's."""
     name, _, _ = dataset.data_id.partition(":")
     if name in HUB_DATA:
-        return HUB_DATA[name]
+        return HUB_DATA[name] if dataset.revision or dataset.digest == REWARD_BENCH_ROWS or _from_hub(name) else None
     is_file = Path(dataset.data_id).suffix.lower() in READERS or Path(dataset.data_id).is_file()
     return name if "/" in name and not is_file else None
+
+
+def _from_hub(name: str) -> bool:
+    """Whether no environment variable names a file that is read for a benchmark."""
+    return not (os.environ.get(REWARD_BENCH_VARIABLE) if name == REWARD_BENCH else local_files(name))
 
 
 def hub_name(spec: ModelSpec) -> str:

@@ -144,12 +144,16 @@ def hub_results(store: Store, subject: Subject, dataset: Dataset, *, lookup: Loo
 
     Raises:
         PreconditionError: the tables of these rows are not written yet.
-        UsageError: the data set is a file, so the hub has no name for it, or the tables are of other scores.
+        UsageError: the data set is a file, so the hub has no name for it, or a part, or the tables are of other scores.
     """
     (pair,) = subject.pairs
     repo = hub_data(dataset)
+    if dataset.limit is not None:
+        raise UsageError("--limit-per-subset: the hub's results are those of a whole data set; score all of its rows")
     if repo is None:
-        raise UsageError(f"--data {dataset.data_id}: the hub's results belong to a data set on the hub")
+        raise UsageError(
+            f"--data {dataset.data_id}: the hub's results belong to a data set on the hub, and these rows are a file's"
+        )
     folder = result_folder(store, subject, dataset, reward=reward)
     made = _computed(folder, lookup)
     table = read_csv(folder / "accuracy.csv")

@@ -9,6 +9,14 @@ import yaml
 from commands import rows, write_rows
 from huggingface_hub import parse_eval_result_entries
 
+from bench.data.load import load_data
+from bench.registry import load_registry
+from bench.schema import UsageError
+from bench.store.folder import Store
+from bench.subject import Subject
+from bench.verbs import evaluation, publish
+from bench.verbs.run import lookup_of
+
 BOARD = ["--to", "alpaca-eval", "--responses", "r.jsonl", "--generator", "g"]
 """The words of an export to a board."""
 
@@ -132,26 +140,31 @@ def test_results_belong_to_a_data_set_on_the_hub(drsow, finished, tiny_registry,
     assert "the hub's results belong to a data set on the hub" in done.stderr
 
 
-def test_the_hubs_library_reads_its_results(drsow, results, tiny_registry, data, tmp_path):
+def test_the_hubs_library_reads_its_results(drsow, results, tiny_registry, data, tmp_path, monkeypatch):
     # The same rows, which are scored already, under the name reward-bench.
     named, out = {"DRSOW_REWARDBENCH": str(data)}, tmp_path / "rewardbench.yaml"
     stored = ["--pair", "tiny", "--registry", tiny_registry, "--data", "reward-bench", "--results", results]
     assert drsow("leaderboard", *stored, **named).returncode == 0
-    done = drsow("export", "--to", "hf-eval-results", "--out", out, *stored, **named)
-    assert done.returncode == 0, done.stderr
-    assert "nothing is uploaded" in done.stderr
-    entries = parse_eval_result_entries(yaml.safe_load(out.read_text()))
+    for limit, said in ([], "and these rows are a file's"), (["--limit-per-subset", "2"], "those of a whole data set"):
+        done = drsow("export", "--to", "hf-eval-results", "--out", out, *stored, *limit, **named)
+        assert done.returncode == 2 and said in done.stderr and not out.exists()
+    # Under the digest of RewardBench's rows they are a copy of the hub's.
+    monkeypatch.setenv("DRSOW_REWARDBENCH", str(data))
+    known, rows = load_registry(tiny_registry), load_data("reward-bench")
+    monkeypatch.setattr(evaluation, "REWARD_BENCH_ROWS", rows.digest)
+    subject, lookup = Subject("tiny", (known.pair("tiny"),)), lookup_of(known)
+    found = publish.hub_results(Store(results), subject, rows, lookup=lookup, reward="sum")
+    entries = parse_eval_result_entries(yaml.safe_load(publish.yaml_text(found)))
     (path,) = (results / "tiny").glob("*/accuracy.csv")
     table = pd.read_csv(path)
     whole = table[(table["reward"] == "sum") & (table["level"] == "overall")]["accuracy"].item()
     assert {entry.dataset_id for entry in entries} == {"allenai/reward-bench"}
     assert [entry.value for entry in entries if entry.task_id == "default"] == [round(100 * whole, 2)]
     assert "float32 by " in entries[0].notes and "95% interval" in entries[0].notes
-    other = drsow(
-        "export", "--to", "hf-eval-results", "--out", tmp_path / "x.yaml", *stored, "--dtype", "bf16", **named
-    )
-    assert other.returncode == 2 and not (tmp_path / "x.yaml").exists()
-    assert "its tables are of float32 by " in other.stderr and ", not of bfloat16; `drsow leaderboard`" in other.stderr
+    with pytest.raises(
+        UsageError, match=r"its tables are of float32 by .*, not of bfloat16; `drsow leaderboard` with the same options"
+    ):
+        publish.hub_results(Store(results), subject, rows, lookup=lookup_of(known, dtype="bf16"), reward="sum")
 
 
 @pytest.mark.parametrize(
