@@ -10,7 +10,7 @@ from bench.contrast import model_of
 from bench.registry import Pair
 from bench.schema import DTYPES, IMPORTED, Dataset, PreconditionError, UsageError
 from bench.store.folder import ScoreSet, Store
-from bench.store.places import Place, data_option, folder_to_read
+from bench.store.places import Place, data_option, folder_to_read, results_option
 
 Side = tuple[str, str]
 """A pass on some data: (model_id or name of a reader, owner of the chat template)."""
@@ -61,7 +61,8 @@ class Subject(NamedTuple):
     @property
     def option(self) -> str:
         """The command-line option that names the subject."""
-        return f"--{'study' if self.axes else 'pair'} {self.name}" + (" --template native" if self.native else "")
+        names = [f"--study {self.name}"] if self.axes else [f"--pair {pair.pair_id}" for pair in self.pairs]
+        return " ".join(names) + (" --template native" if self.native else "")
 
 
 def place_of(subject: Subject, dataset: Dataset, *, reward: str = "sum") -> Place:
@@ -248,7 +249,7 @@ def missing(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup, si
     command = f"drsow run {subject.option} {data_option(dataset)}{short}"
     if any(s.key.ops == IMPORTED for s in there):
         command = f"drsow import FILE --model {model_id} --template {owner} {data_option(dataset)}{short}"
-    return f"{words}; `{command}` stores it"
+    return f"{words}; `{command}{results_option(store)}` stores it"
 
 
 def described(score_set: ScoreSet, *, rows: bool = False) -> str:

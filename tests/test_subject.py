@@ -130,7 +130,8 @@ def test_what_is_missing_says_what_there_is_and_the_command_that_mends_it(store)
         stored_sets(store, SUBJECT, DATA._replace(limit=5))
     assert str(error.value) == (
         "strong is not scored on rows under the chat template of owner; there is one under strong in float32 by "
-        "imported; `drsow import FILE --model strong --template owner --data rows.jsonl --limit-per-subset 5` stores it"
+        "imported; `drsow import FILE --model strong --template owner --data rows.jsonl --limit-per-subset 5 "
+        f"--results {store.root}` stores it"
     )
     stored(store, "strong", data_digest="d2", data="others")
     with pytest.raises(PreconditionError) as error:

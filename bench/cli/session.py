@@ -53,7 +53,8 @@ def _with_names(registry: Path | None, pair: list[str] | None, study: str | None
     from bench.registry import load_registry
 
     if bool(pair) == bool(study):
-        raise UsageError("name what to run: --pair PAIR (once or more) or --study STUDY")
+        words = "both are given; " if pair else ""
+        raise UsageError(f"{words}name what to run: --pair PAIR (once or more) or --study STUDY")
     known = load_registry(registry)
     if study:
         known.study(study)

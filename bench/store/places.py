@@ -83,7 +83,7 @@ def folder_to_read(store: Store, place: Place, *, option: str) -> Path:
     if folder := found_folder(store, place):
         return folder
     expected = place.expected(store)
-    command = f"`drsow run {option} {data_option(place.dataset)}`"
+    command = f"`drsow run {option} {data_option(place.dataset)}{results_option(store)}`"
     other = stored_manifest(expected)
     if other and other.get("data_digest") != place.dataset.digest:
         raise PreconditionError(
@@ -112,6 +112,11 @@ def data_option(dataset: Dataset) -> str:
     """The command-line options that name a data set."""
     limit = f" --limit-per-subset {dataset.limit}" if dataset.limit else ""
     return f"--data {shlex.quote(dataset.data_id)}{limit}"
+
+
+def results_option(store: Store) -> str:
+    """The command-line option that names the results folder, after a space; "" for the default folder."""
+    return "" if str(store.root) == "results" else f" --results {shlex.quote(str(store.root))}"
 
 
 def manifest(place: Place, sets: Iterable[ScoreSet]) -> dict:

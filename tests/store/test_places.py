@@ -1,11 +1,13 @@
 """Which results folder holds the tables of which rows."""
 
+from pathlib import Path
+
 import pytest
 
 from bench.registry import Pair
 from bench.schema import Dataset, PreconditionError
 from bench.store.folder import Store, write_json
-from bench.store.places import Place, folder_to_read, folder_to_write, found_folder, manifest
+from bench.store.places import Place, folder_to_read, folder_to_write, found_folder, manifest, results_option
 from bench.subject import Subject, place_of
 from bench.verbs.ablate import Ablation, ablation_place
 
@@ -48,8 +50,10 @@ def test_tables_of_other_rows_are_refused_with_what_to_run(store):
         folder_to_read(store, Place("two", rows("base", "xyz", limit=5)), option="--pair two")
     assert str(error.value) == (
         f"{folder}: its tables belong to other rows than /data/base.jsonl has now; `drsow run --pair two --data "
-        "/data/base.jsonl --limit-per-subset 5` writes the tables of these rows beside them"
+        f"/data/base.jsonl --limit-per-subset 5 --results {store.root}` writes the tables of these rows beside them"
     )
+    assert results_option(Store(Path("results"))) == ""
+    assert results_option(Store(Path("my results"))) == " --results 'my results'"
 
 
 def test_the_built_in_data_are_held_to_their_digest_too(store):
