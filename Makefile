@@ -7,6 +7,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_ARGS
 
+ifeq ($(origin PAIR) $(origin STUDY),command line command line)
+$(error PAIR and STUDY are both given; give one)
+endif
 PAIR ?= embedded
 DATA ?= $(if $(filter embedded,$(PAIR)),sample,reward-bench)
 STUDY_ROWS = $(or $(STUDY_DATA),$(if $(filter command\ line,$(origin DATA)),$(DATA),reward-bench))
@@ -55,7 +58,7 @@ leaderboard: $(VENV)/.installed ## make the leaderboard again from stored scores
 figures tables: $(VENV)/.installed ## draw figures and printable tables again from the CSVs
 	@$(BIN)/drsow figures $(SUBJECT) $(ARGS)
 
-rebuild: $(VENV)/.installed ## make the tables and figures of a study again from its scores in git, without a model (STUDY=packaged)
+rebuild: $(VENV)/.installed ## make a study again from its scores in git, without a model (STUDY= SCORES=FOLDER ARGS=; results/README.md has the line)
 	@$(BIN)/drsow import $(SCORES) $(SUBJECT) $(ARGS)
 	@$(BIN)/drsow leaderboard $(SUBJECT) $(ARGS)
 	@$(BIN)/drsow figures $(SUBJECT) $(ARGS)

@@ -282,6 +282,7 @@ def _scale_bar(scale: _Scale) -> LayoutDOM:
         outline_line_color=None,
     )
     plot.axis.visible = plot.grid.visible = False
+    plot.scatter([], [])  # bokeh warns of a plot without marks
     bar = ColorBar(
         color_mapper=scale.mapper,
         orientation="horizontal",
