@@ -277,9 +277,11 @@ def one_set(store: Store, dataset: Dataset, lookup: Lookup, model_id: str, owner
         there = store.find(model_id=model_of(model_id), domain=told.domain)
         rows = [described(s, rows=s.key.data_digest != told.digest) for s in there]
         words = f"; there is {_some(rows)}" if rows else ""
-        raise PreconditionError(
-            f"{model_id} is not scored on {dataset.slug}{under}{words}; `drsow run` or `drsow import` stores it"
+        owners = [str(s.info().get("template")) for s in there if s.key.data_digest == told.digest]
+        remedy = (
+            f"choose with --template {owners[0]}" if owner and owners else "`drsow run` or `drsow import` stores it"
         )
+        raise PreconditionError(f"{model_id} is not scored on {dataset.slug}{under}{words}; {remedy}")
     owners = list(dict.fromkeys(str(s.info().get("template")) for s in sets))
     if len(sets) > 1 and len(owners) > 1 and owner is None:
         words = f"{model_id}: it is scored under several chat templates"

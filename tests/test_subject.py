@@ -157,6 +157,10 @@ def test_one_models_set_is_chosen_by_template(store):
     assert one_set(store, DATA, Lookup(), "strong", "strong").info()["template"] == "strong"
     with pytest.raises(PreconditionError, match="there is one under owner in float32 by cpu-torch, one under strong"):
         one_set(store, DATA, Lookup(), "strong", "weak")
+    with pytest.raises(PreconditionError, match="; choose with --template owner$"):
+        one_set(store, DATA, Lookup(), "strong", "weak")
+    with pytest.raises(PreconditionError, match="; `drsow run` or `drsow import` stores it$"):
+        one_set(store, DATA._replace(digest="d9"), Lookup(), "strong", "weak")
 
 
 def test_a_model_under_two_templates_is_refused(store):
