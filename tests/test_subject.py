@@ -157,9 +157,9 @@ def test_one_models_set_is_chosen_by_template(store):
     assert one_set(store, DATA, Lookup(), "strong", "strong").info()["template"] == "strong"
     with pytest.raises(PreconditionError, match="there is one under owner in float32 by cpu-torch, one under strong"):
         one_set(store, DATA, Lookup(), "strong", "weak")
-    with pytest.raises(PreconditionError, match="; choose with --template owner$"):
+    with pytest.raises(PreconditionError, match=r"; choose with --template owner$"):
         one_set(store, DATA, Lookup(), "strong", "weak")
-    with pytest.raises(PreconditionError, match="; `drsow run` or `drsow import` stores it$"):
+    with pytest.raises(PreconditionError, match=r"; `drsow run` or `drsow import` stores it$"):
         one_set(store, DATA._replace(digest="d9"), Lookup(), "strong", "weak")
 
 
