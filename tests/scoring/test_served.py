@@ -222,6 +222,14 @@ def test_an_echo_lists_every_token_or_all_but_the_bos(tokens, values):
     assert wire.FORMATS["openai-echo"].logps(answer, ECHOED).tolist() == [-4.0, -5.0]
 
 
+def test_an_echo_without_the_first_tokens_placeholder_is_refused():
+    # Each number would be taken for that of the token before it.
+    tokens, values = ["<s>", "a", "<s>", " b", "c", "<e>", "x"], [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0]
+    choice = {"logprobs": {"tokens": tokens, "token_logprobs": values}, "finish_reason": "length"}
+    with pytest.raises(wire.WireError, match="returns 6 log-probabilities for the 7 tokens that it lists"):
+        wire.FORMATS["openai-echo"].logps({"choices": [choice], "usage": {"prompt_tokens": 6}}, ECHOED)
+
+
 def test_two_models_in_turn_have_one_preflight_each(vllm, place):
     job = ready(place, "vllm", vllm.url)
     first, second = (scorer_of(job, OPTIONS) for _ in range(2))
