@@ -147,10 +147,19 @@ class ServedScorer(Scorer):
         self, score_set: ScoreSet, share: Share = WHOLE, following: Path | None = None, *, store: Store | None = None
     ) -> Iterator[None]:
         """As `Scorer.stages`, if the server still has the model that began the set."""
+        self.check_model(score_set)
+        yield from super().stages(score_set, share, following, store=store)
+
+    def check_model(self, score_set: ScoreSet) -> None:
+        """Compares the model that the server has now with the one that began a set; a new set fits every model.
+
+        Raises:
+            DrsowError: It is another model.
+            PreconditionError: The server cannot be reached, or its numbers cannot be used.
+        """
         known = (score_set.recorded_settings() or {}).get(PROBED)
         if known is not None:
             self._check_same(np.array(known), self.probe)
-        yield from super().stages(score_set, share, following, store=store)
 
     def _check_same(self, before: np.ndarray, now: np.ndarray) -> None:
         """Refuses to continue with another model.

@@ -123,6 +123,7 @@ def _all_ready(
         try:
             found = passes.make_ready(work, session.options)
             _check_texts(session.registry, side[0], found, session.options)
+            run.check_kept(found, session.store.score_set(found.key), session.options)
             ready[side] = found
         except Exception as error:
             known = explained(error)

@@ -28,6 +28,9 @@ from bench.scoring.asking import ask
 from bench.scoring.served import ServedScorer, scorer_of
 from bench.sources import FolderSource, HubSource, UrlSource
 from bench.store.folder import Store
+from bench.subject import Subject
+from bench.verbs.score import score_all
+from bench.verbs.session import open_session
 
 OPTIONS = passes.resolved("fp32", "cpu", 2)  # several parts
 ROWS = tuple(
@@ -366,6 +369,32 @@ def test_a_run_does_not_go_on_with_another_model_under_the_same_name(vllm, place
     vllm.plant("other model")
     with pytest.raises(DrsowError, match="has another model than before"):
         run.score_missing(job, store, OPTIONS)
+
+
+def test_a_complete_set_is_not_taken_for_another_model_under_the_same_name(vllm, place):
+    job, store = ready(place, "vllm", vllm.url), Store(place / "results")
+    stored = run.score_missing(job, store, OPTIONS).read()
+    assert run.score_missing(job, store, OPTIONS).read().equals(stored)
+    vllm.plant("other model")
+    with pytest.raises(DrsowError, match=r"^served: the server at \S+ has another model than before"):
+        run.score_missing(job, store, OPTIONS)
+    vllm.plant("")
+    assert run.score_missing(job, store, OPTIONS).read().equals(stored)
+
+
+def test_a_pair_whose_server_has_another_model_now_is_an_error_and_has_no_score(vllm, place):
+    job = ready(place, "vllm", vllm.url)
+    entry = (place / "models.toml").read_text()
+    (place / "models.toml").write_text(entry + entry.replace('"served"', '"twin"'))
+    (place / "pairs.toml").write_text('[[pairs]]\npair_id = "both"\nstrong = "served"\nweak = "twin"\n')
+    known = load_registry(place)
+    session = open_session(known, dtype="fp32", device="cpu", results=place / "results")
+    pair = [Subject("both", (known.pair("both"),))]
+    assert len(score_all(session, pair, job.work.dataset)[0]) == 2
+    vllm.plant("other model")
+    found, (error,), code = score_all(session, pair, job.work.dataset)
+    assert (found, code) == ({}, 1)
+    assert error.startswith(f"served: the server at {vllm.url} has another model than before")
 
 
 def test_a_slow_server_is_asked_several_questions_at_once(vllm, place):
