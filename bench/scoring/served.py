@@ -43,6 +43,9 @@ bfloat16, which is a tenth of that; two models differ by more."""
 PROBED = "probe_nats"
 """The setting of a score set that holds the preflight's log-probabilities."""
 
+LIMIT = "limit_tokens"
+"""The setting of a score set that holds the longest text in tokens, which is the server's limit if that is smaller."""
+
 
 def scorer_of(ready: Ready, options: Options) -> Scorer:
     """The scorer of a pass: the model is on this machine, or on a server."""
@@ -141,13 +144,25 @@ class ServedScorer(Scorer):
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _settings(self) -> dict:
-        return super()._settings() | {PROBED: [round(float(value), 6) for value in self.probe]}
+        return super()._settings() | {PROBED: [round(float(value), 6) for value in self.probe], LIMIT: self.limit}
 
     def stages(
         self, score_set: ScoreSet, share: Share = WHOLE, following: Path | None = None, *, store: Store | None = None
     ) -> Iterator[None]:
-        """As `Scorer.stages`, if the server still has the model that began the set."""
+        """As `Scorer.stages`, if the server still has the model that began the set, and the same limit.
+
+        Raises:
+            DrsowError: Another model, or another limit: other responses would be too long than in the stored parts.
+        """
         self.check_model(score_set)
+        self.load()
+        limit = (score_set.recorded_settings() or {}).get(LIMIT, self.limit)
+        if limit != self.limit:
+            raise DrsowError(
+                f"{self.ready.key.model_id}: the server at {self.source.url} now allows {self.limit:,} tokens a text, "
+                f"but {limit:,} when this set was begun. Start it with the first limit and run again: stored parts "
+                "stay; or score everything again in another folder (--results)"
+            )
         yield from super().stages(score_set, share, following, store=store)
 
     def check_model(self, score_set: ScoreSet) -> None:

@@ -371,6 +371,19 @@ def test_a_run_does_not_go_on_with_another_model_under_the_same_name(vllm, place
         run.score_missing(job, store, OPTIONS)
 
 
+def test_a_run_does_not_go_on_under_another_limit_of_the_server(vllm, place):
+    # Under the smaller limit some responses are too long, and under the larger one none is.
+    job, store = ready(place, "vllm", vllm.url, concurrency=1, context=4096), Store(place / "results")
+    vllm.plant("broken", after=14)
+    with pytest.raises(DrsowError, match="500"):
+        run.score_missing(job, store, OPTIONS)
+    vllm.plant("short context")
+    with pytest.raises(DrsowError, match=r"now allows 40 tokens a text, but 2,048 when this set was begun\. Start it "):
+        run.score_missing(job, store, OPTIONS)
+    vllm.plant("")
+    assert run.score_missing(job, store, OPTIONS).complete
+
+
 def test_a_complete_set_is_not_taken_for_another_model_under_the_same_name(vllm, place):
     job, store = ready(place, "vllm", vllm.url), Store(place / "results")
     stored = run.score_missing(job, store, OPTIONS).read()
