@@ -410,6 +410,27 @@ def test_a_pair_whose_server_has_another_model_now_is_an_error_and_has_no_score(
     assert error.startswith(f"served: the server at {vllm.url} has another model than before")
 
 
+def test_stored_scores_are_used_if_the_server_cannot_be_reached(vllm, tokenizer, place, capsys):
+    process = Process("vllm", tokenizer)
+    job = ready(place, "vllm", process.url, retries=0)
+    entry = (place / "models.toml").read_text()
+    (place / "models.toml").write_text(entry + entry.replace('"served"', '"twin"').replace(process.url, vllm.url))
+    (place / "pairs.toml").write_text('[[pairs]]\npair_id = "both"\nstrong = "served"\nweak = "twin"\n')
+    known = load_registry(place)
+    session = open_session(known, dtype="fp32", device="cpu", results=place / "results")
+    pair, data = [Subject("both", (known.pair("both"),))], job.work.dataset
+    stored = score_all(session, pair, data)[0]["served", "served"].read()
+    process.end()
+    capsys.readouterr()
+    found, errors, _ = score_all(session, pair, data)
+    assert found["served", "served"].read().equals(stored) and not errors
+    said = [line for line in capsys.readouterr().err.splitlines() if "not checked" in line]
+    assert len(said) == 1 and said[0].startswith(f"served: {process.url} cannot be reached (")
+    # Rows that are not stored need the server.
+    _, (error,), code = score_all(session, pair, data._replace(digest="other"))
+    assert "cannot be reached" in error and code == PreconditionError.code
+
+
 def test_a_slow_server_is_asked_several_questions_at_once(vllm, place):
     job = ready(place, "vllm", vllm.url, concurrency=4)
     scorer = scorer_of(job, OPTIONS)
