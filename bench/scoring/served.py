@@ -4,7 +4,6 @@ Before the first row a short text is scored (the preflight), which shows whether
 all. The same text after each part shows whether the server still has the same model.
 """
 
-import concurrent.futures
 import functools
 import math
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from bench.scoring.passes import WHOLE, Options, Ready, Share
 from bench.scoring.progress import OnShare, unheard
 from bench.scoring.render import Sequence
 from bench.scoring.scorer import Scorer
+from bench.scoring.together import together
 from bench.scoring.tokens import TokenValues
 from bench.store.folder import ScoreSet, Store
 
@@ -118,6 +118,11 @@ class ServedScorer(Scorer):
         (sequence,) = self.rendered([PROBE]).sequences
         return self._scored(self._text(sequence))
 
+    def _answered(self, asked: tuple[Sequence, wire.Text]) -> np.ndarray:
+        """As `_scored`, for a response of the data."""
+        sequence, text = asked
+        return self._scored(text, f" ({sequence.example_id}, response {sequence.response_id})")
+
     def _scored(self, text: wire.Text, row: str = "") -> np.ndarray:
         """The log-probabilities of a text's response, nats, (n,), float64; `row` is an error's name of the text."""
         try:
@@ -205,18 +210,10 @@ class ServedScorer(Scorer):
         before = self.probe
         fits = [s for s in sequences if len(s.ids) <= self.limit]
         found: dict[int, np.ndarray] = {}
-        with concurrent.futures.ThreadPoolExecutor(self.source.concurrency) as pool:
-            asked = {
-                pool.submit(self._scored, self._text(s), f" ({s.example_id}, response {s.response_id})"): s
-                for s in fits
-            }
-            try:
-                for n, done in enumerate(concurrent.futures.as_completed(asked), start=1):
-                    found[id(asked[done])] = done.result()
-                    on_share(n / len(fits))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        asked = [(s, self._text(s)) for s in fits]
+        for (s, _), logps in together(self._answered, asked, n_threads=self.source.concurrency):
+            found[id(s)] = logps
+            on_share(len(found) / len(fits))
         self._check_same(before, self._probed())
         if counts is not None:
             counts["n_steps"] += len(fits)

@@ -4,6 +4,8 @@ The process (recorded_server.py) answers in the formats of vLLM, SGLang and llam
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -438,6 +440,21 @@ def test_a_slow_server_is_asked_several_questions_at_once(vllm, place):
     vllm.plant("slow")
     scorer.examples_logps(ROWS[:4])
     assert vllm.seen()["most"] > 1
+
+
+def test_ctrl_c_does_not_wait_for_a_slow_server(vllm, place):
+    scorer = scorer_of(ready(place, "vllm", vllm.url), OPTIONS)
+    scorer.load()
+    vllm.plant("stuck")  # for six seconds
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    began = time.monotonic()
+    try:
+        threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            scorer.examples_logps(ROWS[:4])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - began < 4
 
 
 def test_a_server_that_never_answers_is_given_up_after_the_timeout(vllm, place):
