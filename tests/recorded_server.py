@@ -52,6 +52,8 @@ class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server: Server = self.server
         models = [{"id": "tiny", "object": "model", "owned_by": "vllm", "max_model_len": 2049}]
+        if server.fault == "short context":
+            models[0]["max_model_len"] = 41
         if server.fault == "odd list":
             models = ["tiny"]
         if server.fault == "llama.cpp":

@@ -33,7 +33,11 @@ def bits(
 
     import pandas as pd
 
+    from bench.scoring import fetch
     from bench.scoring.bits import bits_per_byte, sections
+
+    for model_id in model_ids:
+        fetch.check_here(known.model(model_id))
 
     examples = sections(edited_text(text or pairs_folder() / "noise_text.txt"))
     found = []

@@ -171,6 +171,7 @@ def verify(
     session = open_session(known, dtype=dtype.value, device=device.value, results=results)
     table = verify_scores(session, work, lookup=lookup, n_rows=n_rows)
     emit(table, output, VIEWS["verify"])
-    shift, other = table["shift_a_token"].abs(), (table["n_tokens"] != table["n_tokens_plain"]).sum()
-    words = f"{len(table)} responses: the stored scores are off by {shift.mean():.1e} nats a token in the mean"
-    print(f"{words}, {shift.max():.1e} at most; {other} with another number of tokens", file=sys.stderr)
+
+    from bench.scoring.verify import summary
+
+    print(summary(table), file=sys.stderr)

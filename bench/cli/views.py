@@ -124,6 +124,7 @@ VIEWS = {
     ),
     "verify": View(
         ("example_id", "response_id", "shift_a_token", "nats", "nats_plain", "n_tokens", "n_tokens_plain", "status"),
+        hidden=("n_bytes", "n_bytes_plain"),
         note="stored: the stored score; here: a plain float32 pass of transformers for each response.",
     ),
     "perform": View(

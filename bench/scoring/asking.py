@@ -127,9 +127,13 @@ def refusal(source: Served, code: int, said: str, places: tuple[str, str] = REGI
     return DrsowError(f"{where}; check {places[1]}")
 
 
-def unreachable(source: Served, reason: object) -> PreconditionError:
+class UnreachableError(PreconditionError):
+    """A server that gives no answer."""
+
+
+def unreachable(source: Served, reason: object) -> UnreachableError:
     """The error for a server that gives no answer."""
-    return PreconditionError(
+    return UnreachableError(
         f"{source.url} cannot be reached ({reason}); start the server and run the command again: it continues"
     )
 

@@ -23,8 +23,9 @@ def bits_per_byte(spec: ModelSpec, examples: tuple[Example, ...]) -> float:
     The bytes are those that the tokens spell, so they include the space before each response.
 
     Raises:
-        UsageError: A prompt with its response is longer than the model's context.
+        UsageError: A prompt with its response is longer than the model's context, or the model is on a server.
     """
+    fetch.check_here(spec)
     found = fetch.fetch(spec)
     folder, trusted = found.folder, found.trust_remote_code
     tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)

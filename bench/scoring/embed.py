@@ -12,18 +12,23 @@ from bench.scoring import fetch, models
 from bench.scoring.forward import engine, trie
 from bench.scoring.forward.device import moved
 from bench.scoring.forward.engine import Prepared
+from bench.scoring.noise import noise_of
 from bench.scoring.passes import BATCH_TOKENS, PART_BUDGETS, Options, cut_parts
 from bench.scoring.render import Sequence, check_ids
 
 
 def embed_with(spec: ModelSpec, examples: Seq[Example], options: Options) -> np.ndarray:
-    """Embeds every response with a model of the registry, which is fetched if it is missing; see `embed`."""
+    """Embeds every response with a model of the registry, which is fetched if it is missing; see `embed`.
+
+    Raises:
+        UsageError: A response is longer than the model's context, or the model is on a server.
+    """
+    fetch.check_here(spec)
     found = fetch.fetch(spec)
     folder, trusted = found.folder, found.trust_remote_code
     dtype = models.TORCH_DTYPES[options.dtype]
-    model = models.load_model(
-        folder, dtype=dtype, device=options.device, trust_remote_code=trusted, change=found.adapter
-    )
+    change = noise_of(spec) or found.adapter
+    model = models.load_model(folder, dtype=dtype, device=options.device, trust_remote_code=trusted, change=change)
     tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)
     limit = models.context_tokens(folder, trust_remote_code=trusted)
     texts = [text for example in examples for _, text in example.responses]

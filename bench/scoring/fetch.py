@@ -21,7 +21,7 @@ from bench.entries import (
     PackageSource,
     UrlSource,
 )
-from bench.schema import PreconditionError
+from bench.schema import PreconditionError, UsageError
 from bench.scoring import converting, templates
 from bench.scoring.adapters import adapted
 from bench.scoring.cache import cache_folder
@@ -70,6 +70,19 @@ def locate(spec: ModelSpec, *, weights: bool = True) -> Located | None:
             with contextlib.suppress(NotHere):
                 return base and adapted(spec, spec.source, base, weights=weights, local=True)
             return None
+
+
+def check_here(spec: ModelSpec) -> None:
+    """Refuses a model on a server: the files of its entry are its tokenizer's, and their weights may be another's.
+
+    Raises:
+        UsageError: The model is on a server.
+    """
+    if isinstance(spec.source, UrlSource):
+        raise UsageError(
+            f"{spec.model_id}: its weights are on a server, and this computation needs them here; "
+            "name a model_id whose files are here"
+        )
 
 
 def read_ahead(folder: Path) -> threading.Thread:

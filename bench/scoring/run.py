@@ -7,10 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.schema import (
-    DrsowError,
-    ScoreKey,
-)
+from bench.entries import UrlSource
+from bench.schema import DrsowError, ScoreKey
 from bench.scoring.garbage import import_frozen
 from bench.scoring.passes import WHOLE, Options, Ready, Share
 from bench.store.folder import ScoreSet, Store
@@ -57,6 +55,20 @@ def is_done(score_set: ScoreSet, options: Options) -> bool:
     return score_set.complete and (not options.tokens or score_set.has_tokens)
 
 
+def check_kept(ready: Ready, score_set: ScoreSet, options: Options) -> None:
+    """Compares a set that needs no more scores with the model that the server has now; other models have no server.
+
+    Raises:
+        DrsowError: The server has another model than the one that scored the set.
+        PreconditionError: The server cannot be reached, or its numbers cannot be used.
+    """
+    if isinstance(ready.work.spec.source, UrlSource) and is_done(score_set, options):
+        import_frozen("bench.scoring.served")
+        from bench.scoring.served import ServedScorer
+
+        ServedScorer(ready, options).check_model(score_set)
+
+
 def score_missing(ready: Ready, store: Store, options: Options, share: Share = WHOLE) -> ScoreSet:
     """The score set of a pass. Only parts that the store lacks are scored.
 
@@ -100,6 +112,8 @@ def score_together(
         following: Folder of the next model; its weights are read from the disk while this model computes.
     """
     sets = [store.score_set(job.ready.key) for job in jobs]
+    for job, score_set in zip(jobs, sets, strict=True):
+        check_kept(job.ready, score_set, options)
     if all(is_done(score_set, options) for score_set in sets):
         return sets
     import_frozen("bench.scoring.served")

@@ -4,7 +4,6 @@ Before the first row a short text is scored (the preflight), which shows whether
 all. The same text after each part shows whether the server still has the same model.
 """
 
-import concurrent.futures
 import functools
 import math
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from bench.scoring.passes import WHOLE, Options, Ready, Share
 from bench.scoring.progress import OnShare, unheard
 from bench.scoring.render import Sequence
 from bench.scoring.scorer import Scorer
+from bench.scoring.together import together
 from bench.scoring.tokens import TokenValues
 from bench.store.folder import ScoreSet, Store
 
@@ -42,6 +42,9 @@ bfloat16, which is a tenth of that; two models differ by more."""
 
 PROBED = "probe_nats"
 """The setting of a score set that holds the preflight's log-probabilities."""
+
+LIMIT = "limit_tokens"
+"""The setting of a score set that holds the longest text in tokens, which is the server's limit if that is smaller."""
 
 
 def scorer_of(ready: Ready, options: Options) -> Scorer:
@@ -115,6 +118,11 @@ class ServedScorer(Scorer):
         (sequence,) = self.rendered([PROBE]).sequences
         return self._scored(self._text(sequence))
 
+    def _answered(self, asked: tuple[Sequence, wire.Text]) -> np.ndarray:
+        """As `_scored`, for a response of the data."""
+        sequence, text = asked
+        return self._scored(text, f" ({sequence.example_id}, response {sequence.response_id})")
+
     def _scored(self, text: wire.Text, row: str = "") -> np.ndarray:
         """The log-probabilities of a text's response, nats, (n,), float64; `row` is an error's name of the text."""
         try:
@@ -141,16 +149,37 @@ class ServedScorer(Scorer):
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _settings(self) -> dict:
-        return super()._settings() | {PROBED: [round(float(value), 6) for value in self.probe]}
+        return super()._settings() | {PROBED: [round(float(value), 6) for value in self.probe], LIMIT: self.limit}
 
     def stages(
         self, score_set: ScoreSet, share: Share = WHOLE, following: Path | None = None, *, store: Store | None = None
     ) -> Iterator[None]:
-        """As `Scorer.stages`, if the server still has the model that began the set."""
+        """As `Scorer.stages`, if the server still has the model that began the set, and the same limit.
+
+        Raises:
+            DrsowError: Another model, or another limit: other responses would be too long than in the stored parts.
+        """
+        self.check_model(score_set)
+        self.load()
+        limit = (score_set.recorded_settings() or {}).get(LIMIT, self.limit)
+        if limit != self.limit:
+            raise DrsowError(
+                f"{self.ready.key.model_id}: the server at {self.source.url} now allows {self.limit:,} tokens a text, "
+                f"but {limit:,} when this set was begun. Start it with the first limit and run again: stored parts "
+                "stay; or score everything again in another folder (--results)"
+            )
+        yield from super().stages(score_set, share, following, store=store)
+
+    def check_model(self, score_set: ScoreSet) -> None:
+        """Compares the model that the server has now with the one that began a set; a new set fits every model.
+
+        Raises:
+            DrsowError: It is another model.
+            PreconditionError: The server cannot be reached, or its numbers cannot be used.
+        """
         known = (score_set.recorded_settings() or {}).get(PROBED)
         if known is not None:
             self._check_same(np.array(known), self.probe)
-        yield from super().stages(score_set, share, following, store=store)
 
     def _check_same(self, before: np.ndarray, now: np.ndarray) -> None:
         """Refuses to continue with another model.
@@ -181,18 +210,10 @@ class ServedScorer(Scorer):
         before = self.probe
         fits = [s for s in sequences if len(s.ids) <= self.limit]
         found: dict[int, np.ndarray] = {}
-        with concurrent.futures.ThreadPoolExecutor(self.source.concurrency) as pool:
-            asked = {
-                pool.submit(self._scored, self._text(s), f" ({s.example_id}, response {s.response_id})"): s
-                for s in fits
-            }
-            try:
-                for n, done in enumerate(concurrent.futures.as_completed(asked), start=1):
-                    found[id(asked[done])] = done.result()
-                    on_share(n / len(fits))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        asked = [(s, self._text(s)) for s in fits]
+        for (s, _), logps in together(self._answered, asked, n_threads=self.source.concurrency):
+            found[id(s)] = logps
+            on_share(len(found) / len(fits))
         self._check_same(before, self._probed())
         if counts is not None:
             counts["n_steps"] += len(fits)

@@ -7,15 +7,20 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
+from bench.schema import NONFINITE, OK, TOO_LONG
 from bench.scoring import models
 from bench.scoring.passes import Options, Ready
 from bench.scoring.scorer import Scorer
 from bench.store.folder import ScoreSet
 
-VERIFIED = ("example_id", "response_id", "status", "n_tokens", "n_tokens_plain", "nats", "nats_plain", "shift_a_token")
+VERIFIED = (
+    *("example_id", "response_id", "status", "n_tokens", "n_tokens_plain", "n_bytes", "n_bytes_plain"),
+    *("nats", "nats_plain", "shift_a_token"),
+)
 """One row per response of the sample. `nats` is the stored sum with the end of turn, `nats_plain` the loop's sum.
 `shift_a_token` is their difference divided by the loop's number of tokens. If the two numbers of tokens differ, the
-stored scores are those of another text or template, or another rule decided where the response begins."""
+stored scores are those of another text or template, or another rule decided where the response begins. `n_bytes_plain`
+is the length of the response in UTF-8. The shift is empty where a sum is: then nothing was compared."""
 
 _CHUNK = 256
 """Number of positions whose logits over the vocabulary are converted to float64 at once; it bounds the memory."""
@@ -45,9 +50,30 @@ def verify(score_set: ScoreSet, ready: Ready, options: Options, *, n_rows: int) 
         if len(sequence.ids) <= scorer.limit:
             plain = _plain_sum(model, sequence.ids, sequence.start)
         nats = kept["logp_sum_nats"] + kept["logp_end_nats"]
-        numbers = (int(kept["n_tokens"]), n_tokens, nats, plain, (nats - plain) / n_tokens)
-        rows.append((sequence.example_id, sequence.response_id, kept["status"], *numbers))
+        counts = (int(kept["n_tokens"]), n_tokens, int(kept["n_bytes"]), sequence.n_bytes)
+        numbers = (nats, plain, (nats - plain) / n_tokens)
+        rows.append((sequence.example_id, sequence.response_id, kept["status"], *counts, *numbers))
     return pd.DataFrame(rows, columns=list(VERIFIED))
+
+
+def summary(table: pd.DataFrame) -> str:
+    """What the comparison found, in one line: of how many responses, the shifts, and other counts.
+
+    Args:
+        table: VERIFIED.
+    """
+    shift = table["shift_a_token"].abs()
+    words = [f"{shift.count()} of {len(table)} responses compared"]
+    if n_empty := int((table["status"] != OK).sum()):
+        words.append(f"{n_empty} are {TOO_LONG} or {NONFINITE} in the store")
+    if n_here := int((table["status"].eq(OK) & shift.isna()).sum()):
+        words.append(f"{n_here} are scored in the store, but have no finite score here")
+    if shift.count():
+        off = f"the stored scores are off by {shift.mean():.1e} nats a token in the mean, {shift.max():.1e} at most"
+        words.append(off)
+    for name, noun in (("n_tokens", "tokens"), ("n_bytes", "bytes")):
+        words.append(f"{(table[name] != table[f'{name}_plain']).sum()} with another number of {noun}")
+    return "; ".join(words)
 
 
 @torch.inference_mode()

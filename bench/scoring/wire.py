@@ -129,6 +129,10 @@ def _echo_logps(answer: Any, text: Text) -> np.ndarray:
             "gives every token the number of the next one, because the text does not begin with the BOS of its file: "
             "llama-cpp-python does so"
         )
+    n_values = len(found["token_logprobs"])
+    if n_values != len(found["tokens"]):
+        raise WireError(f"returns {n_values} log-probabilities for the {len(found['tokens'])} tokens that it lists")
+    # The generated token has a number, but no place.
     values = dict(zip(listed, found["token_logprobs"], strict=False))
     return _checked([values.get(place) for place in range(text.first, n_tokens)])
 

@@ -65,9 +65,11 @@ def add_model(folder: Path, place: str, asked: Asked) -> Added:
     if not (path / "config.json").is_file() and (path / "model" / "config.json").is_file():
         path /= "model"  # `drsow tune` writes the model there.
     if path.is_file() and path.suffix == ".gguf":
+        _check_unread(place, "is a .gguf file", asked, ("base", "file", "revision"))
         facts, fields = None, _file_fields(folder, path)
         name = path.stem
     elif path.is_dir():
+        _check_unread(place, "is a folder on this machine", asked, ("revision",))
         facts = folder_facts(path)
         fields = _files_fields(known, facts, asked, {"folder": _from(folder, path)}, place)
         name = named
@@ -122,6 +124,12 @@ def _registry(folder: Path) -> Registry:
     return load_registry(folder if has_entries else None)
 
 
+def _check_unread(place: str, kind: str, asked: Asked, names: tuple[str, ...]) -> None:
+    """Refuses options that a place of this kind does not read."""
+    if given := [f"--{name}" for name in names if getattr(asked, name) is not None]:
+        raise UsageError(f"{place}: {kind} and takes no {' or '.join(given)}")
+
+
 def _check_repository(place: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", place, re.ASCII):
         raise UsageError(f"{place}: is neither a folder or .gguf file here nor a hub repository (owner/name)")
@@ -137,6 +145,7 @@ def _files_fields(known: Registry, facts: Facts, asked: Asked, source: Mapping[s
     if ADAPTER_CONFIG in facts.files:
         if facts.all_listed and ADAPTER_WEIGHTS not in facts.files:
             raise PreconditionError(f"{place}: has no {ADAPTER_WEIGHTS}; pickled weights are not read")
+        _check_unread(place, "is a LoRA adapter", asked, ("file",))
         base = _base(known, facts, asked.base, place)
         where = {"adapter": source.pop("repo", None) or source.pop("folder")}
         return {"source": where | {"base": base} | source, "format": known.model(base).format}

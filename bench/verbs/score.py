@@ -3,12 +3,14 @@
 A model that cannot be fetched or scored becomes one line in a list of errors, so that all other models are scored.
 """
 
+import sys
 from collections.abc import Sequence
 
 from bench.faults import explained, told
 from bench.registry import Registry
 from bench.schema import Dataset, DrsowError, ScoreKey
 from bench.scoring import passes, run
+from bench.scoring.asking import UnreachableError
 from bench.store.folder import ScoreSet, Store
 from bench.subject import Side, Subject
 from bench.verbs.session import Session
@@ -121,7 +123,7 @@ def _all_ready(
         if all(failed & set(sides) for sides in pairs if side in sides):
             continue
         try:
-            found = passes.make_ready(work, session.options)
+            found = _ready(session, work)
             _check_texts(session.registry, side[0], found, session.options)
             ready[side] = found
         except Exception as error:
@@ -130,6 +132,29 @@ def _all_ready(
             errors.append(str(known) if known is error else f"{side[0]}: {known}")
             code = known.code
     return ready, errors, code
+
+
+def _ready(session: Session, work: passes.Work) -> passes.Ready:
+    """A pass with its files; a complete set of a model on a server is compared with the model that the server has now.
+
+    If the server cannot be reached, a complete set is used as it is, and a line says so.
+    """
+    options, store = session.options, session.store
+    try:
+        found = passes.make_ready(work, options)
+        run.check_kept(found, store.score_set(found.key), options)
+        return found
+    except UnreachableError as error:
+        # The server's version is part of the key, and only the server says it.
+        unasked = passes.make_ready(work, options, ops="unknown")
+        fields = unasked.key._asdict()
+        del fields["ops"]
+        kept = [each.key for each in store.find(**fields) if run.is_done(each, options)]
+        if len(kept) != 1:
+            raise
+        words = f"{str(error).partition(';')[0]}; its stored scores are used, and its model is not checked"
+        print(f"{work.spec.model_id}: {words}", file=sys.stderr)
+        return unasked._replace(key=kept[0])
 
 
 def _check_texts(registry: Registry, name: str, ready: passes.Ready, options: passes.Options) -> None:

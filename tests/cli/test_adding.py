@@ -107,6 +107,24 @@ def test_a_gguf_file_has_its_digest(mine, tmp_path):
     assert spec.source.sha256 == hashlib.sha256(b"GGUF").hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("place", "asked", "words"),
+    [
+        ("x.gguf", Asked(base="x", revision="r"), "is a .gguf file and takes no --base or --revision"),
+        ("strong", Asked(revision="r"), "is a folder on this machine and takes no --revision"),
+        ("lora", Asked(file="f"), "is a LoRA adapter and takes no --file"),
+    ],
+)
+def test_an_option_that_the_place_does_not_read_is_refused(tiny_registry, mine, tmp_path, place, asked, words):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    copied(tiny_registry, "strong", tmp_path / "strong")
+    adapter(tmp_path / "lora", "mistralai/Mistral-7B-v0.1")
+    with pytest.raises(UsageError) as error:
+        add_model(mine, str(tmp_path / place), asked)
+    assert str(error.value) == f"{tmp_path / place}: {words}"
+    assert not mine.exists()
+
+
 def adapter(folder: Path, base: str, **more: object) -> Path:
     """The files of an adapter; nothing here reads its weights."""
     folder.mkdir()

@@ -9,11 +9,12 @@ from tiny_models import CONTEXT, entry, save_tiny, tiny_model
 from tiny_tokenizers import byte_level
 from transformers import LlamaConfig
 
-from bench.entries import FolderSource, ModelSpec
+from bench.entries import FolderSource, ModelSpec, UrlSource
 from bench.registry import load_registry, pairs_folder
 from bench.schema import Dataset, Example, Message, UsageError
 from bench.scoring import fetch, models, passes
 from bench.scoring.bits import bits_per_byte, sections
+from bench.scoring.embed import embed_with
 from bench.scoring.forward import kernels
 from bench.scoring.forward.layers import fill
 from bench.scoring.noise import add_noise
@@ -147,6 +148,25 @@ def test_a_pass_scores_the_broken_weights(known):
     base, level_0, one, two = (logps(name) for name in ("tiny", "tiny-0-1", "tiny-0.3-1", "tiny-0.3-2"))
     assert np.array_equal(base, level_0)
     assert np.abs(base - one).max() > 0.1 and np.abs(one - two).max() > 0.1
+
+
+def test_embeddings_of_a_noise_model_are_those_of_its_noise(known):
+    names = ("tiny", "tiny-0-1", "tiny-0.3-1")
+    base, level_0, noisy = (embed_with(known.model(each), (EXAMPLE,), passes.resolved("fp32", "cpu")) for each in names)
+    assert np.array_equal(base, level_0)
+    assert np.abs(base - noisy).max() > 0.01
+
+
+def test_a_model_on_a_server_is_neither_measured_nor_embeds_by_its_tokenizers_folder(known):
+    # The folder of the tokenizer has weights too.
+    folder = str(known.model("tiny").source.folder)
+    source = UrlSource(url="http://127.0.0.1:9", model="m", kind="vllm", tokenizer=folder)
+    spec = ModelSpec(model_id="served", source=source, format="server", method="dpo", context_tokens=CONTEXT)
+    words = "^served: its weights are on a server, .*; name a model_id whose files are here$"
+    with pytest.raises(UsageError, match=words):
+        bits_per_byte(spec, sections("== a\nxyz\n"))
+    with pytest.raises(UsageError, match=words):
+        embed_with(spec, (EXAMPLE,), passes.resolved("fp32", "cpu"))
 
 
 def test_a_model_that_knows_nothing_needs_the_bits_of_one_token_a_byte(tmp_path):

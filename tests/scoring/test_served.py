@@ -4,6 +4,8 @@ The process (recorded_server.py) answers in the formats of vLLM, SGLang and llam
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -28,6 +30,9 @@ from bench.scoring.asking import ask
 from bench.scoring.served import ServedScorer, scorer_of
 from bench.sources import FolderSource, HubSource, UrlSource
 from bench.store.folder import Store
+from bench.subject import Subject
+from bench.verbs.score import score_all
+from bench.verbs.session import open_session
 
 OPTIONS = passes.resolved("fp32", "cpu", 2)  # several parts
 ROWS = tuple(
@@ -222,6 +227,14 @@ def test_an_echo_lists_every_token_or_all_but_the_bos(tokens, values):
     assert wire.FORMATS["openai-echo"].logps(answer, ECHOED).tolist() == [-4.0, -5.0]
 
 
+def test_an_echo_without_the_first_tokens_placeholder_is_refused():
+    # Each number would be taken for that of the token before it.
+    tokens, values = ["<s>", "a", "<s>", " b", "c", "<e>", "x"], [-1.0, -2.0, -3.0, -4.0, -5.0, -6.0]
+    choice = {"logprobs": {"tokens": tokens, "token_logprobs": values}, "finish_reason": "length"}
+    with pytest.raises(wire.WireError, match="returns 6 log-probabilities for the 7 tokens that it lists"):
+        wire.FORMATS["openai-echo"].logps({"choices": [choice], "usage": {"prompt_tokens": 6}}, ECHOED)
+
+
 def test_two_models_in_turn_have_one_preflight_each(vllm, place):
     job = ready(place, "vllm", vllm.url)
     first, second = (scorer_of(job, OPTIONS) for _ in range(2))
@@ -360,6 +373,66 @@ def test_a_run_does_not_go_on_with_another_model_under_the_same_name(vllm, place
         run.score_missing(job, store, OPTIONS)
 
 
+def test_a_run_does_not_go_on_under_another_limit_of_the_server(vllm, place):
+    # Under the smaller limit some responses are too long, and under the larger one none is.
+    job, store = ready(place, "vllm", vllm.url, concurrency=1, context=4096), Store(place / "results")
+    vllm.plant("broken", after=14)
+    with pytest.raises(DrsowError, match="500"):
+        run.score_missing(job, store, OPTIONS)
+    vllm.plant("short context")
+    with pytest.raises(DrsowError, match=r"now allows 40 tokens a text, but 2,048 when this set was begun\. Start it "):
+        run.score_missing(job, store, OPTIONS)
+    vllm.plant("")
+    assert run.score_missing(job, store, OPTIONS).complete
+
+
+def test_a_complete_set_is_not_taken_for_another_model_under_the_same_name(vllm, place):
+    job, store = ready(place, "vllm", vllm.url), Store(place / "results")
+    stored = run.score_missing(job, store, OPTIONS).read()
+    assert run.score_missing(job, store, OPTIONS).read().equals(stored)
+    vllm.plant("other model")
+    with pytest.raises(DrsowError, match=r"^served: the server at \S+ has another model than before"):
+        run.score_missing(job, store, OPTIONS)
+    vllm.plant("")
+    assert run.score_missing(job, store, OPTIONS).read().equals(stored)
+
+
+def test_a_pair_whose_server_has_another_model_now_is_an_error_and_has_no_score(vllm, place):
+    job = ready(place, "vllm", vllm.url)
+    entry = (place / "models.toml").read_text()
+    (place / "models.toml").write_text(entry + entry.replace('"served"', '"twin"'))
+    (place / "pairs.toml").write_text('[[pairs]]\npair_id = "both"\nstrong = "served"\nweak = "twin"\n')
+    known = load_registry(place)
+    session = open_session(known, dtype="fp32", device="cpu", results=place / "results")
+    pair = [Subject("both", (known.pair("both"),))]
+    assert len(score_all(session, pair, job.work.dataset)[0]) == 2
+    vllm.plant("other model")
+    found, (error,), code = score_all(session, pair, job.work.dataset)
+    assert (found, code) == ({}, 1)
+    assert error.startswith(f"served: the server at {vllm.url} has another model than before")
+
+
+def test_stored_scores_are_used_if_the_server_cannot_be_reached(vllm, tokenizer, place, capsys):
+    process = Process("vllm", tokenizer)
+    job = ready(place, "vllm", process.url, retries=0)
+    entry = (place / "models.toml").read_text()
+    (place / "models.toml").write_text(entry + entry.replace('"served"', '"twin"').replace(process.url, vllm.url))
+    (place / "pairs.toml").write_text('[[pairs]]\npair_id = "both"\nstrong = "served"\nweak = "twin"\n')
+    known = load_registry(place)
+    session = open_session(known, dtype="fp32", device="cpu", results=place / "results")
+    pair, data = [Subject("both", (known.pair("both"),))], job.work.dataset
+    stored = score_all(session, pair, data)[0]["served", "served"].read()
+    process.end()
+    capsys.readouterr()
+    found, errors, _ = score_all(session, pair, data)
+    assert found["served", "served"].read().equals(stored) and not errors
+    said = [line for line in capsys.readouterr().err.splitlines() if "not checked" in line]
+    assert len(said) == 1 and said[0].startswith(f"served: {process.url} cannot be reached (")
+    # Rows that are not stored need the server.
+    _, (error,), code = score_all(session, pair, data._replace(digest="other"))
+    assert "cannot be reached" in error and code == PreconditionError.code
+
+
 def test_a_slow_server_is_asked_several_questions_at_once(vllm, place):
     job = ready(place, "vllm", vllm.url, concurrency=4)
     scorer = scorer_of(job, OPTIONS)
@@ -367,6 +440,21 @@ def test_a_slow_server_is_asked_several_questions_at_once(vllm, place):
     vllm.plant("slow")
     scorer.examples_logps(ROWS[:4])
     assert vllm.seen()["most"] > 1
+
+
+def test_ctrl_c_does_not_wait_for_a_slow_server(vllm, place):
+    scorer = scorer_of(ready(place, "vllm", vllm.url), OPTIONS)
+    scorer.load()
+    vllm.plant("stuck")  # for six seconds
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    began = time.monotonic()
+    try:
+        threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            scorer.examples_logps(ROWS[:4])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - began < 4
 
 
 def test_a_server_that_never_answers_is_given_up_after_the_timeout(vllm, place):
