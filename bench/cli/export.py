@@ -237,7 +237,7 @@ def _reference(model: str, out: Path, stored: _Stored) -> None:
     known = load_registry(stored.registry)
     session = open_session(known, device="cpu", results=stored.results)
     wanted = lookup_of(known, dtype=stored.lookup[0].value, ops=stored.lookup[1])
-    found = publish.reference_rows(session, known.model(model).model_id, None, dataset, lookup=wanted)
+    found = publish.reference_rows(session, known.model(model).model_id, dataset, lookup=wanted)
     publish.write_reference(found.table, out)
     if found.left_out:
         print(found.told(), file=sys.stderr)

@@ -23,14 +23,15 @@ class Wish(NamedTuple):
     gap_unit: str = "points"
     """No condition: the name of the unit of the gaps."""
 
+    def limits(self) -> tuple[tuple[str, str, float | None], ...]:
+        """Option, column and upper limit of each cost."""
+        return ("max-params", "n_params", self.max_params), ("budget-flop", "cost_flop", self.budget_flop)
+
 
 def filtered(board: pd.DataFrame, wish: Wish) -> tuple[pd.DataFrame, str]:
     """The pairs that satisfy a wish, and the filters in words. A pair with an unknown value does not satisfy it."""
     said = []
-    for option, field, limit in (
-        ("max-params", "n_params", wish.max_params),
-        ("budget-flop", "cost_flop", wish.budget_flop),
-    ):
+    for option, field, limit in wish.limits():
         if limit is not None:
             values = board[field].astype(float)
             least = (
@@ -59,10 +60,7 @@ def within(ensembles: list[dict[str, object]], wish: Wish) -> tuple[list[dict[st
 
     Ensembles of the same pairs cost the same, and have no other licences than their pairs.
     """
-    for option, field, limit in (
-        ("max-params", "n_params", wish.max_params),
-        ("budget-flop", "cost_flop", wish.budget_flop),
-    ):
+    for option, field, limit in wish.limits():
         if limit is not None and ensembles and not float(str(ensembles[0][field])) <= limit:
             return [], (f"No ensemble of the best pairs: its {field}, {ensembles[0][field]:g}, is over --{option}.",)
     return ensembles, ()

@@ -51,9 +51,7 @@ class Reference(NamedTuple):
         return f"{self.left_out.total():,} rows are left out: {'; '.join(reasons)}" if reasons else ""
 
 
-def reference_rows(
-    session: Session, model_id: str, owner: str | None, dataset: Dataset, *, lookup: Lookup
-) -> Reference:
+def reference_rows(session: Session, model_id: str, dataset: Dataset, *, lookup: Lookup) -> Reference:
     """The rows of a data set for TRL, from one model's stored scores.
 
     A row is left out if a score is missing, or if TRL would read other tokens than those that were scored.
@@ -63,8 +61,8 @@ def reference_rows(
         UsageError: the rows are no preferences, or no row is left.
         DrsowError: the end of turn is not the tokenizer's EOS, so TRL would score another text.
     """
-    score_set = one_set(session.store, dataset, lookup, model_id, owner)
-    scorer = _scorer(session, model_id, owner or str(score_set.info().get("template", model_id)), dataset)
+    score_set = one_set(session.store, dataset, lookup, model_id, None)
+    scorer = _scorer(session, model_id, str(score_set.info().get("template", model_id)), dataset)
     sequences = {(s.example_id, s.response_id): s for s in scorer.rendered(dataset.examples).sequences}
     frame = score_set.read().set_index(["example_id", "response_id"])
     sums = (frame["logp_sum_nats"] + frame["logp_end_nats"])[frame["status"] == OK].to_dict()
