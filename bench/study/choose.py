@@ -18,7 +18,7 @@ from bench.study.compare import confidence_set
 from bench.study.design import Rows, plain_accuracy
 from bench.study.ensemble_held_out import Combine, ensemble_rows, ensemble_words
 from bench.study.held_out import HeldOut, held_out, lead_limits, place_limits
-from bench.study.interval import Sample, share_limits
+from bench.study.interval import Sample, counted, share_limits
 from bench.study.leaderboard import bootstrap_scores
 from bench.study.wish import Wish, filtered, meant, n_pairs, within
 
@@ -163,7 +163,7 @@ def _weighed(
     n_problems = len(np.unique(only.cluster[only.weights[0] > 0]))
     p_values = confidence_set(candidates["score"].to_numpy(), draws, n_problems=n_problems)
     frame = candidates.assign(p_not_worse=p_values, best_share=found.first_share).reset_index(drop=True)
-    return _Weighed(frame, only.n_examples(sample.weight > 0), *_on_level(mine, sample), found, said)
+    return _Weighed(frame, only.n_examples(sample.weight > 0), *counted(mine, sample), found, said)
 
 
 def name_of(wish: Wish, rows: Rows) -> str:
@@ -263,12 +263,6 @@ def _largest_gap(candidates: pd.DataFrame) -> int | None:
     """Position of the candidate with the largest gap. Among equal gaps, the one with the largest random number."""
     known = candidates["gap_points"].astype(float).dropna()
     return None if known.empty else int(candidates.loc[known[known == known.max()].index, "tie"].idxmax())
-
-
-def _on_level(correct: np.ndarray, sample: Sample) -> tuple[np.ndarray, Sample]:
-    """Only the rows that have a weight."""
-    kept = sample.weight > 0
-    return correct[:, kept], Sample(sample.weight[kept], sample.subset[kept], sample.problem[kept])
 
 
 def _ordinal(place: int) -> str:

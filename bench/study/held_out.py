@@ -19,7 +19,7 @@ import numpy as np
 
 from bench.schema import PreconditionError
 from bench.study.design import Rows, accuracy
-from bench.study.interval import Limits, Sample, difference_limits, effective_rows, wilson
+from bench.study.interval import Limits, Sample, counted, difference_limits, effective_rows, wilson
 
 N_FOLDS, N_DEALS, N_SPLITS = 10, 20, 25
 MIN_PROBLEMS = 4
@@ -72,7 +72,7 @@ def held_out_scores(correct: np.ndarray, sample: Sample, *, rng: np.random.Gener
     Returns:
         The estimates; NaN for a single pair, because nothing chose it, and where a subset has fewer than two problems.
     """
-    correct, sample = _counted(correct, sample)
+    correct, sample = counted(correct, sample)
     if len(correct) < 2 or not correct.size or _fewest_problems(sample) < 2:
         return np.full(len(correct), np.nan)
     folds = _dealt(sample, N_FOLDS, N_DEALS, rng)
@@ -85,7 +85,7 @@ def held_out(correct: np.ndarray, sample: Sample, *, rng: np.random.Generator, t
     Raises:
         PreconditionError: A subset has too few problems.
     """
-    correct, sample = _counted(correct, sample)
+    correct, sample = counted(correct, sample)
     if not correct.size or _fewest_problems(sample) < MIN_PROBLEMS:
         raise PreconditionError(
             f"choosing a pair needs at least {MIN_PROBLEMS} different prompts in every subset that counts: drsow ranks "
@@ -207,13 +207,6 @@ def _dealt(sample: Sample, n_piles: int, n_deals: int, rng: np.random.Generator)
         # the first pile is drawn too, so that the remainder does not always go to the same piles
         piles[:, members] = (order + rng.integers(n_piles, size=(n_deals, 1))) % n_piles
     return piles[:, sample.problem]
-
-
-def _counted(correct: np.ndarray, sample: Sample) -> tuple[np.ndarray, Sample]:
-    """Only the rows that have a weight, with problems numbered from 0."""
-    kept = sample.weight > 0
-    problem = np.unique(sample.problem[kept], return_inverse=True)[1]
-    return correct[:, kept], Sample(sample.weight[kept], sample.subset[kept], problem)
 
 
 def _fewest_problems(sample: Sample) -> int:

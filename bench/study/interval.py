@@ -81,12 +81,12 @@ def share_limits(values: np.ndarray, sample: Sample) -> Limits:
 
 def weighted_share(values: np.ndarray, sample: Sample) -> np.ndarray:
     """The weighted proportions, (k,); NaN where a subset has no row."""
-    return _parts(*_counted(values, sample)).total
+    return _parts(*counted(values, sample)).total
 
 
 def effective_rows(values: np.ndarray, sample: Sample) -> np.ndarray:
     """Number of independent rows of equal weight with the same uncertainty, (k,); NaN for a one-problem subset."""
-    values, sample = _counted(values, sample)
+    values, sample = counted(values, sample)
     if not values.size:
         return np.full(len(values), np.nan)
     parts = _parts(values, sample)
@@ -104,7 +104,7 @@ def effective_rows(values: np.ndarray, sample: Sample) -> np.ndarray:
 
 def standard_error(values: np.ndarray, sample: Sample) -> np.ndarray:
     """Standard error of each proportion over problems, (k,); binomial where each row is its own problem."""
-    values, sample = _counted(values, sample)
+    values, sample = counted(values, sample)
     parts = _parts(values, sample)
     return np.sqrt(((parts.share @ _membership(sample.problem)) ** 2).sum(axis=1)) + 0 * parts.total
 
@@ -140,7 +140,7 @@ def difference_limits(values: np.ndarray, sample: Sample, *, variance: float = 0
         sample: Weights, subsets and problems of the rows.
         variance: Variance of the mean, where it is known to be larger than that over the rows.
     """
-    values, sample = _counted(values[None], sample)
+    values, sample = counted(values[None], sample)
     (mean,) = values @ sample.weight
     n = 1 / (np.bincount(sample.problem, weights=sample.weight) ** 2).sum()
     (error,) = standard_error(values, sample)
@@ -149,7 +149,7 @@ def difference_limits(values: np.ndarray, sample: Sample, *, variance: float = 0
     return Limits(np.clip(mean - half, -1, 1), np.clip(mean + half, -1, 1))
 
 
-def _counted(values: np.ndarray, sample: Sample) -> tuple[np.ndarray, Sample]:
+def counted(values: np.ndarray, sample: Sample) -> tuple[np.ndarray, Sample]:
     """Only the rows that have a weight, with problems numbered from 0."""
     kept = sample.weight > 0
     problem = np.unique(sample.problem[kept], return_inverse=True)[1]
