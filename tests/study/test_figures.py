@@ -370,12 +370,16 @@ def test_few_pairs_are_named_under_the_subsets_and_many_by_family():
     assert "hep-js (8)" in written
 
 
-def test_reliability_has_a_point_a_bin_and_says_each_pairs_error_with_its_interval():
-    (axes,) = reliability(("a--b", "c--d")).axes
+def test_reliability_has_a_panel_a_pair_and_a_point_a_bin_and_says_each_error_with_its_interval():
+    panels = reliability(("a--b", "c--d")).axes
     known, bins, _ = sure_frames(("a--b", "c--d"), 184)
-    assert [len(bars[0].get_xdata()) for bars in axes.containers] == bins.groupby("pair_id").size().tolist()
+    drawn = [len(bars[0].get_xdata()) for axes in panels for bars in axes.containers]
+    assert drawn == bins.groupby("pair_id").size().tolist()
     row = known.iloc[1]
-    assert f"c--d: calibration error {row.error:.1%} [{row.error_low:.1%}, {row.error_high:.1%}]" in texts(axes.figure)
+    words = f"calibration error {row.error:.1%} [{row.error_low:.1%}, {row.error_high:.1%}]"
+    assert panels[1].get_title(loc="left") == f"c\n--d\n{words}"
+    low, high = panels[0].get_ylim()
+    assert low <= bins["low"].min() and bins["high"].max() <= high and panels[1].get_ylim() == (low, high)
 
 
 def test_coverage_has_a_line_by_margin_and_one_by_confidence():

@@ -1,6 +1,7 @@
 """Draws how sure a pair's labels are: confidence against accuracy, and accuracy of the surest labels."""
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,44 +13,55 @@ _TOO_FEW = "There are too few labelled rows for a calibration."
 
 @matplotlib.rc_context(STYLE)
 def reliability(bins: pd.DataFrame, calibration: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
-    """Accuracy by confidence, one point per bin. Confidences are right where the points lie on the dotted line.
+    """Accuracy by confidence, one panel a pair and one point a bin.
+
+    Confidences are right where the points lie on the dotted line.
 
     Args:
         bins: RELIABILITY of at most a few pairs.
         calibration: CALIBRATION of the same pairs.
         pairs: The leaderboard of these pairs; other pairs may be included.
     """
-    figure = Figure(figsize=(6.0, 5.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.axline((0, 0), slope=1, color=INK, linestyle=":", linewidth=1)
-    names = {
-        row.pair_id: f"{row.pair_id}: calibration error {row.error:.1%} [{row.error_low:.1%}, {row.error_high:.1%}]"
-        for row in calibration.itertuples()
-        if not pd.isna(row.error)
-    }
-    for pair_id, style in looks(names).items():
-        rows = bins[bins["pair_id"] == pair_id]
-        axes.errorbar(
-            rows["confidence"],
-            rows["accuracy"],
-            yerr=[rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]],
-            color=style["colour"],
-            marker=style["marker"],
-            markerfacecolor=style["face"],
-            linestyle="none",
-            markersize=5,
-            capsize=2,
-            label=names[pair_id],
-        )
-    _finish(figure, axes, drawn=bool(names))
-    axes.set_xlabel("Confidence: probability that the label is right, from other prompts' labels")
-    axes.set_ylabel("Accuracy of the labels (95% interval)")
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_aspect("equal")
-    percent(axes.xaxis)
+    known = calibration[calibration["error"].notna()]
+    n = max(len(known), 1)
+    figure = Figure(figsize=(max(6.0, 3.4 * n), 5.2 if n == 1 else 4.4), layout="constrained")
+    panels = figure.subplots(1, n, sharex=True, sharey=True, squeeze=False)[0]
+    for axes, row, style in zip(panels, known.itertuples(), looks(known["pair_id"]).values(), strict=False):
+        _bins(axes, bins[bins["pair_id"] == row.pair_id], style)
+        error = f"calibration error {row.error:.1%} [{row.error_low:.1%}, {row.error_high:.1%}]"
+        axes.set_title("\n".join([*str(row.pair_id).replace("--", "\n--").splitlines(), error]))
+    for axes in panels:
+        axes.axline((0, 0), slope=1, color=INK, linestyle=":", linewidth=1)
+        axes.set_aspect("equal")
+        percent(axes.xaxis)
+    ends = [0.0, 1.0]
+    if len(known):
+        values = bins[["confidence", "low", "high"]]
+        ends = [np.floor(10 * values.min().min()) / 10, np.ceil(10 * values.max().max()) / 10]
+    else:
+        say(panels[0], _TOO_FEW)
+    panels[0].set(xlim=(ends[0] - 0.02, ends[1] + 0.02), ylim=(ends[0] - 0.02, ends[1] + 0.02))
+    panels[0].set_ylabel("Accuracy of the labels (95% interval)")
+    percent(panels[0].yaxis)
+    figure.supxlabel("Confidence: probability that the label is right, from other prompts' labels", fontsize=8)
     title = f"How sure is a label?  reward: {calibration['reward'].iloc[0]}"
     head(figure, title, f"{_counted(calibration, pairs)}; dotted: confidence and accuracy are equal")
     return figure
+
+
+def _bins(axes: Axes, rows: pd.DataFrame, style: Look) -> None:
+    """Draw the bins of one pair."""
+    axes.errorbar(
+        rows["confidence"],
+        rows["accuracy"],
+        yerr=[rows["accuracy"] - rows["low"], rows["high"] - rows["accuracy"]],
+        color=style["colour"],
+        marker=style["marker"],
+        markerfacecolor=style["face"],
+        linestyle="none",
+        markersize=5,
+        capsize=2,
+    )
 
 
 @matplotlib.rc_context(STYLE)
@@ -68,7 +80,12 @@ def coverage(rows: pd.DataFrame, calibration: pd.DataFrame, pairs: pd.DataFrame)
     axes.axhline(CHANCE, color=INK, linestyle=":", linewidth=1)
     for pair_id, style in looks(pd.unique(rows["pair_id"])).items():
         _kept(axes, rows[rows["pair_id"] == pair_id].sort_values("coverage"), style)
-    _finish(figure, axes, drawn=len(rows) > 0)
+    axes.set_ylim(-0.02, 1.02)
+    percent(axes.yaxis)
+    if len(rows):
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left")
+    else:
+        say(axes, _TOO_FEW)
     axes.set_xlabel("Share of the labels kept: those with the largest margins, or confidences")
     axes.set_ylabel("Accuracy of the labels kept")
     axes.set_xlim(0, 1.02)
@@ -103,16 +120,6 @@ def _kept(axes: Axes, rows: pd.DataFrame, style: Look) -> None:
             linewidth=0.9,
             label=f"{pair_id}: largest confidences",
         )
-
-
-def _finish(figure: Figure, axes: Axes, *, drawn: bool) -> None:
-    """Set what both figures share: the scale of the accuracy, and the legend or the words in its place."""
-    axes.set_ylim(-0.02, 1.02)
-    percent(axes.yaxis)
-    if drawn:
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left")
-    else:
-        say(axes, _TOO_FEW)
 
 
 def _counted(calibration: pd.DataFrame, pairs: pd.DataFrame) -> str:
