@@ -13,7 +13,7 @@ endif
 PAIR ?= embedded
 DATA ?= $(if $(filter embedded,$(PAIR)),sample,reward-bench)
 STUDY_ROWS = $(or $(STUDY_DATA),$(if $(filter command\ line,$(origin DATA)),$(DATA),reward-bench))
-SUBJECT = $(if $(STUDY),--study $(STUDY),--pair $(PAIR)) --data $(if $(STUDY),$(STUDY_ROWS),$(DATA))
+SUBJECT = $(if $(STUDY),--study $(STUDY),--pair $(PAIR)) --data "$(if $(STUDY),$(STUDY_ROWS),$(DATA))"
 # The scores of a study that are in git.
 SCORES ?= results/$(STUDY)/$(STUDY_ROWS)/scores
 
@@ -40,8 +40,8 @@ LADDERS ?= results/ladders
 N_INSTRUCTIONS ?= 200
 N_ROWS ?= 20
 KNOWN = $(LADDERS)/registry
-CLIMB = $(BIN)/drsow ladder $(RECIPE) --preferences $(TUNE_ON) --prompts $(HELD_OUT) --limit-per-subset 4 --out $(LADDERS)
-PERFORM = $(BIN)/drsow perform --registry $(KNOWN) --scores $(KNOWN)/scores.toml
+CLIMB = $(BIN)/drsow ladder "$(RECIPE)" --preferences "$(TUNE_ON)" --prompts "$(HELD_OUT)" --limit-per-subset 4 --out "$(LADDERS)"
+PERFORM = $(BIN)/drsow perform --registry "$(KNOWN)" --scores "$(KNOWN)/scores.toml"
 
 .PHONY: help bench leaderboard figures tables rebuild report pipeline ladders slurm test promises test-slow perf perf-gpu check lint docs audit clean
 
@@ -59,7 +59,7 @@ figures tables: $(VENV)/.installed ## draw figures and printable tables again fr
 	@$(BIN)/drsow figures $(SUBJECT) $(ARGS)
 
 rebuild: $(VENV)/.installed ## make a study again from its scores in git, without a model (STUDY= SCORES=FOLDER ARGS=; results/README.md has the line)
-	@$(BIN)/drsow import $(SCORES) $(SUBJECT) $(ARGS)
+	@$(BIN)/drsow import "$(SCORES)" $(SUBJECT) $(ARGS)
 	@$(BIN)/drsow leaderboard $(SUBJECT) $(ARGS)
 	@$(BIN)/drsow figures $(SUBJECT) $(ARGS)
 
@@ -73,26 +73,26 @@ slurm: $(VENV)/.installed ## write drsow.sbatch: a study as a job array (STUDY= 
 	@echo "drsow.sbatch: fetch the models first ($(BIN)/drsow fetch $(or $(STUDY),$(PAIR))), then sbatch drsow.sbatch"
 
 pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model -> before and after (PROMPTS= HELD_OUT= POLICY= JUDGE=)
-	@$(BIN)/drsow sample --model $(POLICY) --prompts $(PROMPTS) --n 8 --max-new-tokens $(NEW_TOKENS) --out $(RUN)/candidates.jsonl
-	@$(BIN)/drsow annotate --pair $(PAIR) --reward $(REWARD) --candidates $(RUN)/candidates.jsonl --out $(RUN)/preferences
-	@$(BIN)/drsow tune --policy $(POLICY) --preferences $(RUN)/preferences --lora --lr 3e-4 --epochs 2 --batch 8 --out $(RUN)/tuned
-	@$(BIN)/drsow judge --before $(POLICY) --after $(RUN)/tuned --prompts $(HELD_OUT) --annotator $(PAIR) --pair $(JUDGE) \
-	  --reward $(REWARD) --max-new-tokens $(NEW_TOKENS) --out $(PIPELINE)
-	@cp $(RUN)/preferences/README.md $(PIPELINE)/preferences.md
-	@for each in $(if $(DRSOW_IFEVAL),before:$(POLICY) after:$(RUN)/tuned); do \
-	  $(BIN)/drsow perform --task ifeval --prompts $(DRSOW_IFEVAL) --limit $(N_INSTRUCTIONS) --model $${each#*:} --out $(RUN)/ifeval-$${each%%:*} && \
-	  cp $(RUN)/ifeval-$${each%%:*}/ifeval.csv $(PIPELINE)/ifeval_$${each%%:*}.csv || exit; done
+	@$(BIN)/drsow sample --model "$(POLICY)" --prompts "$(PROMPTS)" --n 8 --max-new-tokens $(NEW_TOKENS) --out "$(RUN)/candidates.jsonl"
+	@$(BIN)/drsow annotate --pair $(PAIR) --reward $(REWARD) --candidates "$(RUN)/candidates.jsonl" --out "$(RUN)/preferences"
+	@$(BIN)/drsow tune --policy "$(POLICY)" --preferences "$(RUN)/preferences" --lora --lr 3e-4 --epochs 2 --batch 8 --out "$(RUN)/tuned"
+	@$(BIN)/drsow judge --before "$(POLICY)" --after "$(RUN)/tuned" --prompts "$(HELD_OUT)" --annotator $(PAIR) --pair $(JUDGE) \
+	  --reward $(REWARD) --max-new-tokens $(NEW_TOKENS) --out "$(PIPELINE)"
+	@cp "$(RUN)/preferences/README.md" "$(PIPELINE)/preferences.md"
+	@for each in $(if $(DRSOW_IFEVAL),before:"$(POLICY)" after:"$(RUN)/tuned"); do \
+	  $(BIN)/drsow perform --task ifeval --prompts "$(DRSOW_IFEVAL)" --limit $(N_INSTRUCTIONS) --model "$${each#*:}" --out "$(RUN)/ifeval-$${each%%:*}" && \
+	  cp "$(RUN)/ifeval-$${each%%:*}/ifeval.csv" "$(PIPELINE)/ifeval_$${each%%:*}.csv" || exit; done
 
 ladders: $(VENV)/.installed ## tune ladders of more and less aligned models, measure and judge them (hours; TUNE_ON= INSTRUCTIONS= PREFERENCES=)
 	@$(CLIMB)
-	@tail -n +2 $(LADDERS)/rungs.csv | while IFS=, read -r model template rest; do \
-	  $(PERFORM) --model $$model --template $$template --task ifeval --prompts $(INSTRUCTIONS) --limit $(N_INSTRUCTIONS) </dev/null && \
-	  $(PERFORM) --model $$model --template $$template --task preferences --data $(PREFERENCES) </dev/null || exit; done
+	@tail -n +2 "$(LADDERS)/rungs.csv" | while IFS=, read -r model template rest; do \
+	  $(PERFORM) --model $$model --template $$template --task ifeval --prompts "$(INSTRUCTIONS)" --limit $(N_INSTRUCTIONS) </dev/null && \
+	  $(PERFORM) --model $$model --template $$template --task preferences --data "$(PREFERENCES)" </dev/null || exit; done
 	@$(CLIMB)
 	@for study in ladders ladders-without-starts ladders-by-recipe; do \
-	  $(BIN)/drsow run --study $$study --registry $(KNOWN) --data reward-bench --limit-per-subset $(N_ROWS) $(ARGS) || exit; done
-	@$(BIN)/drsow scores --study ladders --registry $(KNOWN) --data reward-bench --limit-per-subset $(N_ROWS) \
-	  --out $(LADDERS)/reward-bench-$(N_ROWS)-per-subset/scores
+	  $(BIN)/drsow run --study $$study --registry "$(KNOWN)" --data reward-bench --limit-per-subset $(N_ROWS) $(ARGS) || exit; done
+	@$(BIN)/drsow scores --study ladders --registry "$(KNOWN)" --data reward-bench --limit-per-subset $(N_ROWS) \
+	  --out "$(LADDERS)/reward-bench-$(N_ROWS)-per-subset/scores"
 
 test: $(VENV)/.tested ## run the tests, two at a time (under 10 minutes)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
@@ -107,7 +107,7 @@ perf: $(VENV)/.perf ## measure speed, memory and precision against the peers (40
 	@PYTHONPATH=tests $(BIN)/python -m perf $(ARGS)
 
 perf-gpu: $(VENV)/.tested ## measure correctness and speed on a GPU in eight minutes, without a network: LENGTHS=FILE
-	@PYTHONPATH=tests $(BIN)/python -m perf.gpu --lengths $(LENGTHS) --profile $(ARGS)
+	@PYTHONPATH=tests $(BIN)/python -m perf.gpu --lengths "$(or $(LENGTHS),$(error name a file of lengths: LENGTHS=FILE))" --profile $(ARGS)
 
 check lint: $(VENV)/.tested ## style, layers, spelling, types: under 20 seconds (the first time a minute)
 	@$(BIN)/ruff check

@@ -34,7 +34,9 @@ def labelled(row: Row) -> Example:
     """A prompt with its responses and the set of right ones, in any format that drsow reads."""
     if set(JUDGE_BENCH) <= set(row.names):
         return _judge_bench(row)
-    if {"candidates", "right"} <= set(row.names) and CHOSEN not in row.names:
+    if "candidates" in row.names and CHOSEN not in row.names:
+        if "right" not in row.names:
+            raise row.error("right", "missing; candidates without it have no label (`drsow annotate` labels them)")
         return _own(row)
     sides = [_texts(row, field) for field in (CHOSEN, REJECTED)]
     if sides[0] is None and sides[1] is None:

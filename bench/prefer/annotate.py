@@ -118,20 +118,23 @@ def _preference(
         return UNSCORED
     if len(set(texts.values())) == 1:
         return EQUAL
-    # Among equal rewards, max and min take the first candidate, so the result does not depend on a sort.
-    best = max(texts, key=lambda name: rewards[name])
-    others = [name for name in texts if texts[name] != texts[best]]
-    worst = min(others, key=lambda name: rewards[name])
-    if standard:
-        best, worst = _agreed(texts, standard)
-        others = [name for name in texts if texts[name] != texts[best]]
+    best, worst = _agreed(texts, standard) if standard else _extremes(texts, rewards)
     if filters.rejected == "random":
+        others = [name for name in texts if texts[name] != texts[best]]
         worst = others[rng.integers(len(others))]
     margin = float((standard[best] - standard[worst]).min()) if standard else rewards[best] - rewards[worst]
     if margin <= 0:
         return DISAGREE if standard else TIE
     sizes = [len(texts[name].encode()) for name in (best, worst)]
     return (example.example_id, best, worst, margin, rewards[best], rewards[worst], *sizes, len(texts))
+
+
+def _extremes(texts: dict[str, str], rewards: dict[str, float]) -> tuple[str, str]:
+    """The candidate with the largest reward, and that with the smallest among those with another text."""
+    # Among equal rewards, max and min take the first candidate, so the result does not depend on a sort.
+    best = max(texts, key=lambda name: rewards[name])
+    worst = min((name for name in texts if texts[name] != texts[best]), key=lambda name: rewards[name])
+    return best, worst
 
 
 def _agreed(texts: dict[str, str], standard: dict[str, np.ndarray]) -> tuple[str, str]:

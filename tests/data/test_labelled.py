@@ -163,6 +163,7 @@ def test_lists_of_three_without_a_domain_are_candidates_like_others():
         (OWN | {"right": "a"}, "field right: must be the position"),
         (OWN | {"right": None}, "field right: must be the position"),
         (OWN | {"right": [0, 1, 2]}, "field right: has all candidates, so none is wrong"),
+        ({k: v for k, v in OWN.items() if k != "right"}, "field right: missing; candidates without it have no label"),
         (OWN | {"candidates": ["a"]}, "field candidates: must be a list of two or more texts"),
     ],
 )
