@@ -79,6 +79,8 @@ class Registry:
     domains: dict[str, Domain]
     measured: frozenset[str] = frozenset()
     """ids of the scores that are from a scores.toml, not from a model's own entry."""
+    folder: Path | None = None
+    """The user's folder, None for drsow's own entries alone."""
 
     @property
     def readers(self) -> dict[str, Reader]:
@@ -201,7 +203,7 @@ def load_registry(extra: Path | None = None) -> Registry:
             origins[table, entry.id] = path
     scores = tables.pop("scores")
     tables["models"] = with_scores(tables["models"], scores.values(), origins)
-    registry = Registry(**tables, measured=frozenset(scores))
+    registry = Registry(**tables, measured=frozenset(scores), folder=extra)
     for problem in problems(registry):
         path = origins[problem.table, problem.entry_id]
         raise UsageError(f"{path}: {problem.entry_id}: {problem.field}: {problem.words}")

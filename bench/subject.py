@@ -1,25 +1,22 @@
-"""The pair or study that a results folder is about, and the stored score sets that its tables are made of."""
+"""The pair or study that a results folder is about."""
 
 import math
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.contrast import model_of
 from bench.registry import Pair
-from bench.schema import DTYPES, IMPORTED, Dataset, PreconditionError, UsageError
+from bench.schema import Dataset, UsageError
 from bench.store.folder import ScoreSet, Store
-from bench.store.places import Place, data_option, folder_to_read, results_option
+from bench.store.places import Place, folder_to_read
 
 Side = tuple[str, str]
 """A pass on some data: (model_id or name of a reader, owner of the chat template)."""
 
 Sets = Mapping[Side, ScoreSet]
 """The complete score set of each pass."""
-
-NAMED = 3
-"""The most items of a list that a message names."""
 
 
 class Subject(NamedTuple):
@@ -32,6 +29,8 @@ class Subject(NamedTuple):
     """Whether each model reads its own chat template."""
     axes: tuple[str, ...] = ()
     """The performance_ids that a study's gaps are measured in, the study's main one first; empty for a pair."""
+    registry: Path | None = None
+    """The user's folder whose entries the registry has."""
 
     def passes(self) -> list[Side]:
         """(model_id or reader, owner of the chat template) of every pass that the subject needs, each once."""
@@ -60,9 +59,10 @@ class Subject(NamedTuple):
 
     @property
     def option(self) -> str:
-        """The command-line option that names the subject."""
+        """The command-line options that name the subject."""
         names = [f"--study {self.name}"] if self.axes else [f"--pair {pair.pair_id}" for pair in self.pairs]
-        return " ".join(names) + (" --template native" if self.native else "")
+        registry = [f"--registry {shlex.quote(str(self.registry))}"] if self.registry else []
+        return " ".join([*names, *(["--template native"] if self.native else []), *registry])
 
 
 def place_of(subject: Subject, dataset: Dataset, *, reward: str = "sum") -> Place:
@@ -106,186 +106,3 @@ def by_model(sets: Sets) -> dict[str, ScoreSet]:
                 "--template native"
             )
     return found
-
-
-def _unknown(_owner: str) -> None:
-    """A `Lookup.template_of` that knows no template."""
-
-
-def _without_text(name: str, dataset: Dataset) -> Dataset:
-    """A `Lookup.rows_for` that knows no reader."""
-    if model_of(name) != name:
-        raise ValueError(f"{name}: this look-up does not know its text")
-    return dataset
-
-
-class Lookup(NamedTuple):
-    """Which stored score sets a user asks for."""
-
-    dtype: str | None = None
-    """The dtype's full name; None accepts any."""
-    ops: str | None = None
-    """`ScoreKey.ops`; None accepts any."""
-    template_of: Callable[[str], str | None] = _unknown
-    """model_id of a template's owner -> the template's digest; None if the owner's files are not on this machine."""
-    rows_for: Callable[[str, Dataset], Dataset] = _without_text
-    """A model_id or reader, and rows without texts -> the rows as it reads them."""
-
-    def find(self, store: Store, name: str, dataset: Dataset, owner: str | None = None) -> list[ScoreSet]:
-        """The complete score sets of a model or reader; with `owner`, only those under that owner's template."""
-        rows = self.rows_for(name, dataset)
-        sets = store.find(model_id=model_of(name), data_digest=rows.digest, domain=rows.domain)
-        return [s for s in sets if self._meant(s) and (owner is None or self._under(s, owner))]
-
-    def _meant(self, score_set: ScoreSet) -> bool:
-        wanted = ((self.dtype, score_set.key.dtype), (self.ops, score_set.key.ops))
-        return all(want in (None, have) for want, have in wanted)
-
-    def _under(self, score_set: ScoreSet, owner: str) -> bool:
-        """Whether a score set is of the text that an owner's template makes."""
-        wanted, named = self.template_of(owner), score_set.info().get("template")
-        if score_set.key.ops == IMPORTED:
-            # An imported set records the owner's name, but not the template's text.
-            return named == owner or (wanted is not None and named is not None and self.template_of(named) == wanted)
-        return named == owner if wanted is None else score_set.key.template_digest == wanted
-
-
-def stored_sets(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup = Lookup()) -> dict[Side, ScoreSet]:  # noqa: B008
-    """The complete score sets that a subject needs, found by model, template and rows.
-
-    Sets that agree in dtype and arithmetic are preferred; imported sets may fill what they lack. If only a mix covers
-    the subject, a warning on stderr names it.
-
-    Raises:
-        PreconditionError: a pass is not scored; the message says which sets exist and what to run.
-        UsageError: several sets fit; the message says which options choose one.
-    """
-    fitting = {side: lookup.find(store, side[0], dataset, side[1]) for side in subject.passes()}
-    for side, sets in fitting.items():
-        if not sets:
-            raise PreconditionError(missing(store, subject, dataset, lookup, side))
-    covering = _covering(fitting)
-    if len(covering) > 1:
-        every = [sets for found in covering for sets in found.values()]
-        raise _several(f"{subject.name}: all of its models are scored in more than one way", every)
-    chosen = covering[0] if covering else fitting
-    for (model_id, _), sets in chosen.items():
-        if len(sets) > 1:
-            raise _several(f"{model_id}: several score sets fit", [sets])
-    found = {side: sets[0] for side, sets in chosen.items()}
-    _tell_mix(subject, found)
-    return found
-
-
-Kind = tuple[str, str]
-"""dtype and ops of a score set."""
-
-
-def _kind(score_set: ScoreSet) -> Kind:
-    return score_set.key.dtype, score_set.key.ops
-
-
-def _covering(fitting: Mapping[Side, Sequence[ScoreSet]]) -> list[dict[Side, list[ScoreSet]]]:
-    """The sets of each kind that covers all passes. If none does, imported sets fill the passes that a kind lacks."""
-    kinds = list(dict.fromkeys(_kind(s) for sets in fitting.values() for s in sets))
-    for stand_ins in (False, True):
-        found = []
-        for kind in kinds if not stand_ins else [k for k in kinds if k[1] != IMPORTED]:
-            mine = {side: [s for s in sets if _kind(s) == kind] for side, sets in fitting.items()}
-            if stand_ins:
-                mine = {k: v or [s for s in fitting[k] if s.key.ops == IMPORTED] for k, v in mine.items()}
-            if all(mine.values()):
-                found.append(mine)
-        if found:
-            return found
-    return []
-
-
-def _several(words: str, groups: Sequence[Sequence[ScoreSet]]) -> UsageError:
-    """The error if several sets fit. It names the options that choose one, or the folders if no option can."""
-    sets = list({s.folder: s for group in groups for s in group}.values())
-    kinds = list(dict.fromkeys(_kind(s) for s in sets))
-    if len(kinds) > 1:
-        short = {full: name for name, full in DTYPES.items()}
-        by_dtype = len({dtype for dtype, _ in kinds}) == len(kinds)
-        options = [f"--dtype {short[dtype]}" + ("" if by_dtype else f" --ops {ops}") for dtype, ops in kinds]
-        named = "; ".join(f"{option} ({dtype} by {ops})" for option, (dtype, ops) in zip(options, kinds, strict=True))
-        return UsageError(
-            f"{words}; choose with {named}, or delete the sets you do not want in {sets[0].folder.parent}"
-        )
-    named = ", ".join(f"{s.folder} (revision {s.key.revision})" for s in sets[:NAMED])
-    return UsageError(f"{words}, all in {kinds[0][0]} by {kinds[0][1]}; delete all but one: {named}")
-
-
-def _tell_mix(subject: Subject, sets: Sets) -> None:
-    """Warn on stderr if the sets mix dtypes or ops. Imported sets do not count."""
-    models: dict[Kind, list[str]] = {}
-    for (model_id, _), score_set in sets.items():
-        if score_set.key.ops != IMPORTED:
-            models.setdefault(_kind(score_set), []).append(model_id)
-    if len(models) > 1:
-        mix = "; ".join(f"{dtype} by {ops}: {_some(names)}" for (dtype, ops), names in models.items())
-        print(
-            f"warning: {subject.name}: its models were scored in different ways ({mix}), so rounding differences "
-            f"are part of the rewards; `drsow run {subject.option}` scores all models in the same way",
-            file=sys.stderr,
-        )
-
-
-def missing(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup, side: Side) -> str:
-    """The message if a pass is not scored: which sets of the model exist, and which command stores the missing one."""
-    model_id, owner = side
-    rows = lookup.rows_for(model_id, dataset)
-    there = store.find(model_id=model_of(model_id), domain=rows.domain)
-    here = [s for s in there if s.key.data_digest == rows.digest]
-    asked = [lookup.dtype and f"in {lookup.dtype}", lookup.ops and f"by {lookup.ops}"]
-    words = f"{model_id} is not scored on {dataset.slug} under the chat template of {owner}"
-    words = " ".join([words, *filter(None, asked)])
-    if here:
-        words += f"; there is {_some([described(s) for s in here])}"
-    elif there:
-        words += f"; there is {_some([described(s, rows=True) for s in there])}"
-    short = {full: f" --dtype {name}" for name, full in DTYPES.items()}.get(lookup.dtype or "", "")
-    command = f"drsow run {subject.option} {data_option(dataset)}{short}"
-    if any(s.key.ops == IMPORTED for s in there):
-        command = f"drsow import FILE --model {model_id} --template {owner} {data_option(dataset)}{short}"
-    return f"{words}; `{command}{results_option(store)}` stores it"
-
-
-def described(score_set: ScoreSet, *, rows: bool = False) -> str:
-    """A score set as a message names it; with `rows`, a set of other rows than asked for."""
-    key, info = score_set.key, score_set.info()
-    where = f" on other rows ({info.get('data')})" if rows else ""
-    return f"one under {info.get('template')} in {key.dtype} by {key.ops}{where}"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-
-
-def one_set(store: Store, dataset: Dataset, lookup: Lookup, model_id: str, owner: str | None) -> ScoreSet:
-    """The only complete score set of a model on these rows; with `owner`, under that owner's template.
-
-    Raises:
-        PreconditionError: there is none.
-        UsageError: several sets fit; the message says which options choose one.
-    """
-    sets = lookup.find(store, model_id, dataset, owner)
-    if not sets:
-        under = f" under the chat template of {owner}" if owner else ""
-        told = lookup.rows_for(model_id, dataset)
-        there = store.find(model_id=model_of(model_id), domain=told.domain)
-        rows = [described(s, rows=s.key.data_digest != told.digest) for s in there]
-        words = f"; there is {_some(rows)}" if rows else ""
-        owners = [str(s.info().get("template")) for s in there if s.key.data_digest == told.digest]
-        remedy = (
-            f"choose with --template {owners[0]}" if owner and owners else "`drsow run` or `drsow import` stores it"
-        )
-        raise PreconditionError(f"{model_id} is not scored on {dataset.slug}{under}{words}; {remedy}")
-    owners = list(dict.fromkeys(str(s.info().get("template")) for s in sets))
-    if len(sets) > 1 and len(owners) > 1 and owner is None:
-        words = f"{model_id}: it is scored under several chat templates"
-        raise UsageError(f"{words}; choose with --template {' or --template '.join(owners[:NAMED])}")
-    if len(sets) > 1:
-        raise _several(f"{model_id}: several score sets fit", [sets])
-    return sets[0]

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import bench
 from bench.contrast import model_of
 from bench.data.load import REWARD_BENCH_VARIABLE, load_candidates, load_data
+from bench.lookup import stored_sets
 from bench.prefer.annotate import Filters
 from bench.registry import load_registry
 from bench.schema import Dataset, Example, Message, UsageError
@@ -24,7 +25,7 @@ from bench.store.folder import read_csv
 from bench.study.board import chosen_pairs
 from bench.study.choose import Wish
 from bench.study.report import gather
-from bench.subject import Subject, stored_sets
+from bench.subject import Subject
 from bench.verbs.ablate import Ablation, ablate_pair
 from bench.verbs.annotate import Annotation, EnsembleWish, annotate_candidates
 from bench.verbs.calibration import calibration_of

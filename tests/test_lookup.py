@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from bench.lookup import Lookup, one_set, stored_sets
 from bench.registry import Pair
 from bench.schema import (
     IMPORTED,
@@ -16,7 +17,7 @@ from bench.schema import (
     UsageError,
 )
 from bench.store.folder import ScoreSet, Store
-from bench.subject import Lookup, Subject, by_model, one_set, stored_sets
+from bench.subject import Subject, by_model
 
 ROWS = (Example("1", "", (Message("user", "Hi"),), (("chosen", "yes"), ("rejected", "no"))),)
 DATA = Dataset("rows.jsonl", "rows", "d1", ROWS)

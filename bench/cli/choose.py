@@ -71,10 +71,10 @@ def choose(
     subject = subjects[0]._replace(pairs=tuple(each for found in subjects for each in found.pairs))
 
     from bench.cli.tables import gap_unit, with_gap
+    from bench.lookup import stored_sets
     from bench.store.folder import Store
     from bench.study.board import chosen_pairs
     from bench.study.choose import Wish
-    from bench.subject import stored_sets
     from bench.verbs.run import lookup_of
 
     sets = stored_sets(Store(results), subject, dataset, lookup_of(known, dtype=dtype.value, ops=ops))

@@ -70,8 +70,8 @@ def _subjects(known: "Registry", pair: list[str] | None, study: str | None, temp
     if study:
         entry = known.study(study)
         axes = tuple(dict.fromkeys(axis for axis in (entry.performance, entry.second_performance) if axis))
-        return [Subject(study, tuple(known.study_pairs(entry)), native, axes)]
-    return [Subject(name, (known.pair(name),), native) for name in dict.fromkeys(pair or ())]
+        return [Subject(study, tuple(known.study_pairs(entry)), native, axes, known.folder)]
+    return [Subject(name, (known.pair(name),), native, registry=known.folder) for name in dict.fromkeys(pair or ())]
 
 
 def load(data: str, limit: int | None, *, offline: bool = False) -> Dataset:

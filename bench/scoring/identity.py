@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from bench.entries import FolderSource, ModelSpec
+from bench.entries import FolderSource, ModelSpec, UrlSource
 from bench.schema import DrsowError
 from bench.scoring import PLAIN, fetch, templates
 from bench.scoring.garbage import uncollected
@@ -32,6 +32,16 @@ def owner_digest(spec: ModelSpec) -> str | None:
     with contextlib.suppress(DrsowError):
         located = fetch.locate(spec, weights=False)
     return None if located is None else template_digest(located.folder)
+
+
+def present_revision(spec: ModelSpec) -> str | None:
+    """The revision of the files that a pass would read now; None if they are not on this machine. Fetches nothing."""
+    if isinstance(spec.source, UrlSource):
+        return None
+    with contextlib.suppress(DrsowError):
+        located = fetch.locate(spec)
+        return located and located.revision
+    return None
 
 
 def _contributed(folder: Path, text: str) -> list:

@@ -1,20 +1,33 @@
 """Records where a model's files are on this machine, and computes the digests that identify them."""
 
+import contextlib
 import functools
 import hashlib
+import json
+import os
 import re
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.entries import ModelSpec
+from bench.files import read_if_there, write_whole
+from bench.schema import CannotWrite, DrsowError
 from bench.scoring import templates
-from bench.scoring.cache import cache_folder
+from bench.scoring.cache import cache_folder, user_cache
 
 CARD = "drsow.json"
 """File that is written last into a converted folder; a folder without it is incomplete and is not used."""
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """The files of a LoRA adapter, as peft saves it."""
+
+
+KEPT_BYTES = 2**24
+"""Smallest file whose digest later processes need not compute again."""
+
+SETTLED_NS = 2 * 10**9
+"""Age that a file must have before its digest is kept: a later change could bear the same time."""
 
 
 class Located(NamedTuple):
@@ -54,14 +67,28 @@ def adapter_digest(folder: Path) -> str:
 
 
 def _known_digest(path: Path) -> str:
-    """sha256 of a file, which is read again only if its size or time has changed."""
+    """sha256 of a file. It is read again only if it changed since this process, or an earlier one, read it."""
     stat = path.stat()
-    return _digest_at(path, stat.st_size, stat.st_mtime_ns)
+    # The inode and the time of its change show a file that took the place of another one with the same time and size.
+    stamps = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return _digest_at(path.resolve(), stamps)
 
 
 @functools.cache
-def _digest_at(path: Path, _size: int, _time_ns: int) -> str:
-    return file_digest(path)
+def _digest_at(path: Path, stamps: tuple[int, ...]) -> str:
+    if stamps[2] < KEPT_BYTES:
+        return file_digest(path)
+    place = user_cache() / "digests" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:32]}.json"
+    with contextlib.suppress(DrsowError, ValueError, TypeError, KeyError):
+        stored = json.loads(read_if_there(place) or b"{}")
+        if stored["stamps"] == list(stamps) and re.fullmatch(r"[0-9a-f]{64}", stored["sha256"]):
+            return stored["sha256"]
+    begun = time.time_ns()
+    digest = file_digest(path)
+    if begun - max(stamps[3:]) > SETTLED_NS:
+        with contextlib.suppress(CannotWrite):
+            write_whole(place, json.dumps({"path": str(path), "stamps": stamps, "sha256": digest}).encode())
+    return digest
 
 
 def file_digest(path: Path) -> str:

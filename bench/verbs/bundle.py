@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.files import read_if_there, safe_name
+from bench.lookup import Lookup, stored_sets
 from bench.schema import SCHEMA_VERSION, Dataset, DrsowError, ScoreKey, UsageError
 from bench.store.folder import ScoreSet, Store, check_scores, write_json, write_whole
 from bench.store.parts import encode_part, join_parts
-from bench.subject import Lookup, Side, Subject, stored_sets
+from bench.subject import Side, Subject
 
 INDEX = "sets.json"
 """Name of the file that lists the sets."""

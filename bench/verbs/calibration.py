@@ -12,6 +12,7 @@ import pandas as pd
 from bench.contrast import model_of
 from bench.data.load import REWARD_BENCH, SAMPLE, load_data, load_readable
 from bench.data.named import BENCHMARKS
+from bench.lookup import stored_sets
 from bench.prefer.annotate import Confidence
 from bench.schema import Dataset, Example, Message, PreconditionError, UsageError
 from bench.study.board import seeded
@@ -20,7 +21,7 @@ from bench.study.confidence import MIN_PROBLEMS, CrossFit, cross_fit, label_marg
 from bench.study.design import prompt_clusters
 from bench.study.measure import read_for
 from bench.study.reliability import sureness, too_few
-from bench.subject import Subject, stored_sets
+from bench.subject import Subject
 from bench.verbs.run import lookup_of
 from bench.verbs.session import Session
 

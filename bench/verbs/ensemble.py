@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 
 from bench.data.load import load_data
+from bench.lookup import stored_sets
 from bench.schema import OK, Dataset, UsageError
 from bench.study import ensemble
 from bench.study.benchmarks.layout import leads
 from bench.study.design import rows_of
 from bench.study.measure import pair_table, read_for
 from bench.study.reward import reward_matrix
-from bench.subject import Sets, Subject, stored_sets
+from bench.subject import Sets, Subject
 from bench.verbs.run import lookup_of
 from bench.verbs.session import Session
 

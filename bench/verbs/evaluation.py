@@ -18,6 +18,7 @@ from bench.data.load import REWARD_BENCH, REWARD_BENCH_VARIABLE
 from bench.data.named import BENCHMARKS, local_files
 from bench.data.sources import READERS
 from bench.entries import AdapterSource, HubSource, ModelSpec
+from bench.lookup import Lookup, stored_sets
 from bench.registry import Pair, Registry
 from bench.schema import Dataset, Example, ScoreKey, UsageError
 from bench.sources import HubFileSource
@@ -26,7 +27,7 @@ from bench.study.benchmarks import Benchmark, Layout, benchmark_of
 from bench.study.design import prompt_clusters
 from bench.study.measure import accuracy_of, pair_table, read_for, with_reward
 from bench.study.reward import reward_matrix
-from bench.subject import Lookup, Subject, stored_sets
+from bench.subject import Subject
 
 Key = tuple[str, str]
 """(level, name) of a part."""

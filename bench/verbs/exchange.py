@@ -9,6 +9,7 @@ import pandas as pd
 
 from bench.entries import HubSource, NoiseSource, UrlSource
 from bench.files import edited_text
+from bench.lookup import Lookup, one_set
 from bench.registry import Registry
 from bench.schema import DTYPES, IMPORTED, SCHEMA_VERSION, Dataset, DrsowError, ScoreKey, UsageError
 from bench.scoring import passes
@@ -16,7 +17,7 @@ from bench.store.folder import Store, check_scores, csv_bytes, read_csv, safe_na
 from bench.store.imported import check_imported
 from bench.store.imported_tokens import check_imported_tokens, tokens_of_lines, tokens_of_parquet
 from bench.store.token_parts import encode_tokens
-from bench.subject import Lookup, Subject, one_set
+from bench.subject import Subject
 from bench.verbs.session import Session
 
 FORMATS = (".csv", ".parquet")

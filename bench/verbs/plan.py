@@ -9,9 +9,10 @@ import pandas as pd
 from bench import units
 from bench.contrast import model_of
 from bench.entries import HubSource, ModelSpec
+from bench.lookup import Lookup
 from bench.schema import Dataset, DrsowError
 from bench.scoring import fetch, located, passes, plan, templates
-from bench.subject import Lookup, Subject
+from bench.subject import Subject
 from bench.verbs.session import Session
 
 PLAN = (

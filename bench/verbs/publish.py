@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from bench.files import read_csv, write_whole
+from bench.lookup import Lookup, one_set
 from bench.schema import CHOSEN, OK, REJECTED, Dataset, DrsowError, UsageError
 from bench.scoring import passes
 from bench.scoring.forward.trie import common_prefix
 from bench.store.folder import Store
-from bench.subject import Lookup, Subject, one_set, result_folder
+from bench.subject import Subject, result_folder
 from bench.verbs.evaluation import hub_data
 from bench.verbs.session import Session
 

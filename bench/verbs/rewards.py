@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from bench.lookup import Lookup, stored_sets
 from bench.schema import TOKEN_REWARDS, Dataset, PreconditionError
 from bench.store.folder import Store, write_csv, write_json, write_whole
 from bench.store.places import folder_to_write, manifest
@@ -11,7 +12,7 @@ from bench.study.measure import scores_of
 from bench.study.reward_table import reward_table
 from bench.study.side_by_side import SIDE_BY_SIDE, Compared, side_by_side
 from bench.study.tables import markdown
-from bench.subject import Lookup, Subject, rewards_place, stored_sets
+from bench.subject import Subject, rewards_place
 
 
 def compare_rewards(

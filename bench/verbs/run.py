@@ -7,13 +7,15 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from bench.contrast import model_of
+from bench.lookup import Lookup, stored_sets
 from bench.registry import Registry
 from bench.schema import DTYPES, Dataset, UsageError
 from bench.scoring import run
-from bench.scoring.identity import owner_digest
+from bench.scoring.identity import owner_digest, present_revision
 from bench.store.folder import Store
 from bench.study.board import Written, comparison, write_results
-from bench.subject import Lookup, Subject, stored_sets
+from bench.subject import Subject
 from bench.verbs.score import score_all
 from bench.verbs.session import Session, for_reward
 from bench.verbs.told import rows_for
@@ -89,14 +91,18 @@ def redo_subjects(
 def lookup_of(registry: Registry, *, dtype: str = "auto", ops: str | None = None) -> Lookup:
     """The `Lookup` of a user's options: a dtype ("auto" accepts any) and an arithmetic.
 
-    It knows this machine's chat templates and the registry's texts.
+    It knows this machine's chat templates and models, and the registry's texts.
     """
 
     @functools.cache
     def template_of(owner: str) -> str | None:
         return owner_digest(registry.models[owner]) if owner in registry.models else None
 
-    return Lookup(DTYPES.get(dtype), ops, template_of, functools.partial(rows_for, registry))
+    @functools.cache
+    def revision_of(name: str) -> str | None:
+        return present_revision(registry.weights(name)) if model_of(name) in registry.models else None
+
+    return Lookup(DTYPES.get(dtype), ops, template_of, functools.partial(rows_for, registry), revision_of)
 
 
 def compared_pairs(

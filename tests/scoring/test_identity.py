@@ -1,23 +1,26 @@
 """What decides a number beside model and text: the template's contribution, the arithmetic; and what a set cost."""
 
 import json
+import os
 import shutil
 
 import pytest
 from chat_templates import CHATML, GEMMA
+from safetensors.torch import load_file, save_file
 from tiny_tokenizers import byte_level
 
 from bench.entries import AdapterSource
+from bench.lookup import Lookup, one_set
 from bench.registry import load_registry
-from bench.schema import Dataset, DrsowError, Example, Message
-from bench.scoring import passes, run
+from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError
+from bench.scoring import located, passes, run
 from bench.scoring.chat import Template
 from bench.scoring.identity import owner_digest, template_digest
+from bench.scoring.located import file_digest
 from bench.scoring.models import load_tokenizer
 from bench.scoring.passes import Options, Share
 from bench.sources import FileSource, FolderSource
 from bench.store.folder import Store
-from bench.subject import Lookup
 from bench.verbs.run import lookup_of
 
 OPTIONS = Options(dtype="float32", device="cpu", batch_tokens=8)
@@ -158,6 +161,66 @@ def test_a_lookup_without_the_owners_files_goes_by_name(tiny_registry, strong, t
     run.score_missing(passes.make_ready(strong, OPTIONS), store, OPTIONS)
     assert len(Lookup().find(store, "tiny-strong", DATA, "tiny-strong")) == 1
     assert Lookup().find(store, "tiny-strong", DATA, "tiny-weak") == []
+
+
+def test_scores_of_files_that_have_changed_since_are_not_read(twins, tmp_path):
+    store, strong = Store(tmp_path / "results"), twins.model("tiny-strong")
+    work = passes.Work(strong, strong, DATA)
+    run.score_missing(passes.make_ready(work, OPTIONS), store, OPTIONS)
+    old = lookup_of(twins).find(store, "tiny-strong", DATA, "tiny-strong")
+    assert len(old) == 1
+    weights = strong.source.folder / "model.safetensors"
+    save_file({name: 1.5 * each for name, each in load_file(weights).items()}, weights, {"format": "pt"})
+    with pytest.raises(PreconditionError, match=r"tiny-strong in float32 by .*, but its files have changed"):
+        one_set(store, DATA, lookup_of(twins), "tiny-strong", "tiny-strong")
+    new = run.score_missing(passes.make_ready(work, OPTIONS), store, OPTIONS)
+    # Both sets are stored; that of today's files is meant.
+    assert [s.folder for s in lookup_of(twins).find(store, "tiny-strong", DATA)] == [new.folder]
+    # Nothing says what the files are where they are not.
+    shutil.rmtree(strong.source.folder)
+    assert {s.folder for s in lookup_of(twins).find(store, "tiny-strong", DATA)} == {old[0].folder, new.folder}
+
+
+def test_a_large_files_digest_is_kept_until_the_file_changes_or_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(located, "KEPT_BYTES", 8)
+    monkeypatch.setattr(located, "SETTLED_NS", -(10**12))
+    read = []
+    monkeypatch.setattr(located, "file_digest", lambda path: read.append(path) or file_digest(path))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path, other = folder / "model.safetensors", tmp_path / "other"
+
+    def digest() -> str:
+        located._digest_at.cache_clear()  # as in another process
+        return located.folder_digest(folder)
+
+    path.write_bytes(b"weights 1")
+    first = digest()
+    assert digest() == first and len(read) == 1
+    # A file of the same size and time takes its place.
+    other.write_bytes(b"weights 2")
+    times = path.stat()
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.replace(path)
+    second = digest()
+    assert second != first and len(read) == 2
+    # Written over, with the time set back.
+    path.write_bytes(b"weights 3")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert digest() not in (first, second) and len(read) == 3
+    kept = next((tmp_path / "cache" / "drsow" / "digests").iterdir())
+    kept.write_text("{")
+    digest()
+    assert len(read) == 4
+
+
+def test_a_digest_of_a_file_written_just_now_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(located, "KEPT_BYTES", 8)
+    (tmp_path / "model.safetensors").write_bytes(b"weights 1")
+    located.folder_digest(tmp_path)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_record_holds_no_path_outside_of_the_working_folder(tmp_path, monkeypatch):

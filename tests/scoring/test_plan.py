@@ -9,6 +9,7 @@ from perf import workloads
 
 from bench.cli.plan import Gpu
 from bench.data.load import load_data
+from bench.lookup import Lookup
 from bench.registry import load_registry
 from bench.schema import Dataset, Example, Message
 from bench.scoring import passes, plan, run
@@ -16,7 +17,6 @@ from bench.scoring.forward import trie
 from bench.scoring.render import Sequence
 from bench.store.folder import Store
 from bench.study.board import Subject
-from bench.subject import Lookup
 from bench.verbs.plan import GATED, MISSING, NO_SPACE, READY, SCORED, Planner, plan_passes, summary
 from bench.verbs.session import Session
 

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 
 import bench
 from bench.cli.show import row_lines
+from bench.lookup import Lookup
 from bench.registry import Registry, load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
 from bench.scoring import PLAIN, fetch, models, passes, run, served
@@ -30,7 +31,6 @@ from bench.scoring.scorer import Scorer
 from bench.store.folder import Store
 from bench.study import measure
 from bench.study.board import Subject
-from bench.subject import Lookup
 from bench.verbs import score, texts
 from bench.verbs.plan import Planner, plan_passes
 from bench.verbs.session import Session

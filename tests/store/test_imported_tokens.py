@@ -5,9 +5,9 @@ import json
 import pytest
 from test_imported import DATA, scores
 
+from bench.lookup import Lookup
 from bench.schema import UsageError
 from bench.store.folder import ScoreSet, Store
-from bench.subject import Lookup
 from bench.verbs.exchange import export_tokens, import_scores
 
 LOGPS = [-4.0, -3.0, -2.0, -0.5, -0.5]

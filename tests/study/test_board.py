@@ -8,12 +8,13 @@ from tiny_models import entry, pair_entry
 
 from bench.cli.boards import show_boards
 from bench.data.load import load_data
+from bench.lookup import Lookup
 from bench.registry import load_registry
 from bench.schema import SCORES, PreconditionError, UsageError
 from bench.store.folder import Store, read_csv
 from bench.study.draw import write_figures, write_tables
 from bench.study.report import gather, html
-from bench.subject import Lookup, Subject, result_folder
+from bench.subject import Subject, result_folder
 from bench.verbs.exchange import export_scores, import_scores
 from bench.verbs.run import compared_pairs, draw, lookup_of, redo_subjects
 

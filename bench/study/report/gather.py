@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from bench.files import read_if_there
+from bench.lookup import Lookup, stored_sets
 from bench.registry import Pair, Registry
 from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
 from bench.store.folder import Store, read_csv, write_whole
@@ -20,7 +21,7 @@ from bench.study.overview import data_columns
 from bench.study.report.cases import N_PAIRS, N_ROWS, Case, cases, wrong_rows
 from bench.study.report.sure import Checks, stored_checks
 from bench.study.stretches import STRETCHES
-from bench.subject import Lookup, Sets, Subject, result_folder, rewards_place, stored_sets
+from bench.subject import Sets, Subject, result_folder, rewards_place
 
 STORED_STRETCHES = (
     "pair_id", "example_id", "response_id", *STRETCHES, "strong_revision", "weak_revision", "data_digest",
