@@ -4,6 +4,7 @@ drsow's own columns are prompt, chosen and rejected; candidates; and the benchma
 FORMATS, whose rows `published` or `unpaired` reads.
 """
 
+import contextlib
 import difflib
 from collections.abc import Callable, Collection, Sequence
 from enum import Enum
@@ -11,7 +12,7 @@ from typing import NamedTuple
 
 from bench.data import published
 from bench.data.published import Compared
-from bench.data.rows import question_columns
+from bench.data.rows import messages_spelled, question_columns
 from bench.data.sources import JUDGE_BENCH, Row
 from bench.schema import CHOSEN, REJECTED, UsageError
 
@@ -132,10 +133,18 @@ def own_name(row: Row, use: Use) -> str:
         return f"UltraFeedback's pairs ({columns})"
     if published.is_distilabel(names):
         return f"distilabel's pairs ({columns})"
-    # One message or a list of them; a list of texts is a benchmark's. Prompts alone need no responses.
-    turn = None if use is Use.prompts else row.value(CHOSEN)
+    # Prompts alone need no responses.
+    return f"TRL's conversations ({columns})" if use is not Use.prompts and _has_messages(row) else ""
+
+
+def _has_messages(row: Row) -> bool:
+    """Whether the responses are messages: one, a list of them, or texts that spell lists of them."""
+    turn = row.value(CHOSEN)
     turn = turn[-1] if isinstance(turn, list) and turn else turn
-    return f"TRL's conversations ({columns})" if isinstance(turn, dict) else ""
+    # What is wrong with a row is said when it is read. A list of texts is a benchmark's.
+    with contextlib.suppress(UsageError):
+        return isinstance(turn, dict) or all(messages_spelled(row, field) for field in (CHOSEN, REJECTED))
+    return False
 
 
 def own_sides(row: Row) -> bool:

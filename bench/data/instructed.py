@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.data.load import digest
+from bench.data.rows import text_of
 from bench.data.sources import Row, file_rows
 from bench.faults import first_line
 from bench.files import safe_name
@@ -75,9 +76,7 @@ def _example(row: Row) -> Example:
     key, prompt = row.value("key"), row.value("prompt")
     if isinstance(key, bool) or not isinstance(key, int | str) or key == "":
         raise row.error("key", "must be a whole number or text")
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise row.error("prompt", "must be text")
-    return Example(str(key), "", (Message("user", prompt),), ())
+    return Example(str(key), "", (Message("user", text_of(row, "prompt", prompt)),), ())
 
 
 def _rules(row: Row) -> tuple[Rule, ...]:

@@ -16,6 +16,9 @@ TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
 _EMPTY_TEXTS = ("[]", "{}", "null", "None")
 """What a cell of text holds that spells nothing."""
 
+_NO_CONTENT = ("num_tokens",)
+"""Keys of a message that no model reads; Arena's conversations have them."""
+
 SHARE_GPT_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 """Our role for what a message of ShareGPT has in `from`."""
 
@@ -29,8 +32,10 @@ def preference(row: Row) -> Example:
 
 def sides(row: Row) -> tuple[tuple[Message, ...], str, str]:
     """(turns of the prompt; text of chosen; text of rejected), which may be equal."""
-    chosen_head, chosen = response_of(row, CHOSEN)
-    rejected_head, rejected = response_of(row, REJECTED)
+    (chosen_head, chosen), (rejected_head, rejected) = (
+        ((), text_of(row, field, row.value(field))) if _holds_a_message(row, field) else response_of(row, field)
+        for field in (CHOSEN, REJECTED)
+    )
     # A row without a prompt column may have whole conversations as chosen and rejected; they start with the prompt.
     head = chosen_head or rejected_head
     prompt = head if head and is_empty(row.value("prompt")) else turns_of(row, "prompt")
@@ -159,6 +164,23 @@ def _unpacked(row: Row, field: str) -> object:
     return value if found is None else found
 
 
+def _holds_a_message(row: Row, field: str) -> bool:
+    """Whether a response is an answer that spells one message: neither the prompt nor the other response does."""
+    others = [messages_spelled(row, name) for name in ("prompt", CHOSEN, REJECTED) if name != field]
+    return messages_spelled(row, field) is True and others == [False, False] and len(_messages(row, field)) == 1
+
+
+def messages_spelled(row: Row, field: str) -> bool | None:
+    """Whether a column has a text that spells a list of messages; None if it has no text."""
+    return isinstance(_unpacked(row, field), list) if isinstance(row.value(field), str) else None
+
+
+def _messages(row: Row, field: str) -> list:
+    """The messages that a text of a column spells."""
+    value = _unpacked(row, field)
+    return value if isinstance(value, list) else []
+
+
 def response_of(row: Row, field: str) -> tuple[tuple[Message, ...], str]:
     """(turns before the response, if any; text of the response), from a text, one message or a list of messages."""
     value = _unpacked(row, field)
@@ -195,7 +217,8 @@ def _message(row: Row, field: str, turn: object) -> Message:
     known = SHARE_GPT_ROLES if speaker == "from" else dict(zip(ROLES, ROLES, strict=True))
     if not isinstance(role, str) or role not in known:
         raise row.error(f"{field}.{speaker}", f"unknown role {role!r:.40} (known: {', '.join(known)})")
-    if more := [name for name, value in turn.items() if name not in (speaker, text) and not is_empty(value)]:
+    read = (speaker, text, *_NO_CONTENT)
+    if more := [name for name, value in turn.items() if name not in read and not is_empty(value)]:
         raise row.error(field, f"{more[0]!r} would be lost: only {speaker} and {text} are read")
     if known[role] == "system" and content == "":
         return Message("system", "")

@@ -12,9 +12,9 @@ Told = tuple[str, str]
 
 
 def under(messages: tuple[Message, ...], text: str, *, turn: str) -> tuple[Message, ...]:
-    """A conversation with `text` at the start of its first turn of the role `turn`."""
+    """A conversation with `text` at the start of its first turn of the role `turn`; a system turn is the first turn."""
     at = next((i for i, message in enumerate(messages) if message.role == turn), None)
-    if at is None:
+    if at is None or (turn == "system" and at > 0):
         return (Message(turn, text), *messages)
     content = "\n\n".join(part for part in (text, messages[at].content) if part)
     return (*messages[:at], Message(turn, content), *messages[at + 1 :])

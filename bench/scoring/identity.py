@@ -49,8 +49,9 @@ def _contributed(folder: Path, text: str) -> list:
 
     Returns:
         A list: the text; the special tokens that it names; the BOS that drsow removes, with the rule when; the added
-        tokens that it can write, because one of them may end a turn; the tokenizer's class if its defaults matter; the
-        EOS that the text does not hold, because drsow removes it from the end of a response.
+        tokens that it can write, because one of them may end a turn; the tokenizer's class if its defaults matter; an
+        end of turn that the template puts together; the EOS that does not end a turn, because drsow removes it from the
+        end of a response.
     """
     config, specials, whole = (
         _json(folder / name) for name in ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json")
@@ -65,9 +66,12 @@ def _contributed(folder: Path, text: str) -> list:
     added = [*whole.get("added_tokens", ()), *config.get("added_tokens_decoder", {}).values()]
     tokens = {_content(token) for token in added}
     kept = sorted(token for token in tokens if token and (token in text or token in written.values()))
+    after = templates.written_after(text, {name: value for name, value in named.items() if value is not None})
+    ends = {token for token in tokens if token and after.startswith(token)}
     eos = named.get("eos_token")
     # The plain template is as it was before this rule, so that scores under it are found.
-    ending = [eos] if eos and "eos_token" not in written and eos not in text and text != templates.PLAIN else []
+    is_cut = eos and "eos_token" not in written and eos not in ends and text != templates.PLAIN
+    ending = [*sorted(ends - set(kept)), *([eos] if is_cut else [])]
     return [text, written, rule, kept, config.get("tokenizer_class") if unknown or stripped else None, *ending]
 
 

@@ -21,6 +21,8 @@ from bench.schema import DrsowError, Example, Message, UsageError
 from bench.scoring.added import added
 from bench.scoring.chat import Template, adds_bos, first_line
 
+_MARK = "drsow's mark of a turn"
+
 
 class Sequence(NamedTuple):
     """The token ids of one prompt with one response, for one model."""
@@ -51,6 +53,8 @@ class Rendered(NamedTuple):
     """Responses that ended in end-of-turn text of the template or its owner, which was removed."""
     n_end_kept: int
     """Responses that end in the text of another end token of this model, so the model reads two ends."""
+    n_same_ids: int
+    """Examples with a right and a wrong response that differ as texts, but not as token ids of this model: a tie."""
     n_special_text: int
     """Examples whose prompt or responses contain the text of a special token of the model or of the template's owner.
     A model reads such text as that token."""
@@ -67,6 +71,7 @@ class Rendered(NamedTuple):
             "n_end_cut": "responses end in end-of-turn text: drsow removed it, so one end of turn is scored",
             "n_end_kept": "responses end in the text of this model's own end token, which the chat template does not "
             "use: drsow kept the text, so two ends of turn are scored",
+            "n_same_ids": "examples have a right and a wrong response that are the same tokens: a tie, which is wrong",
             "n_special_text": "examples contain the text of special tokens, which a model reads as those tokens",
         }
         return [f"{value} {said[name]}" for name, value in self.counts().items() if value and name in said]
@@ -97,8 +102,8 @@ def render(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, template:
     bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
     ending = end_id(tokenizer, template)
     sequences, n_fallback, n_trimmed = [], 0, 0
-    for example, (_, responses), head in zip(examples, texts, prompt_ids, strict=True):
-        _check_bos(example, tokenizer, bos, head)
+    for example, (prompt, responses), head in zip(examples, texts, prompt_ids, strict=True):
+        _check_bos(example, tokenizer, bos, prompt, head)
         if not bos and not head:
             raise UsageError(f"{example.example_id}: the prompt has no token")
         for (response_id, given), response in zip(example.responses, responses, strict=True):
@@ -128,7 +133,7 @@ def prompt_ids(example: Example, tokenizer: PreTrainedTokenizerFast, template: T
         _check_system(example, template, text)
         (head,) = _encode(tokenizer, [text])
     bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
-    _check_bos(example, tokenizer, bos, head)
+    _check_bos(example, tokenizer, bos, text, head)
     return [*bos, *head]
 
 
@@ -158,8 +163,8 @@ def check_ids(
 
 def _oddities(
     examples: Seq[Example], sequences: Seq[Sequence], tokenizer: PreTrainedTokenizerFast, template: Template
-) -> tuple[int, int, int, int]:
-    """The last four counts of `Rendered`."""
+) -> tuple[int, int, int, int, int]:
+    """The last five counts of `Rendered`."""
     given = [text for example in examples for _, text in example.responses]
     n_cut = sum(template.without_end(text) != text for text in given)
     ends = tuple({tokenizer.eos_token, tokenizer.convert_ids_to_tokens(end_id(tokenizer, template))} - {None})
@@ -171,7 +176,20 @@ def _oddities(
     for sequence in sequences:
         texts[sequence.example_id].append(sequence.text)
     n_special = sum(any(map(holds_special, row)) for row in texts.values())
-    return sum(template.merges(example.messages) for example in examples), n_cut, n_kept, n_special
+    n_merged = sum(template.merges(example.messages) for example in examples)
+    return n_merged, n_cut, n_kept, _n_same_ids(examples, sequences), n_special
+
+
+def _n_same_ids(examples: Seq[Example], sequences: Seq[Sequence]) -> int:
+    """Number of examples with a right and a wrong response of other texts, but the same token ids."""
+    found, place = 0, 0
+    for example in examples:
+        own = sequences[place : place + len(example.responses)]
+        place += len(own)
+        right, wrong = ([s for s in own if (s.response_id in example.right) is side] for side in (True, False))
+        ids = {s.ids.tobytes(): s.text for s in right}
+        found += any(ids.get(s.ids.tobytes(), s.text) != s.text for s in wrong)
+    return found
 
 
 def _finder(names: Set[str]) -> Callable[[str], bool]:
@@ -192,8 +210,10 @@ def _finder(names: Set[str]) -> Callable[[str], bool]:
     return holds
 
 
-def _check_bos(example: Example, tokenizer: PreTrainedTokenizerFast, bos: list[int], head: list[int]) -> None:
-    if head[:1] == bos and bos:
+def _check_bos(
+    example: Example, tokenizer: PreTrainedTokenizerFast, bos: list[int], prompt: str, head: list[int]
+) -> None:
+    if bos and (head[:1] == bos or prompt.lstrip().startswith(tokenizer.bos_token)):
         raise UsageError(f"{example.example_id}: the prompt begins with a second {tokenizer.bos_token}")
 
 
@@ -202,7 +222,9 @@ def _check_system(example: Example, template: Template, prompt: str) -> None:
     for place, (role, content) in enumerate(example.messages):
         if role != "system":
             continue
-        lost = content.strip() not in prompt
+        # The same words may stand elsewhere, so a text that stands nowhere else must be written too.
+        marked = [*example.messages[:place], Message("system", _MARK), *example.messages[place + 1 :]]
+        lost = content.strip() not in prompt or _MARK not in template.text(marked, generation=True)
         if not lost and place:
             other = [*example.messages[:place], Message("assistant", content), *example.messages[place + 1 :]]
             # A template that refuses an assistant turn here tells the two roles apart.
@@ -267,9 +289,11 @@ def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[i
 
 
 def encode_alone(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
-    """Encodes a text from the middle of a conversation, without the space that SentencePiece adds before a text."""
+    """Encodes a text from the middle of a conversation, without the space that its tokenizer adds before a text."""
     anchor = "\n"
     head, whole = _encode(tokenizer, [anchor, anchor + text])
-    if tokenizer.convert_ids_to_tokens(head)[0].startswith("▁") and whole[: len(head)] == head:
+    # "Ġ" before a line break is the space of a byte-level tokenizer. Some tokenizers have no token for a line break.
+    adds_space = head and tokenizer.convert_ids_to_tokens(head)[0].startswith(("▁", "Ġ"))
+    if adds_space and whole[: len(head)] == head:
         return whole[len(head) :]
     return _encode(tokenizer, [text])[0]

@@ -124,6 +124,16 @@ def write(text: str, messages: Sequence[Message], *, generation: bool, special: 
         raise TemplateError(f"{type(error).__name__}: {error}") from error
 
 
+def written_after(text: str, special: Mapping[str, object]) -> str:
+    """What a chat template writes after a response, without the whitespace in front; "" if it writes no response."""
+    probe = "drsow probe"
+    turns = [Message("user", "x"), Message("assistant", probe)]
+    try:
+        return write(text, turns, generation=False, special=special).partition(probe)[2].lstrip()
+    except TemplateError:
+        return ""
+
+
 @functools.lru_cache(maxsize=64)
 def _compiled(text: str) -> jinja2.Template:
     """Compiles a template in the same environment as transformers, except for the clock and random functions."""

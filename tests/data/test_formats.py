@@ -109,8 +109,29 @@ def test_a_format_is_recognised_by_its_columns_and_told(name, ending, capsys):
         row = row | {side: [row[side]] for side in ("chosen", "rejected")}
     (example,) = load_data(write([row], ending)).examples
     assert example == Example("0", "", (Message("user", ASK),), (("chosen", GOOD), ("rejected", BAD)))
-    told = "" if name.startswith("TRL") and ending == ".csv" else f"rows{ending}: read as {name}; preferences: 1\n"
-    assert capsys.readouterr().err == told
+    assert capsys.readouterr().err == f"rows{ending}: read as {name}; preferences: 1\n"
+
+
+def test_two_equal_conversations_are_left_out_whatever_the_file():
+    good, bad = ([{"role": "assistant", "content": text}] for text in (GOOD, BAD))
+    rows = [{"prompt": ASK, "chosen": good, "rejected": other} for other in (bad, good)]
+    found = [load_data(write(rows, ending)).left_out for ending in ENDINGS]
+    assert len({str(each) for each in found}) == 1 and found[0]
+
+
+def test_the_number_of_tokens_in_a_message_of_an_arena_is_not_read():
+    turns = [[{"role": role, "content": text, "num_tokens": 3}] for role, text in (("user", ASK), ("assistant", GOOD))]
+    row = {"conversation_a": turns[0] + turns[1], "conversation_b": turns[0] + turns[1], "winner": "model_a"}
+    row["conversation_b"] = [*turns[0], turns[1][0] | {"content": BAD}]
+    (example,) = load_data(write([row])).examples
+    assert example.responses == (("chosen", GOOD), ("rejected", BAD))
+
+
+def test_an_answer_that_spells_a_message_is_that_text():
+    answer = '[{"role": "assistant", "content": "Hi"}]'
+    for ending in ENDINGS:
+        (example,) = load_data(write([PLAIN | {"chosen": answer}], ending)).examples
+        assert example.responses[0][1] == answer
 
 
 def test_drsows_own_columns_need_no_word(capsys):

@@ -75,6 +75,11 @@ def test_a_domain_draws_from_its_parts_too_and_a_part_from_itself_alone():
         ("system", [("user", "q")], [("system", "B"), ("user", "q")]),
         ("system", [("system", "s"), ("user", "q")], [("system", "B\n\ns"), ("user", "q")]),
         ("system", [("system", ""), ("user", "q")], [("system", "B"), ("user", "q")]),
+        (
+            "system",
+            [("user", "q"), ("assistant", "a"), ("system", "s"), ("user", "r")],
+            [("system", "B"), ("user", "q"), ("assistant", "a"), ("system", "s"), ("user", "r")],
+        ),
         ("user", [("user", "q")], [("user", "B\n\nq")]),
         ("user", [("system", "s"), ("user", "q")], [("system", "s"), ("user", "B\n\nq")]),
         (

@@ -70,6 +70,27 @@ def test_an_end_of_text_that_is_cut_from_responses_is_in_the_digest(tmp_path):
     assert template_digest(folders[0]) != template_digest(folders[1])
 
 
+def test_an_end_of_text_that_a_template_holds_elsewhere_is_in_the_digest(tmp_path):
+    special = ("<|im_start|>", "<|im_end|>", "<|end|>")
+    folders = []
+    for eos in ("<|im_end|>", "<|end|>"):
+        tokenizer = byte_level(eos=eos, special=list(special))
+        tokenizer.chat_template = "{{ '<|end|>' }}" + CHATML
+        folders.append(tmp_path / eos.strip("<|>"))
+        tokenizer.save_pretrained(folders[-1])
+    owners = [Template(load_tokenizer(folder)) for folder in folders]
+    assert [owner.without_end("no<|end|>") for owner in owners] == ["no<|end|>", "no"]
+    assert template_digest(folders[0]) != template_digest(folders[1])
+
+
+def test_an_end_of_turn_that_a_template_puts_together_is_in_the_digest(tmp_path):
+    joined = "{% for m in messages %}{{ '<' + m.role + '>' + m.content + '</' + m.role + '>' }}{% endfor %}"
+    joined += "{% if add_generation_prompt %}<assistant>{% endif %}"
+    with_end, without = (saved(tmp_path / n, joined, special=s) for n, s in (("a", ("</assistant>",)), ("b", ())))
+    assert [Template(load_tokenizer(folder)).end_token for folder in (with_end, without)] == ["</assistant>", ""]
+    assert template_digest(with_end) != template_digest(without)
+
+
 @pytest.fixture
 def twins(tiny_registry, tmp_path):
     """The tiny registry, with a twin of the strong model's template under another name and with other weights."""

@@ -8,6 +8,7 @@ from chat_templates import CHATML, CHATML_SYSTEM, GEMMA, LLAMA_2, LLAMA_3, MISTR
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_tokenizers import byte_level, sentence_piece, spelled
+from tokenizers import normalizers, pre_tokenizers
 
 from bench.schema import DrsowError, Example, Message, UsageError
 from bench.scoring.models import load_tokenizer
@@ -344,6 +345,44 @@ def test_the_packaged_models_read_the_rendered_conversation(packaged, texts, res
 @pytest.fixture(scope="module")
 def packaged(small_models):
     return {model_id: load_tokenizer(folder) for model_id, folder in small_models.items()}
+
+
+def test_a_later_system_turn_is_missed_even_where_its_words_stand_elsewhere():
+    owner = byte_level(eos="<|im_end|>", special=["<|im_start|>"])
+    owner.chat_template = (
+        "{% for m in messages %}{% if loop.first or m.role != 'system' %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    turns = (Message("system", "the"), *messages("two", "yes"), Message("system", "the"), Message("user", "two"))
+    with pytest.raises(UsageError, match="does not write turn 4, a system turn, as one"):
+        render([example("two")._replace(messages=turns)], owner, Template(owner))
+
+
+def test_a_second_bos_behind_whitespace_is_refused():
+    owner = byte_level(bos="<s>", adds_bos=True, eos="<|im_end|>", special=["<|im_start|>"])
+    owner.chat_template = "{% set x = 1 %}\n\n{{ bos_token }}" + CHATML
+    with pytest.raises(UsageError, match="the prompt begins with a second <s>"):
+        render([example("two")], owner, Template(owner))
+
+
+def test_a_response_that_merges_with_its_header_gets_no_space_of_the_tokenizer():
+    reader = byte_level(eos="<|im_end|>", special=["<|im_start|>"])
+    reader.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    assert reader.decode(encode_alone(reader, "no")) == "no"
+    # This one has no token for a line break.
+    blind = sentence_piece(kind="never")
+    blind.backend_tokenizer.normalizer = normalizers.Replace("\n", "")
+    assert blind.convert_ids_to_tokens(encode_alone(blind, "yes")) == ["yes"]
+
+
+def test_responses_of_other_texts_and_the_same_tokens_are_counted():
+    reader = byte_level(eos="<|im_end|>", special=["<|im_start|>"])
+    reader.backend_tokenizer.normalizer = normalizers.NFC()
+    row = example("two", responses=("caf\u00e9", "cafe\u0301"))
+    for right, n in ((("0",), 1), ((), 0), (("0", "1"), 0)):
+        rendered = render([example("the"), row._replace(right=right)], reader, TEMPLATES["ChatML"])
+        assert rendered.n_same_ids == n
+    assert render([row._replace(right=("0",))], READERS["bytes"], TEMPLATES["ChatML"]).n_same_ids == 0
 
 
 def counted(*texts: str, responses: tuple[str, ...], kind: str = "bytes", shape: str = "ChatML"):
