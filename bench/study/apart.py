@@ -201,7 +201,8 @@ def slope_tests(
     """QAP's p of each of DESIGNS, and of `either`: that neither performance counts.
 
     The statistic of `either` is the largest |t| of the SINGLE regressions. Its null says that scores carry no
-    information, so every relabelling inside families is equally likely, and the test is exact.
+    information. If the models of a family are exchangeable, every relabelling inside families is equally likely, and
+    the test is exact.
 
     Args:
         study: Models and pairs; every model has a score.

@@ -10,9 +10,10 @@ out of that draw. So every draw keeps all dependence between pairs, through mode
 The two null hypotheses use one formula. The accuracy of a pair is level + side x lean: level is the mean of its two
 accuracies (forward and swapped), side is the sign of its gap, and lean is half the difference of the two accuracies.
 
-- `exchangeable`: scores carry no information. Given the models' answers, every relabelling inside families is equally
-  likely, so the test is exact. It also rejects when stronger models judge better regardless of the gap, if that changes
-  rho.
+- `exchangeable`: scores carry no information. If the models of a family are exchangeable, every relabelling inside
+  families is equally likely given their answers, and the test is exact. Models that are tuned one from the other are
+  not, and then it rejects too often (`tests/study/placebo.py`). It also rejects when stronger models judge better
+  regardless of the gap, if that changes rho.
 - `sign_only`: scores order the models, and the better model judges better by an amount that does not depend on the size
   of the gap: lean = advantage x side + rest, with an exchangeable rest. Each family has its own advantage, estimated as
   the mean of side x lean over the family's pairs. The advantage stays with the order in every draw, and the rest is
