@@ -5,6 +5,8 @@ measures style or length. Ranks are among the measured pairs of the table; as in
 were left out has no rank on that benchmark. Published rows are below the measured one of their pair, without a rank.
 """
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,7 +18,8 @@ from bench.study.benchmarks import BENCHMARKS, column, of_table
 
 OVERVIEW = ("pair_id", "system", "strong", "weak", "mean_rank", "n_ranked", "source")
 """The columns of the table besides those of the benchmarks. `system` is "measured" or "published". `mean_rank` is the
-mean of the pair's ranks on the `n_ranked` benchmarks that rank it. `source` says where a published row is from, and why
+mean of the pair's ranks on the `n_ranked` data sets that rank it; of rows drawn of one data set, and of the whole one,
+the most rows count. `source` says where a published row is from, and why
 it differs. A benchmark has the columns NAME, NAME_low, NAME_high (95% interval) and NAME_rank; fractions. NAME
 is that of the data's results folder; where other rows have it already, the first digits of the rows' digest follow."""
 
@@ -51,14 +54,14 @@ def overview(measured: Sequence[Measured], pairs: pd.DataFrame, published: Mappi
         OVERVIEW and the columns of the benchmarks; best mean rank first.
     """
     frame = pairs[["pair_id", "strong", "weak"]].assign(system="measured", source="")
-    ranks = []
-    for found in _by_data(measured):
+    ranks, every_data = [], _by_data(measured)
+    for found in every_data:
         tables = _numbers(found, column(found.data))
         if any(name in frame for table in tables for name in table if name != "pair_id"):
             tables = _numbers(found, column(f"{found.data}-{found.digest[:SHORT]}"))
         for numbers in tables:
             frame = frame.merge(numbers, on="pair_id", how="left", validate="one_to_one")
-        ranks += [name for name in tables[0] if name.endswith("_rank")]
+        ranks += [name for name in tables[0] if name.endswith("_rank") and _counts(found.data, every_data)]
     frame["mean_rank"] = frame[ranks].astype(float).mean(axis=1) if ranks else np.nan
     frame["n_ranked"] = frame[ranks].notna().sum(axis=1) if ranks else 0
     frame = frame.sort_values(["mean_rank", "pair_id"], na_position="last", ignore_index=True)
@@ -89,6 +92,18 @@ def _by_data(measured: Sequence[Measured]) -> list[Measured]:
         each[0]._replace(accuracy=pd.concat([one.accuracy for one in each]).drop_duplicates(_KEY, ignore_index=True))
         for each in parts.values()
     ]
+
+
+def _counts(data: str, every: Sequence[Measured]) -> bool:
+    """Whether the ranks on a data set enter the mean: those on rows drawn of it would count these rows twice."""
+    (name, n), known = _drawn(data), [_drawn(other.data) for other in every]
+    return n == max(number for other, number in known if other == name)
+
+
+def _drawn(data: str) -> tuple[str, float]:
+    """The data set that the rows of a results folder were drawn of, and how many of each subset; all of them: inf."""
+    found = re.fullmatch(r"(.+)-([0-9]+)-per-subset", data)
+    return (found[1], float(found[2])) if found else (data, math.inf)
 
 
 def _numbers(found: Measured, name: str) -> list[pd.DataFrame]:

@@ -95,6 +95,21 @@ def test_tables_of_other_rows_are_another_column_and_those_of_the_same_rows_one(
     assert same.set_index("pair_id").loc[["a", "b"], "mine_rank"].tolist() == [2, 1]
 
 
+def test_rows_drawn_of_a_data_set_are_ranked_beside_it_and_not_counted_twice():
+    b_first, c_first = JB, JB.assign(accuracy=1 - JB["accuracy"])
+    names = {
+        "jb": "1",
+        "jb-20-per-subset": "2",
+        "jb-5-per-subset": "3",
+        "other-20-per-subset": "4",
+        "other-5-per-subset": "5",
+    }
+    tables = [Measured(name, b_first if n in "14" else c_first, n * 64) for name, n in names.items()]
+    frame = overview(tables, PAIRS, {}).set_index("pair_id")
+    assert frame.loc["b", [f"{name.replace('-', '_')}_rank" for name in names]].tolist() == [1, 3, 3, 1, 3]
+    assert frame["mean_rank"].to_dict() == {"b": 1.0, "a": 2.0, "c": 3.0} and (frame["n_ranked"] == 2).all()
+
+
 def test_names_that_give_one_column_or_look_like_a_limit_are_columns_of_their_data():
     names = ["my-data", "my_data", "prefs_high", "prefs", "rm-bench", "rm_bench_hard"]
     tables = [Measured(name, RM if name == "rm-bench" else JB, f"{i}" * 64) for i, name in enumerate(names)]
