@@ -1,7 +1,12 @@
-"""Checks responses by IFEval's rules (Zhou et al., arXiv 2311.07911), with the functions of if-verifiable."""
+"""Checks responses by IFEval's rules (Zhou et al., arXiv 2311.07911), with the functions of if-verifiable.
+
+Where a rule counts a character that is no letter, such as "#", these functions draw a letter at random at every call.
+Such a rule is checked by code of this module, so that the same response always gets the same verdict.
+"""
 
 import contextlib
 import logging
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,13 +21,16 @@ NEED_PUNKT = frozenset({"length_constraints:number_sentences", "change_case:capi
 LISTS = frozenset({"keywords", "forbidden_words"})
 """Options that are lists of texts; all others are a number or a text."""
 
+LETTERS, PARAGRAPH = "keywords:letter_frequency", "length_constraints:nth_paragraph_first_word"
+"""Rules for which the package draws a letter or a paragraph at random, if it does not take the one that is given."""
+
 
 def checkable(found: Instructed) -> list[str]:
     """The example_ids of the prompts whose rules can all be checked here, in order.
 
     Raises:
         PreconditionError: The package with the rules is not installed.
-        UsageError: A rule is unknown, or lacks an option.
+        UsageError: A rule is unknown, lacks an option, or has one that the package would replace by a random one.
     """
     known = _checkers()
     for example_id, rules in found.rules.items():
@@ -37,10 +45,27 @@ def followed(response: str, rules: Sequence[Rule]) -> list[bool]:
     found = []
     with _silent():
         for rule in rules:
-            checker = known[rule.name](rule.name)
-            checker.build_description(**rule.options)
-            found.append(bool(response.strip()) and bool(checker.check_following(response)))
+            if _counts_a_sign(rule):
+                kept = _has_the_signs(response, rule)
+            else:
+                checker = known[rule.name](rule.name)
+                checker.build_description(**rule.options)
+                kept = bool(checker.check_following(response))
+            found.append(bool(response.strip()) and kept)
     return found
+
+
+def _counts_a_sign(rule: Rule) -> bool:
+    """Whether the letter of a rule is another character than a to z, such as "#": the package counts none of these."""
+    options: Mapping[str, Any] = rule.options
+    return rule.name == LETTERS and options["letter"].lower() not in string.ascii_lowercase
+
+
+def _has_the_signs(response: str, rule: Rule) -> bool:
+    """Whether a response has a character as often as the rule asks, counted as the package counts letters."""
+    options: Mapping[str, Any] = rule.options
+    count, limit = response.lower().count(options["letter"].lower()), options["let_frequency"]
+    return bool(count < limit if options["let_relation"] == "less than" else count >= limit)
 
 
 @contextlib.contextmanager
@@ -81,10 +106,24 @@ def _check_rule(where: str, rule: Rule, known: Mapping[str, Any]) -> None:
     for name, value in rule.options.items():
         if problem := _wrong_value(name, value):
             raise UsageError(f"{where}, field kwargs: {rule.name}: {name} {problem}")
+    if problem := _drawn(rule):
+        raise UsageError(f"{where}, field kwargs: {rule.name}: {problem}")
+    # The relation is checked with any letter.
+    any_letter = {"letter": "a"} if _counts_a_sign(rule) else {}
     try:
-        known[rule.name](rule.name).build_description(**rule.options)
+        known[rule.name](rule.name).build_description(**(dict(rule.options) | any_letter))
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{where}, field kwargs: {rule.name}: {first_line(error)}") from error
+
+
+def _drawn(rule: Rule) -> str:
+    """What is wrong with a rule whose option the package would replace by one drawn at random, "" if nothing is."""
+    options: Mapping[str, Any] = rule.options
+    if rule.name == LETTERS and len(options["letter"]) != 1:
+        return "letter must be one character"
+    if rule.name == PARAGRAPH and options["nth_paragraph"] > options["num_paragraphs"]:
+        return "nth_paragraph must be at most num_paragraphs"
+    return ""
 
 
 def _wrong_value(name: str, value: object) -> str:

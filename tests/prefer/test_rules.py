@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.data.instructed import Rule, load_instructed
-from bench.prefer.rules import NEED_PUNKT, checkable, followed
+from bench.prefer.rules import LETTERS, NEED_PUNKT, PARAGRAPH, checkable, followed
 from bench.schema import UsageError
 
 ROWS = [
@@ -105,6 +105,23 @@ def test_an_empty_answer_follows_no_rule():
     assert followed(" \n", [Rule("punctuation:no_comma", {})]) == [False]
 
 
+@pytest.mark.parametrize(
+    ("answer", "relation", "is_kept"),
+    [
+        ("# tea ## milk #", "at least", True),
+        ("# tea ## milk, uuuu mmmm eeee aaaa", "at least", False),
+        ("### uuuu mmmm eeee aaaa", "less than", True),
+        ("####", "less than", False),
+    ],
+)
+def test_a_sign_that_is_no_letter_is_counted_itself(answer, relation, is_kept, tmp_path):
+    # The package would count a letter that it draws at every call. Real prompts of IFEval ask for "#" and "!".
+    options = {"letter": "#", "let_frequency": 4, "let_relation": relation}
+    assert {followed(answer, [Rule(LETTERS, options)])[0] for _ in range(60)} == {is_kept}
+    found = load_instructed(str(write(tmp_path / "rows.jsonl", [("Four signs.", {LETTERS: options})])))
+    assert checkable(found) == ["1000"]
+
+
 def test_the_whole_answer_counts_as_it_is():
     # What stands before "</think>" is part of the answer, and asterisks around it are too.
     rules = [Rule("punctuation:no_comma", {}), Rule("startend:quotation", {})]
@@ -138,6 +155,12 @@ WORDS = "length_constraints:number_words"
         ({WORDS: {"num_words": -1, "relation": "at least"}}, f"{WORDS}: num_words must be a whole number from 0 on"),
         ({WORDS: {"num_words": 3, "relation": "more than"}}, f"{WORDS}: .*more than"),
         ({"language:response_language": {"language": "xx"}}, "language:response_language: 'xx'"),
+        ({LETTERS: {"letter": "ab", "let_frequency": 2, "let_relation": "at least"}}, f"{LETTERS}: letter must be one"),
+        ({LETTERS: {"letter": "#", "let_frequency": 2, "let_relation": "most"}}, f"{LETTERS}: .*most"),
+        (
+            {PARAGRAPH: {"num_paragraphs": 2, "nth_paragraph": 3, "first_word": "tea"}},
+            f"{PARAGRAPH}: nth_paragraph must be at most num_paragraphs",
+        ),
         ({"startend:end_checker": {"end_phrase": 7}}, "startend:end_checker: end_phrase must be text"),
     ],
 )
