@@ -13,6 +13,7 @@ from bench.files import check_not_read, write_csv, write_json, write_whole
 from bench.prefer.annotate import SKIPPED, Annotated
 from bench.schema import OK, Example, PreconditionError, UsageError
 from bench.store.places import stored_manifest
+from bench.study.confidence import MIN_PROBLEMS
 
 _COPIED = ("margin", "chosen_reward", "rejected_reward", "chosen_id", "rejected_id", "n_candidates")
 """Columns that PREFERENCES and FEATURES share."""
@@ -34,7 +35,10 @@ _CONFIDENCE = (
     "- the column confidence: the probability that the label is right, from its margin, fitted on labelled rows "
     "(`calibration` above). Below 0.5 the label is more likely wrong than right"
 )
-_NO_CONFIDENCE = "- the column confidence is empty: no labelled rows are scored under this pair"
+_NO_CONFIDENCE = (
+    f"- the column confidence is empty: it needs labels of {MIN_PROBLEMS} or more different prompts that are scored "
+    "under one pair"
+)
 
 
 def records(

@@ -15,6 +15,7 @@ from bench.schema import Dataset, PreconditionError, UsageError
 from bench.store.folder import ScoreSet
 from bench.store.places import Place, manifest
 from bench.study.board import texts_of
+from bench.study.confidence import MIN_PROBLEMS
 from bench.study.measure import read_for
 from bench.study.reward import rewards
 from bench.subject import Subject
@@ -77,9 +78,9 @@ def annotate_candidates(
     _check_sure(subject, wish, is_known=labelled is not None or fit is not None)
     scored = _scored(session, subject, dataset, wish)
     sets, table = scored.sets, scored.rewards
-    if labelled is not None:
-        fit = on_own_labels(dataset, labelled, table)
-        _check_sure(subject, wish, is_known=fit is not None)
+    if labelled is not None and (fit := on_own_labels(dataset, labelled, table)) is None:
+        labelled, fit = None, calibration_of(session, subject, None, reward=wish.reward)
+    _check_sure(subject, wish, is_known=fit is not None)
     sure = None if fit is None else fit.of_labels(dataset)
     found = _chosen(dataset, table, wish, sure)
     facts = _facts(subject, sets, dataset, wish) | scored.told | texts_of(session.registry, subject)
@@ -156,9 +157,10 @@ def _check_sure(subject: Subject, wish: Annotation, *, is_known: bool) -> None:
         return
     name = subject.pairs[0].pair_id
     raise PreconditionError(
-        f"--min-confidence: no labelled rows say how sure a label of {name} is: the candidates have none, and no "
-        f"benchmark is scored. `drsow run --pair {name} --data reward-bench` scores one, or --calibration DATA names "
-        "labelled data that is scored"
+        f"--min-confidence: no labelled rows say how sure a label of {name} is: fewer than {MIN_PROBLEMS} of the "
+        "candidates' prompts have a label that counts, and no benchmark is scored. "
+        f"`drsow run --pair {name} --data reward-bench` scores one, or --calibration DATA names labelled data that is "
+        "scored"
     )
 
 

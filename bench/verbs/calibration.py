@@ -35,7 +35,7 @@ class Calibrated(NamedTuple):
     folds: Mapping[tuple[Message, ...], int]
     """Fold of each prompt of the labelled rows."""
     data: str
-    """Name of the labelled data."""
+    """Name of the labelled data; of rows drawn from it, their slug, such as "sample-2-per-subset"."""
     data_digest: str
     found: dict[str, float]
     """CALIBRATION without the names: how well the confidences fit the labels."""
@@ -161,7 +161,8 @@ def _calibrated(dataset: Dataset, margin: np.ndarray, examples: Sequence[Example
     fit = cross_fit(margin, problem, rng=seeded(dataset, None))
     found = sureness(margin, problem, rng=seeded(dataset, None))
     path = Path(dataset.data_id)
-    name = path.name if path.is_absolute() else dataset.data_id
+    whole = path.name if path.is_absolute() else dataset.data_id
+    name = whole if dataset.limit is None else dataset.slug
     folds = {example.messages: int(fold) for example, fold in zip(examples, fit.fold, strict=True) if fold >= 0}
     return Calibrated(fit, folds, name, dataset.digest, found.calibration)
 

@@ -9,12 +9,14 @@ import pytest
 from commands import leftovers, write_rows
 
 from bench import reward
-from bench.data.load import load_candidates
+from bench.data.load import load_candidates, load_data
 from bench.prefer.annotate import Filters
 from bench.registry import load_registry
+from bench.schema import PreconditionError
 from bench.store.folder import read_csv
 from bench.subject import Subject
 from bench.verbs.annotate import Annotation, annotate_candidates
+from bench.verbs.score import checked_scores
 from bench.verbs.session import open_session
 
 CANDIDATES = ["yes", "no, never", "it is two\nand three", "7"]
@@ -152,6 +154,29 @@ def test_the_set_names_the_labelled_data_that_says_how_sure_it_is(drsow, words, 
     told = json.loads((tmp_path / "out" / "manifest.json").read_text())["calibration"]
     assert (told["data"], told["n_examples"], told["n_problems"]) == ("rows.jsonl", 24, 24)
     assert told["error_low"] <= told["error"] <= told["error_high"]
+
+
+@pytest.mark.parametrize("is_scored", [True, False])
+def test_candidates_whose_labels_do_not_count_take_those_of_a_scored_benchmark(tiny_registry, tmp_path, is_scored):
+    session = open_session(load_registry(tiny_registry), dtype="fp32", device="cpu", results=tmp_path / "results")
+    pair = Subject("tiny", (session.registry.pair("tiny"),))
+    if is_scored:
+        checked_scores(session, pair, load_data("sample", limit_per_subset=2))
+    # Both responses have the same score, so no label is right or wrong.
+    made = [
+        {"instruction": f"Is {i} prime?", "completions": [{"response": t, "overall_score": 1.0} for t in CANDIDATES]}
+        for i in range(12)
+    ]
+    candidates = load_candidates(str(write_rows(tmp_path / "c.jsonl", made)))
+    wish = Annotation(Filters(min_confidence=0.01), "plain", "classifier", 0, "sum")
+    if not is_scored:
+        with pytest.raises(PreconditionError, match="fewer than 10 of the candidates' prompts have a label that count"):
+            annotate_candidates(session, pair, candidates, wish, out=tmp_path / "out")
+        return
+    annotate_candidates(session, pair, candidates, wish, out=tmp_path / "out")
+    assert "- calibration: 46 labels of sample-2-per-subset (sha256 " in (tmp_path / "out" / "README.md").read_text()
+    told = json.loads((tmp_path / "out" / "manifest.json").read_text())["calibration"]
+    assert (told["data"], told["n_examples"]) == ("sample-2-per-subset", 46)
 
 
 @pytest.mark.slow

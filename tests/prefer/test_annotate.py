@@ -134,7 +134,7 @@ def test_a_label_that_is_not_sure_enough_is_skipped_and_the_others_say_how_sure_
     ("confidence", "values", "said"),
     [
         (tenths, [0.9, 0.4], "- confidence: median 0.65, least 0.4, largest 0.9"),
-        (None, [None, None], "- the column confidence is empty: no labelled rows"),
+        (None, [None, None], "- the column confidence is empty: it needs labels of 10 or more"),
     ],
 )
 def test_the_set_and_its_card_say_how_sure_each_label_is(tmp_path, confidence, values, said):
