@@ -1,6 +1,7 @@
 """Compares the rewards of a policy's responses before and after tuning, with intervals.
 
-The intervals are over prompts: several responses to one prompt are not independent evidence.
+The intervals are over prompts: several responses to one prompt are not independent evidence, and neither are equal
+prompts.
 """
 
 from collections.abc import Mapping
@@ -23,16 +24,20 @@ tuned on. The measures: `reward` is the mean over prompts of the mean reward (na
 `win_rate` is how often a response after tuning gets a larger reward than one before tuning to the same prompt; a tie
 counts half, and an empty response loses to one that is not empty; its `difference` is the win rate minus 0.5. `bytes`
 is the mean length. `low` and `high` are the 95% limits of the difference over prompts: those of a proportion
-(`interval.share_limits`) for a win rate, Student's t for the other measures; missing for one prompt. Empty responses
-have no reward. `n_excluded` counts responses that are too long or have a score that is not finite."""
+(`interval.share_limits`) for a win rate, Student's t for the other measures. Equal prompts count as one there, and the
+limits are missing for one prompt. Empty responses have no reward. `n_excluded` counts responses that are too long or
+have a score that is not finite."""
 
 
-def judge(rewards: pd.DataFrame, texts: Mapping[str, Mapping[str, list[str]]]) -> list[list[str | float]]:
+def judge(
+    rewards: pd.DataFrame, texts: Mapping[str, Mapping[str, list[str]]], problems: Mapping[str, int]
+) -> list[list[str | float]]:
     """Compute the measures of one pair, as rows of JUDGED without the first three columns.
 
     Args:
         rewards: prompt_id, side (BEFORE or AFTER), reward, status; one row per response that is not empty.
         texts: Every response, also the empty ones, by side and then by prompt_id.
+        problems: Number of each prompt's problem, by prompt_id (`design.prompt_clusters`).
     """
     scored = rewards[rewards["status"] == OK]
     values = {key: rows["reward"].to_numpy() for key, rows in scored.groupby(["prompt_id", "side"])}
@@ -52,13 +57,14 @@ def judge(rewards: pd.DataFrame, texts: Mapping[str, Mapping[str, list[str]]]) -
         *(sum(n_empty[side].values()) for side in sides),
         int((rewards["status"] != OK).sum()),
     ]
+    every, kept = (np.array([problems[name] for name in names], dtype=int) for names in (texts[BEFORE], prompts))
     even = np.full(len(wins), 0.5)
     found = {
-        "reward": sides.values(),
-        "win_rate": (even, np.array(wins)),
-        "bytes": sizes.values(),
+        "reward": _difference(kept, *sides.values()),
+        "win_rate": _difference(every, even, np.array(wins), is_share=True),
+        "bytes": _difference(every, *sizes.values()),
     }
-    return [[name, *_difference(*both, is_share=name == "win_rate"), *counts] for name, both in found.items()]
+    return [[name, *numbers, *counts] for name, numbers in found.items()]
 
 
 def _with_losses(values: np.ndarray | None, n_empty: int) -> np.ndarray:
@@ -73,18 +79,31 @@ def _win_rate(before: np.ndarray, after: np.ndarray) -> float:
     return float((after[:, None] > before).mean() + 0.5 * (after[:, None] == before).mean())
 
 
-def _difference(before: np.ndarray, after: np.ndarray, *, is_share: bool) -> list[float]:
+def _difference(problem: np.ndarray, before: np.ndarray, after: np.ndarray, *, is_share: bool = False) -> list[float]:
     """Both means, their difference, its limits, and the number of prompts."""
     kept = ~np.isnan(before) & ~np.isnan(after)
-    before, after = before[kept], after[kept]
-    n = len(after)
-    if not n:
+    before, after, problem = before[kept], after[kept], problem[kept]
+    if not len(after):
         return [*[float("nan")] * 5, 0]
     difference = (after - before).mean()
     if is_share:
         # before tuning the win rate is one half on every prompt, so the difference has the interval of the win rate
-        limits = [float(end[0]) - 0.5 for end in share_limits(after[None], plain_sample(np.arange(n)))]
+        limits = [float(end[0]) - 0.5 for end in share_limits(after[None], plain_sample(problem))]
     else:
-        half = t.ppf(0.975, n - 1) * (after - before).std(ddof=1) / np.sqrt(n) if n > 1 else float("nan")
+        half = _half_width(after - before, problem)
         limits = [difference - half, difference + half]
-    return [before.mean(), after.mean(), difference, *limits, n]
+    return [before.mean(), after.mean(), difference, *limits, len(after)]
+
+
+def _half_width(gaps: np.ndarray, problem: np.ndarray) -> float:
+    """Half the width of Student's interval of a mean over prompts, with one number a problem; NaN for one problem."""
+    number = np.unique(problem, return_inverse=True)[1]
+    sizes = np.bincount(number)
+    n = len(sizes)
+    if n < 2:
+        return float("nan")
+    # If all problems have as many prompts, these are the means of their gaps. The mean of the values is always that of
+    # all gaps.
+    share = n / len(gaps)
+    values = np.bincount(number, weights=gaps) * share + (1 - sizes * share) * gaps.mean()
+    return float(t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))

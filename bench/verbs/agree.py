@@ -11,12 +11,19 @@ from bench.prefer.select import cosines
 from bench.schema import Dataset
 from bench.store.folder import write_csv, write_json, write_whole
 from bench.store.places import Place, folder_to_write, manifest
-from bench.study.agreement import AGREEMENT, agreement
+from bench.study.agreement import AGREEMENT, ALL, agreement
 from bench.study.design import prompt_clusters
 from bench.study.reward import margins
 from bench.subject import Subject
+from bench.units import tally
 from bench.verbs.score import checked_scores
 from bench.verbs.session import Session
+
+_COUNTS = {
+    "n_ties": "Ties, which count as disagreement",
+    "n_excluded": "Rows left out, because a response is too long or has a score that is not finite",
+}
+"""Words of agreement.md for each count of AGREEMENT, over all rows; said only if the count is not 0."""
 
 
 def agree(session: Session, subject: Subject, dataset: Dataset, *, embedder: str) -> Path:
@@ -70,6 +77,10 @@ def agreement_table(found: pd.DataFrame) -> str:
         gap = _with_limits("{:+.1f}", row["difference"], row["difference_low"], row["difference_high"])
         names = f"| {row['pair_id']} | {row['reward']} | {row['half']}"
         lines.append(f"{names} | {share} | {gap} | {row['n_examples']} |")
+    of_all = found[found["half"] == ALL].set_index("reward")
+    for column, words in _COUNTS.items():
+        if some := of_all[column][of_all[column] > 0].to_dict():
+            lines += ["", f"{words}: {tally(some)}."]
     return "\n".join(lines) + "\n"
 
 

@@ -12,10 +12,12 @@ from bench.schema import Dataset, UsageError
 from bench.scoring import fetch
 from bench.store.folder import read_csv, safe_name, write_csv, write_json, write_whole
 from bench.store.places import Place, manifest, stored_manifest
+from bench.study.design import prompt_clusters
 from bench.study.judging import AFTER, BEFORE, JUDGED, judge
 from bench.study.measure import read_for
 from bench.study.reward import rewards
 from bench.subject import Subject
+from bench.units import tally
 from bench.verbs.sample import sample_candidates
 from bench.verbs.score import checked_scores
 from bench.verbs.session import Session, for_reward
@@ -75,6 +77,7 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
         texts[side] = {sampled_id(row): row["candidates"] for row in rows}
     dataset = _responses(prompts, texts, slug=f"{prompts.slug}-{safe_name(out.name)}-judged")
+    problems = dict(zip([e.example_id for e in prompts.examples], prompt_clusters(prompts.examples), strict=True))
     rows, sets = [], {}
     for subject in [*([wish.annotator] if wish.annotator else []), *wish.others]:
         pair_id = subject.pairs[0].pair_id
@@ -86,7 +89,7 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
             table = rewards(*frames, reward=reward).rename(columns={"example_id": "prompt_id"})
             table["side"] = table["response_id"].str.partition("-")[0]
             # The lengths are the same for every pair, so only the first one's are kept.
-            rows += [[pair_id, mine, reward, *r] for r in judge(table, texts) if not rows or r[0] != "bytes"]
+            rows += [[pair_id, mine, reward, *r] for r in judge(table, texts, problems) if not rows or r[0] != "bytes"]
     found = pd.DataFrame(rows, columns=list(JUDGED))
     _write(out, found, wish, dataset, sets)
     return found
@@ -142,6 +145,12 @@ def judged_table(found: pd.DataFrame) -> str:
     lines += ["", f"Responses: {first.n_before} before ({first.n_empty_before} empty), {first.n_after} after "]
     lines[-1] += f"({first.n_empty_after} empty). A sum is in nats. "
     lines[-1] += "The difference of a win rate is its distance from 0.5."
+    # All rows of a pair have the same count.
+    if left_out := {pair: n for pair, n in zip(found["pair_id"], found["n_excluded"], strict=True) if n}:
+        lines += [
+            "",
+            f"Responses left out, because they are too long or have a score that is not finite: {tally(left_out)}.",
+        ]
     return "\n".join(lines) + "\n"
 
 

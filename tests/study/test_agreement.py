@@ -65,3 +65,13 @@ def test_the_table_prints_no_limits_where_there_are_none():
     assert any("| similar | 0.0 |" in line for line in lines)
     assert any("| dissimilar | 100.0 [34.2, 100.0] | +100.0 |" in line for line in lines)
     assert any("| 66.7 [20.8, 93.9] |" in line for line in lines)
+
+
+def test_the_table_names_ties_and_rows_left_out_if_there_are_any():
+    some = agreement_table(halves([1.0, 0.0, -1.0, float("nan")], [0.1, 0.2, 0.8, 0.9]).reset_index()[list(AGREEMENT)])
+    assert some.splitlines()[-3:] == [
+        "Ties, which count as disagreement: sum 1.",
+        "",
+        "Rows left out, because a response is too long or has a score that is not finite: sum 1.",
+    ]
+    assert agreement_table(halves([1.0, -1.0], [0.1, 0.9]).reset_index()[list(AGREEMENT)]).splitlines()[-1][0] == "|"
