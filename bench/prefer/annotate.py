@@ -40,7 +40,8 @@ class Filters(NamedTuple):
     """Conditions that a preference must meet; a limit of None is no condition."""
 
     rejected: str = "worst"
-    """Which candidate is rejected: "worst", or "random" for any except the best."""
+    """Which candidate is rejected: "worst", or "random" for any except the best; in an ensemble by the
+    minimum, any to which all pairs prefer the best."""
     min_margin: float | None = None
     min_confidence: float | None = None
     """Least probability that the label is right, 0 to 1."""
@@ -121,6 +122,9 @@ def _preference(
     best, worst = _agreed(texts, standard) if standard else _extremes(texts, rewards)
     if filters.rejected == "random":
         others = [name for name in texts if texts[name] != texts[best]]
+        if standard:
+            # Only a candidate to which all pairs prefer the best one. If there is none, the prompt is skipped below.
+            others = [name for name in others if (standard[best] - standard[name]).min() > 0] or [worst]
         worst = others[rng.integers(len(others))]
     margin = float((standard[best] - standard[worst]).min()) if standard else rewards[best] - rewards[worst]
     if margin <= 0:

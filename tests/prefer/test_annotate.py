@@ -159,3 +159,14 @@ def test_an_ensemble_by_the_minimum_labels_what_all_pairs_agree_on():
     row = found.preferences.iloc[0]
     assert (row["chosen_id"], row["rejected_id"], row["margin"]) == ("0", "1", 0.5)
     assert reasons(found) == {"1": "disagree"}
+
+
+def test_a_random_rejected_of_an_ensemble_by_the_minimum_is_one_that_all_pairs_reject():
+    one = [("a", 0.0), ("b", 0.0), ("c", 0.0), ("d", 0.0)]
+    examples, rewards = prompts(*[one] * 100)
+    # All pairs prefer a to b and to d; they disagree on a and c.
+    rewards["standard"] = [np.array(pair) for pair in ([3, 1], [1, 0.5], [0, 2], [0, 0])] * 100
+    found = annotate(examples, rewards, Filters(rejected="random"), rng=np.random.default_rng(0))
+    assert found.skipped.empty
+    assert found.preferences["rejected_id"].value_counts().between(30, 70).all()
+    assert set(found.preferences["rejected_id"]) == {"1", "3"}
