@@ -97,7 +97,7 @@ def ablate(
     data: Data = "reward-bench",
     limit: Limit = None,
     router: Annotated[
-        list[Router] | None, typer.Option("--router", help="How to find the domains; default: all three routers.")
+        list[Router] | None, typer.Option("--router", help="How to find the domains; default: all that can be used.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of each prompt's exemplar.")] = 0,
     dtype: DtypeOption = Dtype.auto,
@@ -110,11 +110,12 @@ def ablate(
     from bench.store.folder import read_csv
     from bench.study.draw import write_ablation
     from bench.verbs.ablate import Ablation, ablate_pair
+    from bench.verbs.route import usable_routers
     from bench.verbs.session import open_session
 
     known, (subject,) = select(registry, [pair], None, TemplateMode.shared)
     dataset = load(data, limit)
-    routers = [each.value for each in router or Router]
+    routers = [each.value for each in router] if router else usable_routers(known, dataset)
     session = open_session(known, dtype=dtype.value, device=device.value, results=results)
     folder = ablate_pair(session, subject, dataset, Ablation(routers, seed, reward.value))
     words = f"Seed {seed}. Data and versions: manifest.json of {folder.parent.name}/{folder.name}."

@@ -39,13 +39,19 @@ def by_section(dataset: Dataset, domains: Domains) -> pd.DataFrame:
         UsageError: No domain lists any of the data set's subsets.
     """
     known = subset_domains(domains)
-    if not any(example.subset in known for example in dataset.examples):
+    if not knows_sections(dataset, domains):
         raise UsageError(f"{dataset.data_id}: no domain lists any of its subsets, so --router section cannot be used")
     rows = [
         (example.example_id, known.get(example.subset, FALLBACK), float(example.subset in known))
         for example in dataset.examples
     ]
     return pd.DataFrame(rows, columns=list(ROUTES))
+
+
+def knows_sections(dataset: Dataset, domains: Domains) -> bool:
+    """Whether the domains list any of the data set's subsets, as `by_section` needs."""
+    known = subset_domains(domains)
+    return any(example.subset in known for example in dataset.examples)
 
 
 def by_classifier(dataset: Dataset, domains: Domains) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """The verb `route`: finds the domain of each prompt by its known section, a text classifier or a language model."""
 
+import sys
+
 import pandas as pd
 
 from bench.prefer import route
@@ -14,6 +16,14 @@ CLASSIFIER, MODEL = "classifier", "model"
 
 CONFUSION = ("router", "known", "domain", "n_examples")
 """`n_examples`: prompts of the domain `known` that a router sent to `domain`. Parts count as their domain."""
+
+
+def usable_routers(registry: Registry, dataset: Dataset) -> list[str]:
+    """The routers that can be used on a data set: all, or all but KNOWN; then a line on stderr says why."""
+    if route.knows_sections(dataset, registry.domains):
+        return [KNOWN, CLASSIFIER, MODEL]
+    print(f"{dataset.data_id}: no domain lists any of its subsets, so --router {KNOWN} is left out", file=sys.stderr)
+    return [CLASSIFIER, MODEL]
 
 
 def routes(session: Session, dataset: Dataset, router: str, *, model_id: str) -> pd.DataFrame:

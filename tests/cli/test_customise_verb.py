@@ -56,6 +56,21 @@ def test_an_ablation_writes_every_variant_and_scores_nothing_twice(drsow, words,
     assert "rows/s" in done.stderr and "rows/s" not in again.stderr
 
 
+@pytest.mark.slow
+def test_rows_of_unknown_sections_are_ablated_without_that_router_unless_it_is_named(drsow, words, tmp_path):
+    made = [row | {"subset": ""} for row in rows(4)]
+    words[words.index("--data") + 1] = write_rows(tmp_path / "mine.jsonl", made)
+    where = words.index("--router")
+    plain = words[:where] + words[where + 2 :]
+    refused(drsow(*words, "--results", tmp_path / "results"), "mine.jsonl: no domain lists any of its subsets")
+    done = drsow(*plain, "--results", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    assert "mine.jsonl: no domain lists any of its subsets, so --router section is left out\n" in done.stderr
+    table = read_csv(tmp_path / "results" / "tiny" / "mine-ablation" / "ablation.csv")
+    assert table["router"].dropna().unique().tolist() == ["classifier", "model"]
+    assert table["routing_difference"].isna().all()
+
+
 def test_a_route_is_a_line_a_prompt(drsow, registry, tmp_path):
     data, out = (
         write_rows(tmp_path / "rows.jsonl", [{"prompt": "Solve for x: 2x = 4."}, {"prompt": "Hi"}]),
