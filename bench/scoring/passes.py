@@ -164,7 +164,7 @@ class Share(NamedTuple):
 WHOLE = Share()
 
 
-def cut_parts(rows: Seq[Seq], *, part_tokens: int) -> list[list[int]]:
+def cut_parts(rows: Seq[Seq], *, part_tokens: float) -> list[list[int]]:
     """Divides examples into parts, always in the same way.
 
     Examples whose prompts begin alike are neighbours, because a part computes text that its prompts share once; here

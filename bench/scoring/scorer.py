@@ -4,6 +4,7 @@ import contextlib
 import functools
 import gc
 import itertools
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -113,9 +114,12 @@ class Scorer:
         self._say(rendered.lines())
         with self._with_others(score_set, share):
             # The process that begins the set decides for all others how the rows are divided.
-            settings = score_set.recorded_settings() or self._settings()
-            parts = cut_parts(by_example, part_tokens=PART_BUDGETS * settings["batch_tokens"])
-            settings = score_set.begin(len(parts), settings, self.ready.names, alone=share.whole)
+            recorded = score_set.recorded_settings()
+            settings = recorded or self._settings()
+            # A set that `drsow import` restored has no settings, and all of its rows are one part.
+            most = math.inf if recorded == {} else PART_BUDGETS * settings["batch_tokens"]
+            parts = cut_parts(by_example, part_tokens=most)
+            settings = score_set.begin(len(parts), settings, self.ready.names, alone=share.whole) or settings
         torch.set_num_threads(settings["n_threads"])
         todo = {
             index: [s for i in parts[index] for s in by_example[i]]

@@ -52,7 +52,14 @@ class Store:
         Args:
             **fields: Names and values of ScoreKey.
         """
-        return [score_set for score_set in self.begun(**fields) if score_set.complete]
+        found = []
+        for score_set in self.begun(**fields):
+            if score_set.complete:
+                found.append(score_set)
+            elif score_set.finished:
+                words = "left out: a part of it is damaged or gone; `drsow run` or `drsow import` stores it again"
+                self._tell(f"{score_set.folder}: {words}")
+        return found
 
     def begun(self, **fields: object) -> list["ScoreSet"]:
         """Like `find`, but also returns incomplete score sets."""

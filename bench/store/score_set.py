@@ -187,6 +187,12 @@ class ScoreSet:
         write_whole(self._manifest_path, encode_manifest(manifest))
 
     @property
+    def finished(self) -> bool:
+        """Whether `finish` marked the set complete, though a part may be damaged since."""
+        manifest = self._own_manifest()
+        return manifest is not None and manifest.complete
+
+    @property
     def complete(self) -> bool:
         """Whether the set is finished, has this key, and all its parts are undamaged."""
         manifest = self._own_manifest()

@@ -75,12 +75,8 @@ class Evaluation(NamedTuple):
     """In the order of the rows. Rows that are too long or not finite have none."""
     keys: tuple[ScoreKey, ScoreKey]
     infos: tuple[dict, dict]
-
-    @property
-    def ended(self) -> datetime.datetime:
-        """When the last model was scored."""
-        texts = [str(info["finished_utc"]) for info in self.infos]
-        return max(datetime.datetime.fromisoformat(text) for text in texts)
+    ended: datetime.datetime
+    """When the last model was scored, or its scores imported; the time now, if neither is recorded."""
 
     @property
     def version(self) -> str:
@@ -126,7 +122,14 @@ def evaluation_of(
     models = (registry.weights(pair.strong), registry.weights(pair.weak))
     strong, weak = (sets[side] for side in sides)
     keys, infos = (strong.key, weak.key), (strong.info(), weak.info())
-    return Evaluation(pair, models, dataset, reward, benchmark, layout, table, inside, judgements, keys, infos)
+    ended = _ended(infos)
+    return Evaluation(pair, models, dataset, reward, benchmark, layout, table, inside, judgements, keys, infos, ended)
+
+
+def _ended(infos: tuple[dict, dict]) -> datetime.datetime:
+    """`Evaluation.ended` of two sets' provenance. Scores that an earlier drsow imported have no time."""
+    texts = [info[name] for info in infos for name in ("finished_utc", "imported_utc") if name in info]
+    return max(map(datetime.datetime.fromisoformat, texts), default=datetime.datetime.now(datetime.UTC))
 
 
 def structure(layout: Layout, known: list[Key]) -> tuple[list[Key | None], dict[Key, list[Key]]]:

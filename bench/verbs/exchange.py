@@ -18,6 +18,7 @@ from bench.store.imported import check_imported
 from bench.store.imported_tokens import check_imported_tokens, tokens_of_lines, tokens_of_parquet
 from bench.store.token_parts import encode_tokens
 from bench.subject import Subject
+from bench.units import utc_now
 from bench.verbs.session import Session
 
 FORMATS = (".csv", ".parquet")
@@ -211,7 +212,7 @@ def _stored(store: Store, given: Given, dataset: Dataset, dtype: str) -> Path:
             score_set.write_tokens(0, given.tokens)
         score_set.write_part(0, given.frame)
         facts = {"file": given.file.name, "sha256": given.digest, "n_examples": len(dataset.examples)}
-        score_set.finish(facts)
+        score_set.finish(facts | {"imported_utc": utc_now()})
     return score_set.folder
 
 

@@ -106,7 +106,8 @@ def _score_groups(
         except Exception as error:
             # Any error of one model is recorded, so that the pairs of the others are still scored.
             said, code = told(error)
-            left = dict.fromkeys(side[0] for side, job in group if not store.score_set(job.ready.key).complete)
+            undone = [side for side, job in group if not run.is_done(store.score_set(job.ready.key), session.options)]
+            left = dict.fromkeys(side[0] for side in undone)
             failures += [(f"{name}: {said}", code) for name in left]
     return done, failures
 

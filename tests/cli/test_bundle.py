@@ -84,6 +84,24 @@ def test_restored_scores_give_the_tables_of_the_run_to_the_byte(drsow, study, tm
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "scores").rglob("*.parquet")}
 
 
+def test_a_restored_study_is_gone_on_with_its_sums_stay_and_a_damaged_part_is_scored_again(drsow, study, tmp_path):
+    words, home = study
+    assert drsow("import", home / "scores", *words, "--results", tmp_path).returncode == 0
+    sums = {path: path.read_bytes() for path in tmp_path.glob("scores/*/part-*")}
+    run = ["run", *words, "--dtype", "fp32", "--device", "cpu", "--results", tmp_path]
+    # 32 tokens a step cut these rows into several parts, and the exported ones are one.
+    done = drsow(*run, "--tokens", "--batch-tokens", 32)
+    assert done.returncode == 0 and "the sums stay as they are" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.glob("scores/*/part-*")} == sums
+    assert len(list(tmp_path.glob("scores/*/tokens-0000-*"))) == 3
+    damaged = min(sums)
+    damaged.write_bytes(sums[damaged][:200])
+    done = drsow(*run)
+    assert done.returncode == 0 and damaged.with_name(f"{damaged.name}.damaged").exists(), done.stderr
+    assert drsow("figures", *words, "--results", tmp_path).returncode == 0
+    assert made(tmp_path / "tiny-study") == made(home / "results" / "tiny-study")
+
+
 def copied(source: Path, target: Path) -> Path:
     target.mkdir()
     for path in source.iterdir():

@@ -300,6 +300,16 @@ def test_found_are_no_damaged_copied_or_set_aside_sets(finished, capsys):
     assert capsys.readouterr().err == f"warning: {copied}: left out: its manifest cannot be read\n"
 
 
+def test_a_set_with_a_damaged_part_is_told_once_and_one_that_is_not_finished_is_not(finished, capsys):
+    store = Store(finished.folder.parents[1])
+    other = store.score_set(KEY._replace(model_id="org/other"))
+    other.begin(2, {})
+    min(finished.folder.glob("part-*")).write_bytes(b"cut")
+    assert store.find() == store.find() == []
+    words = "left out: a part of it is damaged or gone; `drsow run` or `drsow import` stores it again"
+    assert capsys.readouterr().err == f"warning: {finished.folder}: {words}\n"
+
+
 def test_results_lie_by_name_data_and_variant(tmp_path):
     store = Store(tmp_path)
     assert store.result_dir("embedded", "sample") == tmp_path / "embedded" / "sample"
