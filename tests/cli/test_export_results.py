@@ -9,6 +9,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable
@@ -23,6 +24,7 @@ import pytest
 from bench.cli import app
 from bench.registry import load_registry
 from bench.schema import PARTS, RM_BENCH_IDS, Example, Message, PreconditionError, UsageError
+from bench.store.folder import ScoreSet
 from bench.study.benchmarks import benchmark_of
 from bench.study.metrics import measured
 from bench.verbs import shared_schema
@@ -61,10 +63,15 @@ class Done(NamedTuple):
 
 def export(out: Path, *words: object) -> Done:
     """Export in this process."""
+    return Done(out, *call("export", "--out", out, *words))
+
+
+def call(*words: object) -> tuple[str, str]:
+    """Run a verb in this process; what it printed, and its remarks."""
     stdout, stderr = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-        app(["export", "--out", str(out), *map(str, words)], standalone_mode=False)
-    return Done(out, stdout.getvalue(), stderr.getvalue())
+        app([str(word) for word in words], standalone_mode=False)
+    return stdout.getvalue(), stderr.getvalue()
 
 
 SHARED = ("--to", "every-eval-ever", "--organization", "A test")
@@ -346,3 +353,18 @@ def test_the_judgements_of_a_leaf_have_its_accuracy_as_their_mean_on(name):
         if not inner:
             assert mean(mine) == pytest.approx(accuracy[key])
         assert bool(mine) or inner, key
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["now", "by an earlier drsow"])
+@pytest.mark.parametrize("kind", [("--to", "lm-eval"), SHARED], ids=["lm-eval", "shared"])
+def test_imported_scores_have_the_time_of_their_import(words, kind, recorded, tmp_path, monkeypatch):
+    began, home = int(time.time()), [*words[:-1], tmp_path / "results"]
+    if not recorded:
+        monkeypatch.setattr(ScoreSet, "info", lambda _self: {"template": "tiny-strong"})
+    for model in ("tiny-strong", "tiny-weak"):
+        file = tmp_path / f"{model}.csv"
+        call("scores", "--model", model, "--out", file, *words[2:])
+        call("import", file, "--model", model, "--template", "tiny-strong", "--dtype", "fp32", *home[2:])
+    (path,) = export(tmp_path / "out", *kind, *home).folder.rglob("*.json")
+    found = json.loads(path.read_text())
+    assert began <= int(found.get("date") or found["evaluation_timestamp"]) <= time.time()
