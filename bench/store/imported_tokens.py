@@ -49,7 +49,7 @@ def _response(told: dict) -> tuple:
     # prompt_logprobs=1 gives the likeliest token too; 0 gives it only where it is the token itself.
     tops = np.array(top, dtype=np.float32) if len(top) == len(own) else None
     ends = told.get("byte_end")
-    places = None if ends is None else np.array(ends, dtype=np.int32)
+    places = None if ends is None else np.array(ends)
     return told["example_id"], told["response_id"], np.array(own, dtype=np.float32), None, tops, places
 
 
@@ -69,13 +69,15 @@ def check_imported_tokens(tokens: pd.DataFrame, scores: pd.DataFrame) -> pd.Data
     """TOKEN_SCORES of every response of some imported SCORES; a response whose status is not ok may have no row.
 
     Raises:
-        ValueError: A log-probability is above 0, or the tokens are not those of the sums. Names the response.
+        ValueError: An id is no text, a cell is no list of numbers, a log-probability is above 0, or the tokens are not
+            those of the sums. Names the response.
     """
     ids = ["example_id", "response_id"]
-    for row in tokens.to_dict("records"):
-        logps = row["logp_nats"]
-        if logps is not None and (np.asarray(logps) > MOST_NATS).any():
-            raise ValueError(f"{row['example_id']}, {row['response_id']}: logp_nats has a value above 0")
+    for number, row in enumerate(tokens.to_dict("records"), start=1):
+        if not all(isinstance(row[name], str) for name in ids):
+            raise ValueError(f"response {number}: example_id and response_id must be texts")
+        if problem := _problem(row):
+            raise ValueError(f"{row['example_id']}, {row['response_id']}: {problem}")
     doubled = tokens[tokens.duplicated(ids)]
     if len(doubled):
         raise ValueError(f"{doubled['example_id'].iloc[0]}, {doubled['response_id'].iloc[0]}: is there twice")
@@ -83,11 +85,26 @@ def check_imported_tokens(tokens: pd.DataFrame, scores: pd.DataFrame) -> pd.Data
     absent = empty[~pd.MultiIndex.from_frame(empty).isin(pd.MultiIndex.from_frame(tokens[ids]))]
     filled = absent.assign(**dict.fromkeys((*TOKEN_LISTS, "byte_end")))
     whole = pd.concat([tokens.astype(object), filled.astype(object)], ignore_index=True)
+    ends = [None if each is None else np.asarray(each, dtype=np.int32) for each in whole["byte_end"]]
+    whole = whole.assign(byte_end=pd.Series(ends, index=whole.index, dtype=object))
     check_tokens(whole, scores)
     for name, values, size in _ends(whole, scores):
         if len(values) and ((np.diff(values, prepend=0) < 0).any() or values[-1] != size):
             raise ValueError(f"{name}: byte_end must rise from 0 or more to n_bytes, {size}, which the end of turn has")
     return whole
+
+
+def _problem(row: dict) -> str:
+    """What is wrong with the lists of a response, "" if nothing is."""
+    for name in (*TOKEN_LISTS, "byte_end"):
+        values = np.asarray([] if row[name] is None else row[name])
+        if values.ndim != 1 or (values.size and values.dtype.kind not in "fiu"):
+            return f"{name} is no list of numbers"
+        if name == "byte_end" and not ((values == np.round(values)) & (np.abs(values) < 2**31)).all():
+            return "byte_end has a value that is no whole number, or is too large"
+        if name == "logp_nats" and (values > MOST_NATS).any():
+            return "logp_nats has a value above 0"
+    return ""
 
 
 def _ends(tokens: pd.DataFrame, scores: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, int]]:

@@ -195,12 +195,25 @@ def _checked(file: Path, model_id: str, owner: str, dataset: Dataset) -> Given:
     if file.suffix not in FORMATS:
         raise UsageError(f"{file}: the file must end in {' or '.join(FORMATS)}")
     try:
-        frame = read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file, use_threads=False)
+        csv = file.suffix == ".csv"
+        frame = _of_csv(file, dataset) if csv else pd.read_parquet(file, use_threads=False)
         frame = check_imported(frame.reset_index(drop=True), dataset)
         check_scores(frame)
     except (DrsowError, ValueError, OSError) as error:
         raise UsageError(f"{file}: {str(error).removeprefix(f'{file}: ').splitlines()[0]}") from None
     return Given(file, model_id, owner, frame, hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def _of_csv(file: Path, dataset: Dataset) -> pd.DataFrame:
+    """A table of drsow, which puts an apostrophe before some ids, or of another program, which does not."""
+    frame, cells = read_csv(file), pd.read_csv(file, dtype=str, keep_default_na=False)
+    known = {
+        "example_id": {example.example_id for example in dataset.examples},
+        "response_id": {name for example in dataset.examples for name, _ in example.responses},
+    }
+    # If drsow wrote the file, the id with the most apostrophes has one more here, and is unknown.
+    whole = [name for name, ids in known.items() if name in cells and ids.issuperset(cells[name])]
+    return frame.assign(**{name: cells[name] for name in whole})
 
 
 def _stored(store: Store, given: Given, dataset: Dataset, dtype: str) -> Path:

@@ -9,7 +9,7 @@ from tiny_models import entry, pair_entry
 
 from bench.registry import load_registry
 from bench.schema import SCORES, Dataset, Example, Message, UsageError
-from bench.store.folder import Store
+from bench.store.folder import Store, csv_bytes
 from bench.store.imported import check_imported
 from bench.subject import Subject
 from bench.verbs.exchange import import_folder, import_scores
@@ -142,3 +142,14 @@ def test_one_file_under_two_templates_is_two_sets(study, tmp_path):
     folders: list[Path] = [import_scores(store, file, "a1", owner, DATA, dtype="fp32") for owner in ("a1", "b1")]
     assert len(set(folders)) == 2
     assert sorted(s.info()["template"] for s in store.find(model_id="a1")) == ["a1", "b1"]
+
+
+@pytest.mark.parametrize("written", [lambda frame: frame.to_csv(index=False).encode(), csv_bytes], ids=["pandas", "drsow"])
+def test_an_id_that_begins_with_an_apostrophe_is_found_in_a_csv_of_any_writer(tmp_path, written):
+    ids = ("'q", "=q", "''q")
+    data = DATA._replace(examples=tuple(e._replace(example_id=i) for i, e in zip(ids, DATA.examples, strict=True)))
+    frame = scores().assign(example_id=[name for name in ids for _ in RESPONSES])
+    (tmp_path / "m.csv").write_bytes(written(frame))
+    store = Store(tmp_path / "results")
+    import_scores(store, tmp_path / "m.csv", "m", "m", data, dtype="fp32")
+    assert set(store.find()[0].read()["example_id"]) == set(ids)

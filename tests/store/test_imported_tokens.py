@@ -2,12 +2,15 @@
 
 import json
 
+import pandas as pd
 import pytest
 from test_imported import DATA, scores
 
 from bench.lookup import Lookup
-from bench.schema import UsageError
+from bench.schema import TOKEN_SCORES, UsageError
 from bench.store.folder import ScoreSet, Store
+from bench.store.imported_tokens import check_imported_tokens
+from bench.store.token_parts import encode_tokens, join_tokens
 from bench.verbs.exchange import export_tokens, import_scores
 
 LOGPS = [-4.0, -3.0, -2.0, -0.5, -0.5]
@@ -77,6 +80,12 @@ def test_without_the_likeliest_token_its_log_probability_is_missing(tmp_path):
         (lambda rows: rows.pop(2), "1, chosen: has a sum, but no tokens"),
         (lambda rows: rows.append(rows[2]), "1, chosen: is there twice"),
         (lambda rows: rows.__setitem__(2, line("1", "chosen", [-9.0, *LOGPS[1:]])), "1, chosen: its tokens add up to"),
+        (lambda rows: rows[2].update(example_id=[1]), "response 3: example_id and response_id must be texts"),
+        (lambda rows: rows[2].update(byte_end=[5 * 10**9] * 5), "1, chosen: byte_end has a value that is no whole"),
+        (lambda rows: rows[2].update(byte_end=[0.5, 1, 2, 3, 4]), "1, chosen: byte_end has a value that is no whole"),
+        (lambda rows: rows[2].update(byte_end=[10**30] * 5), "1, chosen: byte_end is no list of numbers"),
+        (lambda rows: rows[2].update(byte_end=["1"] * 5), "1, chosen: byte_end is no list of numbers"),
+        (lambda rows: rows[2].update(byte_end=3), "1, chosen: byte_end is no list of numbers"),
         (lambda rows: rows[2].update(byte_end=[4, 2, 9, 10, 10]), "1, chosen: byte_end must rise from 0 or more to n"),
         (lambda rows: rows[2].update(byte_end=[-1, 2, 9, 10, 10]), "1, chosen: byte_end must rise from 0 or more to n"),
         (lambda rows: rows[2].update(byte_end=[1, 2, 3, 4, 9999]), "1, chosen: byte_end must rise from 0 or more to n"),
@@ -89,3 +98,19 @@ def test_tokens_that_are_not_those_of_the_sums_are_refused_with_their_place(tmp_
     with pytest.raises(UsageError, match=r"m\.jsonl: " + message):
         imported(tmp_path, rows)
     assert not list((tmp_path / "results").glob("scores/*"))
+
+
+@pytest.mark.parametrize("field", ["logp_nats", "logsumexp_nats", "top_logp_nats", "byte_end"])
+@pytest.mark.parametrize("cell", [-1.5, ["-1.5"] * 5], ids=["a number", "texts"])
+def test_a_cell_of_a_parquet_file_that_is_no_list_of_numbers_is_refused_with_its_response(tmp_path, field, cell):
+    rows = [(*row[1:3], LOGPS, None, None, None) for row in scores().itertuples()]
+    frame = pd.DataFrame(rows, columns=list(TOKEN_SCORES))
+    frame = frame.assign(**{field: pd.Series([cell] * len(rows))})
+    with pytest.raises(ValueError, match=f"^0, chosen: {field} is no list of numbers$"):
+        check_imported_tokens(frame, scores())
+
+
+def test_a_byte_end_of_whole_floats_is_taken():
+    rows = [(*row[1:3], LOGPS, None, None, [1.0, 1.0, 2.0, row.n_bytes, row.n_bytes]) for row in scores().itertuples()]
+    whole = check_imported_tokens(pd.DataFrame(rows, columns=list(TOKEN_SCORES)), scores())
+    assert join_tokens([encode_tokens(whole)])["byte_end"].iloc[1].tolist() == [1, 1, 2, 2, 2]
