@@ -10,9 +10,13 @@ export PIP_ARGS
 ifeq ($(origin PAIR) $(origin STUDY),command line command line)
 $(error PAIR and STUDY are both given; give one)
 endif
+# The command line counts before the environment.
+ifeq ($(origin PAIR) $(origin STUDY),command line environment)
+STUDY =
+endif
 PAIR ?= embedded
 DATA ?= $(if $(filter embedded,$(PAIR)),sample,reward-bench)
-STUDY_ROWS = $(or $(STUDY_DATA),$(if $(filter command\ line,$(origin DATA)),$(DATA),reward-bench))
+STUDY_ROWS = $(or $(STUDY_DATA),$(if $(filter file,$(origin DATA)),,$(DATA)),reward-bench)
 SUBJECT = $(if $(STUDY),--study $(STUDY),--pair $(PAIR)) --data "$(if $(STUDY),$(STUDY_ROWS),$(DATA))"
 # The scores of a study that are in git.
 SCORES ?= results/$(STUDY)/$(STUDY_ROWS)/scores
@@ -67,9 +71,10 @@ report: $(VENV)/.installed ## write the self-contained page report.html from sto
 	@$(BIN)/drsow report $(SUBJECT) $(ARGS)
 
 slurm: $(VENV)/.installed ## write drsow.sbatch: a study as a job array (STUDY= SHARDS=20)
+	@case "$(SHARDS)" in ''|*[!0-9]*|0*) echo "SHARDS is '$(SHARDS)'; it must be a whole number from 1 on" >&2; exit 2;; esac
 	@printf '%s\n' '#!/bin/bash' '#SBATCH --job-name=drsow --array=1-$(SHARDS) --gres=gpu:1 --requeue --open-mode=append' \
 	  'cd "$$SLURM_SUBMIT_DIR"' 'export HF_HUB_OFFLINE=1' \
-	  'exec $(BIN)/drsow run $(SUBJECT) --shard "$$SLURM_ARRAY_TASK_ID/$(SHARDS)" $(ARGS)' > drsow.sbatch
+	  '$(subst ','\'',exec $(BIN)/drsow run $(SUBJECT) --shard "$$SLURM_ARRAY_TASK_ID/$(SHARDS)" $(ARGS))' > drsow.sbatch
 	@echo "drsow.sbatch: fetch the models first ($(BIN)/drsow fetch $(or $(STUDY),$(PAIR))), then sbatch drsow.sbatch"
 
 pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model -> before and after (PROMPTS= HELD_OUT= POLICY= JUDGE=)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from bench.prefer.customise import pool
 from bench.registry import gap_points, load_registry, pairs_folder
 from bench.schema import SUBSET_WEIGHTS, UsageError
 from bench.verbs.listing import MODELS, PAIRS, models_frame, pairs_frame
-from bench.verbs.lock import read_lock
+from bench.verbs.lock import fetch, read_lock, write_lock
 
 REGISTRY = load_registry()
 STUDY = REGISTRY.study("paper-221")
@@ -377,6 +378,11 @@ def test_a_bad_package_source_is_named_with_its_field(change, message, tmp_path)
             FAMILY.replace("yours", "llama-3-base-sft") + MY_STUDY.replace("our-study", "embedded"),
             "is also a pair's name",
         ),
+        (PAIR.replace("mine-vs-base", "scores"), "scores: pair_id: is the name of the folder of score sets"),
+        (
+            FAMILY.replace("yours", "llama-3-base-sft") + MY_STUDY.replace("our-study", "scores"),
+            "scores: study_id: is the name of the folder of score sets",
+        ),
     ],
 )
 def test_a_bad_pair_family_or_study_is_named_with_its_file_and_field(pairs, message, tmp_path):
@@ -477,3 +483,16 @@ def test_a_noise_model_is_no_policy():
     # Its files are its base's: sampling it would answer with the base and say nothing.
     with pytest.raises(UsageError, match="a noise model can be scored, not sampled or tuned"):
         REGISTRY.policy("smollm2-noise-0.45")
+
+
+def test_a_lock_keeps_what_another_process_wrote_meanwhile(tmp_path, monkeypatch):
+    lock, registry = tmp_path / "l", load_registry(write(tmp_path, models=MODEL + OTHER))
+
+    def fetched(spec: ModelSpec) -> SimpleNamespace:
+        if spec.id == "mine":
+            write_lock(registry, ["yours"], lock)
+        return SimpleNamespace(folder=tmp_path, revision="a")
+
+    monkeypatch.setattr(fetch, "fetch", fetched)
+    write_lock(registry, ["mine"], lock)
+    assert list(read_lock(lock)) == ["mine", "yours"]

@@ -25,11 +25,14 @@ def write_lock(registry: Registry, model_ids: Sequence[str], path: Path) -> None
     Raises:
         DrsowError: a model cannot be fetched, or the file is not a lock.
     """
-    known = read_lock(path) if path.exists() else {}
+    if path.exists():
+        read_lock(path)
     for model_id in model_ids:
         spec = registry.model(model_id)
         found = fetch.fetch(spec)
         files = _digests(found.folder) if isinstance(spec.files.source, HubSource) else {}
+        # Read for each model, because another process may have added its models meanwhile.
+        known = read_lock(path) if path.exists() else {}
         known[model_id] = {"source": spec.source.location, "revision": found.revision, "files": files}
         write_json(path, {name: known[name] for name in sorted(known)})
 
@@ -47,11 +50,20 @@ def read_lock(path: Path) -> dict[str, dict]:
         entries = json.loads(edited_text(path))
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from None
-    if not isinstance(entries, dict) or not all(isinstance(e, dict) and set(e) == FIELDS for e in entries.values()):
+    if not isinstance(entries, dict) or not all(map(_is_entry, entries.values())):
         raise UsageError(
             f"{path}: is not a lock: each model needs {', '.join(sorted(FIELDS))}; `drsow fetch NAME --lock` writes one"
         )
     return entries
+
+
+def _is_entry(entry: object) -> bool:
+    """Whether a value of a lock has its fields, of their kinds."""
+    if not isinstance(entry, dict) or set(entry) != FIELDS:
+        return False
+    files = entry["files"]
+    texts = [entry["source"], entry["revision"], *(files.values() if isinstance(files, dict) else [None])]
+    return all(isinstance(text, str) for text in texts)
 
 
 def frozen(registry: Registry, model_ids: Sequence[str], path: Path) -> Registry:

@@ -144,7 +144,9 @@ def test_one_file_under_two_templates_is_two_sets(study, tmp_path):
     assert sorted(s.info()["template"] for s in store.find(model_id="a1")) == ["a1", "b1"]
 
 
-@pytest.mark.parametrize("written", [lambda frame: frame.to_csv(index=False).encode(), csv_bytes], ids=["pandas", "drsow"])
+@pytest.mark.parametrize(
+    "written", [lambda frame: frame.to_csv(index=False).encode(), csv_bytes], ids=["pandas", "drsow"]
+)
 def test_an_id_that_begins_with_an_apostrophe_is_found_in_a_csv_of_any_writer(tmp_path, written):
     ids = ("'q", "=q", "''q")
     data = DATA._replace(examples=tuple(e._replace(example_id=i) for i, e in zip(ids, DATA.examples, strict=True)))
