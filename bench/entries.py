@@ -33,6 +33,8 @@ from bench.sources import (
 
 # An id becomes a folder's name and half of a pair_id, "<strong>--<weak>".
 Id = Annotated[str, form(r"(?!.*--)[a-z0-9][a-z0-9._-]{0,79}", "id (a-z 0-9 . _ -, no '--', at most 80)")]
+# The name of a pair or study is the folder of its results, beside the folder of the score sets.
+FolderId = Annotated[Id, form(r"(?!scores$).*", "name of a pair or study: results/scores has the score sets")]
 Benchmark = Annotated[str, form("|".join(PARTS), f"benchmark ({', '.join(PARTS)})")]
 
 
@@ -216,7 +218,7 @@ class Study(Entry):
     """All unordered pairs inside each of its families."""
 
     KEY = "study_id"
-    study_id: Id
+    study_id: FolderId
     families: tuple[str, ...] = Field(min_length=1, strict=False)
     performance: str  # performance_id of the scores that order each pair; every member must have such a score
     second_performance: str | None = None
@@ -244,7 +246,7 @@ class PairEntry(Entry):
     """A named pair in pairs.toml."""
 
     KEY = "pair_id"
-    pair_id: Id
+    pair_id: FolderId
     strong: str
     weak: str
     template: str | None = None

@@ -12,9 +12,6 @@ from bench.entries import AdapterSource, Domain, ModelSpec, NoiseSource, Study, 
 if TYPE_CHECKING:
     from bench.registry import Registry
 
-SCORE_SETS = "scores"
-"""The folder of score sets in a results folder; no pair and no study has its name."""
-
 
 class Problem(NamedTuple):
     """A wrong entry."""
@@ -36,10 +33,6 @@ def problems(registry: "Registry") -> Iterator[Problem]:
         yield from _strangers("families", family.id, "model", named, registry.models)
         start = {"start": [family.start or family.members[0]]}
         yield from _strangers("families", family.id, "member", start, family.members)
-    for table, field, names in (("pairs", "pair_id", registry.pairs), ("studies", "study_id", registry.studies)):
-        if SCORE_SETS in names:
-            words = "is the name of the folder of score sets, so results would lie among them"
-            yield Problem(table, SCORE_SETS, field, words)
     for entry in registry.pairs.values():
         named = {"strong": [entry.strong], "weak": [entry.weak], "template": [entry.template or entry.strong]}
         yield from _strangers("pairs", entry.id, "model", named, registry.models)

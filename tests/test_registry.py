@@ -378,10 +378,10 @@ def test_a_bad_package_source_is_named_with_its_field(change, message, tmp_path)
             FAMILY.replace("yours", "llama-3-base-sft") + MY_STUDY.replace("our-study", "embedded"),
             "is also a pair's name",
         ),
-        (PAIR.replace("mine-vs-base", "scores"), "scores: pair_id: is the name of the folder of score sets"),
+        (PAIR.replace("mine-vs-base", "scores"), "scores: pair_id: 'scores' is no name of a pair or study"),
         (
             FAMILY.replace("yours", "llama-3-base-sft") + MY_STUDY.replace("our-study", "scores"),
-            "scores: study_id: is the name of the folder of score sets",
+            "scores: study_id: 'scores' is no name of a pair or study",
         ),
     ],
 )

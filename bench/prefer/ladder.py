@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from bench.entries import Entry, Id, ModelSpec, Text
+from bench.entries import Entry, FolderId, Id, ModelSpec, Text
 from bench.files import toml_table
 from bench.schema import CHOSEN, REJECTED, Example, UsageError
 from bench.sources import Record
@@ -100,7 +100,7 @@ class Ladder(Entry):
 class StudyOf(Record):
     """What the ladders' study is called and ordered by, as in the registry's studies."""
 
-    study_id: Id
+    study_id: FolderId
     performance: Text
     second_performance: Text | None = None
 

@@ -298,6 +298,11 @@ def test_a_pair_of_known_models_is_added(tiny_registry, mine):
         ),
         (
             ("tiny-strong", "tiny-weak"),
+            {"pair_id": "scores"},
+            "scores: pair_id: 'scores' is no name of a pair or study: results/scores has the score sets",
+        ),
+        (
+            ("tiny-strong", "tiny-weak"),
             {"pair_id": "A"},
             "A: pair_id: 'A' is no id (a-z 0-9 . _ -, no '--', at most 80)",
         ),
