@@ -10,7 +10,7 @@ from bench import units
 from bench.contrast import model_of
 from bench.entries import HubSource, ModelSpec
 from bench.lookup import Lookup
-from bench.schema import Dataset, DrsowError
+from bench.schema import IMPORTED, Dataset, DrsowError
 from bench.scoring import fetch, located, passes, plan, templates
 from bench.subject import Subject
 from bench.verbs.session import Session
@@ -18,7 +18,7 @@ from bench.verbs.session import Session
 PLAN = (
     "model_id", "template", "status", "tokens", "counted", "flop", "download_bytes", "weights_bytes", "cpu_s", "gpu_h",
 )  # fmt: skip
-"""One row for each pass. `status`: scored, ok (its files are on this machine), missing (they must be fetched), gated
+"""One row for each pass. `status`: scored (`drsow run` has nothing to do), ok (its files are on this machine), missing (they must be fetched), gated
 (the user must accept the licence first), no space. `counted` says how `tokens` were counted: by the tokenizer, by
 bytes, or unknown. `weights_bytes` is the weights' size in memory; `cpu_s` seconds on this machine's processor, if it
 was measured; `gpu_h` hours on the named GPU."""
@@ -36,7 +36,7 @@ class Planner:
     """Counts the tokens of passes over one data set. It counts each pair of tokenizer and template once."""
 
     def __init__(self, session: Session, dataset: Dataset, lookup: Lookup) -> None:
-        """Keep what is planned. A pass that `lookup` finds in the store counts as scored."""
+        """Keep what is planned. A pass counts as scored if `lookup` finds a set of it in the store that `run` takes."""
         self.session, self.dataset, self.lookup = session, dataset, lookup
         self._exact: dict[tuple[str, str, int | None, str], int] = {}
         self._bytes: dict[str, int] = {}
@@ -66,7 +66,7 @@ class Planner:
 
     def status(self, name: str, owner: str, free_bytes: int) -> str:
         """The status of the pass of a model or reader: whether it is scored or can run, or what is missing."""
-        if self.lookup.find(self.session.store, name, self.dataset, owner):
+        if self._is_scored(name, owner):
             return SCORED
         spec = self.session.registry.weights(name)
         try:
@@ -78,6 +78,13 @@ class Planner:
         if isinstance(source, HubSource) and source.gated:
             return GATED
         return NO_SPACE if _download(spec) > free_bytes else MISSING
+
+    def _is_scored(self, name: str, owner: str) -> bool:
+        """Whether a pass has a set that a run takes: one that drsow computed, in the dtype that is asked for."""
+        found = self.lookup.find(self.session.store, name, self.dataset, owner)
+        dtypes = {score_set.key.dtype for score_set in found if score_set.key.ops != IMPORTED}
+        # "auto" is this machine's choice, which only torch tells.
+        return bool(dtypes) and (self.lookup.dtype or passes.resolved().dtype) in dtypes
 
 
 def plan_passes(planner: Planner, subjects: Sequence[Subject], *, gpu: str, cpu_rate: float | None) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from bench.scoring.forward import trie
 from bench.scoring.render import Sequence
 from bench.store.folder import Store
 from bench.study.board import Subject
+from bench.verbs.exchange import import_scores
 from bench.verbs.plan import GATED, MISSING, NO_SPACE, READY, SCORED, Planner, plan_passes, summary
 from bench.verbs.session import Session
 
@@ -24,8 +25,8 @@ OPTIONS = passes.resolved("bf16", "cpu")
 MEASURED = Path(__file__).parents[2] / "results" / "smollm2-over-gemma" / "sample" / "manifest.json"
 
 
-def planned(known, name: str, dataset: Dataset, folder: Path, options=OPTIONS):
-    planner = Planner(Session(known, Store(folder), options), dataset, Lookup(options.dtype))
+def planned(known, name: str, dataset: Dataset, folder: Path, options=OPTIONS, lookup: Lookup | None = None):
+    planner = Planner(Session(known, Store(folder), options), dataset, lookup or Lookup(options.dtype))
     return plan_passes(planner, [Subject(name, (known.pair(name),))], gpu="h100", cpu_rate=1e12)
 
 
@@ -49,6 +50,22 @@ def test_the_count_is_that_of_the_run(tiny_registry, tmp_path):
         assert score_set.info()["n_computed_tokens"] == before.loc[model_id, "tokens"]
     after = planned(known, "tiny", dataset, tmp_path, options)
     assert set(after["status"]) == {SCORED} and after["flop"].sum() == 0
+
+
+@pytest.mark.parametrize(("auto", "strong"), [("bf16", READY), ("fp32", SCORED)])
+def test_only_computed_sets_in_the_dtype_of_the_run_are_scored(tiny_registry, tmp_path, monkeypatch, auto, strong):
+    known, dataset = load_registry(tiny_registry), load_data("sample", limit_per_subset=1)
+    options = passes.Options("float32", "cpu", 256)
+    work = passes.Work(known.model("tiny-strong"), known.model("tiny-strong"), dataset)
+    computed = run.score_missing(passes.make_ready(work, options), Store(tmp_path), options)
+    file = tmp_path / "scores.csv"
+    computed.read().to_csv(file, index=False)
+    for dtype in ("bf16", "fp32"):
+        import_scores(Store(tmp_path), file, "tiny-weak", "tiny-strong", dataset, dtype=dtype)
+    # What "auto" is on this machine.
+    monkeypatch.setattr(passes, "default_dtype", lambda _device: auto)
+    table = planned(known, "tiny", dataset, tmp_path, options, Lookup()).set_index("model_id")
+    assert table["status"].to_dict() == {"tiny-strong": strong, "tiny-weak": READY}
 
 
 def test_the_built_in_rows_are_counted_within_a_hundredth_of_their_run(small_models, tmp_path):
