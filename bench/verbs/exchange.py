@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -169,10 +170,11 @@ def import_folder(
     files = sorted(path for path in folder.iterdir() if path.suffix in FORMATS and not path.name.startswith("."))
     sides = dict(subject.passes())
     fitting = {model_id: [f for f in files if f.stem in _stems(registry, model_id)] for model_id in sides}
-    taken = {file for found in fitting.values() for file in found}
+    taken = Counter(file for found in fitting.values() for file in found)
     problems = [
-        ("files that fit no model", [file.name for file in files if file not in taken]),
+        ("files that fit no model", [file.name for file in files if not taken[file]]),
         ("models without a file", [model_id for model_id, found in fitting.items() if not found]),
+        ("files that fit several models, to be named by model_id", [file.name for file in files if taken[file] > 1]),
         ("models with several files", [model_id for model_id, found in fitting.items() if len(found) > 1]),
     ]
     if any(names for _, names in problems):

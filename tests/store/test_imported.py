@@ -129,6 +129,15 @@ def test_files_and_models_that_do_not_fit_are_named_and_nothing_is_stored(study,
     assert not (tmp_path / "results").exists()
 
 
+def test_a_file_named_after_a_repository_of_two_models_is_the_scores_of_neither(study, tmp_path):
+    known, subject, folder = study
+    known.models["b1"] = known.model("b1").model_copy(update={"source": known.model("b2").source})
+    (folder / "b1.csv").unlink()
+    with pytest.raises(UsageError, match=r"stored: files that fit several models, to be named by model_id: org__Model"):
+        import_folder(Store(tmp_path / "results"), folder, subject, known, DATA, dtype="fp32")
+    assert not (tmp_path / "results").exists()
+
+
 def test_one_bad_file_of_a_folder_stores_none(study, tmp_path):
     known, subject, folder = study
     changed("n_tokens", 0).to_csv(folder / "org__Model-B2.csv", index=False)
