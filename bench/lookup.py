@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from bench.contrast import model_of
 from bench.schema import DTYPES, IMPORTED, Dataset, PreconditionError, UsageError
 from bench.store.folder import ScoreSet, Store
-from bench.store.places import data_option, results_option
+from bench.store.places import data_option, results_option, stored_manifest
 from bench.subject import Sets, Side, Subject
 
 NAMED = 3
@@ -158,7 +159,7 @@ def missing(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup, si
     words = " ".join([words, *filter(None, asked)])
     if there:
         words += f"; there is {_some([_described(s, lookup, model_id, rows) for s in here or there])}"
-    short = {full: f" --dtype {name}" for name, full in DTYPES.items()}.get(lookup.dtype or "", "")
+    short = _dtype_option(lookup)
     command = f"drsow run {subject.option} {data_option(dataset)}{short}"
     if any(s.key.ops == IMPORTED for s in there):
         command = f"drsow import FILE --model {model_id} --template {owner} {data_option(dataset)}{short}"
@@ -203,3 +204,40 @@ def one_set(store: Store, dataset: Dataset, lookup: Lookup, model_id: str, owner
     if len(sets) > 1:
         raise _several(f"{model_id}: several score sets fit", [sets])
     return sets[0]
+
+
+def check_tables(
+    folder: Path, store: Store, subject: Subject, dataset: Dataset, lookup: Lookup, *, reward: str
+) -> None:
+    """Checks that the tables of a results folder are of the scores that are asked for and, if any are stored, of those.
+
+    Args:
+        folder: The folder, by `result_folder`.
+        store: The store of the folder and of the scores.
+        subject: The subject of the tables.
+        dataset: Their rows.
+        lookup: Which scores are asked for.
+        reward: The reward of the tables.
+
+    Raises:
+        UsageError: The tables are of another dtype or arithmetic.
+        PreconditionError: Other scores are stored than those that the tables were made of.
+    """
+    ops = f" --ops {lookup.ops}" if lookup.ops else ""
+    named = (f" --reward {reward}" if reward != "sum" else "") + _dtype_option(lookup) + ops + results_option(store)
+    remedy = f"`drsow leaderboard {subject.option} {data_option(dataset)}{named}` writes them again"
+    keys = [each["key"] for each in stored_manifest(folder).get("score_sets", [])]
+    for wanted, field in ((lookup.dtype, "dtype"), (lookup.ops, "ops")):
+        if wanted is not None and any(key[field] != wanted for key in keys):
+            made = " and ".join(dict.fromkeys(f"{key['dtype']} by {key['ops']}" for key in keys))
+            raise UsageError(f"{folder}: its tables are of {made}, not of {wanted}; {remedy}")
+    found = [s.key._asdict() for name, owner in subject.passes() for s in lookup.find(store, name, dataset, owner)]
+    for key in keys:
+        same = [each for each in found if all(each[name] == key.get(name) for name in ("model_id", "domain_digest"))]
+        if same and key not in same:
+            raise PreconditionError(f"{folder}: its tables are of other scores of {key['model_id']}; {remedy}")
+
+
+def _dtype_option(lookup: Lookup) -> str:
+    """The command-line option of a look-up's dtype, after a space; "" if it accepts any."""
+    return {full: f" --dtype {name}" for name, full in DTYPES.items()}.get(lookup.dtype or "", "")

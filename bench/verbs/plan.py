@@ -18,10 +18,10 @@ from bench.verbs.session import Session
 PLAN = (
     "model_id", "template", "status", "tokens", "counted", "flop", "download_bytes", "weights_bytes", "cpu_s", "gpu_h",
 )  # fmt: skip
-"""One row for each pass. `status`: scored (`drsow run` has nothing to do), ok (its files are on this machine), missing (they must be fetched), gated
-(the user must accept the licence first), no space. `counted` says how `tokens` were counted: by the tokenizer, by
-bytes, or unknown. `weights_bytes` is the weights' size in memory; `cpu_s` seconds on this machine's processor, if it
-was measured; `gpu_h` hours on the named GPU."""
+"""One row for each pass. `status`: scored (`drsow run` has nothing to do), ok (its files are on this machine), missing
+(they must be fetched), gated (the user must accept the licence first), no space. `counted` says how `tokens` were
+counted: by the tokenizer, by bytes, or unknown. `weights_bytes` is the weights' size in memory; `cpu_s` seconds on this
+machine's processor, if it was measured; `gpu_h` hours on the named GPU."""
 
 SCORED, READY, MISSING, GATED, NO_SPACE = "scored", "ok", "missing", "gated", "no space"
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bench.files import read_csv, write_whole
-from bench.lookup import Lookup, one_set
+from bench.lookup import Lookup, check_tables, one_set
 from bench.schema import CHOSEN, OK, REJECTED, Dataset, DrsowError, UsageError
 from bench.scoring import passes
 from bench.scoring.forward.trie import common_prefix
@@ -142,8 +142,9 @@ def hub_results(store: Store, subject: Subject, dataset: Dataset, *, lookup: Loo
     """A pair's accuracies as the hub's `.eval_results/*.yaml` has them, in percent; one entry a section and the score.
 
     Raises:
-        PreconditionError: the tables of these rows are not written yet.
-        UsageError: the data set is a file, so the hub has no name for it, or a part, or the tables are of other scores.
+        PreconditionError: the tables of these rows are not written yet, or are older than the stored scores.
+        UsageError: the data set is a file, so the hub has no name for it, or a part, or the tables are of another dtype
+            or arithmetic.
     """
     (pair,) = subject.pairs
     repo = hub_data(dataset)
@@ -154,7 +155,8 @@ def hub_results(store: Store, subject: Subject, dataset: Dataset, *, lookup: Loo
             f"--data {dataset.data_id}: the hub's results belong to a data set on the hub, and these rows are a file's"
         )
     folder = result_folder(store, subject, dataset, reward=reward)
-    made = _computed(folder, lookup)
+    check_tables(folder, store, subject, dataset, lookup, reward=reward)
+    made = _computed(folder)
     table = read_csv(folder / "accuracy.csv")
     table = table[(table["reward"] == reward) & table["level"].isin(["overall", "section"]) & table["accuracy"].notna()]
     found = []
@@ -167,21 +169,10 @@ def hub_results(store: Store, subject: Subject, dataset: Dataset, *, lookup: Loo
     return found
 
 
-def _computed(folder: Path, lookup: Lookup) -> str:
-    """The dtype and arithmetic of the scores that tables were made of.
-
-    Raises:
-        UsageError: the user asked for others.
-    """
+def _computed(folder: Path) -> str:
+    """The dtype and arithmetic of the scores that tables were made of."""
     keys = [each["key"] for each in json.loads((folder / "manifest.json").read_text())["score_sets"]]
-    made = " and ".join(dict.fromkeys(f"{key['dtype']} by {key['ops']}" for key in keys))
-    for wanted, field in ((lookup.dtype, "dtype"), (lookup.ops, "ops")):
-        if wanted is not None and any(key[field] != wanted for key in keys):
-            raise UsageError(
-                f"{folder}: its tables are of {made}, not of {wanted}; `drsow leaderboard` with the same options "
-                "writes them again"
-            )
-    return made
+    return " and ".join(dict.fromkeys(f"{key['dtype']} by {key['ops']}" for key in keys))
 
 
 def yaml_text(entries: list[dict]) -> str:

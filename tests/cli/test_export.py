@@ -162,7 +162,7 @@ def test_the_hubs_library_reads_its_results(drsow, results, tiny_registry, data,
     assert [entry.value for entry in entries if entry.task_id == "default"] == [round(100 * whole, 2)]
     assert "float32 by " in entries[0].notes and "95% interval" in entries[0].notes
     with pytest.raises(
-        UsageError, match=r"its tables are of float32 by .*, not of bfloat16; `drsow leaderboard` with the same options"
+        UsageError, match=r"its tables are of float32 by .*, not of bfloat16; `drsow leaderboard --pair .* --dtype bf16"
     ):
         publish.hub_results(Store(results), subject, rows, lookup=lookup_of(known, dtype="bf16"), reward="sum")
 

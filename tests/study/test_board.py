@@ -1,6 +1,7 @@
 """From stored scores to the tables of a results folder: whose rows they are of, and a folder that cannot be written."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -110,6 +111,27 @@ def test_a_renamed_copy_shows_the_tables_of_its_rows(scored, known, two, tmp_pat
     assert again.folder == first.folder == tmp_path / "results" / "two" / "base"
     assert result_folder(store, two, copy) == first.folder
     assert gather(store, known, two, copy, reward="sum", lookup=Lookup()).missing == ""
+
+
+def test_tables_that_are_older_than_the_scores_or_of_another_dtype_are_not_reported(scored, known, two, tmp_path):
+    store, data = scored
+    (done,) = redo_subjects(known, [two], data, store, lookup=Lookup(), reward="sum")
+    with pytest.raises(UsageError, match=r"of float32 by imported, not of bfloat16; `drsow leaderboard --pair two "):
+        gather(store, known, two, data, reward="sum", lookup=lookup_of(known, dtype="bf16"))
+    for score_set in store.find(model_id="s"):
+        shutil.rmtree(score_set.folder)
+    assert "s is not scored" in gather(store, known, two, data, reward="sum", lookup=Lookup()).missing
+    file = tmp_path / "s.csv"
+    scores(5.0).to_csv(file, index=False)
+    import_scores(store, file, "s", "s", data, dtype="fp32")
+    with pytest.raises(PreconditionError) as error:
+        gather(store, known, two, data, reward="sum", lookup=Lookup())
+    assert str(error.value) == (
+        f"{done.folder}: its tables are of other scores of s; `drsow leaderboard --pair two --data {data.data_id} "
+        f"--results {store.root}` writes them again"
+    )
+    redo_subjects(known, [two], data, store, lookup=Lookup(), reward="sum")
+    assert gather(store, known, two, data, reward="sum", lookup=Lookup()).missing == ""
 
 
 def test_other_labels_under_the_same_name_are_refused_and_then_stand_apart(scored, known, two, tmp_path):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from bench.files import read_if_there
-from bench.lookup import Lookup, stored_sets
+from bench.lookup import Lookup, check_tables, stored_sets
 from bench.registry import Pair, Registry
 from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
 from bench.store.folder import Store, read_csv, write_whole
@@ -68,10 +68,10 @@ def gather(
     """Read the contents of a report.
 
     Raises:
-        PreconditionError: The results folder has no tables of these rows.
-        UsageError: Several score sets fit.
+        PreconditionError: The results folder has no tables of these rows, or they are older than the stored scores.
+        UsageError: Several score sets fit, or the tables are of another dtype or arithmetic.
     """
-    folder = result_folder(store, subject, dataset, reward=reward)
+    folder = _checked_folder(store, subject, dataset, reward, lookup)
     board = read_csv(folder / "leaderboard.csv")
     rows = stored_accuracy(folder)
     axis = subject.axes[0] if subject.axes else ""
@@ -104,6 +104,13 @@ def gather(
     )
 
 
+def _checked_folder(store: Store, subject: Subject, dataset: Dataset, reward: str, lookup: Lookup) -> Path:
+    """The results folder, if its tables are of the scores that are asked for."""
+    folder = result_folder(store, subject, dataset, reward=reward)
+    check_tables(folder, store, subject, dataset, lookup, reward=reward)
+    return folder
+
+
 def _correlation(folder: Path) -> pd.DataFrame:
     """CORRELATION; empty for a subject that is no study."""
     path = folder / "correlation.csv"
@@ -119,7 +126,7 @@ def stretched_rows(
     store: Store, subject: Subject, dataset: Dataset, *, reward: str, lookup: Lookup
 ) -> list[tuple[Pair, list[str]]]:
     """The best pairs, and the example_ids whose stretches a report shows."""
-    board = read_csv(result_folder(store, subject, dataset, reward=reward) / "leaderboard.csv")
+    board = read_csv(_checked_folder(store, subject, dataset, reward, lookup) / "leaderboard.csv")
     sets = stored_sets(store, subject, dataset, lookup)
     wrong = {pair: _wrong(subject, pair, sets, dataset, reward) for pair in _best(subject, board)}
     return [(pair, list(rows.head(N_ROWS).index)) for pair, rows in wrong.items()]
