@@ -105,8 +105,8 @@ def locked(path: Path, *, busy: str, wait_s: float = 0) -> Iterator[None]:
     """Locks a file for this process; makes it and its folder. The lock ends with the process.
 
     Raises:
-        DrsowError: Another process holds the lock for longer than `wait_s`, which `busy` says; or the file cannot be
-            made.
+        DrsowError: Another process holds the lock for longer than `wait_s`, which `busy` says.
+        CannotWrite: The file cannot be made, or its file system has no locks.
     """
     import filelock
 
@@ -116,8 +116,9 @@ def locked(path: Path, *, busy: str, wait_s: float = 0) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise DrsowError(busy) from None
-    except OSError as error:
-        raise DrsowError(f"{path.with_suffix('')}: cannot be locked: {error.strerror or error}") from error
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CannotWrite(f"{path.with_suffix('')}: cannot be locked: {reason}") from error
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ A folder's manifest says which rows and settings its tables belong to. If equal 
 same folder. If other rows have the same name, they get a new folder, so their tables are never confused.
 """
 
+import contextlib
 import hashlib
 import json
 import shlex
@@ -11,13 +12,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.files import read_if_there, safe_name
-from bench.schema import Dataset, PreconditionError
+from bench.files import locked, read_if_there, safe_name
+from bench.schema import CannotWrite, Dataset, PreconditionError
 from bench.store.folder import ScoreSet, Store
 from bench.store.parts import canonical
 
 SHORT = 8
 """Number of hexadecimal digits of a digest that distinguish two folders with the same name."""
+
+WAIT_S = 300
+"""Seconds that a process waits while another writes tables of the same pair or study. Writing takes a few."""
 
 
 class Place(NamedTuple):
@@ -52,13 +56,30 @@ def found_folder(store: Store, place: Place) -> Path | None:
     return next((folder for folder in _folders(expected) if _is_of(folder, place, expected)), None)
 
 
+@contextlib.contextmanager
+def locked_folder(store: Store, place: Place) -> Iterator[Path]:
+    """The folder to write the tables of this place to, while no other process chooses or writes one beside it.
+
+    Where no file can be locked, such as in a read-only folder, there is no lock.
+
+    Raises:
+        DrsowError: Another process writes for longer than `WAIT_S`.
+    """
+    above = place.expected(store).parent
+    busy = f"{above}: another process has been writing tables for {WAIT_S} s; wait for it and try again"
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(CannotWrite):
+            held.enter_context(locked(above / ".tables.lock", busy=busy, wait_s=WAIT_S))
+        yield folder_to_write(store, place)
+
+
 def folder_to_write(store: Store, place: Place) -> Path:
     """The folder to write the tables of this place to; a new folder if other tables are in the expected one."""
     if folder := found_folder(store, place):
         return folder
     expected = place.expected(store)
     other = stored_manifest(expected)
-    if not other:
+    if not other and not any(expected.glob("*.csv")):
         return expected
     if other.get("data_digest") != place.dataset.digest:
         expected = expected.with_name(f"{expected.name}-{place.dataset.digest[:SHORT]}")
@@ -92,7 +113,8 @@ def folder_to_read(store: Store, place: Place, *, option: str) -> Path:
         )
     if not other and (expected / "leaderboard.csv").is_file():
         raise PreconditionError(
-            f"{expected}: it has no manifest.json that names the rows of its tables; {command} writes both"
+            f"{expected}: it has no manifest.json that names the rows of its tables; {command} writes the tables of "
+            "these rows beside them"
         )
     raise PreconditionError(f"{expected / 'leaderboard.csv'}: not found; `drsow run` writes it: {command}")
 

@@ -11,16 +11,9 @@ import pandas as pd
 from bench.contrast import with_text
 from bench.measured import typical_stderr
 from bench.registry import Pair, Registry
-from bench.schema import (
-    ACCURACY,
-    CORRELATION,
-    MARGINS,
-    CannotWrite,
-    Dataset,
-    PreconditionError,
-)
+from bench.schema import ACCURACY, CORRELATION, MARGINS, CannotWrite, Dataset, PreconditionError
 from bench.store.folder import Store, csv_bytes, parse_csv, read_csv, rounded, write_csv, write_json
-from bench.store.places import folder_to_write, manifest
+from bench.store.places import locked_folder, manifest
 from bench.study.alone import ALONE_FILE, alone_note
 from bench.study.analysis import DECOMPOSITION_COLUMNS, GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
 from bench.study.baselines import Noise
@@ -114,9 +107,10 @@ def write_results(
     place, gap = place_of(subject, dataset, reward=reward), registry.performances[subject.performance].name
     told = {"benchmark": benchmark_of(dataset.examples).name, "precision": precision(subject, sets, dataset)}
     facts = manifest(place, sets.values()) | told | texts_of(registry, subject) | {"seed": seed}
-    folder = folder_to_write(store, place)
+    with locked_folder(store, place) as folder:
+        problem = _write(folder, tables, facts)
     board = parse_csv(csv_bytes(rounded(board)), folder / "leaderboard.csv")
-    return Written(folder, board, table, gap, _write(folder, tables, facts), **_notes(tables, best[0]))
+    return Written(folder, board, table, gap, problem, **_notes(tables, best[0]))
 
 
 def _notes(tables: Mapping[str, Table], first: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from bench.prefer import customise, route
 from bench.schema import ABLATION, Dataset
 from bench.scoring import passes
 from bench.store.folder import write_csv, write_json
-from bench.store.places import Place, folder_to_write, manifest
+from bench.store.places import Place, locked_folder, manifest
 from bench.study.ablation import PLAIN, Run, ablation
 from bench.study.measure import read_for
 from bench.subject import Subject
@@ -67,12 +67,13 @@ def ablate_pair(session: Session, subject: Subject, dataset: Dataset, wish: Abla
     runs = _runs({name: [read_for(each, wish.reward) for each in both] for name, both in sets.items()}, routed)
     rng = np.random.default_rng(zlib.crc32(dataset.digest.encode()))
     place = ablation_place(subject, dataset, wish)
-    folder = folder_to_write(session.store, place)
-    # The manifest is written first. It names the rows and routers, so another ablation never writes into this folder.
-    write_json(folder / "manifest.json", manifest(place, chain(*sets.values())))
-    write_csv(folder / "ablation.csv", ablation(runs, dataset, reward=wish.reward, rng=rng), ABLATION)
+    found = ablation(runs, dataset, reward=wish.reward, rng=rng)
     counts = [confusion_counts(name, table.reset_index(), dataset, registry) for name, table in routed.items()]
-    write_csv(folder / "confusion.csv", pd.concat(counts, ignore_index=True), CONFUSION)
+    with locked_folder(session.store, place) as folder:
+        # The manifest is written first. It names the rows and routers, so another ablation never writes into it.
+        write_json(folder / "manifest.json", manifest(place, chain(*sets.values())))
+        write_csv(folder / "ablation.csv", found, ABLATION)
+        write_csv(folder / "confusion.csv", pd.concat(counts, ignore_index=True), CONFUSION)
     return folder
 
 

@@ -10,7 +10,7 @@ from bench.data.load import check_preferences
 from bench.prefer.select import cosines
 from bench.schema import Dataset
 from bench.store.folder import write_csv, write_json, write_whole
-from bench.store.places import Place, folder_to_write, manifest
+from bench.store.places import Place, locked_folder, manifest
 from bench.study.agreement import AGREEMENT, ALL, agreement
 from bench.study.design import prompt_clusters
 from bench.study.reward import margins
@@ -60,11 +60,11 @@ def agree(session: Session, subject: Subject, dataset: Dataset, *, embedder: str
     ]
     found = pd.concat(rows, ignore_index=True)
     place = Place(subject.name, dataset, "agreement", {"embedder": embedder}, above="real")
-    folder = folder_to_write(session.store, place)
-    # The manifest is written first. It names the rows and the embedder, so no other run writes into this folder.
-    write_json(folder / "manifest.json", manifest(place, sets))
-    write_csv(folder / "agreement.csv", found, AGREEMENT)
-    write_whole(folder / "agreement.md", agreement_table(found).encode())
+    with locked_folder(session.store, place) as folder:
+        # The manifest is written first. It names the rows and the embedder, so no other run writes into this folder.
+        write_json(folder / "manifest.json", manifest(place, sets))
+        write_csv(folder / "agreement.csv", found, AGREEMENT)
+        write_whole(folder / "agreement.md", agreement_table(found).encode())
     return folder
 
 

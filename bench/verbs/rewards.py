@@ -3,10 +3,12 @@
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from bench.lookup import Lookup, stored_sets
 from bench.schema import TOKEN_REWARDS, Dataset, PreconditionError
 from bench.store.folder import Store, write_csv, write_json, write_whole
-from bench.store.places import folder_to_write, manifest
+from bench.store.places import locked_folder, manifest
 from bench.study.board import seeded
 from bench.study.measure import scores_of
 from bench.study.reward_table import reward_table
@@ -26,8 +28,6 @@ def compare_rewards(
     Raises:
         PreconditionError: a model of the pair is not scored on these rows.
     """
-    from bench.study import figures
-
     sets = stored_sets(store, subject, dataset, lookup)
     try:
         scores = scores_of(sets, TOKEN_REWARDS[0])
@@ -37,20 +37,27 @@ def compare_rewards(
     for words in dict.fromkeys(_told(found)):
         print(f"left out: {words}", file=sys.stderr)
     place = rewards_place(subject, dataset)
-    folder = folder_to_write(store, place)
-    write_json(folder / "manifest.json", manifest(place, sets.values()) | {"seed": seed, "left_out": found.left_out})
-    write_csv(folder / "rewards.csv", found.table, SIDE_BY_SIDE)
-    rows = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
-    write_json(folder / "rewards.json", rows)
+    facts = manifest(place, sets.values()) | {"seed": seed, "left_out": found.left_out}
+    with locked_folder(store, place) as folder:
+        return found, _write(folder, found.table, facts)
+
+
+def _write(folder: Path, table: pd.DataFrame, facts: dict) -> list[Path]:
+    """Write the manifest, rewards.csv, .md, .json and the figure; return the files without the manifest."""
+    from bench.study import figures
+
+    write_json(folder / "manifest.json", facts)
+    write_csv(folder / "rewards.csv", table, SIDE_BY_SIDE)
+    write_json(folder / "rewards.json", table.astype(object).where(table.notna(), None).to_dict("records"))
     where = f"Data and versions: manifest.json of {folder.parent.name}/{folder.name}."
-    write_whole(folder / "rewards.md", markdown(reward_table(found.table, provenance=where)).encode())
+    write_whole(folder / "rewards.md", markdown(reward_table(table, provenance=where)).encode())
     files = [folder / f"rewards.{suffix}" for suffix in ("csv", "md", "json")]
-    figure = figures.reward_families(found.table)
+    figure = figures.reward_families(table)
     for suffix in figures.FORMATS:
         files.append(folder / "figures" / f"rewards.{suffix}")
         write_whole(files[-1], figures.encode(figure, suffix))
-    write_csv(folder / "figures" / "rewards.csv", found.table, SIDE_BY_SIDE)
-    return found, files
+    write_csv(folder / "figures" / "rewards.csv", table, SIDE_BY_SIDE)
+    return files
 
 
 def _told(found: Compared) -> list[str]:

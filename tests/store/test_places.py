@@ -1,13 +1,24 @@
 """Which results folder holds the tables of which rows."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import filelock
 import pytest
 
 from bench.registry import Pair
 from bench.schema import Dataset, PreconditionError
 from bench.store.folder import Store, write_json
-from bench.store.places import Place, folder_to_read, folder_to_write, found_folder, manifest, results_option
+from bench.store.places import (
+    Place,
+    folder_to_read,
+    folder_to_write,
+    found_folder,
+    locked_folder,
+    manifest,
+    results_option,
+)
 from bench.subject import Subject, place_of
 from bench.verbs.ablate import Ablation, ablation_place
 
@@ -62,6 +73,42 @@ def test_the_built_in_data_are_held_to_their_digest_too(store):
     other = Place("two", Dataset("reward-bench", "reward-bench", "xyz", ()))
     with pytest.raises(PreconditionError, match="its tables belong to other rows than reward-bench has now"):
         folder_to_read(store, other, option="--pair two")
+
+
+def test_two_processes_that_begin_at_once_write_a_folder_each(store):
+    first, second = Place("two", rows("base", "abc")), Place("two", rows("base", "xyz"))
+
+    def begin(place: Place) -> Path:
+        with locked_folder(store, place) as folder:
+            time.sleep(0.2)  # the other one looks for a folder meanwhile
+            write_json(folder / "manifest.json", manifest(place, []))
+        return folder
+
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(begin, (first, second)))
+    assert folders == [found_folder(store, place) for place in (first, second)]
+    assert len(set(folders)) == 2
+
+
+def test_a_folder_without_locks_is_written_without_one(store, monkeypatch):
+    def no_locks(_self) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
+    with locked_folder(store, Place("two", rows("base", "abc"))) as folder:
+        assert folder == store.root / "two" / "base"
+
+
+@pytest.mark.parametrize("text", [None, "", "{"])
+def test_tables_whose_manifest_cannot_be_read_are_not_replaced(store, text):
+    place = Place("two", rows("base", "abc"))
+    folder = written(store, place)
+    (folder / "leaderboard.csv").write_text("rank\n1\n")
+    (folder / "manifest.json").unlink()
+    if text is not None:
+        (folder / "manifest.json").write_text(text)
+    assert written(store, place).name == "base-abc"
+    assert folder_to_read(store, place, option="--pair two").name == "base-abc"
 
 
 def test_tables_that_nothing_says_the_rows_of_are_refused(store):
