@@ -120,14 +120,23 @@ def folder_to_read(store: Store, place: Place, *, option: str) -> Path:
 
 
 def tables_of(store: Store, subject: str, variant: str = "") -> dict[Path, dict]:
-    """The folders with a leaderboard of a subject, on any data, and the manifest of each, sorted by the data's name."""
+    """The folders with a leaderboard of a subject, on any data, and the manifest of each, sorted by name.
+
+    Folders that are not named after their data, such as copies, are last. A manifest that cannot be read is empty.
+    """
     folders = sorted((store.root / safe_name(subject)).glob("*/leaderboard.csv"))
     known = {path.parent: stored_manifest(path.parent) for path in folders}
     return {
         folder: stored
-        for folder, stored in known.items()
+        for folder, stored in sorted(known.items(), key=lambda each: not _is_named_after_data(*each))
         if stored.get("subject", subject) == subject and stored.get("variant", variant) == variant
     }
+
+
+def _is_named_after_data(folder: Path, stored: Mapping[str, str]) -> bool:
+    """Whether a folder's name begins as drsow names those of its data: a file, a benchmark or a data set on the hub."""
+    data = stored.get("data", "")
+    return folder.name.startswith((safe_name(Path(data).stem), data.replace(":", "-"), safe_name(data)))
 
 
 def data_option(dataset: Dataset) -> str:

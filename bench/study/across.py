@@ -31,6 +31,9 @@ def measured_of(store: Store, subject: Subject, *, reward: str) -> list[Measured
     """The stored tables of a subject on every benchmark, under one reward; a warning names each that cannot be read."""
     found = []
     for folder, stored in tables_of(store, subject.name, variant_of(subject, reward)).items():
+        if not stored:
+            print(f"warning: left out of the board: {folder} has no readable manifest.json", file=sys.stderr)
+            continue
         try:
             rows = stored_accuracy(folder)
         except PreconditionError as error:

@@ -157,3 +157,18 @@ def test_the_board_takes_the_stored_tables_of_every_benchmark_and_writes_its_own
     assert [path.name for path in paths] == ["board.csv", "board.md"]
     again = read_csv(paths[0])
     assert again["rm_bench_chat"].tolist()[0] == 1.0 and again["source"].tolist()[0] == ""
+
+
+def test_the_board_takes_the_folder_named_after_its_data_before_a_copy_and_none_without_a_manifest(tmp_path, capsys):
+    known, folder = load_registry(), tmp_path / "mistral-7b"
+    facts = {"data": "judge-bench", "subject": "mistral-7b", "data_digest": "1" * 64}
+    for name, right in (("before", 0.0), ("judge-bench-5-per-subset", 1.0), ("unknown", 0.5)):
+        rows = JB[JB["pair_id"] == "a"].assign(pair_id="mistral-7b", accuracy=right)
+        write_csv(folder / name / "accuracy.csv", rows, tuple(rows.columns))
+        write_csv(folder / name / "leaderboard.csv", pd.DataFrame({"reward": ["sum"]}), ("reward",))
+        write_json(folder / name / "manifest.json", facts)
+    (folder / "unknown" / "manifest.json").write_text("")
+    frame = board(Store(tmp_path), known, [Subject("mistral-7b", (known.pair("mistral-7b"),))], reward="sum")
+    assert frame["judge_bench_5_per_subset"].tolist()[0] == 1.0
+    assert data_columns(frame)[0] == "judge_bench_5_per_subset"
+    assert f"left out of the board: {folder / 'unknown'} has no readable manifest.json" in capsys.readouterr().err
