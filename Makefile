@@ -77,7 +77,7 @@ slurm: $(VENV)/.installed ## write drsow.sbatch: a study as a job array (STUDY= 
 	  '$(subst ','\'',exec $(BIN)/drsow run $(SUBJECT) --shard "$$SLURM_ARRAY_TASK_ID/$(SHARDS)" $(ARGS))' > drsow.sbatch
 	@echo "drsow.sbatch: fetch the models first ($(BIN)/drsow fetch $(or $(STUDY),$(PAIR))), then sbatch drsow.sbatch"
 
-pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model -> before and after (PROMPTS= HELD_OUT= POLICY= JUDGE=)
+pipeline: $(VENV)/.installed ## prompts -> candidates -> labels -> a tuned model -> before and after (PROMPTS= HELD_OUT= POLICY= JUDGE=; each run its own folder: PIPELINE=DIR)
 	@$(BIN)/drsow sample --model "$(POLICY)" --prompts "$(PROMPTS)" --n 8 --max-new-tokens $(NEW_TOKENS) --out "$(RUN)/candidates.jsonl"
 	@$(BIN)/drsow annotate --pair $(PAIR) --reward $(REWARD) --candidates "$(RUN)/candidates.jsonl" --out "$(RUN)/preferences"
 	@$(BIN)/drsow tune --policy "$(POLICY)" --preferences "$(RUN)/preferences" --lora --lr 3e-4 --epochs 2 --batch 8 --out "$(RUN)/tuned"

@@ -31,8 +31,8 @@ PER_BYTE = "per-byte"
 Texts = Mapping[str, Mapping[str, list[str]]]
 """side -> prompt_id -> responses."""
 
-VARIANT = "judge"
-"""What the manifest of such a folder says it is."""
+SUBJECT = "judge"
+"""What the manifest of such a folder has as its subject."""
 
 FILES = ("judge.csv", "judge.md", "manifest.json", "figures")
 """What the verb writes beside the responses."""
@@ -98,7 +98,7 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
 def _check_folder(out: Path) -> None:
     """Refuses a folder with files that this verb would replace but did not write."""
     # A run that was stopped while it wrote its tables has the settings of its responses, but no manifest.
-    ours = stored_manifest(out).get("variant") == VARIANT or (out / f"{BEFORE}.jsonl.settings.json").exists()
+    ours = stored_manifest(out).get("subject") == SUBJECT or (out / f"{BEFORE}.jsonl.settings.json").exists()
     found = [name for name in FILES if (out / name).exists()]
     if found and not ours:
         raise UsageError(f"{out}: drsow judge did not write its {found[0]}; name another folder")
@@ -126,7 +126,7 @@ def _write(out: Path, found: pd.DataFrame, wish: Judging, dataset: Dataset, sets
     write_whole(out / "judge.md", judged_table(found).encode())
     told = {"before": wish.before, "after": wish.after, "sampling": wish.sampling._asdict(), "reward": wish.reward}
     every = [each for both in sets.values() for each in both]
-    write_json(out / "manifest.json", manifest(Place(VARIANT, dataset), every) | told)
+    write_json(out / "manifest.json", manifest(Place(SUBJECT, dataset), every) | told)
     curve = Path(wish.after) / "curve.csv"
     if curve.is_file():
         _draw(out, read_csv(curve), found)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -318,6 +319,17 @@ def test_a_folder_with_a_file_that_judge_did_not_write_is_refused_and_it_stays(d
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
     assert f"out: drsow judge did not write its {name}; name another folder" in done.stderr
     assert leftovers(tmp_path / "out") == [name] and (tmp_path / "out" / name).read_text() == "{}"
+
+
+def test_the_folder_that_make_pipeline_wrote_into_git_is_taken_for_judges_own(drsow, tiny_registry, tmp_path):
+    committed = Path(__file__).parents[2] / "results" / "pipeline"
+    shutil.copytree(committed, tmp_path / "out", ignore=shutil.ignore_patterns("run", "*.jsonl*"))
+    prompts = write_rows(tmp_path / "prompts.jsonl", PROMPTS)
+    words = ["--prompts", prompts, "--annotator", "tiny", "--registry", tiny_registry, "--device", "cpu"]
+    words += ["--results", tmp_path / "results", "--out", tmp_path / "out"]
+    done = drsow("judge", "--before", "tiny-strong", "--after", "tiny-stron", *words)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert "unknown model 'tiny-stron', did you mean 'tiny-strong'?" in done.stderr
 
 
 @pytest.mark.slow
