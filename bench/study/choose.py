@@ -104,7 +104,8 @@ def choose(
             is not chosen.
         rows: Levels and weights of the rows, and their problems.
         wish: The user's conditions.
-        rng: Source of folds, halves and draws; it also orders pairs of equal score.
+        rng: Source of folds, halves and draws, which are those of the leaderboard under the same seed. A generator of
+            its own, from the same seed, orders pairs of equal score.
         top: How many of the best pairs the table lists.
         combine: What ensembles of the best pairs need; None for no ensembles.
 
@@ -121,7 +122,8 @@ def choose(
     every = board.reset_index(drop=True).assign(n_passes=2, name=name, score=plain_accuracy(correct, only)[0])
     candidates, said = filtered(every[np.isfinite(correct[:, only.weights[0] > 0]).all(axis=1)], wish)
     notes = _left_out(every, candidates, wish)
-    candidates = candidates.assign(tie=rng.random(len(candidates))).sort_values(["score", "tie"], ascending=False)
+    ties = rng.spawn(1)[0].random(len(candidates))  # leaves `rng` as it is
+    candidates = candidates.assign(tie=ties).sort_values(["score", "tie"], ascending=False)
     top = min(top, len(candidates))
     weighed = _weighed(candidates, correct, only, said, top=top, rng=rng)
     extra, more = _ensembles(weighed, candidates.index.to_numpy(), only, combine, wish)
@@ -158,7 +160,9 @@ def _weighed(
     """The candidates, best first, with their held-out estimates. `correct` has a row for every index of theirs."""
     mine = np.nan_to_num(correct[candidates.index])  # what is excluded does not count
     sample = Sample(only.weights[0], only.subset, only.cluster)
-    found = held_out(mine, sample, rng=rng, top=top)
+    # The pairs are in the leaderboard's order, so that both verbs estimate the same number.
+    order = np.argsort(np.argsort(candidates.index))
+    found = held_out(mine[np.argsort(candidates.index)], sample, rng=rng, top=top).reordered(order)
     draws = bootstrap_scores(mine, only, rng=rng)
     n_problems = len(np.unique(only.cluster[only.weights[0] > 0]))
     p_values = confidence_set(candidates["score"].to_numpy(), draws, n_problems=n_problems)

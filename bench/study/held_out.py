@@ -60,6 +60,18 @@ class HeldOut(NamedTuple):
     deals: tuple[Deals, Deals, Deals]
     """Of all rows, and of the first and the second half of each split."""
 
+    def reordered(self, order: np.ndarray) -> "HeldOut":
+        """The same estimates, for the pairs in another order.
+
+        Args:
+            order: For each pair of the new order, its number in the old one, (pairs,), int.
+        """
+        new = np.argsort(order)
+        first, second, third = (deals._replace(order=new[deals.order]) for deals in self.deals)
+        return self._replace(
+            first_share=self.first_share[order], fixed=self.fixed[:, :, order], deals=(first, second, third)
+        )
+
 
 def held_out_scores(correct: np.ndarray, sample: Sample, *, rng: np.random.Generator) -> np.ndarray:
     """Expected score, on other prompts, of the pair in each place, (pairs,), best place first.

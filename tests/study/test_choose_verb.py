@@ -113,6 +113,17 @@ def test_the_leaderboard_says_what_its_first_place_is_worth_elsewhere(boards):
     assert other[["score", "score_low", "score_high"]].equals(board[["score", "score_low", "score_high"]])
 
 
+@pytest.mark.parametrize("words", [(), ("--seed", "5")])
+def test_choose_and_the_leaderboard_expect_the_same_of_the_first_places(boards, world, words):
+    board = boards[2] if words else read_csv(boards[0] / "leaderboard.csv")
+    out, err, code = drsow(world, "choose", "--top", "12", *words, "--format", "json")
+    assert code == 0, err
+    found = pd.DataFrame(json.loads(out)).query("rule == 'best score'")
+    # Pairs of one rank share the mean of their places.
+    mine = found["held_out"].groupby(found["score"], sort=False).transform("mean")
+    assert list(mine) == pytest.approx(list(board["score_held_out"]), abs=1e-9)
+
+
 def test_every_table_shows_one_interval(boards, world):
     folder = boards[0]
     board, table = read_csv(folder / "leaderboard.csv"), read_csv(folder / "accuracy.csv")
