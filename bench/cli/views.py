@@ -41,7 +41,7 @@ VIEWS = {
         n_important=6,
         hidden=("n_rows", "n_candidates", "n_not_worse"),
         note="held out: the expected score on other prompts of a pair chosen by this rule and place, with its 95% "
-        "interval; optimism: the score less it.",
+        "interval; optimism: the score minus held out.",
     ),
     "compare": View(
         ("name", "difference", "p_bootstrap", "n_first_only", "n_second_only", "n_rows", "p_mcnemar", "n_clusters",
@@ -56,9 +56,11 @@ VIEWS = {
         ("reward", "accuracy", "difference", "p_bootstrap_holm", "n_examples", "n_only", "n_sum_only",
          "n_ties", "n_excluded", "p_bootstrap", "p_mcnemar", "p_mcnemar_holm"),
         hidden=("pair_id", "family", "level", "name"),
-        note="difference: to the reward sum on the same rows. [low, high]: 95% intervals over prompts; rows of one "
-        "problem count together. Holm's p is adjusted over all rewards on all levels.",
-        own={"difference": Column("over sum (points)", units.points, limits=(("difference_low", "difference_high"),))},
+        note="difference: to the reward sum on the same rows; better: problems of which a reward judges more rows "
+        "rightly. [low, high]: 95% intervals over prompts; rows of one problem count together. Holm's p is adjusted "
+        "over all rewards on all levels.",
+        own={"difference": Column("over sum (points)", units.points, limits=(("difference_low", "difference_high"),)),
+             "n_only": Column("better than sum", units.count), "n_sum_only": Column("sum better", units.count)},
         more="rewards.md has the sections, rewards.csv all columns",
     ),
     "board": View(

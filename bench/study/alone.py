@@ -69,5 +69,5 @@ def alone_note(table: pd.DataFrame, pair_id: str) -> str:
         return ""
     row = rows.iloc[0]
     interval = "" if np.isnan(row["low"]) else f" [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
-    words = f"The strong model alone (`{row['alone']}`) scores {row['accuracy_alone']:.1%}; the pair less it: "
+    words = f"The strong model alone (`{row['alone']}`) scores {row['accuracy_alone']:.1%}; pair minus strong model: "
     return f"{words}{100 * row['difference']:+.1f}{interval} points."

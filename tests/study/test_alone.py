@@ -78,8 +78,8 @@ def test_a_mean_is_compared_with_a_mean(scores):
 def test_the_sentence_names_both_and_leaves_out_an_interval_that_is_not_known(scores):
     table = table_of(scores)
     said = alone_note(table, "p")
-    assert said.startswith("The strong model alone (`strong`) scores 25.0%; the pair less it: +50.0 [+3")
-    assert alone_note(table.assign(low=np.nan, high=np.nan), "p").endswith("less it: +50.0 points.")
+    assert said.startswith("The strong model alone (`strong`) scores 25.0%; pair minus strong model: +50.0 [+3")
+    assert alone_note(table.assign(low=np.nan, high=np.nan), "p").endswith("; pair minus strong model: +50.0 points.")
     assert alone_note(table.assign(difference=np.nan), "p") == ""
     assert (
         alone_note(table_of(scores, reward="strong"), "p")

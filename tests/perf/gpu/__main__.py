@@ -235,7 +235,7 @@ def main() -> None:
         print(report.write(args.out))
         return
     if args.lengths is None:
-        parser.error("--lengths FILE: python -m perf.gpu.lengths writes it")
+        parser.error("--lengths FILE: PYTHONPATH=tests python -m perf.gpu.lengths writes it")
     if not torch.cuda.is_available():
         sys.exit("perf.gpu: torch finds no GPU on this machine")
     args.out.mkdir(parents=True, exist_ok=True)
