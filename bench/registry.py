@@ -249,4 +249,7 @@ def _complaint(error: ValidationError, kind: type[Entry]) -> str:
 def _known(kind: str, name: str, known: Collection[str]) -> str:
     if name in known:
         return name
-    raise UsageError(unknown(kind, name, known))
+    words = unknown(kind, name, known)
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        words += f"; a hub repository is no model_id: `drsow models add {name} --registry DIR` writes an entry for it"
+    raise UsageError(words)

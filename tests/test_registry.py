@@ -225,6 +225,17 @@ def test_the_models_table_leaves_unknowns_missing():
     [
         (REGISTRY.model, "zephyr-7b-bta", "unknown model 'zephyr-7b-bta', did you mean 'zephyr-7b-beta'?"),
         (REGISTRY.model, "teknium/OpenHermes-2.5-Mistral-7B", "did you mean 'openhermes-2.5-mistral-7b'?"),
+        (
+            REGISTRY.model,
+            "Qwen/Qwen2.5-0.5B-Instruct",
+            "; a hub repository is no model_id: `drsow models add Qwen/Qwen2.5-0.5B-Instruct --registry DIR` writes an "
+            "entry for it",
+        ),
+        (
+            REGISTRY.pair,
+            "me/mine",
+            "unknown pair 'me/mine'; a hub repository is no model_id: `drsow models add me/mine ",
+        ),
         (REGISTRY.pair, "Embeded", "unknown pair 'Embeded', did you mean 'embedded'?"),
         (REGISTRY.pair, "llama-3-base-dpo--llama-3-base-stf", "did you mean 'llama-3-base-dpo--llama-3-base-sft'?"),
         (REGISTRY.study, "paper221", "unknown study 'paper221', did you mean 'paper-221'?"),

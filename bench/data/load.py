@@ -33,7 +33,7 @@ REWARD_BENCH_VARIABLE = "DRSOW_REWARDBENCH"
 _SLUGS = {*NAMES, *(f"{name}-{split}" for name, source in BENCHMARKS.items() for split in source.files)}
 """Folder names of the built-in data sets."""
 
-_HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?::(.+))?")
+_HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?::(.+))?")
 
 
 def load_data(data: str, *, limit_per_subset: int | None = None, offline: bool = False) -> Dataset:
@@ -105,7 +105,9 @@ def fetch_data(data: str) -> int:
         UsageError: The name is unknown.
         PreconditionError: The data set cannot be downloaded.
     """
-    return sum(1 for _ in _source(data, offline=False)[1].rows)
+    add = f"`drsow models add {data.partition(':')[0]} --registry DIR`"
+    advice = f"it was looked up as a data set; for a model, {add} writes an entry"
+    return sum(1 for _ in _source(data, offline=False, advice=advice)[1].rows)
 
 
 def check_preferences(dataset: Dataset) -> None:
@@ -166,8 +168,8 @@ def _limited(whole: Dataset, limit: int | None) -> Dataset:
     return whole._replace(slug=slug, digest=digest(examples), examples=examples, limit=limit)
 
 
-def _source(data: str, *, offline: bool) -> tuple[str, Found]:
-    """The slug of the data set that the user names, and its rows."""
+def _source(data: str, *, offline: bool, advice: str | None = None) -> tuple[str, Found]:
+    """The slug of the data set that the user names, and its rows. The advice is for a hub data set that is not here."""
     if data == REWARD_BENCH:
         return REWARD_BENCH, Found(_reward_bench_rows(offline=offline), "")
     if data == SAMPLE:
@@ -179,8 +181,9 @@ def _source(data: str, *, offline: bool) -> tuple[str, Found]:
         stem = Path(data).stem
         # A user's file "sample.jsonl" must not share a results folder with the built-in "sample".
         return f"{stem}-file" if stem in _SLUGS else safe_name(stem), Found(file_rows(data), "")
+    _check_no_path(data)
     if hub_id := _HUB_ID.fullmatch(data):
-        advice = f"`drsow fetch {data}` fetches it"
+        advice = advice or f"with access to the hub, `drsow fetch {data}` fetches it"
         return safe_name(data), Found(hub_rows(hub_id[1], hub_id[2], advice=advice, offline=offline), "")
     close = difflib.get_close_matches(data.lower(), NAMES, n=1)
     raise UsageError(
@@ -190,11 +193,22 @@ def _source(data: str, *, offline: bool) -> tuple[str, Found]:
     )
 
 
+def _check_no_path(data: str) -> None:
+    """Refuses the name of a folder, and that of a file without its ending."""
+    if data and Path(data).is_dir():
+        found = [str(path) for path in sorted(Path(data).iterdir()) if path.suffix.lower() in READERS]
+        near = f", such as {found[0]}" if found else f" ({', '.join(READERS)})"
+        raise UsageError(f"{data}: is a folder; name a file in it{near}")
+    if found := [name for name in (f"{data}{ending}" for ending in READERS) if Path(name).is_file()]:
+        raise UsageError(f"{data}: no such file, did you mean {found[0]!r}?")
+
+
 def _reward_bench_rows(*, offline: bool) -> Iterator[Row]:
     files = sorted(local_files(REWARD_BENCH), key=lambda path: not path.name.startswith("filtered"))
     local = os.environ.get(REWARD_BENCH_VARIABLE) or next(map(str, files), None)
     if not local:
-        advice = f"`drsow fetch {REWARD_BENCH}` fetches it, or {REWARD_BENCH_VARIABLE}=FILE names a copy"
+        advice = f"with access to the hub, `drsow fetch {REWARD_BENCH}` fetches it, or "
+        advice += f"{REWARD_BENCH_VARIABLE}=FILE names a copy"
         return hub_rows("allenai/reward-bench", "filtered", advice=advice, offline=offline)
     if not Path(local).is_file():
         raise PreconditionError(f"{REWARD_BENCH_VARIABLE}: no such file: {local}")

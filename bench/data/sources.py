@@ -196,6 +196,8 @@ def _csv_rows(name: str, data: bytes) -> Iterator[Row]:
     for line, cells in _csv_cells(name, text):
         if header is None:
             header = cells
+            if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+                raise UsageError(f"{name}, line {line}: its only column is {header[0]!r}; save it with commas")
             _check_names(f"{name}, line {line}", header)
         elif len(cells) != len(header):
             raise UsageError(f"{name}, line {line}: {len(cells)} cells, but the header has {len(header)}")
@@ -235,7 +237,7 @@ def hub_rows(repository: str, split: str | None, *, advice: str, offline: bool =
         UsageError: The split does not exist, or `split` is None and there are several.
         PreconditionError: The data set is not in the cache and cannot be downloaded.
     """
-    missing = f"{repository}: not on this machine; with access to the hub, {advice}"
+    missing = f"{repository}: not on this machine; {advice}"
     if offline and not _cached(repository):
         raise PreconditionError(missing)
     import datasets  # Slow to import, and most data sets are files.
@@ -249,7 +251,7 @@ def hub_rows(repository: str, split: str | None, *, advice: str, offline: bool =
             raise UsageError(f"{repository}: {reason}") from error
         if offline or datasets.config.HF_HUB_OFFLINE:
             raise PreconditionError(missing) from error
-        raise PreconditionError(f"{repository}: {reason}; with access to the hub, {advice}") from error
+        raise PreconditionError(f"{repository}: {reason}; {advice}") from error
     if isinstance(found, datasets.DatasetDict):
         if len(found) != 1:
             raise UsageError(f"{repository}: which split? {', '.join(f'{repository}:{name}' for name in found)}")

@@ -126,7 +126,7 @@ def fetch(spec: ModelSpec, *, weights: bool = True) -> Located:
     if offline():
         raise PreconditionError(
             f"{spec.model_id}: not on this machine, and HF_HUB_OFFLINE forbids fetching it; "
-            f"run `drsow fetch {spec.model_id}` where there is a network"
+            f"run `drsow fetch {spec.model_id}` (with your --registry, if you gave one) where there is a network"
         )
     print(f"{spec.model_id}: fetching {spec.source.location}{_needed(spec)}", file=sys.stderr)
     if spec.licence_notice:
@@ -246,7 +246,8 @@ def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool)
     if weights and (name := _missing_weights(found)):
         raise NotHere(
             f"{spec.model_id}: {name} of {source.repo}, which its {_INDEX} names, is not here, and the hub did not "
-            f"give it; run `drsow fetch {spec.model_id}` where there is a network, or correct `source`"
+            f"give it; run `drsow fetch {spec.model_id}` (with your --registry, if you gave one) where there is a "
+            "network, or correct `source`"
         )
     if not local:
         for path in found.glob("*.safetensors"):

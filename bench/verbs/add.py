@@ -7,6 +7,7 @@ import contextlib
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 
 from bench.entries import Entry, HubSource, ModelSpec, PairEntry
 from bench.files import read_if_there, toml_table, write_whole
+from bench.links import unknown
 from bench.registry import Registry, load_registry
 from bench.schema import DrsowError, PreconditionError, UsageError
 from bench.scoring import fetch
@@ -117,11 +119,11 @@ def add_pair(folder: Path, strong: str, weak: str, *, pair_id: str | None, templ
 
 
 def _registry(folder: Path) -> Registry:
-    """drsow's entries and the user's, of a folder that may not exist yet."""
+    """drsow's entries and the user's, with the folder of these, which may not exist yet."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is no folder; name your registry's folder with --registry")
     has_entries = any((folder / name).is_file() for name in _FILES)
-    return load_registry(folder if has_entries else None)
+    return replace(load_registry(folder if has_entries else None), folder=folder)
 
 
 def _check_unread(place: str, kind: str, asked: Asked, names: tuple[str, ...]) -> None:
@@ -180,10 +182,11 @@ def _base(known: Registry, facts: Facts, asked: str | None, place: str) -> str:
     for spec in known.models.values():
         if isinstance(spec.source, HubSource) and spec.source.repo == named:
             return spec.model_id
+    known_as = f"is an adapter of {named}, which no entry of the registry has; add it first "
+    known_as += f"(`drsow models add {named} --registry {known.folder}`), or name the base's model_id with --base"
     merged = f", or a copy without {ADAPTER_CONFIG} if its other weights contain it"
     raise UsageError(
-        f"{place}: is an adapter of {named}, which no entry of the registry has; add it first "
-        f"(`drsow models add {named}`), or name the base's model_id with --base"
+        f"{place}: {known_as if named else 'is an adapter that names no base; name its model_id with --base'}"
         + (merged if facts.named(".safetensors") else "")
     )
 
@@ -226,10 +229,12 @@ def _notes(row: Mapping[str, Any], facts: Facts | None, *, has_method: bool) -> 
 
 
 def _known_model(known: Registry, name: str, folder: Path) -> ModelSpec:
-    try:
-        return known.model(name)
-    except UsageError as error:
-        raise UsageError(f"{error}; `drsow models add REPO --registry {folder}` adds a model") from None
+    if name in known.models:
+        return known.models[name]
+    place = name if "/" in name else "REPO"
+    raise UsageError(
+        f"{unknown('model', name, known.models)}; `drsow models add {place} --registry {folder}` adds a model"
+    )
 
 
 def _has_template(spec: ModelSpec) -> bool | None:

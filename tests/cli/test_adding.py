@@ -162,7 +162,17 @@ def test_a_folder_of_a_model_and_an_adapter_becomes_an_adapter_and_says_so(tiny_
 @pytest.mark.parametrize(
     ("more", "asked", "words"),
     [
-        ({}, Asked(), "is an adapter of me/base, which no entry of the registry has; add it first (`drsow models add "),
+        (
+            {},
+            Asked(),
+            "is an adapter of me/base, which no entry of the registry has; add it first (`drsow models add me/base "
+            "--registry MINE`), or name the base's model_id with --base",
+        ),
+        (
+            {"base_model_name_or_path": None},
+            Asked(),
+            "lora: is an adapter that names no base; name its model_id with --base",
+        ),
         ({"peft_type": "IA3"}, Asked(base="mistral-7b-v0.1"), "is of the kind 'IA3'; drsow merges LoRA adapters only"),
         ({}, Asked(base="mistral-7b"), "unknown model 'mistral-7b', did you mean "),
     ],
@@ -170,7 +180,7 @@ def test_a_folder_of_a_model_and_an_adapter_becomes_an_adapter_and_says_so(tiny_
 def test_an_adapter_without_a_known_base_is_one_line(mine, tmp_path, more, asked, words):
     with pytest.raises(DrsowError) as error:
         add_model(mine, str(adapter(tmp_path / "lora", "me/base", **more)), asked)
-    assert words in str(error.value) and "\n" not in str(error.value)
+    assert words.replace("MINE", str(mine)) in str(error.value) and "\n" not in str(error.value)
     assert not mine.exists()
 
 

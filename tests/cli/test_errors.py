@@ -101,6 +101,12 @@ def test_a_model_of_the_hub_that_is_not_here_is_named_with_the_command_that_fetc
     assert leftovers(out) == []
 
 
+def test_a_model_of_the_hub_that_fetch_takes_for_data_is_named_with_the_command_that_adds_it(drsow, tmp_path):
+    done = drsow("fetch", "nobody/nothing", HF_HOME=str(tmp_path / "hub"), HF_HUB_OFFLINE="1")
+    add_it = "it was looked up as a data set; for a model, `drsow models add nobody/nothing --registry DIR` writes an"
+    assert_refused(done, 4, f"nobody/nothing: not on this machine; {add_it} entry")
+
+
 def parcel(folder: Path, content: bytes) -> None:
     """A wheel that holds a file as data, as an index of one's own would serve it."""
     folder.mkdir()

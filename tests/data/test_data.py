@@ -379,6 +379,16 @@ def test_a_csv_row_is_named_by_the_line_on_which_it_starts():
         ("a.csv", b"prompt,chosen\na,b\n", "a.csv, line 2, field rejected: missing"),
         ("a.csv", b"prompt,chosen,rejected\n\na,b\n", "a.csv, line 3: 2 cells, but the header has 3"),
         ("a.csv", b'prompt,chosen,rejected\na,b,"c\n', "a.csv, line 2: broken CSV: unexpected end of data"),
+        (
+            "a.csv",
+            b"prompt;chosen;rejected\na, b;c;d\n",
+            "a.csv, line 1: its only column is 'prompt;chosen;rejected'; save it with commas",
+        ),
+        (
+            "a.csv",
+            b"prompt\tchosen\na\tc\n",
+            "a.csv, line 1: its only column is 'prompt\\tchosen'; save it with commas",
+        ),
         ("a.csv", b"prompt,prompt\na,b\n", "a.csv, line 1: two columns have one name, 'prompt'"),
         ("a.csv", b"prompt\na\n\xff\n", "a.csv, line 3: not UTF-8 text"),
         ("a.txt", b"", "a.txt: only .jsonl, .parquet, .csv, .json files are read"),
@@ -408,10 +418,18 @@ def test_a_broken_parquet_file_is_one_line():
         ),
         ("rowz.jsonl", "rowz.jsonl: no such file, did you mean 'rows.jsonl'?"),
         ("nowhere/rows.jsonl", "nowhere/rows.jsonl: no such file"),
+        ("rows", "rows: no such file, did you mean 'rows.jsonl'?"),
+        ("./rows", "./rows: no such file, did you mean './rows.jsonl'?"),
+        ("data/prefs", "data/prefs: is a folder; name a file in it, such as data/prefs/b.parquet"),
+        ("./data", "./data: is a folder; name a file in it (.jsonl, .parquet, .csv, .json)"),
+        ("./prefs", "unknown data set './prefs' (known: "),
     ],
 )
 def test_a_wrong_name_gets_did_you_mean(name, message):
     jsonl(GOOD)
+    Path("data/prefs").mkdir(parents=True)
+    for file in ("README.md", "b.parquet", "c.csv"):
+        Path("data/prefs", file).write_text("")
     with pytest.raises(UsageError) as error:
         load_data(name)
     assert str(error.value).startswith(message)

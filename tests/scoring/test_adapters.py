@@ -386,7 +386,7 @@ def test_an_adapter_that_is_not_here_is_named_with_the_command_that_fetches_it(c
     spec = load_registry(tmp_path).model("mine")
     assert fetch.locate(spec) is None
     with pytest.raises(
-        PreconditionError, match=r"^mine: not on this machine, .*; run `drsow fetch mine` where there is"
+        PreconditionError, match=r"^mine: not on this machine, .*; run `drsow fetch mine` \(with your --registry, if "
     ):
         fetch.fetch(spec)
 

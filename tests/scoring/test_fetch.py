@@ -70,7 +70,7 @@ def test_a_file_that_the_hub_lacks_too_is_one_line(hub, spec, sharded):
         fetch.fetch(spec)
     assert str(error.value) == (
         f"mine: {last.name} of tiny/strong, which its {INDEX} names, is not here, and the hub did not give it; "
-        "run `drsow fetch mine` where there is a network, or correct `source`"
+        "run `drsow fetch mine` (with your --registry, if you gave one) where there is a network, or correct `source`"
     )
 
 
