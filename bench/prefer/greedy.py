@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from bench.prefer.asked import Speaker
 from bench.prefer.decode import SLOTS
 from bench.prefer.respond import SCHEME, texts_of
-from bench.prefer.resumed import Line, Sampling, finish
+from bench.prefer.resumed import REASONS, Line, Sampling, finish
 from bench.schema import Example
 from bench.scoring.progress import Meter
 
@@ -45,8 +45,8 @@ def answer_all(
     def make(todo: list[str]) -> Iterator[tuple[str, Line]]:
         model = load()
         with Meter("answering", n_rows=len(todo), n_tokens=len(todo), unit="prompts") as meter:
-            for name, (answer,) in texts_of(model, speaker, {name: heads[name] for name in todo}, wish):
-                yield name, {"id": name, "answer": answer}
+            for name, (said,) in texts_of(model, speaker, {name: heads[name] for name in todo}, wish):
+                yield name, {"id": name, "answer": said.text, REASONS: [said.reason]}
                 meter.add(rows=1, tokens=1)
 
     told = settings | {"sampler": SCHEME, "slots": SLOTS}

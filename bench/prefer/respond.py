@@ -23,7 +23,7 @@ from bench.prefer import decode
 from bench.prefer.alone import alone
 from bench.prefer.asked import Asked, Speaker, end_ids, generators
 from bench.prefer.draw import drawn
-from bench.prefer.resumed import Sampling
+from bench.prefer.resumed import CUT, ENDED, Said, Sampling
 from bench.scoring.forward.device import out_of_memory
 from bench.scoring.render import check_ids
 
@@ -47,7 +47,7 @@ def texts_of(
     *,
     cache_tokens: int = CACHE_TOKENS,
     on_share: OnShare = lambda share: None,
-) -> Iterator[tuple[str, list[str]]]:
+) -> Iterator[tuple[str, list[Said]]]:
     """A model's responses to some prompts. Of generation_config.json only the end tokens are used.
 
     A response ends before the template's end-of-turn text, even if that text is no token of the model.
@@ -68,13 +68,20 @@ def texts_of(
     """
     ends, end = end_ids(model, speaker.tokenizer, speaker.template), speaker.template.around[1].strip()
     asked = _asked(model, speaker, heads, wish)
+    n_new = {each.name: each.n_new for each in asked}
     reason = decode.fit(model)
     if reason:
         print(f"{model.config.name_or_path}: {reason}; it answers one prompt at a time", file=sys.stderr)
     batch = _Batch(model, wish, ends, cache_tokens, on_share)
     for name, rows in alone(model, asked, wish, ends) if reason else batch.run(asked):
         texts = speaker.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        yield name, [(text.partition(end)[0] if end else text).strip() for text in texts]
+        yield name, [_said(text, end, full=len(row) == n_new[name]) for text, row in zip(texts, rows, strict=True)]
+
+
+def _said(text: str, end: str, *, full: bool) -> Said:
+    """A response. `full`: it has as many tokens as it may have, and so no end token."""
+    before, found, _ = text.partition(end) if end else (text, "", "")
+    return Said(before.strip(), CUT if full and not found else ENDED)
 
 
 def _asked(model: PreTrainedModel, speaker: Speaker, heads: Mapping[str, list[int]], wish: Sampling) -> list[Asked]:

@@ -1,6 +1,8 @@
 """Writes a file of one line a prompt, so that a stopped run continues after its last whole line."""
 
 import json
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +38,20 @@ class Sampling(NamedTuple):
     keep_empty: bool = False
     """Whether to keep empty responses, and so every prompt."""
 
+
+class Said(NamedTuple):
+    """One response."""
+
+    text: str
+    reason: str
+    """Its finish_reason: ENDED, CUT or another word of a server."""
+
+
+ENDED, CUT = "stop", "length"
+"""The finish_reason of a response that the model ended, and of one that `max_new_tokens` or the context ended."""
+
+REASONS = "finish_reasons"
+"""The field of a line that says for each response why it ended. Lines of earlier versions of drsow have none."""
 
 Line = dict[str, object]
 
@@ -181,15 +197,12 @@ def sampled_id(line: Mapping[str, object]) -> str:
     return example_id(str(line.get("subset", "")), str(line["id"]))
 
 
-def candidates_line(example: Example, texts: Sequence[str]) -> Line:
+def candidates_line(example: Example, said: Sequence[Said]) -> Line:
     """The line of a candidates file for a prompt and its responses."""
     head = {"subset": example.subset} if example.subset else {}
     prompt = [message._asdict() for message in example.messages]
-    return {"id": own_id(example), **head, "prompt": prompt, "candidates": list(texts)}
-
-
-REASONS = "finish_reasons"
-"""The field of a line that says for each response from a server why it ended."""
+    told = {"candidates": [each.text for each in said], REASONS: [each.reason for each in said]}
+    return {"id": own_id(example), **head, "prompt": prompt, **told}
 
 
 def comparable(lines: Sequence[Line]) -> list[Line]:
@@ -209,8 +222,22 @@ def candidates(line: Line) -> list[str]:
 
 
 def reasons(line: Line) -> list[str]:
-    """Why the responses of a line from a server ended."""
-    return _list(line, REASONS)
+    """Why the responses of a line ended; empty if that was not recorded."""
+    return _list(line, REASONS) if REASONS in line else []
+
+
+def ended(lines: Iterable[Line]) -> dict[str, int]:
+    """How many responses of some lines ended for each reason."""
+    return dict(Counter(reason for line in lines for reason in reasons(line)))
+
+
+def tell_cut(lines: Iterable[Line], n_tokens: int, *, model: str) -> dict[str, int]:
+    """Says on stderr how many responses of a model were cut; returns `ended`. `n_tokens`: `max_new_tokens`."""
+    found = ended(lines)
+    if CUT in found:
+        words = f"responses are cut at {n_tokens} tokens or at the end of the context"
+        print(f"{model}: {found[CUT]} of {sum(found.values())} {words}", file=sys.stderr)
+    return found
 
 
 def _list(line: Line, name: str) -> list[str]:

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from bench.prefer.asked import Speaker
 from bench.prefer.decode import SLOTS
 from bench.prefer.respond import CACHE_TOKENS, SCHEME, texts_of
-from bench.prefer.resumed import Line, Sampling, candidates_line, comparable, finish, sampled_id
+from bench.prefer.resumed import Line, Said, Sampling, candidates_line, comparable, finish, sampled_id
 from bench.schema import Example
 from bench.scoring.progress import Meter
 
@@ -49,8 +49,8 @@ def sample_all(
 
     def make(todo: list[str]) -> Iterator[tuple[str, Line]]:
         missing = {name: heads[name] for name in todo}
-        for name, texts in _sampled(load(), speaker, missing, wish, cache_tokens=cache_tokens or CACHE_TOKENS):
-            yield name, candidates_line(by_name[name], texts)
+        for name, said in _sampled(load(), speaker, missing, wish, cache_tokens=cache_tokens or CACHE_TOKENS):
+            yield name, candidates_line(by_name[name], said)
 
     final = None if wish.keep_empty else comparable
     return len(examples) - len(finish(out, settings, list(heads), make, name_of=sampled_id, final=final))
@@ -58,7 +58,7 @@ def sample_all(
 
 def _sampled(
     model: PreTrainedModel, speaker: Speaker, heads: dict[str, list[int]], wish: Sampling, *, cache_tokens: int
-) -> Iterator[tuple[str, list[str]]]:
+) -> Iterator[tuple[str, list[Said]]]:
     """`texts_of` with its progress on stderr."""
     with Meter("sampling", n_rows=len(heads), n_tokens=len(heads), unit="prompts") as meter:
         ahead = meter.part(rows=1, tokens=1)

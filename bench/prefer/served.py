@@ -12,10 +12,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench.prefer.customise import row_number
-from bench.prefer.resumed import Sampling
+from bench.prefer.resumed import Said, Sampling
 from bench.schema import DrsowError, Example, PreconditionError
 from bench.scoring.asking import RETRIED, AskAgainError, asked_wait_s, complaint, patiently, refusal, unreachable
 from bench.sources import Served
@@ -26,9 +26,6 @@ REFUSED = (400, 422)
 PLACES = ("--url", "--url and --model")
 """Where a user corrects what the server refuses."""
 
-CUT = "length"
-"""The finish_reason of a response that `max_new_tokens` ended."""
-
 
 class RefusedError(DrsowError):
     """The server does not take a field of the question."""
@@ -36,14 +33,6 @@ class RefusedError(DrsowError):
 
 class StoppedError(DrsowError):
     """Another question has failed, so this one is not asked."""
-
-
-class Said(NamedTuple):
-    """One response."""
-
-    text: str
-    reason: str
-    """The server's finish_reason."""
 
 
 @dataclass
@@ -54,8 +43,10 @@ class Told:
     takes_seed: bool = True
     listed: list[str] = field(default_factory=list)
     """The models that it lists."""
+    before: str = ""
+    """The model that its answers named in an earlier run into the same file."""
     model: str = ""
-    """The model that its answers name."""
+    """The model that its answers name now."""
     server: str = ""
     """Its header Server."""
 
@@ -106,8 +97,10 @@ class Service:
             print(f"{self.source.url} {words}", file=sys.stderr)
 
     def facts(self) -> dict[str, object]:
-        """What the server has shown, for the manifest."""
+        """What the server has shown, for the manifest; nothing if it was not asked."""
         told = self.told
+        if not told.model:
+            return {}
         shown = {"server": told.server, "answering_model": told.model, "takes_n": told.takes_n}
         return shown | {"takes_seed": told.takes_seed, "openai": importlib.metadata.version("openai")}
 
@@ -177,14 +170,15 @@ class Service:
             DrsowError: The server has not the wanted model, or another one than at the first answer.
         """
         told, wanted = self.told, self.source.model
+        first = told.model or told.before
+        if first and model != first:
+            words = f"another model than before answers: {model!r}, not {first!r}; start the server with the first one"
+            raise DrsowError(f"{self.source.url}: {words} and run again, which continues, or name another --out")
         if not told.model:
-            if told.listed and wanted not in told.listed and model != wanted:
+            if not first and told.listed and wanted not in told.listed and model != wanted:
                 words = f"the server has no model {wanted!r}, but {self._names()}, and {model!r} answers in its place"
                 raise DrsowError(f"{self.source.url}: {words}; correct --model")
             told.model, told.server = model, headers.get("Server", "")
-        elif model != told.model:
-            words = f"another model than before answers: {model!r}, not {told.model!r}"
-            raise DrsowError(f"{self.source.url}: {words}. Start it with the first one and run again: it continues")
 
     def responses(self, example: Example) -> list[Said]:
         """All responses to a prompt.

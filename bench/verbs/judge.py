@@ -1,6 +1,5 @@
 """The verb `judge`: compares a policy before and after tuning by the rewards of its responses to held-out prompts."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -64,21 +63,22 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
             responses are empty.
         PreconditionError: A policy's files are not here and cannot be fetched. Nothing is sampled then.
     """
-    from bench.prefer.resumed import sampled_id
+    from bench.prefer.resumed import candidates, ended, sampled_id, whole_lines
 
     _check_folder(out)
     for spec in [session.registry.policy(name) for name in (wish.before, wish.after)]:
         fetch.fetch(spec)
-    texts = {}
+    texts, reasons = {}, {}
     for side, name in ((BEFORE, wish.before), (AFTER, wish.after)):
         path = out / f"{side}.jsonl"
         sampling = wish.sampling._replace(keep_empty=True)
         sample_candidates(session, prompts, name, sampling, out=path)
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-        texts[side] = {sampled_id(row): row["candidates"] for row in rows}
+        lines = list(whole_lines(path))
+        texts[side], reasons[side] = {sampled_id(line): candidates(line) for line in lines}, ended(lines)
     dataset = _responses(prompts, texts, slug=f"{prompts.slug}-{safe_name(out.name)}-judged")
     problems = dict(zip([e.example_id for e in prompts.examples], prompt_clusters(prompts.examples), strict=True))
-    rows, sets = [], {}
+    rows: list[list] = []
+    sets = {}
     for subject in [*([wish.annotator] if wish.annotator else []), *wish.others]:
         pair_id = subject.pairs[0].pair_id
         sets[pair_id] = checked_scores(for_reward(session, wish.reward), subject, dataset)
@@ -91,7 +91,7 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
             # The lengths are the same for every pair, so only the first one's are kept.
             rows += [[pair_id, mine, reward, *r] for r in judge(table, texts, problems) if not rows or r[0] != "bytes"]
     found = pd.DataFrame(rows, columns=list(JUDGED))
-    _write(out, found, wish, dataset, sets)
+    _write(out, found, wish, dataset, sets, reasons)
     return found
 
 
@@ -121,10 +121,13 @@ def _responses(prompts: Dataset, texts: Texts, *, slug: str) -> Dataset:
     return Dataset(prompts.data_id, slug, digest(examples), tuple(examples))
 
 
-def _write(out: Path, found: pd.DataFrame, wish: Judging, dataset: Dataset, sets: Mapping) -> None:
+def _write(
+    out: Path, found: pd.DataFrame, wish: Judging, dataset: Dataset, sets: Mapping, reasons: Mapping[str, dict]
+) -> None:
     write_csv(out / "judge.csv", found, JUDGED)
     write_whole(out / "judge.md", judged_table(found).encode())
     told = {"before": wish.before, "after": wish.after, "sampling": wish.sampling._asdict(), "reward": wish.reward}
+    told |= {"finish_reasons": reasons}
     every = [each for both in sets.values() for each in both]
     write_json(out / "manifest.json", manifest(Place(SUBJECT, dataset), every) | told)
     curve = Path(wish.after) / "curve.csv"

@@ -7,6 +7,7 @@ the model finds likelier for each of its bytes. Neither compares two models, so 
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,7 @@ from bench.data.load import check_preferences, digest
 from bench.entries import ModelSpec
 from bench.files import read_if_there
 from bench.measured import MeasuredScore
+from bench.prefer.resumed import tell_cut, whole_lines
 from bench.prefer.rules import checkable, followed
 from bench.schema import CHOSEN, OK, REJECTED, Dataset, UsageError
 from bench.scoring import SPAN, fetch, passes, run
@@ -65,6 +67,8 @@ class Rows(NamedTuple):
     """`Dataset.digest`."""
     revision: str
     """The model's."""
+    finish_reasons: Mapping[str, int] | None = None
+    """How many answers ended for each reason; None if the model gave none."""
 
 
 def measure_ifeval(
@@ -88,7 +92,9 @@ def measure_ifeval(
         raise UsageError(f"{found.dataset.data_id}: no prompt has rules that can be checked")
     _stored(_folder(session, speech, out), IFEVAL)
     dataset = _of(found, set(names[:limit]))
-    answers = _answers(session, speech, dataset, out=_folder(session, speech, out) / f"{IFEVAL}.jsonl")
+    file = _folder(session, speech, out) / f"{IFEVAL}.jsonl"
+    answers = _answers(session, speech, dataset, out=file)
+    reasons = tell_cut(whole_lines(file), speech.max_new_tokens, model=speech.model)
     items = []
     for number, example in enumerate(dataset.examples):
         rules = found.rules[example.example_id]
@@ -96,7 +102,7 @@ def measure_ifeval(
         items += [(rule.name, right, number) for rule, right in zip(rules, kept, strict=True)]
     counts = {"n_left_out": n_left_out, "n_empty": sum(not answer for answer in answers.values())}
     told = f"IFEval, {len(answers)} prompts, strict accuracy by instruction, greedy, {speech.max_new_tokens} tokens"
-    of = Rows(told, dataset.digest, fetch.fetch(session.registry.policy(speech.model)).revision)
+    of = Rows(told, dataset.digest, fetch.fetch(session.registry.policy(speech.model)).revision, reasons)
     return _measured(session, speech, IFEVAL, items, counts=counts, of=of, out=_folder(session, speech, out))
 
 
@@ -242,6 +248,7 @@ def _measured(
     )
     file = out / f"{task}.csv"
     facts = {"data_digest": of.digest, "revision": of.revision, "versions": passes.versions()}
+    facts |= {} if of.finish_reasons is None else {"finish_reasons": of.finish_reasons}
     # First, because a table without these facts is not ours.
     write_json(out / f"{task}.json", score.model_dump() | facts)
     write_csv(file, found, PERFORMANCE)

@@ -40,6 +40,7 @@ def sample_candidates(
     Returns:
         The number of prompts that were left out.
     """
+    from bench.prefer.resumed import tell_cut, whole_lines
     from bench.prefer.sample import sample_all
     from bench.scoring import models
 
@@ -58,9 +59,11 @@ def sample_candidates(
         print(f"{name} {template.note}", file=sys.stderr)
     try:
         speaker = _speaker(found.folder, trusted=found.trust_remote_code)
-        return sample_all(load, speaker, dataset.examples, wish, out=out, facts=facts, cache_tokens=cache_tokens)
+        n_left_out = sample_all(load, speaker, dataset.examples, wish, out=out, facts=facts, cache_tokens=cache_tokens)
     except DrsowError as error:
         raise type(error)(f"{name}: {error}") from error
+    tell_cut(whole_lines(out), wish.max_new_tokens, model=name)
+    return n_left_out
 
 
 def _speaker(folder: Path, *, trusted: bool) -> "Speaker":
@@ -71,6 +74,10 @@ def _speaker(folder: Path, *, trusted: bool) -> "Speaker":
     tokenizer = models.load_tokenizer(folder, trust_remote_code=trusted)
     limit = models.context_tokens(folder, trust_remote_code=trusted)
     return Speaker(tokenizer, own_template(tokenizer, "answer prompts"), limit)
+
+
+ANSWERING = "answering_model"
+"""The field beside a file's settings, and in its manifest, that says which model of the server answered."""
 
 
 def sample_served(dataset: Dataset, source: Served, wish: "Sampling", *, out: Path) -> int:
@@ -87,30 +94,38 @@ def sample_served(dataset: Dataset, source: Served, wish: "Sampling", *, out: Pa
     Returns:
         The number of prompts that were left out.
     """
-    from bench.prefer import served
-    from bench.prefer.resumed import REASONS, Line, candidates_line, comparable, finish, reasons, sampled_id
+    from bench.prefer import resumed, served
 
+    note, record = (out.with_name(f"{out.name}{end}") for end in (resumed.SETTINGS, ".manifest.json"))
     settings = {"url": source.url, "model_id": source.model, "prompts": dataset.data_id}
     settings |= {"prompts_digest": dataset.digest, "sampler": "chat-1"} | wish._asdict()
     by_name = {example.example_id: example for example in dataset.examples}
     service = served.Service(source, wish)
+    if before := (resumed.stored_settings(note) or {}).get(ANSWERING):
+        settings[ANSWERING] = service.told.before = before
 
-    def make(todo: list[str]) -> Iterator[tuple[str, Line]]:
+    def make(todo: list[str]) -> Iterator[tuple[str, resumed.Line]]:
         with Meter("sampling", n_rows=len(todo), n_tokens=len(todo), unit="prompts") as meter:
             for name, said in served.served_texts(service, [by_name[name] for name in todo]):
-                line = candidates_line(by_name[name], [each.text for each in said])
-                yield name, line | {REASONS: [each.reason for each in said]}
+                _remember(service.told.model, settings, note)
+                yield name, resumed.candidates_line(by_name[name], said)
                 meter.add(rows=1, tokens=1)
 
-    final = None if wish.keep_empty else comparable
-    lines = finish(out, settings, list(by_name), make, name_of=sampled_id, final=final)
-    ended = [reason for line in lines for reason in reasons(line)]
-    if n_cut := ended.count(served.CUT):
-        print(f"{n_cut} of {len(ended)} responses are cut at {wish.max_new_tokens} tokens", file=sys.stderr)
-    if service.told.model:
-        counts = {"n_responses": len(ended), "n_cut": n_cut, "finished_utc": units.utc_now()}
-        write_json(out.with_name(f"{out.name}.manifest.json"), settings | service.facts() | counts)
+    final = None if wish.keep_empty else resumed.comparable
+    lines = resumed.finish(out, settings, list(by_name), make, name_of=resumed.sampled_id, final=final)
+    ended = resumed.tell_cut(lines, wish.max_new_tokens, model=source.model)
+    # A run that was killed before it wrote the manifest leaves a complete file without one.
+    if service.told.model or not record.exists():
+        counts = {"n_responses": sum(ended.values()), "n_cut": ended.get(resumed.CUT, 0)}
+        write_json(record, settings | service.facts() | counts | {"finished_utc": units.utc_now()})
     return len(dataset.examples) - len(lines)
+
+
+def _remember(model: str, settings: dict, note: Path) -> None:
+    """Adds the model that answers to a file's settings, and to the note of them, unless it is there already."""
+    if model and ANSWERING not in settings:
+        settings[ANSWERING] = model
+        write_json(note, settings)
 
 
 def single_responses(path: str) -> tuple[Dataset, dict[str, str]]:

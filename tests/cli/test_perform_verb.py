@@ -49,6 +49,10 @@ def test_a_measured_model_has_its_score_in_the_registry(drsow, tiny_registry, pr
     assert score.source == (
         "drsow perform: IFEval, 2 prompts, strict accuracy by instruction, greedy, 6 tokens, float32"
     )
+    reasons = [json.loads(line)["finish_reasons"] for line in (folder / "ifeval.jsonl").read_text().splitlines()]
+    n_cut = reasons.count(["length"])
+    assert n_cut and f"tiny-strong: {n_cut} of 2 responses are cut at 6 tokens or at the end" in done.stderr
+    assert json.loads((folder / "ifeval.json").read_text())["finish_reasons"]["length"] == n_cut
     again = drsow(*words)
     assert again.stdout == done.stdout and "answering: 2 of 2" not in again.stderr
 

@@ -277,10 +277,12 @@ def test_the_judges_table_is_the_rewards_of_what_both_policies_said(drsow, tuned
     done = drsow("judge", *words, "--annotator", "tiny", *options, "--out", out)
     assert done.returncode == 0, done.stderr
     table = read_csv(out / "judge.csv").query("reward == 'sum'").set_index("measure")
-    means = {}
+    means, told = {}, json.loads((out / "manifest.json").read_text())["finish_reasons"]
     for side in ("before", "after"):
         said = [json.loads(line) for line in (out / f"{side}.jsonl").read_text().splitlines()]
         assert [len(row["candidates"]) for row in said] == [3] * 6
+        n_cut = sum(row["finish_reasons"].count("length") for row in said)
+        assert n_cut == told[side]["length"] and f"{n_cut} of 18 responses are cut at 8 tokens" in done.stderr
         texts = [[text for text in row["candidates"] if text] for row in said]
         found = [
             reward("tiny", row["prompt"][0]["content"], some, dtype="fp32", registry=tiny_registry)

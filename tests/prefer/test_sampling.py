@@ -8,10 +8,10 @@ from chat_templates import CHATML, GEMMA, MISTRAL
 from tiny_models import save_tiny
 from tiny_tokenizers import byte_level
 
-from bench.data.load import load_prompts
+from bench.data.load import load_candidates, load_prompts
 from bench.prefer.asked import Speaker
 from bench.prefer.respond import texts_of
-from bench.prefer.resumed import Sampling, sampled_id
+from bench.prefer.resumed import Said, Sampling, ended, sampled_id, whole_lines
 from bench.prefer.sample import sample_all
 from bench.schema import DrsowError, Example, Message, UsageError
 from bench.scoring import models
@@ -27,6 +27,10 @@ def speaker_of(model, tokenizer) -> Speaker:
 
 def sample_prompt(model, tokenizer, example, wish) -> list[str]:
     """The responses to one prompt alone."""
+    return [each.text for each in said_by(model, tokenizer, example, wish)]
+
+
+def said_by(model, tokenizer, example, wish) -> list[Said]:
     speaker = speaker_of(model, tokenizer)
     return dict(texts_of(model, speaker, {example.example_id: speaker.head(example)}, wish))[example.example_id]
 
@@ -69,9 +73,41 @@ def test_responses_end_where_a_generation_config_says(policy, policy_with):
     (said, *_) = sample_prompt(*policy, PROMPTS[0], wish)
     letter = next(letter for letter in said[1:] if letter.isascii() and letter.isalpha() and letter != said[0])
     other = policy_with(CHATML, {"eos_token_id": [354, policy[1].convert_tokens_to_ids(letter)]})
-    ended = sample_prompt(*other, PROMPTS[0], wish)[0]
+    ended, reason = said_by(*other, PROMPTS[0], wish)[0]
     assert letter not in ended
-    assert said.startswith(ended)
+    assert said.startswith(ended) and reason == "stop"
+
+
+@pytest.mark.parametrize("alone", ["", "planted"], ids=["in batches", "alone"])
+@pytest.mark.parametrize(("logit", "reason"), [(1e4, "stop"), (-1e4, "length")], ids=["ends at once", "never ends"])
+def test_a_response_without_its_end_is_marked_as_cut(policy, monkeypatch, logit, reason, alone):
+    def steered(module, args, output):
+        output.logits[..., end] = logit
+        return output
+
+    model, tokenizer = policy
+    full, end = speaker_of(model, tokenizer), tokenizer.convert_tokens_to_ids("<|im_end|>")
+    ids = full.head(PROMPTS[0])
+    monkeypatch.setattr("bench.prefer.decode.fit", lambda model: alone)
+    handle = model.register_forward_hook(steered)
+    # WISH has six tokens, the second context three.
+    for speaker in (full, full._replace(limit=len(ids) + 3)):
+        assert [each.reason for each in dict(texts_of(model, speaker, {"0": ids}, WISH))["0"]] == [reason] * 3
+    handle.remove()
+
+
+def test_a_file_that_was_begun_without_reasons_is_continued_and_its_other_responses_are_marked(policy, tmp_path):
+    out, partial = tmp_path / "out.jsonl", tmp_path / "out.jsonl.partial"
+    whole = sampled(policy, out)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [len(line["finish_reasons"]) for line in lines] == [len(line["candidates"]) for line in lines]
+    before = [{name: line[name] for name in line if name != "finish_reasons"} for line in lines[:2]]
+    out.unlink()
+    partial.write_text("".join(json.dumps(line) + "\n" for line in before))
+    assert sampled(policy, out) == whole
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [*before, *lines[2:]]
+    assert sum(ended(whole_lines(out)).values()) == sum(len(line["candidates"]) for line in lines[2:])
+    assert len(load_candidates(str(out)).examples) == 4
 
 
 SYSTEM = Example("y", "", (Message("system", "no water"), Message("user", "Is it?")), ())
@@ -218,7 +254,8 @@ def test_a_file_of_somebody_else_is_refused_and_stays(policy, tmp_path):
 
 def test_empty_responses_go_unless_they_are_kept(policy, tmp_path, monkeypatch):
     said = [["", "a", "b"], ["", "", "c"], ["", "", ""], ["d", "e", "f"]]
-    monkeypatch.setattr("bench.prefer.sample.texts_of", lambda *_, **__: zip("0123", said, strict=True))
+    told = [[Said(text, "stop") for text in texts] for texts in said]
+    monkeypatch.setattr("bench.prefer.sample.texts_of", lambda *_, **__: zip("0123", told, strict=True))
     dropped = sampled(policy, tmp_path / "a")
     assert dropped == {"0": ["a", "b"], "3": ["d", "e", "f"]}
     kept = sampled(policy, tmp_path / "b", wish=WISH._replace(keep_empty=True))

@@ -148,6 +148,35 @@ def test_what_stops_a_run_is_one_line_and_loses_nothing(sample, server, tmp_path
     assert {each["authorization"] for each in server.heard()["seen"]} == {"Bearer sekret"}
 
 
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_stopped_run_is_not_continued_with_another_model(sample, tmp_path, noted):
+    with pytest.raises(DrsowError, match="planted 400"):
+        sample("long", after=2, concurrency=1)
+    note = tmp_path / "out.jsonl.settings.json"
+    told = json.loads(note.read_text())
+    assert told["answering_model"] == "tiny"
+    if noted:
+        with pytest.raises(DrsowError, match="another model than before answers: 'other', not 'tiny'; start"):
+            sample("other model")
+        assert len((tmp_path / "out.jsonl.partial").read_text().splitlines()) == 2
+    else:
+        # As an earlier version of drsow left it.
+        note.write_text(json.dumps({name: told[name] for name in told if name != "answering_model"}))
+    assert sample() == EXPECTED
+    assert json.loads(note.read_text())["answering_model"] == "tiny"
+
+
+def test_a_manifest_that_a_killed_run_did_not_write_is_written_by_the_next_one(sample, server, tmp_path):
+    sample()
+    record = tmp_path / "out.jsonl.manifest.json"
+    first = record.read_bytes()
+    assert sample() == EXPECTED and record.read_bytes() == first
+    record.unlink()
+    assert sample() == EXPECTED and server.heard()["seen"] == []
+    told = json.loads(record.read_text())
+    assert (told["answering_model"], told["n_responses"], told["n_cut"]) == ("tiny", 15, 5)
+
+
 def test_without_a_token_no_header_is_sent(sample, server, monkeypatch):
     monkeypatch.delenv("DRSOW_SERVER_TOKEN", raising=False)
     sample()
