@@ -60,7 +60,8 @@ def _words(error: Exception) -> str:
     # Compare names of classes, because importing torch and the process pools only to describe an error is slow.
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & {"MemoryError", "OutOfMemoryError"} or "can't allocate memory" in str(error):
-        return f"out of memory ({first_line(error)}); close other programs or lower --batch-tokens"
+        remedy = "close other programs; run and sample need less with a lower --batch-tokens"
+        return f"out of memory ({first_line(error)}); {remedy}"
     if "BrokenProcessPool" in kinds:
         return "a worker process was killed, which the system does when memory runs out; free some and run again"
     if isinstance(error, OSError) and error.errno is not None:

@@ -137,7 +137,7 @@ def check_not_read(out: Path, option: str, source: str | Path | None) -> None:
 
 
 def check_ours(out: Path, verb: str, ours: Callable[[str], bool]) -> None:
-    """Checks that a file to write is absent or empty, or one that the verb wrote: `ours` tells it by its first line.
+    """Checks that a file to write is absent or empty, or one that the verb wrote: `ours` gets its first line.
 
     Raises:
         UsageError: It is another file.

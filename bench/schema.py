@@ -25,6 +25,9 @@ IMPORTED = "imported"
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 """Full names of the dtypes, by the names of the option. drsow does not support fp16."""
 
+MAX_SEED = 2**32 - 1
+"""The largest seed of a tuning: numpy, one of the generators that transformers seeds, takes no larger one."""
+
 REWARDS = ("sum", "mean", "per-byte")
 """`sum` is strong's minus weak's summed log-probability, end of turn included; `mean` divides it by
 the strong model's token count; `per-byte` by the UTF-8 bytes of the rendered response."""

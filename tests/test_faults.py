@@ -62,6 +62,9 @@ def test_an_error_of_the_system_without_a_file_says_what():
 )
 def test_a_lack_of_memory_is_no_fault_of_ours(error):
     assert str(explained(error)).startswith("out of memory (") and "fault in drsow" not in str(explained(error))
+    assert str(explained(error)).endswith(
+        "; close other programs; run and sample need less with a lower --batch-tokens"
+    )
 
 
 def test_a_worker_process_that_was_killed_is_told_as_that():

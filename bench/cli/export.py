@@ -22,7 +22,7 @@ from bench.cli.options import (
     RewardOption,
     TemplateMode,
 )
-from bench.cli.replaced import with_columns
+from bench.cli.replaced import list_with, with_columns
 from bench.cli.session import load, select
 from bench.files import check_not_read, check_ours
 from bench.schema import Dataset, UsageError
@@ -150,9 +150,11 @@ def _check_out(to: Target, out: Path, read: Mapping[str, str | None]) -> None:
 
 
 def _ours(to: Target, out: Path) -> Callable[[str], bool]:
-    """Tells by its first line whether a file is an export to this format; lm-eval and every-eval-ever are folders."""
+    """Tells whether a file is an export to this format; lm-eval and every-eval-ever are folders."""
     if to is Target.alpaca_eval:
-        return lambda line: line == "["
+        from bench.prefer.outputs import OUTPUT
+
+        return list_with(out, OUTPUT)
     if to is Target.arena_hard:
         from bench.prefer.outputs import ANSWER
 

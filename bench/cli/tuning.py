@@ -32,7 +32,7 @@ from bench.cli.options import (
 from bench.cli.printed import emit
 from bench.cli.session import select
 from bench.cli.views import VIEWS
-from bench.schema import UsageError
+from bench.schema import MAX_SEED, UsageError
 
 
 class Loss(StrEnum):
@@ -75,12 +75,22 @@ GammaRatioOption = Annotated[
 LrOption = Annotated[
     float | None,
     typer.Option(
-        "--lr", min=0, callback=finite, help="Default: 1e-6, for SFT 1e-5, with --lora 1e-4.", rich_help_panel=TRAINING
+        "--lr",
+        min=0,
+        callback=finite,
+        help="The highest learning rate; default: 1e-6, for SFT 1e-5, with --lora 1e-4.",
+        rich_help_panel=TRAINING,
     ),
 ]
 EpochsOption = Annotated[
     float,
-    typer.Option("--epochs", min=0.01, callback=finite, help="Passes over the preferences.", rich_help_panel=TRAINING),
+    typer.Option(
+        "--epochs",
+        min=0.01,
+        callback=finite,
+        help="Passes over the preferences, rounded up to whole steps.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 BatchOption = Annotated[int, typer.Option("--batch", min=1, help="Preferences per step.", rich_help_panel=TRAINING)]
 AtOnceOption = Annotated[
@@ -96,6 +106,11 @@ LoraRankOption = Annotated[
 ]
 SaveEveryOption = Annotated[
     int, typer.Option("--save-every", min=1, help="Steps between checkpoints.", rich_help_panel=TRAINING)
+]
+
+
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the order of rows and of the adapter.")
 ]
 
 
@@ -127,7 +142,7 @@ def tune(
     lora_rank: LoraRankOption = None,
     save_every: SaveEveryOption = 50,
     template: TemplateOption = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the order of rows and of the adapter.")] = 0,
+    seed: SeedOption = 0,
     dtype: DtypeOption = Dtype.auto,
     device: DeviceOption = Device.auto,
     registry: RegistryDir = None,

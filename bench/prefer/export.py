@@ -115,7 +115,9 @@ def check_folder(folder: Path, candidates: str) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and stored_manifest(folder).get("variant") != ANNOTATION:
+    # A run that was killed while it wrote its first file leaves a part of it under a hidden name.
+    there = folder.is_dir() and any(path.suffix != ".tmp" for path in folder.iterdir())
+    if there and stored_manifest(folder).get("variant") != ANNOTATION:
         raise UsageError(f"{folder}: the folder has files that drsow annotate did not write; name another folder")
     for name in _FILES:
         check_not_read(folder / name, "--candidates", candidates)

@@ -13,7 +13,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt, Validation
 
 from bench.entries import Entry, FolderId, Id, ModelSpec, Text
 from bench.files import toml_table
-from bench.schema import CHOSEN, REJECTED, Example, UsageError
+from bench.schema import CHOSEN, MAX_SEED, REJECTED, Example, UsageError
 from bench.sources import Record
 
 TURNED = "turned"
@@ -24,7 +24,7 @@ LEAST_BYTES, COMPRESSED = 100, 0.3
 more than half is left at this length."""
 
 NET_PREFERENCES = "net_preferences"
-"""performance_id of what the recipe itself says about a model: see `net_preferences`."""
+"""performance_id of what a model was tuned on, which needs no measurement: see `net_preferences`."""
 
 BROKEN_SHARE = 0.5
 """A rung is broken if at least this share of its sampled answers is empty or repeats itself."""
@@ -62,7 +62,7 @@ class Rung(Entry):
     gamma_ratio: FiniteFloat | None = Field(default=None, ge=0, strict=False)
     """SimPO's target margin divided by beta; None: `losses.GAMMA_RATIO`."""
     n_epochs: FiniteFloat = Field(default=1.0, gt=0, strict=False)
-    seed: NonNegativeInt = 0
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
 
     @model_validator(mode="after")
     def _reads_what_it_names(self) -> "Rung":
@@ -236,11 +236,18 @@ def _family(ladder: Ladder, kind: str, left_out: set[str]) -> dict[str, Any] | N
     return told if len(members) > 1 else None
 
 
-def net_preferences(ladder: Ladder) -> dict[str, int]:
-    """model_id -> number of preferences between the ladder's start and the model; those turned round count negative."""
+def net_preferences(ladder: Ladder, n_tuned: Mapping[str, int]) -> dict[str, int]:
+    """model_id -> number of preferences between the ladder's start and the model; those turned round count negative.
+
+    Args:
+        ladder: Of the models.
+        n_tuned: The number of preferences that each rung was tuned on, by its model_id: those of the recipe without
+            those that were too long.
+    """
     found = {ladder.start: 0}
     for rung in ladder.rungs:
-        step = -rung.n if rung.labels == TURNED else rung.n
+        n = n_tuned[ladder.model_id(rung.id)]
+        step = -n if rung.labels == TURNED else n
         found[ladder.model_id(rung.id)] = found[ladder.model_id(rung.after)] + step
     return found
 

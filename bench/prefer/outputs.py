@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from bench.data.rows import own_id
 from bench.schema import Example, UsageError
 
+OUTPUT = ("instruction", "output", "generator", "dataset")
+"""The keys of an object of AlpacaEval's model_outputs.json."""
+
 ANSWER = ("uid", "ans_id", "model", "messages")
 """The keys of a line of Arena-Hard's answers."""
 
 
 def alpaca_eval(examples: Sequence[Example], texts: Mapping[str, str], *, generator: str) -> bytes:
-    """AlpacaEval's model_outputs.json: a list of instruction, output, generator and dataset.
+    """AlpacaEval's model_outputs.json: a list of objects with the keys OUTPUT.
 
     Args:
         examples: Prompts of one user turn each.
@@ -22,10 +25,7 @@ def alpaca_eval(examples: Sequence[Example], texts: Mapping[str, str], *, genera
     Raises:
         UsageError: a prompt has several turns.
     """
-    rows = [
-        {"instruction": _question(e), "output": texts[e.example_id], "generator": generator, "dataset": e.subset}
-        for e in examples
-    ]
+    rows = [dict(zip(OUTPUT, (_question(e), texts[e.example_id], generator, e.subset), strict=True)) for e in examples]
     return (json.dumps(rows, ensure_ascii=False, indent=2) + "\n").encode()
 
 

@@ -18,7 +18,13 @@ PARTIAL, SETTINGS = ".partial", ".settings.json"
 N_LINES = "n_lines"
 """The field beside a file's settings that says how many lines the complete file got."""
 
-_PLACES = {"model_id": "revision", "policy": "revision", "prompts": "prompts_digest", "data": "data_digest"}
+_PLACES = {
+    "model_id": "revision",
+    "policy": "revision",
+    "template": "template_digest",
+    "prompts": "prompts_digest",
+    "data": "data_digest",
+}
 """Settings that name a place, and the digest of what lies there."""
 
 _MAX_SHOWN = 40

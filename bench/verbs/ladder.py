@@ -238,15 +238,15 @@ def write_registry(known: Registry, recipe: Recipe, table: pd.DataFrame, *, out:
     folder, rows = out / REGISTRY, table.set_index("model_id")
     specs: dict[str, ModelSpec] = {}
     for ladder, rung in ladders_in_order(recipe):
-        start = known.model(ladder.start)
+        start, model_id = known.model(ladder.start), ladder.model_id(rung.id if rung else None)
         if rung is None:
             specs |= {spec.id: spec for spec in _carried(start, folder)}
         else:
-            spec = _rung_entry(start, rung, rows.loc[ladder.model_id(rung.id)], folder)
-            specs[spec.id] = spec
+            specs[model_id] = _rung_entry(start, rung, rows.loc[model_id], folder)
     broken = rows.index[rows["broken"] == 1].tolist()
     write_whole(folder / "models.toml", models_toml(list(specs.values())).encode())
-    counts = {name: n for ladder in recipe.ladders for name, n in net_preferences(ladder).items()}
+    n_tuned = rows["n_preferences"].dropna().astype(int).to_dict()
+    counts = {name: n for ladder in recipe.ladders for name, n in net_preferences(ladder, n_tuned).items()}
     scores = [
         MeasuredScore(model_id=name, performance_id=NET_PREFERENCES, value=n, source="the recipe")
         for name, n in counts.items()

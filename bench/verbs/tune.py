@@ -1,6 +1,7 @@
 """The verb `tune`: tunes a policy on preferences into a folder with the tuned model and its training curve."""
 
 import contextlib
+import hashlib
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from bench.scoring.located import Located, file_digest
 from bench.store.folder import read_csv, rename, write_csv, write_json, write_whole
 from bench.units import tally
 from bench.verbs.session import Session
-from bench.verbs.tuning_folder import alone, begin
+from bench.verbs.tuning_folder import TEMPLATE_DIGEST, alone, begin
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -94,7 +95,7 @@ def tune_policy(session: Session, start: Start, dataset: Dataset, tuning: "Tunin
     settings = {"policy": start.policy, "revision": located.revision, "dtype": session.options.dtype, "span": SPAN}
     settings |= {"data": dataset.data_id, "data_digest": dataset.digest} | tuning._asdict()
     tokenizer = _tokenizer(session, located, start)
-    settings |= {"template": start.template} if start.template else {}
+    settings |= _template_settings(start, tokenizer)
     rows, oddities = _read(located, start.policy, tokenizer, dataset, loss=tuning.loss)
     check_steps(tuning, len(rows), session.options, out=out)
     counts = {"n_preferences": len(rows), "n_too_long": len(dataset.examples) - len(rows)}
@@ -106,6 +107,14 @@ def tune_policy(session: Session, start: Start, dataset: Dataset, tuning: "Tunin
             _tune_into(out, policy, rows, tuning, settings | counts | told | oddities | {"versions": passes.versions()})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return Tuned(read_csv(out / "curve.csv"), **counts)
+
+
+def _template_settings(start: Start, tokenizer: "PreTrainedTokenizerFast") -> dict[str, str]:
+    """What the settings say about a chat template that is not the policy's own: its owner may change it."""
+    if not start.template:
+        return {}
+    digest = hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()
+    return {"template": start.template, TEMPLATE_DIGEST: digest}
 
 
 def _tokenizer(session: Session, located: Located, start: Start) -> "PreTrainedTokenizerFast":

@@ -10,6 +10,9 @@ from bench.prefer.resumed import changed, stored_settings
 from bench.schema import UsageError
 from bench.store.folder import write_json
 
+TEMPLATE_DIGEST = "template_digest"
+"""The setting with the sha256 of the chat template that `--template` gives. Earlier versions recorded its name only."""
+
 
 def begin(out: Path, settings: dict) -> None:
     """Record the run's settings in its folder.
@@ -22,6 +25,9 @@ def begin(out: Path, settings: dict) -> None:
     # Several processes may begin at once, and one of them be writing the note.
     if known is None and out.is_dir() and any(path.suffix != ".tmp" for path in out.iterdir()):
         raise UsageError(f"{out}: the folder has files that drsow tune did not write; name another folder")
+    if known is not None and TEMPLATE_DIGEST not in known:
+        # The folder of an earlier version continues; one without --template has no such setting.
+        settings = {name: value for name, value in settings.items() if name != TEMPLATE_DIGEST}
     if known is not None and (told := changed(known, settings)):
         raise UsageError(f"{out}: holds a run with other settings: {'; '.join(told)}; name another folder")
     write_json(note, settings)

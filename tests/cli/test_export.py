@@ -189,7 +189,10 @@ def test_an_export_to_a_board_replaces_its_like_and_no_other_file(drsow, tmp_pat
     said, out = write_rows(tmp_path / "said.jsonl", [{"prompt": "a", "candidates": ["b"]}]), tmp_path / name
     words = ["export", "--to", to, "--responses", said, "--generator", "g", "--out", out]
     assert [drsow(*words).returncode for _ in range(2)] == [0, 0]
-    for mine in ('{"uid": "mine"}\n', "some words\n"):
+    # AlpacaEval's own questions have the keys of an export in another order.
+    questions = [{"dataset": "helpful_base", "instruction": "a", "output": "b", "generator": "text_davinci_003"}]
+    other = [json.dumps(rows, indent=2) + "\n" for rows in (questions, [{"instruction": "a"}])]
+    for mine in ('{"uid": "mine"}\n', "some words\n", "[\n", *other):
         out.write_text(mine)
         done = drsow(*words)
         assert (done.returncode, done.stdout, out.read_text()) == (2, "", mine)

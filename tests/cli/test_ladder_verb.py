@@ -155,6 +155,17 @@ def written(recipe: str, registry: Path, out: Path) -> Registry:
     return load_registry(ladder.write_registry(known, read, ladder._planned(read), out=out))
 
 
+def test_a_rung_counts_the_preferences_that_it_was_tuned_on_without_those_that_were_too_long(tiny_registry, tmp_path):
+    (tmp_path / "ladders.toml").write_text(RECIPE)
+    read = ladder.read_recipe(tmp_path / "ladders.toml")
+    table = ladder._planned(read).astype({"n_preferences": "Int64"}).set_index("model_id")
+    table.loc["up-sft", "n_preferences"] = 3
+    known = load_registry(tiny_registry)
+    found = load_registry(ladder.write_registry(known, read, table.reset_index(), out=tmp_path / "out"))
+    values = {name: found.model(name).scores["net_preferences"].value for name in ("tiny-weak", "up-sft", "up-turned")}
+    assert values == {"tiny-weak": 0, "up-sft": 3, "up-turned": -1}
+
+
 def test_an_adapter_is_written_with_its_base(tiny_registry, tmp_path):
     shutil.copytree(tiny_registry, tmp_path / "mine")
     save_lora(tmp_path / "mine" / "lora", tiny_registry / "weak", base_name="weak")

@@ -17,11 +17,11 @@ from commands import COMMAND, environment, leftovers, rows, write_rows
 from bench import reward
 from bench.files import locked
 from bench.prefer.select import cosines
-from bench.schema import DrsowError, Message
+from bench.schema import DrsowError, Message, UsageError
 from bench.scoring import models
 from bench.scoring.chat import Template
 from bench.store.folder import read_csv
-from bench.verbs.tuning_folder import alone
+from bench.verbs.tuning_folder import alone, begin
 
 PROMPTS = [{"id": f"p{i}", "prompt": f"Is {i} prime?"} for i in range(6)]
 
@@ -179,6 +179,25 @@ def test_a_base_model_gets_the_template_of_another_model(drsow, words, tiny_regi
     assert done.returncode == 0, done.stderr
     owner = models.load_tokenizer(tiny_registry / "strong")
     assert models.load_tokenizer(out / "model").chat_template == owner.chat_template
+    # The same command, after the owner's template has changed.
+    mine = shutil.copytree(tiny_registry, tmp_path / "mine")
+    owner.chat_template += "{# changed #}"
+    owner.save_pretrained(mine / "strong")
+    changed = [mine if word == tiny_registry else word for word in words]
+    done = drsow(*changed, "--policy", "tiny-weak", "--template", "tiny-strong", "--out", out)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{out}: holds a run with other settings: template_digest was " in done.stderr
+
+
+def test_a_tuning_whose_settings_lack_the_digest_of_its_template_goes_on_and_another_template_is_refused(tmp_path):
+    told = {"policy": "tiny", "template": "a"}
+    begin(tmp_path / "old", told)
+    begin(tmp_path / "old", told | {"template_digest": "1"})
+    assert json.loads((tmp_path / "old" / "settings.json").read_text()) == told
+    begin(tmp_path / "new", told | {"template_digest": "1"})
+    begin(tmp_path / "new", told | {"template": "/elsewhere/a", "template_digest": "1"})
+    with pytest.raises(UsageError, match="template_digest was 1, now 2; name another folder"):
+        begin(tmp_path / "new", told | {"template_digest": "2"})
 
 
 @pytest.mark.slow
@@ -221,6 +240,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_with_room(drsow, words, tun
             "--gamma-ratio is the margin of SimPO's loss; leave it out with --loss sft",
         ),
         (["--loss", "sft", "--beta", 0], 2, "--beta scales the rewards of SimPO and DPO; leave it out with --loss sft"),
+        (["--seed", 2**32], 2, "Invalid value for '--seed': Input should be less than or equal to 4294967295"),
         (["--batch", 6, "--at-once", 4], 2, "--batch 6 is not a multiple of --at-once 4 on 1 device(s)"),
     ],
 )

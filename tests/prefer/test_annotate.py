@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench.prefer.annotate import PREFERENCES, Filters, annotate
-from bench.prefer.export import data_card, length_bias, records, write_preferences
-from bench.schema import Example, Message
+from bench.prefer.export import check_folder, data_card, length_bias, records, write_preferences
+from bench.schema import Example, Message, UsageError
 
 
 def prompts(*candidates: list[tuple[str, float | None]]) -> tuple[list[Example], pd.DataFrame]:
@@ -27,6 +27,14 @@ def prompts(*candidates: list[tuple[str, float | None]]) -> tuple[list[Example],
 
 def annotated(*candidates, seed: int = 0, **filters):
     return annotate(*prompts(*candidates), Filters(**filters), rng=np.random.default_rng(seed))
+
+
+def test_a_folder_with_nothing_but_half_a_file_of_a_killed_run_takes_preferences(tmp_path):
+    (tmp_path / ".0123456789abcdef.tmp").write_text('{"vari')
+    check_folder(tmp_path, "candidates.jsonl")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="the folder has files that drsow annotate did not write"):
+        check_folder(tmp_path, "candidates.jsonl")
 
 
 def reasons(found) -> dict[str, str]:

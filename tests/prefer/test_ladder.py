@@ -63,6 +63,7 @@ def test_a_rung_that_wants_more_rows_than_there_are_is_refused():
         ({"rungs": [RUNGS[0] | {"loss": "ppo"}]}, r"r.toml: ladders.0.rungs.0.loss: "),
         ({"rungs": [RUNGS[0] | {"loss": "sft", "beta": 1}]}, r"r.toml: ladders.0.rungs.0: sft has no beta; leave "),
         ({"rungs": [RUNGS[0] | {"gamma_ratio": 0.5}]}, r"r.toml: ladders.0.rungs.0: gamma_ratio is the margin of "),
+        ({"rungs": [RUNGS[0] | {"seed": 2**32}]}, r"rungs.0.seed: Input should be less than or equal to 4294967295$"),
         ({"rung": []}, r"r.toml: ladders.0.rung: Extra inputs are not permitted"),
     ],
 )
@@ -102,7 +103,7 @@ def test_the_registry_has_every_rung_and_four_studies(tmp_path):
         specs.append(start.model_copy(update={"model_id": f"up-{name}", "source": source, "format": "safetensors"}))
     (tmp_path / "models.toml").write_text(models_toml(specs))
     (tmp_path / "pairs.toml").write_text(pairs_toml(recipe(), ["up-b"], has_scores=False))
-    for name, value in net_preferences(recipe().ladders[0]).items():
+    for name, value in net_preferences(recipe().ladders[0], {"up-a": 3, "up-b": 2}).items():
         row = MeasuredScore(model_id=name, performance_id="net_preferences", value=value, source="s")
         add_score(tmp_path / "scores.toml", row)
     found = load_registry(tmp_path)
@@ -127,7 +128,9 @@ def test_the_registry_has_every_rung_and_four_studies(tmp_path):
 def test_preferences_turned_round_count_against_a_rung():
     rungs = [RUNGS[0] | {"n": 4}, {"rung_id": "c", "loss": "dpo", "n": 3, "labels": "turned", "after": "a"}]
     (ladder,) = recipe(rungs=rungs).ladders
-    assert net_preferences(ladder) == {"smollm2-135m-instruct-q4": 0, "up-a": 4, "up-c": 1}
+    assert net_preferences(ladder, {"up-a": 4, "up-c": 3}) == {"smollm2-135m-instruct-q4": 0, "up-a": 4, "up-c": 1}
+    # One of each was too long.
+    assert net_preferences(ladder, {"up-a": 3, "up-c": 2}) == {"smollm2-135m-instruct-q4": 0, "up-a": 3, "up-c": 1}
 
 
 def test_a_rung_of_a_subset_reads_only_its_rows():
