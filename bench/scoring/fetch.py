@@ -1,7 +1,6 @@
 """Finds a model's files and their revision, and fetches them if they are missing. Loads no model."""
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -26,10 +25,7 @@ from bench.scoring import converting, templates
 from bench.scoring.adapters import adapted
 from bench.scoring.cache import cache_folder
 from bench.scoring.hub import CODE, PATTERNS, NotHere, check_promised, snapshot
-from bench.scoring.located import ADAPTER_CONFIG, Located, folder_digest
-
-_WHOLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
-"""A model's weights in one file, and the list of their files if they are in several."""
+from bench.scoring.located import ADAPTER_CONFIG, INDEX, Located, folder_digest, named_weights, weight_files
 
 FLOAT32_BYTES = 4
 
@@ -92,7 +88,7 @@ def read_ahead(folder: Path) -> threading.Thread:
         block = bytearray(READ_AHEAD_BYTES)
         # A file that cannot be read gives an error when the model is loaded.
         with contextlib.suppress(OSError):
-            for path in sorted(folder.glob("*.safetensors")):
+            for path in weight_files(folder):
                 with path.open("rb", buffering=0) as weights:
                     while weights.readinto(block):
                         pass
@@ -235,34 +231,26 @@ def _snapshot(spec: ModelSpec, source: HubSource, *, weights: bool, local: bool)
     Raises:
         NotHere: The files are not in the cache and were not downloaded, or the repository has no safetensors, or lacks
             some.
-        PreconditionError: The hub refuses the download, or the repository holds an adapter too.
+        PreconditionError: The hub refuses the download, or the repository holds an adapter too, or names weights that
+            are no safetensors of it.
     """
     patterns = [*PATTERNS, *([CODE] if source.trust_remote_code else []), *(["*.safetensors"] if weights else [])]
     found = snapshot(spec.model_id, source.repo, source.revision, patterns, local=local)
-    if weights and not any(found.glob("*.safetensors")):
+    if weights and not weight_files(found):
         raise NotHere(f"{spec.model_id}: {source.repo} has no safetensors weights; pickled ones are not read")
     if weights:
         _check_no_adapter(spec.model_id, source.repo, found)
     if weights and (name := _missing_weights(found)):
         raise NotHere(
-            f"{spec.model_id}: {name} of {source.repo}, which its {_INDEX} names, is not here, and the hub did not "
+            f"{spec.model_id}: {name} of {source.repo}, which its {INDEX} names, is not here, and the hub did not "
             f"give it; run `drsow fetch {spec.model_id}` (with your --registry, if you gave one) where there is a "
             "network, or correct `source`"
         )
-    if not local:
-        for path in found.glob("*.safetensors"):
-            check_promised(spec.model_id, path)
+    for path in weight_files(found) if weights and not local else []:
+        check_promised(spec.model_id, path)
     return Located(found, found.name, source.trust_remote_code)
 
 
 def _missing_weights(folder: Path) -> str | None:
     """The first file that the index of a model's weights names and that is not there, as in half a download."""
-    index = folder / _INDEX
-    # transformers reads the index only if the weights are not in one file.
-    if (folder / _WHOLE).is_file() or not index.is_file():
-        return None
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return None  # A broken index gives an error when the model is loaded.
-    return next((name for name in names if not (folder / name).is_file()), None)
+    return next((name for name in named_weights(folder) if not (folder / name).is_file()), None)

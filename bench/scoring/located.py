@@ -7,12 +7,12 @@ import json
 import os
 import re
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from bench.entries import ModelSpec
 from bench.files import read_if_there, write_whole
-from bench.schema import CannotWrite, DrsowError
+from bench.schema import CannotWrite, DrsowError, PreconditionError
 from bench.scoring import templates
 from bench.scoring.cache import cache_folder, user_cache
 
@@ -22,6 +22,11 @@ CARD = "drsow.json"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """The files of a LoRA adapter, as peft saves it."""
 
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+"""A model's weights in one file, and the list of their files if they are in several."""
+
+INDEX_END = ".safetensors.index.json"
+"""How the name of such a list ends."""
 
 KEPT_BYTES = 2**24
 """Smallest file whose digest later processes need not compute again."""
@@ -49,11 +54,57 @@ def promised_digest(path: Path) -> str | None:
     return name if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", name) else None
 
 
+def named_weights(folder: Path) -> list[str]:
+    """The files that a model's index, or its config.json, names as its weights: their paths inside of the folder.
+
+    Raises:
+        PreconditionError: A path leads out of the folder, or is that of another kind of file than safetensors.
+    """
+    given = _fields(folder / "config.json").get("transformers_weights")
+    if given is None and (folder / WHOLE).is_file():
+        return []  # transformers does not read the index.
+    names = [] if given is None else [_inside(folder, str(given), "config.json")]
+    index = names[0] if names else INDEX
+    if index.endswith(INDEX_END):
+        listed = _fields(folder / index).get("weight_map")
+        names += [_inside(folder, str(name), index) for name in listed.values()] if isinstance(listed, dict) else []
+    return sorted(set(names))
+
+
+def _inside(folder: Path, name: str, by: str) -> str:
+    """The name of a file of weights, which is checked; `by` names it."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not name.endswith((".safetensors", INDEX_END)):
+        words = "weights must be .safetensors files inside of the folder; correct it, or use another copy of the model"
+        raise PreconditionError(f"{folder / by}: names the weights {name!r}, but {words}")
+    return name
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors of a folder: those at its top, and those that `named_weights` names."""
+    named = (folder / name for name in named_weights(folder))
+    return sorted({*folder.glob("*.safetensors"), *(p for p in named if p.suffix == ".safetensors" and p.is_file())})
+
+
+def _fields(path: Path) -> dict:
+    """The fields of a JSON file; none if it is not there or broken, which gives an error when the model is loaded."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def folder_digest(folder: Path) -> str:
-    """Digest over the names and bytes of a folder's files."""
+    """Digest over the names and bytes of a folder's files.
+
+    Raises:
+        PreconditionError: As in `named_weights`.
+    """
     whole = hashlib.sha256()
     suffixes = {".json", ".jinja", ".safetensors", ".model", ".txt"}
-    files = [p for p in (*folder.iterdir(), *(folder / templates.MORE).glob("*.jinja")) if p.suffix in suffixes]
+    top = (p for p in (*folder.iterdir(), *(folder / templates.MORE).glob("*.jinja")) if p.suffix in suffixes)
+    files = {*top, *(folder / name for name in named_weights(folder))}
     for path in sorted(p for p in files if p.is_file()):
         whole.update(f"{path.relative_to(folder).as_posix()}\0{_known_digest(path)}\n".encode())
     return f"sha256:{whole.hexdigest()}"

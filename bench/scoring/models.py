@@ -23,7 +23,7 @@ from bench.scoring.forward.engine import Prepared
 from bench.scoring.forward.layers import fill
 from bench.scoring.forward.ops import choose
 from bench.scoring.garbage import uncollected
-from bench.scoring.located import Located
+from bench.scoring.located import Located, weight_files
 from bench.scoring.merging import merged
 from bench.scoring.noise import add_noise
 
@@ -172,7 +172,7 @@ def _stored_dtypes(folder: Path) -> set[str]:
 
 def _stored(folder: Path) -> Iterator[Any]:
     """The weights in a model's files as safetensors' slices, whose numbers are not read."""
-    for path in folder.glob("*.safetensors"):
+    for path in weight_files(folder):
         with safe_open(path, "pt") as weights:
             yield from (weights.get_slice(name) for name in weights.keys())  # noqa: SIM118
 

@@ -94,8 +94,9 @@ def frozen(registry: Registry, model_ids: Sequence[str], path: Path) -> Registry
 
 def _digests(folder: Path) -> dict[str, str]:
     """sha256 of every file that a model is loaded from, by name."""
-    names = {p.name for pattern in [*hub.PATTERNS, hub.CODE, "*.safetensors"] for p in folder.glob(pattern)}
-    return {name: _digest(folder / name) for name in sorted(names)}
+    top = {path for pattern in [*hub.PATTERNS, hub.CODE] for path in folder.glob(pattern)}
+    paths = {path.relative_to(folder).as_posix(): path for path in top.union(located.weight_files(folder))}
+    return {name: _digest(path) for name, path in sorted(paths.items())}
 
 
 def _digest(path: Path) -> str:

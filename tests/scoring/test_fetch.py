@@ -13,6 +13,7 @@ from bench.entries import ModelSpec
 from bench.registry import load_registry
 from bench.schema import PreconditionError
 from bench.scoring import fetch
+from bench.verbs.lock import read_lock, write_lock
 
 COMMIT = "a" * 40
 INDEX = "model.safetensors.index.json"
@@ -80,3 +81,13 @@ def test_an_index_beside_the_whole_weights_is_not_asked(hub, spec, tiny_registry
     # transformers reads model.safetensors alone.
     assert len(json.loads((folder / INDEX).read_text())["weight_map"]) > 1
     assert fetch.locate(spec).revision == COMMIT
+
+
+def test_a_lock_names_the_weights_in_a_subfolder_too(hub, spec, sharded, tmp_path):
+    last = sorted(sharded.glob("*.safetensors"))[-1].name
+    there = tmp_path / "cache" / "models--tiny--strong" / "snapshots" / COMMIT
+    (there / "w").mkdir()
+    shutil.copy(sharded / last, there / "w")
+    (there / INDEX).write_text((there / INDEX).read_text().replace(last, f"w/{last}"))
+    write_lock(load_registry(tmp_path), ["mine"], tmp_path / "pairs.lock")
+    assert f"w/{last}" in read_lock(tmp_path / "pairs.lock")["mine"]["files"]

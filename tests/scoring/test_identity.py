@@ -1,5 +1,6 @@
 """What decides a number beside model and text: the template's contribution, the arithmetic; and what a set cost."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -242,6 +243,39 @@ def test_a_digest_of_a_file_written_just_now_is_not_kept(tmp_path, monkeypatch):
     (tmp_path / "model.safetensors").write_bytes(b"weights 1")
     located.folder_digest(tmp_path)
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_digest_covers_the_weights_in_subfolders_that_the_index_or_the_configuration_names(tmp_path):
+    def digest(**files: str) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        (folder / "w").mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        for name, text in files.items():
+            (folder / name.replace("__", "/").replace("_", ".")).write_text(text)
+        return located.folder_digest(folder)
+
+    index = {"model_safetensors_index_json": json.dumps({"weight_map": {"a": "w/x.safetensors", "b": "y.safetensors"}})}
+    assert digest(**index, w__x_safetensors="1") != digest(**index, w__x_safetensors="2")
+    named = {"config_json": json.dumps({"transformers_weights": "w/x.safetensors"})}
+    assert digest(**named, w__x_safetensors="1") != digest(**named, w__x_safetensors="2")
+    # What transformers does not read does not count, and a file at the top counts once: stored keys stay.
+    whole = digest(**index, model_safetensors="3")
+    assert whole == digest(**index, model_safetensors="3", w__x_safetensors="1")
+    top = {"model_safetensors_index_json": json.dumps({"weight_map": {"b": "y.safetensors"}}), "y_safetensors": "4"}
+    texts = {
+        "config.json": "{}",
+        "model.safetensors.index.json": top["model_safetensors_index_json"],
+        "y.safetensors": "4",
+    }
+    lines = "".join(f"{name}\0{hashlib.sha256(text.encode()).hexdigest()}\n" for name, text in texts.items())
+    assert digest(**top) == f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "x.bin"])
+def test_weights_outside_of_the_folder_and_pickled_ones_that_an_index_names_are_refused(tmp_path, name):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(PreconditionError, match=r"index.json: names the weights .*, but weights must be .safetensors"):
+        located.folder_digest(tmp_path)
 
 
 def test_a_record_holds_no_path_outside_of_the_working_folder(tmp_path, monkeypatch):
