@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,12 @@ def convert_gguf(gguf: Path, folder: Path) -> str:
         DrsowError: The file names a rule that is not known, or holds more than transformers reads.
     """
     # No setting turns the dequantiser's progress bar off, so stderr is redirected.
-    with loading(gguf.name), contextlib.redirect_stderr(io.StringIO()), _parsed_once():
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    with loading(gguf.name), contextlib.redirect_stderr(io.StringIO()), _parsed_once(), _alone(gguf) as alone:
+        tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=gguf.name, trust_remote_code=False)
         rule = _rule(gguf)
         changed = bool(rule) and set_rule(tokenizer.backend_tokenizer, rule, gguf.name)
         model, found = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
+            alone, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
         check_whole(gguf.name, found)
         _check_read(gguf, model)
@@ -47,6 +48,14 @@ def convert_gguf(gguf: Path, folder: Path) -> str:
     if load_tokenizer(folder).backend_tokenizer.to_str() != tokenizer.backend_tokenizer.to_str():
         raise DrsowError(f"{gguf.name}: transformers does not keep its tokenizer's rule {rule!r}")
     return rule
+
+
+@contextlib.contextmanager
+def _alone(gguf: Path) -> Iterator[Path]:
+    """A temporary folder with a link to the file alone: transformers also reads other files that lie beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / gguf.name).symlink_to(gguf.absolute())
+        yield Path(folder)
 
 
 def _compact(path: Path) -> None:

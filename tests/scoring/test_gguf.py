@@ -128,6 +128,20 @@ def test_a_file_on_this_machine_is_a_models_source_once_its_digest_is_right(tmp_
     assert located("tiny.gguf", digest) == found
 
 
+def test_files_beside_a_file_do_not_reach_its_conversion(tmp_path):
+    for name in ("alone", "beside"):
+        (tmp_path / name).mkdir()
+        tiny_gguf(tmp_path / name / "tiny.gguf")
+    byte_level(eos="<other>", special=["user"]).save_pretrained(tmp_path / "beside")
+    (tmp_path / "beside" / "chat_template.jinja").write_text("{{ messages }}")
+    (tmp_path / "beside" / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    made = {}
+    for name in ("alone", "beside"):
+        convert_gguf(tmp_path / name / "tiny.gguf", tmp_path / f"{name}-made")
+        made[name] = {path.name: path.read_bytes() for path in (tmp_path / f"{name}-made").iterdir()}
+    assert made["alone"] == made["beside"]
+
+
 @pytest.mark.parametrize(
     ("architecture", "rule", "named", "pieces"),
     [
