@@ -38,7 +38,7 @@ START = "start.json"
 """File among the checkpoints with the log-probabilities before tuning: chosen and rejected of each row, nats."""
 
 WARMUP = 0.1
-"""Fraction of the steps during which the learning rate rises; after that, it falls along a cosine."""
+"""Fraction of n_epochs x rows / batch steps. In so many steps the learning rate rises; then it falls along a cosine."""
 
 
 class Tuning(NamedTuple):
