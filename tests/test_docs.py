@@ -1,8 +1,10 @@
 """What the documentation tells a user to type: every command is one that the program takes, every page is there."""
 
 import ast
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,33 @@ def test_the_messages_of_the_troubleshooting_page_are_the_programs():
 def test_every_column_is_explained(columns):
     page = (ROOT / "docs/reference/files.md").read_text(encoding="utf-8")
     assert [name for name in columns if not re.search(rf"\b{name}\b", page)] == []
+
+
+def make(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
+    """`make` in a folder, as if the environment were installed."""
+    names = {name: value for name, value in os.environ.items() if name not in {"ARGS", "MAKEFLAGS", "MFLAGS"}}
+    command = ["make", "-C", str(folder), "-f", str(ROOT / "Makefile"), "-o", ".venv/.installed", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=names | variables)
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "said"),
+    [
+        (["PAIR=embedded"], {"STUDY": "paper-221"}, '--pair embedded --data "sample"'),
+        (["STUDY=packaged"], {"PAIR": "embedded"}, '--study packaged --data "reward-bench"'),
+        (["STUDY=packaged"], {"DATA": "sample"}, '--study packaged --data "sample"'),
+        (["STUDY=packaged", "DATA=sample"], {"DATA": "judge-bench"}, '--study packaged --data "sample"'),
+        ([], {"STUDY": "packaged", "DATA": ""}, '--study packaged --data "reward-bench"'),
+    ],
+)
+def test_make_takes_variables_of_the_command_line_before_those_of_the_environment(tmp_path, words, variables, said):
+    assert f"drsow run {said}" in make(tmp_path, "-n", "bench", *words, **variables).stdout
+
+
+def test_make_slurm_keeps_quotes_and_refuses_no_shards(tmp_path):
+    done = make(tmp_path, "slurm", "STUDY=packaged", "ARGS=--results 'my results'")
+    last = (tmp_path / "drsow.sbatch").read_text().splitlines()[-1]
+    assert done.returncode == 0 and shlex.split(last)[-2:] == ["--results", "my results"]
+    for shards in ("0", "-1", "two", ""):
+        done = make(tmp_path, "slurm", "STUDY=packaged", f"SHARDS={shards}")
+        assert done.returncode == 2 and f"SHARDS is '{shards}'; it must be a whole number from 1 on" in done.stderr

@@ -507,3 +507,10 @@ def test_a_lock_keeps_what_another_process_wrote_meanwhile(tmp_path, monkeypatch
     monkeypatch.setattr(fetch, "fetch", fetched)
     write_lock(registry, ["mine"], lock)
     assert list(read_lock(lock)) == ["mine", "yours"]
+
+
+@pytest.mark.parametrize("change", [{"files": ["a"]}, {"files": {"a": 1}}, {"revision": None}, {"more": "a"}])
+def test_a_lock_with_a_field_of_another_kind_is_refused(tmp_path, change):
+    (tmp_path / "l").write_text(json.dumps({"mine": {"source": "a", "revision": "b", "files": {"c": "d"}} | change}))
+    with pytest.raises(UsageError, match="is not a lock"):
+        read_lock(tmp_path / "l")

@@ -164,33 +164,3 @@ def test_a_registry_of_ones_own(typed, desk):
     domain = re.search(r"```toml\n(\[\[domains\]\].*?)```", (ROOT / "docs/guides/customise.md").read_text(), flags=re.S)
     (desk / "DIR/domains.toml").write_text(domain[1])
     typed("drsow route --data reward-bench --out routes.csv --registry DIR")
-
-
-def make(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
-    """`make` in a folder, as if the environment were installed."""
-    names = {name: value for name, value in os.environ.items() if name not in {"ARGS", "MAKEFLAGS", "MFLAGS"}}
-    command = ["make", "-C", str(folder), "-f", str(ROOT / "Makefile"), "-o", ".venv/.installed", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=names | variables)
-
-
-@pytest.mark.parametrize(
-    ("words", "variables", "said"),
-    [
-        (["PAIR=embedded"], {"STUDY": "paper-221"}, '--pair embedded --data "sample"'),
-        (["STUDY=packaged"], {"PAIR": "embedded"}, '--study packaged --data "reward-bench"'),
-        (["STUDY=packaged"], {"DATA": "sample"}, '--study packaged --data "sample"'),
-        (["STUDY=packaged", "DATA=sample"], {"DATA": "judge-bench"}, '--study packaged --data "sample"'),
-        ([], {"STUDY": "packaged", "DATA": ""}, '--study packaged --data "reward-bench"'),
-    ],
-)
-def test_make_takes_variables_of_the_command_line_before_those_of_the_environment(tmp_path, words, variables, said):
-    assert f"drsow run {said}" in make(tmp_path, "-n", "bench", *words, **variables).stdout
-
-
-def test_make_slurm_keeps_quotes_and_refuses_no_shards(tmp_path):
-    done = make(tmp_path, "slurm", "STUDY=packaged", "ARGS=--results 'my results'")
-    last = (tmp_path / "drsow.sbatch").read_text().splitlines()[-1]
-    assert done.returncode == 0 and shlex.split(last)[-2:] == ["--results", "my results"]
-    for shards in ("0", "-1", "two", ""):
-        done = make(tmp_path, "slurm", "STUDY=packaged", f"SHARDS={shards}")
-        assert done.returncode == 2 and f"SHARDS is '{shards}'; it must be a whole number from 1 on" in done.stderr

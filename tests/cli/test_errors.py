@@ -11,7 +11,7 @@ from commands import leftovers, rows, write_rows
 from safetensors.torch import load_file, save_file
 from tiny_models import CONTEXT, entry, pair_entry
 
-from bench.store.folder import read_csv
+from bench.store.folder import Store, read_csv
 
 PACKAGE = "tiny_parcel"
 
@@ -264,3 +264,10 @@ def test_scores_of_another_engine_are_checked_row_by_row(drsow, tiny_run, finish
     done = drsow("import", out, "--model", "tiny-weak", *where, "--results", tmp_path / "other")
     assert_refused(done, 2, str(out), said)
     assert leftovers(tmp_path / "other") == []
+
+
+def test_tokens_that_cannot_be_stored_are_told_though_the_sums_are(drsow, tiny_run, results):
+    for score_set in Store(results).find(model_id="tiny-weak"):
+        with score_set.lock():
+            done = drsow(*tiny_run, "--results", results, "--tokens")
+    assert done.returncode == 1 and "tiny-weak: tiny-weak is being scored by another process" in done.stderr
