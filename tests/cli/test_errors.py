@@ -270,4 +270,4 @@ def test_tokens_that_cannot_be_stored_are_told_though_the_sums_are(drsow, tiny_r
     for score_set in Store(results).find(model_id="tiny-weak"):
         with score_set.lock():
             done = drsow(*tiny_run, "--results", results, "--tokens")
-    assert done.returncode == 1 and "tiny-weak: tiny-weak is being scored by another process" in done.stderr
+    assert done.returncode == 3 and "tiny-weak: tiny-weak is being scored by another process" in done.stderr
