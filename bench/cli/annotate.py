@@ -212,7 +212,7 @@ def _best_pair(registry: Path | None, study: str, results: Path, reward: str) ->
     _, (subject,) = select(registry, None, study, TemplateMode.shared)
 
     from bench.data.load import REWARD_BENCH
-    from bench.store.folder import Store, read_csv
+    from bench.store.folder import Store, read_table
     from bench.subject import result_folder, variant_of
 
     store = Store(results)
@@ -226,5 +226,5 @@ def _best_pair(registry: Path | None, study: str, results: Path, reward: str) ->
         folder = store.result_dir(study, REWARD_BENCH, variant_of(subject, reward))
     else:
         folder = result_folder(store, subject, rows, reward=reward)
-    board = read_csv(folder / "leaderboard.csv")
+    board = read_table(folder / "leaderboard.csv")
     return str(board["pair_id"].iloc[0])

@@ -7,8 +7,10 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.files import (
+    WRITERS,
     csv_bytes,
     parse_csv,
     read_csv,
@@ -20,15 +22,54 @@ from bench.files import (
     write_json,
     write_whole,
 )
-from bench.schema import SCHEMA_VERSION, ScoreKey, UsageError
+from bench.schema import SCHEMA_VERSION, DrsowError, PreconditionError, ScoreKey, UsageError
 from bench.store.parts import Damaged, check_scores, decode_manifest
 from bench.store.score_set import ScoreSet
 
 __all__ = ["ScoreSet", "Store", "check_scores", "csv_bytes", "parse_csv", "read_csv", "rename", "rounded"]
-__all__ += ["safe_name", "write_csv", "write_json", "write_whole"]
+__all__ += ["not_whole", "read_table", "safe_name", "write_csv", "write_json", "write_whole"]
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ASIDE = re.compile(r"\.(stale|damaged)-\d+$")
 _SLUG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+NEEDED = {
+    "leaderboard.csv": ("rank", "pair_id", "strong", "weak", "score", "reward", "strong_revision", "weak_revision"),
+    "accuracy.csv": ("pair_id", "reward", "level", "name", "accuracy", "n_examples", "n_excluded"),
+    "margins.csv": ("pair_id", "example_id", "margin_nats"),
+    "length.csv": ("pair_id", "length_low_bytes", "accuracy"),
+    "length_balanced.csv": ("pair_id", "level", "balanced"),
+}
+"""Tables of results folders that have at least a row, and columns that each version of drsow writes."""
+
+
+def read_table(path: Path) -> "pd.DataFrame":
+    """Reads a table of a results folder, like `files.read_csv`.
+
+    Raises:
+        PreconditionError: The file does not exist, or it is not whole.
+    """
+    data = read_if_there(path)
+    if data is None:
+        return read_csv(path)
+    try:
+        frame = parse_csv(data, path)
+    except DrsowError:
+        raise not_whole(path) from None
+    needed = NEEDED.get(path.name, ())
+    # Each line that drsow writes has an end.
+    if not data.endswith(b"\n") or set(needed) - set(frame.columns) or (needed and frame.empty):
+        raise not_whole(path)
+    return frame
+
+
+def not_whole(path: Path) -> PreconditionError:
+    """The error of a table that lacks rows or columns; it names the verb that writes the table again."""
+    verb = WRITERS.get(path.name, "run")
+    verb = "leaderboard" if verb.startswith("run") else verb
+    return PreconditionError(f"{path}: was cut or changed; `drsow {verb}` writes it again")
 
 
 class Store:

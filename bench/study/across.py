@@ -7,7 +7,7 @@ import pandas as pd
 
 from bench.registry import Registry
 from bench.schema import PARTS, PreconditionError
-from bench.store.folder import Store, read_csv
+from bench.store.folder import Store, read_table
 from bench.store.places import tables_of
 from bench.study.benchmarks import of_table
 from bench.study.board import stored_accuracy
@@ -40,7 +40,7 @@ def measured_of(store: Store, subject: Subject, *, reward: str) -> list[Measured
             print(f"warning: left out of the board: {error}", file=sys.stderr)
             continue
         if of_table(rows).sections:
-            mine = rows[rows["reward"] == read_csv(folder / "leaderboard.csv")["reward"].iloc[0]]
+            mine = rows[rows["reward"] == read_table(folder / "leaderboard.csv")["reward"].iloc[0]]
             found.append(Measured(folder.name, mine.reset_index(drop=True), stored.get("data_digest", "")))
     return found
 

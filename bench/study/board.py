@@ -12,7 +12,7 @@ from bench.contrast import with_text
 from bench.measured import typical_stderr
 from bench.registry import Pair, Registry
 from bench.schema import ACCURACY, CORRELATION, MARGINS, CannotWrite, Dataset, PreconditionError
-from bench.store.folder import Store, csv_bytes, parse_csv, read_csv, rounded, write_csv, write_json
+from bench.store.folder import Store, csv_bytes, parse_csv, read_table, rounded, write_csv, write_json
 from bench.store.places import locked_folder, manifest
 from bench.study.alone import ALONE_FILE, alone_note
 from bench.study.analysis import DECOMPOSITION_COLUMNS, GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
@@ -200,7 +200,7 @@ def stored_accuracy(folder: Path) -> pd.DataFrame:
         PreconditionError: The folder has no such table, or an earlier version wrote it.
     """
     path = folder / "accuracy.csv"
-    table = read_csv(path)
+    table = read_table(path)
     if "low" not in table:
         raise PreconditionError(
             f"{path}: an earlier version of drsow wrote this table, without intervals. Run `drsow leaderboard` to "
@@ -212,7 +212,7 @@ def stored_accuracy(folder: Path) -> pd.DataFrame:
 def stored_decomposition(folder: Path) -> pd.DataFrame:
     """The decomposition of a results folder; empty if it has none: a pair's, or one that an earlier version wrote."""
     path = folder / "decomposition.csv"
-    return read_csv(path) if path.is_file() else pd.DataFrame(columns=list(DECOMPOSITION_COLUMNS))
+    return read_table(path) if path.is_file() else pd.DataFrame(columns=list(DECOMPOSITION_COLUMNS))
 
 
 def chosen_pairs(

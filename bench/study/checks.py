@@ -2,11 +2,13 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from bench.schema import Dataset
+from bench.store.folder import not_whole, read_table
 from bench.study.alone import ALONE, ALONE_FILE, by_alone
 from bench.study.benchmarks import benchmark_of
 from bench.study.confidence import label_margins
@@ -20,6 +22,24 @@ from bench.subject import Subject
 BALANCE_FILE = "length_balanced.csv"
 CONFIDENCE_FILES = {"calibration.csv": CALIBRATION, "reliability.csv": RELIABILITY, "coverage.csv": COVERAGE}
 """Columns by file name."""
+
+
+def stored_confidence(folder: Path) -> list[pd.DataFrame]:
+    """The tables of CONFIDENCE_FILES in a results folder; empty if an earlier version wrote the folder.
+
+    Raises:
+        PreconditionError: A table is not whole.
+    """
+    files = [folder / name for name in CONFIDENCE_FILES]
+    if not all(path.is_file() for path in files):
+        return []
+    tables = [read_table(path) for path in files]
+    known = tables[0].get("confidence", pd.Series(dtype=float)).notna().any()
+    for path, table in zip(files, tables, strict=True):
+        # Of too few labels no confidence is known.
+        if "confidence" not in table or (known and table.empty):
+            raise not_whole(path)
+    return tables
 
 
 def checks(

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from bench.registry import Registry
-from bench.store.folder import read_csv, write_csv, write_whole
+from bench.store.folder import read_table, write_csv, write_whole
 from bench.study import figures, tables
 from bench.study.across import references
 from bench.study.benchmarks import of_parts, of_table
 from bench.study.board import stored_accuracy, stored_decomposition
-from bench.study.checks import BALANCE_FILE, CONFIDENCE_FILES
+from bench.study.checks import BALANCE_FILE, stored_confidence
 from bench.study.decomposition_table import decomposition_table
 from bench.study.leaderboard import frontier
 from bench.study.length_table import length_table
@@ -40,7 +40,7 @@ def write_figures(folder: Path, registry: Registry, *, axis: str | None = None) 
     Raises:
         PreconditionError: The folder has no tables. The message says what to run.
     """
-    board = read_csv(folder / "leaderboard.csv")
+    board = read_table(folder / "leaderboard.csv")
     written = []
     for drawing in _drawings(folder, board, registry, axis):
         figure = drawing.draw()
@@ -54,7 +54,7 @@ def write_figures(folder: Path, registry: Registry, *, axis: str | None = None) 
 
 def write_tables(folder: Path, registry: Registry, *, axis: str | None = None, provenance: str) -> list[Path]:
     """Write the benchmark's table, the leaderboard and a study's correlations as Markdown, LaTeX and CSV."""
-    board = read_csv(folder / "leaderboard.csv")
+    board = read_table(folder / "leaderboard.csv")
     rows = _headline(folder, board)
     made = {"leaderboard": tables.leaderboard_table(board, provenance=provenance)}
     benchmark = of_table(rows)
@@ -65,7 +65,7 @@ def write_tables(folder: Path, registry: Registry, *, axis: str | None = None, p
     if axis is not None and len(effects := _correlation(folder, board, axis)):
         made["correlation"] = tables.correlation_table(effects, provenance=provenance)
     if (folder / BALANCE_FILE).is_file():
-        rows = read_csv(folder / BALANCE_FILE)
+        rows = read_table(folder / BALANCE_FILE)
         made["length_balanced"] = length_table(rows, list(board["pair_id"]), provenance=provenance)
     if len(apart := stored_decomposition(folder)):
         made["decomposition"] = decomposition_table(apart, provenance=provenance)
@@ -81,7 +81,7 @@ def write_tables(folder: Path, registry: Registry, *, axis: str | None = None, p
 
 def write_ablation(folder: Path, registry: Registry, pair_id: str, *, provenance: str) -> list[Path]:
     """Draw ablation.csv, and write it as Markdown and LaTeX together with the pair's published rows."""
-    rows = read_csv(folder / "ablation.csv")
+    rows = read_table(folder / "ablation.csv")
     known = references(registry, of_parts(set(rows["section"]) - {"score"}).name)
     table = tables.ablation_table(rows, known[known["pair_id"] == pair_id], provenance=provenance)
     figure = figures.ablation(rows, pair_id)
@@ -99,7 +99,7 @@ def write_ablation(folder: Path, registry: Registry, pair_id: str, *, provenance
 def _drawings(folder: Path, board: pd.DataFrame, registry: Registry, axis: str | None) -> list[Drawing]:
     """The figures of a pair or, with an axis, of a study."""
     rows = _headline(folder, board)
-    by_length, margins = read_csv(folder / "length.csv"), read_csv(folder / "margins.csv")
+    by_length, margins = read_table(folder / "length.csv"), read_table(folder / "margins.csv")
     drawn = [
         Drawing("margins", margins, lambda: figures.margin_distributions(margins, board)),
         Drawing("length", by_length, lambda: figures.length_accuracy(by_length, board)),
@@ -131,18 +131,17 @@ def _of_benchmark(folder: Path, rows: pd.DataFrame, board: pd.DataFrame) -> list
     if (cells := best[best["level"] == "cell"].reset_index(drop=True)).size:
         drawn.append(Drawing("matrix", cells, lambda: figures.style_matrix(cells, board.iloc[0])))
     if (folder / "ties.csv").is_file():
-        ties = read_csv(folder / "ties.csv")
+        ties = read_table(folder / "ties.csv")
         drawn.append(Drawing("ties", ties, lambda: figures.ties_margins(ties)))
     return drawn
 
 
 def _of_confidence(folder: Path, board: pd.DataFrame) -> list[Drawing]:
     """The figures on how sure labels are; none of too few labels, or of a folder that an earlier version wrote."""
-    if not all((folder / name).is_file() for name in CONFIDENCE_FILES):
+    tables = stored_confidence(folder)
+    if not tables or tables[0]["confidence"].isna().all():
         return []
-    known, bins, kept = (read_csv(folder / name) for name in CONFIDENCE_FILES)
-    if known["confidence"].isna().all():
-        return []
+    known, bins, kept = tables
     return [
         Drawing("reliability", bins, lambda: figures.reliability(bins, known, board)),
         Drawing("coverage", kept, lambda: figures.coverage(kept, known, board)),
@@ -151,7 +150,7 @@ def _of_confidence(folder: Path, board: pd.DataFrame) -> list[Drawing]:
 
 def _correlation(folder: Path, board: pd.DataFrame, axis: str) -> pd.DataFrame:
     """CORRELATION under the leaderboard's reward, on one axis."""
-    rows = read_csv(folder / "correlation.csv")
+    rows = read_table(folder / "correlation.csv")
     return rows[(rows["reward"] == board["reward"].iloc[0]) & (rows["performance"] == axis)]
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from bench.files import read_csv, write_whole
+from bench.files import write_whole
 from bench.lookup import Lookup, check_tables, one_set
 from bench.schema import CHOSEN, OK, REJECTED, Dataset, DrsowError, UsageError
 from bench.scoring import passes
 from bench.scoring.forward.trie import common_prefix
-from bench.store.folder import Store
+from bench.store.folder import Store, read_table
 from bench.subject import Subject, result_folder
 from bench.verbs.evaluation import hub_data
 from bench.verbs.session import Session
@@ -157,7 +157,7 @@ def hub_results(store: Store, subject: Subject, dataset: Dataset, *, lookup: Loo
     folder = result_folder(store, subject, dataset, reward=reward)
     check_tables(folder, store, subject, dataset, lookup, reward=reward)
     made = _computed(folder)
-    table = read_csv(folder / "accuracy.csv")
+    table = read_table(folder / "accuracy.csv")
     table = table[(table["reward"] == reward) & table["level"].isin(["overall", "section"]) & table["accuracy"].notna()]
     found = []
     for row in table.to_dict("records"):

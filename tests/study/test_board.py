@@ -156,6 +156,23 @@ def test_other_labels_under_the_same_name_are_refused_and_then_stand_apart(score
     assert read_csv(first.folder / "leaderboard.csv")["score"].tolist() == [1.0]
 
 
+@pytest.mark.parametrize(
+    "name", ["leaderboard.csv", "accuracy.csv", "margins.csv", "length.csv", "length_balanced.csv"]
+)
+def test_a_table_that_was_cut_is_named_with_the_verb_that_writes_it_again(scored, known, two, name):
+    store, data = scored
+    (done,) = redo_subjects(known, [two], data, store, lookup=Lookup(), reward="sum")
+    whole, path = (done.folder / name).read_bytes(), done.folder / name
+    header = whole.partition(b"\n")[0] + b"\n"
+    for text in (whole[:60], whole[:-5], header, header.replace(b"pair_id", b"other") + b"1\n", whole + b"," * 99, b""):
+        path.write_bytes(text)
+        with pytest.raises(PreconditionError, match=rf"/{name}: was cut or changed; `drsow leaderboard` writes it ag"):
+            write_figures(done.folder, known)
+            write_tables(done.folder, known, provenance="")
+    path.write_bytes(whole)
+    assert write_figures(done.folder, known)
+
+
 def test_a_folder_that_cannot_be_written_still_gives_its_leaderboard(scored, known, two):
     store, data = scored
     (whole,) = redo_subjects(known, [two], data, store, lookup=Lookup(), reward="sum")

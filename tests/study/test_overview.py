@@ -6,7 +6,7 @@ import pytest
 from test_benchmarks import JUDGE_BENCH, PLAIN, RM_BENCH, pair, six
 
 from bench.registry import load_registry
-from bench.store.folder import Store, read_csv, write_csv, write_json
+from bench.store.folder import NEEDED, Store, read_csv, write_csv, write_json
 from bench.study.benchmarks import Benchmark
 from bench.study.metrics import measured
 from bench.study.overview import OVERVIEW, Measured, data_columns, overview
@@ -134,13 +134,17 @@ def test_the_table_in_markdown_has_percent_and_intervals():
     assert "| b | published | – | 60.0 | 40.0 | a paper; differs because: 8 bit |" in text
 
 
+BOARD = pd.DataFrame([dict.fromkeys(NEEDED["leaderboard.csv"], "sum")])
+"""Of a leaderboard, the board reads the reward alone."""
+
+
 def test_the_board_takes_the_stored_tables_of_every_benchmark_and_writes_its_own(tmp_path):
     store, known = Store(tmp_path), load_registry()
     folders = {"rm_bench_chat": RM, "judge-bench": JB, "mine": table(PLAIN, [pair("x", "1")], "a", [[[1, 0]]])}
     for name, rows in folders.items():
         rows = rows[rows["pair_id"] == "a"].assign(pair_id="mistral-7b")
         write_csv(tmp_path / "mistral-7b" / name / "accuracy.csv", rows, tuple(rows.columns))
-        write_csv(tmp_path / "mistral-7b" / name / "leaderboard.csv", pd.DataFrame({"reward": ["sum"]}), ("reward",))
+        write_csv(tmp_path / "mistral-7b" / name / "leaderboard.csv", BOARD, tuple(BOARD))
         write_json(tmp_path / "mistral-7b" / name / "manifest.json", {"subject": "mistral-7b", "variant": ""})
     write_json(tmp_path / "mistral-7b" / "mine" / "manifest.json", {"subject": "mistral-7b", "variant": "native"})
     frame = board(store, known, [Subject("mistral-7b", (known.pair("mistral-7b"),))], reward="sum")
@@ -165,7 +169,7 @@ def test_the_board_takes_the_folder_named_after_its_data_before_a_copy_and_none_
     for name, right in (("before", 0.0), ("judge-bench-5-per-subset", 1.0), ("unknown", 0.5)):
         rows = JB[JB["pair_id"] == "a"].assign(pair_id="mistral-7b", accuracy=right)
         write_csv(folder / name / "accuracy.csv", rows, tuple(rows.columns))
-        write_csv(folder / name / "leaderboard.csv", pd.DataFrame({"reward": ["sum"]}), ("reward",))
+        write_csv(folder / name / "leaderboard.csv", BOARD, tuple(BOARD))
         write_json(folder / name / "manifest.json", facts)
     (folder / "unknown" / "manifest.json").write_text("")
     frame = board(Store(tmp_path), known, [Subject("mistral-7b", (known.pair("mistral-7b"),))], reward="sum")

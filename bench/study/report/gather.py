@@ -12,7 +12,7 @@ from bench.files import read_if_there
 from bench.lookup import Lookup, check_tables, stored_sets
 from bench.registry import Pair, Registry
 from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
-from bench.store.folder import Store, read_csv, write_whole
+from bench.store.folder import Store, read_table, write_whole
 from bench.store.places import found_folder
 from bench.study.across import board as board_over_all
 from bench.study.board import stored_accuracy, stored_decomposition
@@ -72,7 +72,7 @@ def gather(
         UsageError: Several score sets fit, or the tables are of another dtype or arithmetic.
     """
     folder = _checked_folder(store, subject, dataset, reward, lookup)
-    board = read_csv(folder / "leaderboard.csv")
+    board = read_table(folder / "leaderboard.csv")
     rows = stored_accuracy(folder)
     axis = subject.axes[0] if subject.axes else ""
     over_all = board_over_all(store, registry, [subject], reward=reward)
@@ -114,19 +114,19 @@ def _checked_folder(store: Store, subject: Subject, dataset: Dataset, reward: st
 def _correlation(folder: Path) -> pd.DataFrame:
     """CORRELATION; empty for a subject that is no study."""
     path = folder / "correlation.csv"
-    return read_csv(path) if path.is_file() else pd.DataFrame(columns=list(CORRELATION))
+    return read_table(path) if path.is_file() else pd.DataFrame(columns=list(CORRELATION))
 
 
 def _rewards(store: Store, subject: Subject, dataset: Dataset) -> pd.DataFrame | None:
     folder = found_folder(store, rewards_place(subject, dataset))
-    return read_csv(folder / "rewards.csv") if folder and (folder / "rewards.csv").is_file() else None
+    return read_table(folder / "rewards.csv") if folder and (folder / "rewards.csv").is_file() else None
 
 
 def stretched_rows(
     store: Store, subject: Subject, dataset: Dataset, *, reward: str, lookup: Lookup
 ) -> list[tuple[Pair, list[str]]]:
     """The best pairs, and the example_ids whose stretches a report shows."""
-    board = read_csv(_checked_folder(store, subject, dataset, reward, lookup) / "leaderboard.csv")
+    board = read_table(_checked_folder(store, subject, dataset, reward, lookup) / "leaderboard.csv")
     sets = stored_sets(store, subject, dataset, lookup)
     wrong = {pair: _wrong(subject, pair, sets, dataset, reward) for pair in _best(subject, board)}
     return [(pair, list(rows.head(N_ROWS).index)) for pair, rows in wrong.items()]

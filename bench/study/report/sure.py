@@ -8,8 +8,8 @@ from bokeh.models import LayoutDOM, NumeralTickFormatter, Range1d
 from bokeh.models.annotations import Slope, Span
 from bokeh.plotting import figure
 
-from bench.store.folder import read_csv
-from bench.study.checks import BALANCE_FILE, CONFIDENCE_FILES
+from bench.store.folder import read_table
+from bench.study.checks import BALANCE_FILE, stored_confidence
 from bench.study.length_table import length_table
 from bench.study.report.plots import (
     ACCURACY_TIP,
@@ -51,8 +51,8 @@ class Curve(NamedTuple):
 
 def stored_checks(folder: Path) -> Checks | None:
     """The tables of a results folder; None if an earlier version wrote the folder."""
-    files = [folder / name for name in (BALANCE_FILE, *CONFIDENCE_FILES)]
-    return Checks(*map(read_csv, files)) if all(path.is_file() for path in files) else None
+    tables, balance = stored_confidence(folder), folder / BALANCE_FILE
+    return Checks(read_table(balance), *tables) if tables and balance.is_file() else None
 
 
 def balance_table(checks: Checks, board: pd.DataFrame) -> Table:
