@@ -9,12 +9,16 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
+
+from bench.faults import first_line
 from bench.files import read_if_there, safe_name
 from bench.lookup import Lookup, stored_sets
-from bench.schema import SCHEMA_VERSION, Dataset, DrsowError, ScoreKey, UsageError
+from bench.schema import SCHEMA_VERSION, Dataset, ScoreKey, UsageError
 from bench.store.folder import ScoreSet, Store, check_scores, write_json, write_whole
+from bench.store.imported import check_imported
 from bench.store.parts import encode_part, join_parts
-from bench.subject import Side, Subject
+from bench.subject import Subject
 
 INDEX = "sets.json"
 """Name of the file that lists the sets."""
@@ -75,7 +79,8 @@ def import_study(store: Store, folder: Path, subject: Subject, dataset: Dataset)
         The score sets' folders.
 
     Raises:
-        UsageError: A file was changed, the sets are of other rows, or one of the study's passes has no set.
+        UsageError: A file was changed, the sets are of other rows, one of the study's passes has no set, or a row of
+            scores is missing or wrong.
     """
     found = {(each.key.model_id, str(each.info.get("template"))): each for each in _carried(folder)}
     for each in found.values():
@@ -87,7 +92,19 @@ def import_study(store: Store, folder: Path, subject: Subject, dataset: Dataset)
     if missing:
         names = ", ".join(f"{model_id} under the chat template of {owner}" for model_id, owner in missing)
         raise UsageError(f"{folder}: it has no scores of {names}, so nothing is stored")
-    return [_restored(store, found[side], side) for side in subject.passes()]
+    frames = {side: _frame(folder, found[side], dataset) for side in subject.passes()}
+    return [_restored(store, found[side], frame) for side, frame in frames.items()]
+
+
+def _frame(folder: Path, carried: Carried, dataset: Dataset) -> pd.DataFrame:
+    """SCORES of an exported set, which has a possible score for each response of the data set and no other."""
+    try:
+        frame = check_imported(join_parts([carried.data]), dataset)
+        check_scores(frame)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        words = f"{folder}: the scores of {carried.key.model_id} cannot be used: {first_line(error)}"
+        raise UsageError(f"{words}; nothing is stored, export them again") from error
+    return frame
 
 
 def _carried(folder: Path) -> list[Carried]:
@@ -111,16 +128,11 @@ def _carried(folder: Path) -> list[Carried]:
     return found
 
 
-def _restored(store: Store, carried: Carried, side: Side) -> Path:
+def _restored(store: Store, carried: Carried, frame: pd.DataFrame) -> Path:
     score_set: ScoreSet = store.score_set(carried.key)
     with score_set.lock():
         if score_set.complete:
             return score_set.folder
-        try:
-            frame = join_parts([carried.data])
-            check_scores(frame)
-        except (ValueError, OSError) as error:
-            raise DrsowError(f"{side[0]}: its exported scores cannot be read: {error}") from error
         score_set.begin(1, {}, carried.info)
         score_set.write_part(0, frame)
         score_set.finish({})

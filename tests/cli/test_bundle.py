@@ -1,9 +1,11 @@
 """A study's exported scores: restored, they give the tables of the run that computed them, to the byte."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from commands import write_rows
 from numpy._core._multiarray_umath import __cpu_features__
@@ -116,6 +118,30 @@ def test_a_file_that_was_changed_is_named_and_nothing_is_stored(drsow, study, tm
     done = drsow("import", folder, *words, "--results", tmp_path / "results")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"{folder / 'tiny-weak.parquet'}: was changed after it was exported" in done.stderr
+    assert not (tmp_path / "results").exists()
+
+
+CHANGES = {
+    "a row is missing": (lambda frame: frame.iloc[1:], "no row (1 are missing)"),
+    "a positive sum": (lambda frame: frame.assign(logp_sum_nats=-frame["logp_sum_nats"]), "is above 0"),
+    "a column is missing": (lambda frame: frame.drop(columns="example_id"), "the scores of tiny-weak cannot be used"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_scores_that_cannot_be_those_of_the_rows_are_refused_before_one_is_stored(drsow, study, tmp_path, change):
+    words, home = study
+    folder = copied(home / "scores", tmp_path / "scores")
+    file = folder / "tiny-weak.parquet"
+    changed, told = CHANGES[change]
+    changed(pd.read_parquet(file)).to_parquet(file, index=False)
+    index = json.loads((folder / "sets.json").read_text())
+    for each in index["sets"]:
+        each["sha256"] = hashlib.sha256((folder / each["file"]).read_bytes()).hexdigest()
+    (folder / "sets.json").write_text(json.dumps(index))
+    done = drsow("import", folder, *words, "--results", tmp_path / "results")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "the scores of tiny-weak cannot be used" in done.stderr and told in done.stderr
     assert not (tmp_path / "results").exists()
 
 
