@@ -82,7 +82,20 @@ def _content(token: object) -> str | None:
 
 
 def _json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """The fields of a tokenizer's file; empty if there is no file.
+
+    Raises:
+        DrsowError: The file holds no JSON object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DrsowError(f"{path}: cannot be read as JSON ({error}); get the tokenizer's files again") from error
+    if not isinstance(found, dict):
+        raise DrsowError(f"{path}: holds no JSON object; get the tokenizer's files again")
+    return found
 
 
 def ops_name(device: str, dtype: str) -> str:

@@ -39,6 +39,14 @@ PLAIN = (
 """The plain format "User: … Assistant: …" as a chat template, for a policy that gets one when it is tuned."""
 
 
+_BROKEN = (
+    *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError),
+    *(SyntaxError, MemoryError),
+)
+"""How a template may fail: on a conversation that it was not written for, because Python does not compile it (jinja
+makes a block of Python of every loop), or because it repeats a text too often."""
+
+
 class ChatTemplate(NamedTuple):
     """The chosen template of a tokenizer."""
 
@@ -98,7 +106,7 @@ def read(folder: Path) -> ChatTemplate:
         if not found and config.is_file():
             found = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
         return choose(found)
-    except (AttributeError, OSError, ValueError) as error:
+    except (AttributeError, OSError, ValueError, RecursionError) as error:
         raise DrsowError(f"{config}: its chat template cannot be read: {error}") from error
     except DrsowError as error:
         raise DrsowError(f"{config}: {error}") from None
@@ -118,10 +126,13 @@ def write(text: str, messages: Sequence[Message], *, generation: bool, special: 
     """
     words = {"messages": [m._asdict() for m in messages], "tools": None, "documents": None}
     try:
-        return _compiled(text).render(**{**special, **words, "add_generation_prompt": generation})
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        # A template may fail in these ways on a conversation that it was not written for.
-        raise TemplateError(f"{type(error).__name__}: {error}") from error
+        written = _compiled(text).render(**{**special, **words, "add_generation_prompt": generation})
+        written.encode()
+        return written
+    except UnicodeEncodeError as error:
+        raise TemplateError(f"it writes half of a surrogate pair, {error.object[error.start]!a}") from error
+    except _BROKEN as error:
+        raise TemplateError(f"{type(error).__name__}: {error}".removesuffix(": ")) from error
 
 
 def written_after(text: str, special: Mapping[str, object]) -> str:

@@ -96,11 +96,13 @@ def join_parts(parts: list[bytes]) -> pd.DataFrame:
     """Joins the parts of a set into one frame, columns SCORES, sorted by example_id and response_id.
 
     Raises:
-        ValueError: A response is in two parts.
+        ValueError: A response is in two parts, or the parts lack the column of an id.
     """
     scores = pa.concat_tables(
         pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False) for data in parts
     ).to_pandas()
+    if lacking := [name for name in _ID if name not in scores]:
+        raise ValueError(f"the column {lacking[0]} is missing")
     doubled = scores[scores.duplicated(_ID)]
     if len(doubled):
         raise ValueError(f"{doubled['example_id'].iloc[0]}, {doubled['response_id'].iloc[0]} is in two parts")

@@ -196,6 +196,6 @@ def stored_manifest(folder: Path) -> dict:
     data = read_if_there(folder / "manifest.json")
     try:
         found = {} if data is None else json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

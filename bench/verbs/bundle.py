@@ -112,8 +112,8 @@ def _carried(folder: Path) -> list[Carried]:
     try:
         rows = json.loads(where.read_text(encoding="utf-8"))["sets"]
         # Only the name: a file outside the folder is not read.
-        listed = [(Path(row["file"]).name, row["sha256"], ScoreKey(**row["key"]), dict(row["info"])) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        listed = [(Path(row["file"]).name, row["sha256"], _key(row["key"]), _info(row["info"])) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{where}: cannot be read: {error}") from error
     found = []
     for name, digest, key, info in listed:
@@ -126,6 +126,22 @@ def _carried(folder: Path) -> list[Carried]:
             raise UsageError(f"{where}: {key.model_id}: another version of drsow wrote its scores; score it again")
         found.append(Carried(key, info, data))
     return found
+
+
+def _key(fields: dict) -> ScoreKey:
+    key = ScoreKey(**fields)
+    for name, kind in ScoreKey.__annotations__.items():
+        if type(getattr(key, name)) is not kind:
+            raise ValueError(f"{name} of a key is {getattr(key, name)!r}, which is no {kind.__name__}")
+    return key
+
+
+def _info(fields: dict) -> dict:
+    info = dict(fields)
+    for name, kind, words in (("precision", dict, "object"), ("mean_tokens_a_row", int | float, "number")):
+        if name in info and not isinstance(info[name], kind):
+            raise ValueError(f"{name} of an info is {info[name]!r}, which is no {words}")
+    return info
 
 
 def _restored(store: Store, carried: Carried, frame: pd.DataFrame) -> Path:

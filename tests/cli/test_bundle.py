@@ -145,6 +145,29 @@ def test_scores_that_cannot_be_those_of_the_rows_are_refused_before_one_is_store
     assert not (tmp_path / "results").exists()
 
 
+def without_ids(folder: Path, row: dict) -> None:
+    frame = pd.read_parquet(folder / row["file"]).drop(columns="example_id")
+    frame.to_parquet(folder / row["file"], index=False)
+    row["sha256"] = hashlib.sha256((folder / row["file"]).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda folder, row: row["key"].update(model_id=["x"]), "model_id of a key is ['x'], which is no str"),
+    (lambda folder, row: row["info"].update(precision=5), "precision of an info is 5, which is no object"),
+    (lambda folder, row: row["info"].update(mean_tokens_a_row="x"), "mean_tokens_a_row of an info is 'x'"),
+    (without_ids, "cannot be used: "),
+])  # fmt: skip
+def test_a_malformed_set_is_one_line_that_names_the_field(drsow, study, tmp_path, change, words):
+    options, home = study
+    folder = copied(home / "scores", tmp_path / "scores")
+    index = json.loads((folder / "sets.json").read_text())
+    change(folder, index["sets"][0])
+    (folder / "sets.json").write_text(json.dumps(index))
+    done = drsow("import", folder, *options, "--results", tmp_path / "results")
+    assert done.returncode in (1, 2) and words in done.stderr.splitlines()[-1]
+    assert "fault in drsow" not in done.stderr and not list(tmp_path.glob("results/scores/*/part-*"))
+
+
 def test_a_pass_without_scores_and_other_rows_are_named(drsow, study, tmp_path):
     words, home = study
     folder = copied(home / "scores", tmp_path / "scores")

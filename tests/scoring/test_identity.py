@@ -92,6 +92,16 @@ def test_an_end_of_turn_that_a_template_puts_together_is_in_the_digest(tmp_path)
     assert template_digest(with_end) != template_digest(without)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "special_tokens_map.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(("content", "words"), [
+    ('{"a', "cannot be read as JSON"), ("[]", "holds no JSON object"), ("[" * 100_000, "cannot be read as JSON"),
+])  # fmt: skip
+def test_a_broken_file_of_a_tokenizer_is_named_in_one_line(tmp_path, name, content, words):
+    (saved(tmp_path, CHATML) / name).write_text(content)
+    with pytest.raises(DrsowError, match=rf"{name}: {words}[^\n]*; get the tokenizer's files again$"):
+        template_digest(tmp_path)
+
+
 @pytest.fixture
 def twins(tiny_registry, tmp_path):
     """The tiny registry, with a twin of the strong model's template under another name and with other weights."""

@@ -76,6 +76,22 @@ def test_a_broken_template_is_one_line(text):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(("text", "words"), [
+    ("{% for a in [1] %}" * 21 + "{% endfor %}" * 21, "SyntaxError: too many statically nested blocks"),
+    ("{{ 'a' * 99999999999 }}", "MemoryError"),
+    ("{{ '\\ud800' }}", r"it writes half of a surrogate pair, '\\ud800'"),
+])  # fmt: skip
+def test_a_template_that_python_cannot_run_is_one_line(text, words):
+    with pytest.raises(UsageError, match=rf"^the chat template of m cannot write .*: {words}[^\n]*$"):
+        render([example()], owner(text + CHATML), Template(owner(text + CHATML), "m"))
+
+
+def test_a_tokenizers_file_that_nests_too_deeply_is_named(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text("[" * 100_000)
+    with pytest.raises(DrsowError, match=r"tokenizer_config\.json: its chat template cannot be read: "):
+        templates.read(tmp_path)
+
+
 def test_a_prompt_that_a_template_refuses_is_named():
     text = "{% if 'no' in messages[0]['content'] %}{{ raise_exception('not this\\none') }}{% endif %}" + CHATML
     for call in (render, lambda examples, *rest: prompt_ids(examples[0], *rest)):

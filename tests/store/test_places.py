@@ -147,6 +147,13 @@ def test_people_agreement_under_another_embedder_is_another_one(store):
     assert [folder_to_write(store, place) for place in places] == folders
 
 
+def test_a_manifest_that_nests_too_deeply_is_no_manifest(store):
+    folder = store.root / "two" / "base"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("[" * 100_000)
+    assert found_folder(store, Place("two", rows("base", "abc"))) is None
+
+
 def test_a_manifest_of_before_is_believed_in_its_own_folder(store):
     folder = store.root / "two" / "sample"
     write_json(folder / "manifest.json", {"subject": "two", "data": "sample", "data_digest": "abc"})
