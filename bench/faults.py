@@ -1,4 +1,4 @@
-"""Turns any exception into an error message of one line that tells the user what to do."""
+"""Turns any exception into an error message of one line that tells the user what to do; prints lines for the user."""
 
 import errno
 import os
@@ -44,6 +44,20 @@ def told(error: Exception) -> tuple[str, int]:
     while the next one is scored."""
     known = explained(error)
     return str(known), known.code
+
+
+def printable(text: str) -> str:
+    """A text on one line, without the control characters that a terminal would act on."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def warn(line: str) -> None:
+    """Prints a line on stderr, without control characters: a file or a server may have written a part of it.
+
+    Args:
+        line: The whole line, without its end.
+    """
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def debugging() -> bool:

@@ -1,11 +1,11 @@
 """Finds the stored score sets that a pair or study needs, by the fields of their keys."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.contrast import model_of
+from bench.faults import warn
 from bench.schema import DTYPES, IMPORTED, Dataset, PreconditionError, UsageError
 from bench.store.folder import ScoreSet, Store
 from bench.store.places import data_option, results_option, stored_manifest
@@ -141,10 +141,9 @@ def _tell_mix(subject: Subject, sets: Sets) -> None:
             models.setdefault(_kind(score_set), []).append(model_id)
     if len(models) > 1:
         mix = "; ".join(f"{dtype} by {ops}: {_some(names)}" for (dtype, ops), names in models.items())
-        print(
+        warn(
             f"warning: {subject.name}: its models were scored in different ways ({mix}), so rounding differences "
-            f"are part of the rewards; `drsow run {subject.option}` scores all models in the same way",
-            file=sys.stderr,
+            f"are part of the rewards; `drsow run {subject.option}` scores all models in the same way"
         )
 
 

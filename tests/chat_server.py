@@ -42,6 +42,10 @@ class Answers(BaseHTTPRequestHandler):
         server: Server = self.server
         if self.path == "/seen":
             return self._send(200, {"seen": server.seen, "most": server.most})
+        if self.path == "/v1/models" and server.fault == "rude list":
+            return self._send(200, {"data": [{"id": "\x1b]0;x\x07\x9btiny"}]})
+        if self.path == "/v1/models" and server.fault == "nested list":
+            return self._send(200, b"[" * 100_000 + b"]" * 100_000)
         if self.path == "/v1/models" and server.fault != "no list":
             return self._send(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
         return self._send(404, {"error": {"message": "Not Found"}})
@@ -87,7 +91,9 @@ class Answers(BaseHTTPRequestHandler):
             self.close_connection = True
         elif fault == "page":
             self._send(200, "a page")
-        return bool(fields or status or fault in ("half", "page"))
+        elif fault == "nested":
+            self._send(200, b"[" * 100_000 + b"]" * 100_000)
+        return bool(fields or status or fault in ("half", "page", "nested"))
 
     def _answer(self, body: dict, fault: str) -> None:
         assert body["max_tokens"] == 7 and body["temperature"] == 0.5 and "top_p" not in body
@@ -105,7 +111,7 @@ class Answers(BaseHTTPRequestHandler):
         self._send(200, {"id": "x", "object": "chat.completion", "model": model, "choices": choices})
 
     def _send(self, status: int, content: object) -> None:
-        data = json.dumps(content).encode()
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

@@ -8,6 +8,7 @@ log-probabilities that are a function of the ids, so a test works them out by ha
 
 import itertools
 import json
+import math
 import os
 import sys
 import threading
@@ -54,6 +55,12 @@ class Answers(BaseHTTPRequestHandler):
         models = [{"id": "tiny", "object": "model", "owned_by": "vllm", "max_model_len": 2049}]
         if server.fault == "short context":
             models[0]["max_model_len"] = 41
+        if server.fault == "endless context":
+            models[0]["max_model_len"] = math.inf
+        if server.fault == "odd version":
+            return self._send(
+                200, {"data": models} if self.path == "/v1/models" else {"version": "\x1b]0;x\x07\x9b0.12"}
+            )
         if server.fault == "odd list":
             models = ["tiny"]
         if server.fault == "llama.cpp":
@@ -163,7 +170,7 @@ class Answers(BaseHTTPRequestHandler):
         return {"model": "tiny", "choices": [choice | {"finish_reason": "length"}], "usage": usage}
 
     def _send(self, status: int, content: dict) -> None:
-        data = json.dumps(content).encode()
+        data = b"[" * 100_000 + b"]" * 100_000 if self.server.fault == "nested" else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.data.load import load_data
-from bench.faults import explained, first_line
+from bench.faults import explained, first_line, warn
 from bench.registry import load_registry
 from bench.schema import DrsowError, UsageError
 from bench.scoring import passes, run
@@ -30,6 +30,11 @@ def test_what_nobody_foresaw_names_its_type_and_asks_for_a_report():
 def test_an_exception_without_words_is_named_by_its_type():
     assert str(explained(KeyError())).startswith("unexpected KeyError: KeyError; ")
     assert first_line(ValueError("\n  \nsecond")) == "second"
+
+
+def test_a_warning_has_no_control_character(capsys):
+    warn("a\x1b]0;b\x07\x9bc\nd")
+    assert capsys.readouterr().err == "a ]0;b  c d\n"
 
 
 def test_our_own_errors_stay_as_they_are():

@@ -149,3 +149,16 @@ def test_the_layers_hold():
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", sorted({*modules()} - {"bench/faults.py"}))
+def test_a_line_on_stderr_with_words_of_others_goes_through_warn(name):
+    calls = [node for node in ast.walk(ast.parse((ROOT / name).read_text("utf-8"))) if isinstance(node, ast.Call)]
+    printed = [
+        ast.unparse(call)
+        for call in calls
+        if any(ast.unparse(word) == "file=sys.stderr" for word in call.keywords)
+        and ast.unparse(call.func) == "print"
+        and not all(isinstance(part, ast.Constant) for part in call.args)
+    ]
+    assert printed == []

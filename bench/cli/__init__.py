@@ -7,8 +7,8 @@ import sys
 import typer
 
 from bench.cli.app import app
-from bench.cli.terminal import forgiving_streams, printable
-from bench.faults import DEBUG_VARIABLE, explained
+from bench.cli.terminal import forgiving_streams
+from bench.faults import DEBUG_VARIABLE, explained, warn
 from bench.schema import DrsowError, UsageError
 
 # Importing a module adds its verbs to the app. `--help` lists groups and verbs in the order of these imports.
@@ -85,7 +85,7 @@ def _main() -> None:
 
 
 def _fail(error: DrsowError) -> int:
-    print(f"drsow: {printable(str(error))}", file=sys.stderr)
+    warn(f"drsow: {error}")
     return error.code
 
 

@@ -1,6 +1,5 @@
 """The verb `annotate`: labels candidates and writes a preference set."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,6 +26,7 @@ from bench.cli.options import (
 from bench.cli.printed import emit
 from bench.cli.session import load, select
 from bench.cli.views import VIEWS
+from bench.faults import warn
 from bench.schema import PreconditionError, UsageError
 
 if TYPE_CHECKING:
@@ -219,10 +219,7 @@ def _best_pair(registry: Path | None, study: str, results: Path, reward: str) ->
     try:
         rows = load(REWARD_BENCH, None, offline=True)
     except PreconditionError as error:
-        print(
-            f"warning: the leaderboard may be of other rows than this data set's, which is not here: {error}",
-            file=sys.stderr,
-        )
+        warn(f"warning: the leaderboard may be of other rows than this data set's, which is not here: {error}")
         folder = store.result_dir(study, REWARD_BENCH, variant_of(subject, reward))
     else:
         folder = result_folder(store, subject, rows, reward=reward)

@@ -1,6 +1,5 @@
 """The verb `bits`: measures bits per byte of a text, the performance that the `noise` study uses."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from bench.cli.app import LOOK_UP, app
 from bench.cli.options import As, Format, RegistryDir
 from bench.cli.printed import emit
 from bench.cli.views import VIEWS
+from bench.faults import warn
 
 
 @app.command(rich_help_panel=LOOK_UP)
@@ -42,6 +42,6 @@ def bits(
     examples = sections(edited_text(text or pairs_folder() / "noise_text.txt"))
     found = []
     for number, model_id in enumerate(model_ids, start=1):
-        print(f"{model_id}: model {number} of {len(model_ids)}", file=sys.stderr, flush=True)
+        warn(f"{model_id}: model {number} of {len(model_ids)}")
         found.append((model_id, bits_per_byte(known.model(model_id), examples)))
     emit(pd.DataFrame(found, columns=["model_id", "bits_per_byte"]), output, VIEWS["bits"])

@@ -9,8 +9,8 @@ from bench.cli.columns import COLUMNS, Column
 from bench.cli.options import Format
 from bench.cli.printed import emit
 from bench.cli.tables import with_gap
-from bench.cli.terminal import printable
 from bench.cli.views import VIEWS, View
+from bench.faults import printable
 from bench.study.benchmarks import column, of_columns
 from bench.study.board import Written
 from bench.study.leaderboard import leader_note
@@ -35,11 +35,11 @@ def show_boards(written: Sequence[Written], *, as_json: bool) -> None:
         if note := leader_note(each.board):
             print(f"\n{note}")
         if each.alone:
-            print(f"\n{each.alone}")
+            print(f"\n{printable(each.alone)}")
         if each.warning:
             print(f"\n{printable(each.warning)}")
         if each.verdict:
-            print(f"\nIs it the gap? {each.verdict}")
+            print(f"\nIs it the gap? {printable(each.verdict)}")
         if not each.problem:
             print(f"\n{each.folder / 'leaderboard.csv'}")
 

@@ -1,6 +1,5 @@
 """The verbs `route` and `ablate`: find each prompt's domain, and measure the effect of domain instructions."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +26,7 @@ from bench.cli.options import (
 from bench.cli.printed import emit
 from bench.cli.session import load, select
 from bench.cli.views import VIEWS
+from bench.faults import warn
 from bench.files import check_not_read, check_ours
 from bench.schema import UsageError
 
@@ -78,7 +78,7 @@ def route(
     else:
         table = plain_routes(known, dataset, router.value)
     write_csv(out, table, ROUTES)
-    print(out, file=sys.stderr)
+    warn(str(out))
     if len(right := confusion(table, dataset, known.domains)):
         emit(right.rename(columns={name: f"to {name}" for name in known.domains}), Format.table, VIEWS["route"])
     else:
@@ -121,4 +121,4 @@ def ablate(
     words = f"Seed {seed}. Data and versions: manifest.json of {folder.parent.name}/{folder.name}."
     write_ablation(folder, known, subject.name, provenance=words)
     emit(read_csv(folder / "ablation.csv"), Format.table, VIEWS["ablate"])
-    print(folder / "ablation.csv", file=sys.stderr)
+    warn(str(folder / "ablation.csv"))

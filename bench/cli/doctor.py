@@ -7,7 +7,7 @@ import typer
 
 from bench.cli.app import LOOK_UP, app
 from bench.cli.options import PRINTING
-from bench.cli.terminal import printable
+from bench.faults import printable
 
 
 @app.command(rich_help_panel=LOOK_UP)

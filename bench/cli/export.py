@@ -1,6 +1,5 @@
 """The verb `export`: writes responses, reference log-probabilities or accuracies in formats that other tools read."""
 
-import sys
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +23,7 @@ from bench.cli.options import (
 )
 from bench.cli.replaced import list_with, with_columns
 from bench.cli.session import load, select
+from bench.faults import warn
 from bench.files import check_not_read, check_ours
 from bench.schema import Dataset, UsageError
 
@@ -168,7 +168,7 @@ def _ours(to: Target, out: Path) -> Callable[[str], bool]:
 
 def _tell(command: str) -> None:
     """Says which command would upload what is written."""
-    print(f"nothing is uploaded; this command would propose it: {command}", file=sys.stderr)
+    warn(f"nothing is uploaded; this command would propose it: {command}")
 
 
 def _evaluation(pair: str, out: Path, stored: _Stored, told: tuple[str | None, Relationship]) -> None:
@@ -242,5 +242,5 @@ def _reference(model: str, out: Path, stored: _Stored) -> None:
     found = publish.reference_rows(session, known.model(model).model_id, dataset, lookup=wanted)
     publish.write_reference(found.table, out)
     if found.left_out:
-        print(found.told(), file=sys.stderr)
+        warn(found.told())
     print(out)

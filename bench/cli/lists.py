@@ -1,6 +1,5 @@
 """The verbs `models`, `pairs` and `fetch`: list the registry, add to it, and download models and data."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ from bench.cli.app import LOOK_UP, app
 from bench.cli.options import As, Format, RegistryDir, StudyName
 from bench.cli.printed import emit
 from bench.cli.views import VIEWS
+from bench.faults import warn
 from bench.schema import UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _folder(ctx: typer.Context, registry: Path | None) -> Path:
 def _tell(added: "Added") -> None:
     print(added.text)
     for line in (f"{added.entry_id} added", *added.notes):
-        print(f"{added.path}: {line}", file=sys.stderr)
+        warn(f"{added.path}: {line}")
 
 
 @app.command(rich_help_panel=LOOK_UP)

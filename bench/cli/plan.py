@@ -1,6 +1,5 @@
 """The verb `plan`: estimates what a run costs before it starts."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +36,7 @@ from bench.cli.power import (
 from bench.cli.printed import emit
 from bench.cli.session import Rows, Stored, select_stored
 from bench.cli.views import VIEWS
+from bench.faults import warn
 
 
 class Gpu(StrEnum):
@@ -97,6 +97,6 @@ def _show_costs(stored: Stored, results: Path, dtype: str, gpu: str, *, calibrat
     emit(table, output, VIEWS["plan"])
     n_pairs = len({found.pair_id for subject in subjects for found in subject.pairs})
     for line in summary(table, dataset, gpu=gpu, n_pairs=n_pairs):
-        print(line, file=sys.stderr)
+        warn(line)
     for model_id, note in planner.notes.items():
-        print(f"{model_id} {note}", file=sys.stderr)
+        warn(f"{model_id} {note}")

@@ -34,7 +34,7 @@ from bench.cli.options import (
     finite,
 )
 from bench.cli.session import Rows, load, select, select_stored
-from bench.cli.terminal import printable
+from bench.faults import warn
 from bench.schema import UsageError
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _tell_rest(outcome: "Outcome") -> None:
     if not outcome.written and not outcome.errors:
         print("this shard is done; the last shard to finish writes the tables", file=sys.stderr)
     for line in outcome.errors:
-        print(f"drsow: {printable(line)}", file=sys.stderr)
+        warn(f"drsow: {line}")
     if outcome.errors:
         sys.exit(PARTLY if outcome.written else outcome.code)
 
@@ -187,7 +187,7 @@ def leaderboard(
     show_boards(written, as_json=as_json)
     problems = [each.problem for each in written if each.problem]
     for line in problems:
-        print(f"drsow: {printable(line)}", file=sys.stderr)
+        warn(f"drsow: {line}")
     if problems:
         sys.exit(PARTLY)
 

@@ -1,6 +1,5 @@
 """The verb `sample`: samples a policy's responses to prompts."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +21,7 @@ from bench.cli.options import (
     Temperature,
     TopP,
 )
+from bench.faults import warn
 from bench.schema import UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def sample(
         server, dataset = _served(url, model, concurrency), load_prompts(prompts, limit_per_subset=limit)
         n_left_out = sample_served(dataset, server, wish, out=out)
     if n_left_out:
-        print(f"{n_left_out} prompts left out: fewer than two of their responses have text", file=sys.stderr)
+        warn(f"{n_left_out} prompts left out: fewer than two of their responses have text")
     print(out)
 
 

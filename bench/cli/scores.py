@@ -1,6 +1,5 @@
 """The verbs `scores`, `import` and `verify`: export, import and check stored scores."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +31,7 @@ from bench.cli.printed import emit
 from bench.cli.replaced import with_columns
 from bench.cli.session import load, select
 from bench.cli.views import VIEWS
+from bench.faults import warn
 from bench.files import check_not_read, check_ours
 from bench.schema import SCORES, TOKEN_SCORES, UsageError
 
@@ -174,4 +174,4 @@ def verify(
 
     from bench.scoring.verify import summary
 
-    print(summary(table), file=sys.stderr)
+    warn(summary(table))

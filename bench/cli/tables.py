@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench.cli.columns import COLUMNS, GAP_OTHER, GAP_POINTS, Column, text
-from bench.cli.terminal import printable
 from bench.cli.views import View
 from bench.contrast import model_of
+from bench.faults import printable
 from bench.units import MISSING, count, significant
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Makes text safe for a terminal: any encoding, no control characters, colour only if the user wants it."""
+"""Makes the streams safe for any encoding and any caller, and says whether to colour."""
 
 import io
 import os
@@ -22,11 +22,6 @@ def forgiving_streams() -> None:
 
 def _nothing() -> TextIO:
     return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
-
-
-def printable(text: str) -> str:
-    """A text on one line, without the control characters that a terminal would act on."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def coloured() -> bool:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from bench.data.formats import Use
 from bench.data.labelled import ties_number
 from bench.data.named import BENCHMARKS, Found, benchmark_rows, local_files
 from bench.data.sources import READERS, Row, file_rows, hub_rows
+from bench.faults import warn
 from bench.files import safe_name
 from bench.schema import CHOSEN, Dataset, Example, PreconditionError, UsageError
 from bench.units import tally
@@ -272,7 +272,7 @@ def _left_out(reading: Reading) -> tuple[tuple[str, int], ...]:
 
 def _tell(reading: Reading) -> None:
     if line := reading.told():
-        print(line, file=sys.stderr)
+        warn(line)
 
 
 def _checked(found: Iterable[tuple[Row, Example]]) -> list[Example]:

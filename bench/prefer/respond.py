@@ -8,7 +8,6 @@ A model whose attention `decode` cannot compute answers one prompt at a time, th
 """
 
 import itertools
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from bench.faults import warn
 from bench.prefer import decode
 from bench.prefer.alone import alone
 from bench.prefer.asked import Asked, Speaker, end_ids, generators
@@ -71,7 +71,7 @@ def texts_of(
     n_new = {each.name: each.n_new for each in asked}
     reason = decode.fit(model)
     if reason:
-        print(f"{model.config.name_or_path}: {reason}; it answers one prompt at a time", file=sys.stderr)
+        warn(f"{model.config.name_or_path}: {reason}; it answers one prompt at a time")
     batch = _Batch(model, wish, ends, cache_tokens, on_share)
     for name, rows in alone(model, asked, wish, ends) if reason else batch.run(asked):
         texts = speaker.tokenizer.batch_decode(rows, skip_special_tokens=True)
@@ -214,4 +214,4 @@ class _Batch:
         self.budget = sum(block.n_tokens for block in blocks[: max(1, len(blocks) // 2)])
         self.read = None
         torch.cuda.empty_cache()
-        print(f"out of memory: the batch is halved, to {self.budget:,} tokens", file=sys.stderr)
+        warn(f"out of memory: the batch is halved, to {self.budget:,} tokens")

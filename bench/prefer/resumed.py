@@ -1,13 +1,13 @@
 """Writes a file of one line a prompt, so that a stopped run continues after its last whole line."""
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.data.rows import example_id, own_id
+from bench.faults import warn
 from bench.files import read_if_there
 from bench.schema import DrsowError, Example, UsageError
 from bench.store.folder import write_json, write_whole
@@ -242,7 +242,7 @@ def tell_cut(lines: Iterable[Line], n_tokens: int, *, model: str) -> dict[str, i
     found = ended(lines)
     if CUT in found:
         words = f"responses are cut at {n_tokens} tokens or at the end of the context"
-        print(f"{model}: {found[CUT]} of {sum(found.values())} {words}", file=sys.stderr)
+        warn(f"{model}: {found[CUT]} of {sum(found.values())} {words}")
     return found
 
 

@@ -1,11 +1,11 @@
 """Samples several responses of one model to each prompt; every run with the same seed samples the same responses."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from bench.faults import warn
 from bench.prefer.asked import Speaker
 from bench.prefer.decode import SLOTS
 from bench.prefer.respond import CACHE_TOKENS, SCHEME, texts_of
@@ -72,5 +72,5 @@ def _method(examples: Sequence[Example], speaker: Speaker) -> dict[str, object]:
     n_merged = sum(speaker.template.merges(example.messages) for example in examples)
     if n_merged:
         words = "prompts have a system turn, which the chat template does not support; it goes into the first user turn"
-        print(f"{n_merged} {words}", file=sys.stderr)
+        warn(f"{n_merged} {words}")
     return {"n_system_merged": n_merged, "sampler": SCHEME, "slots": SLOTS}

@@ -8,12 +8,12 @@ import concurrent.futures
 import importlib.metadata
 import json
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.faults import warn
 from bench.prefer.customise import row_number
 from bench.prefer.resumed import Said, Sampling
 from bench.schema import DrsowError, Example, PreconditionError
@@ -89,12 +89,12 @@ class Service:
             self.told.listed = [str(each["id"]) for each in json.loads(found.text)["data"]]
         except PreconditionError:
             raise
-        except (DrsowError, AttributeError, KeyError, TypeError, ValueError):
+        except (DrsowError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
             # Some servers have no list. What else is wrong shows at the first question.
             return
         if self.told.listed and self.source.model not in self.told.listed:
             words = f"does not list a model {self.source.model!r}, but {self._names()}"
-            print(f"{self.source.url} {words}", file=sys.stderr)
+            warn(f"{self.source.url} {words}")
 
     def facts(self) -> dict[str, object]:
         """What the server has shown, for the manifest; nothing if it was not asked."""
@@ -156,7 +156,7 @@ class Service:
                 for c in content["choices"]
             ]
             self._check_model(_valid(str(content.get("model", ""))), answer.headers)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             where = f"{self.source.url}: the server answers in another format than chat completions"
             raise DrsowError(f"{where} ({type(error).__name__}: {error}); check --url") from None
         if not said:
@@ -210,7 +210,7 @@ class Service:
                 problems.append(error)
                 continue
             if not self.told.takes_seed:
-                print(f"{self.source.url} takes no seed: its responses cannot be drawn again", file=sys.stderr)
+                warn(f"{self.source.url} takes no seed: its responses cannot be drawn again")
             return found
         raise problems[0]
 

@@ -96,7 +96,7 @@ def _once(source: Served, path: str, body: Mapping[str, object] | None) -> Answe
         raise AskAgainError(unreachable(source, reason)) from error
     try:
         return Answer(json.loads(text), server)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise DrsowError(
             f"{source.url}{path}: the server answered no JSON: {text[:80].decode(errors='replace')!r}"
         ) from None
@@ -149,7 +149,7 @@ def complaint(text: str) -> str:
     """The first line of a server's complaint, at most 200 characters."""
     try:
         content = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = text
     for name in ("error", "message", "detail"):
         if isinstance(content, dict) and name in content:

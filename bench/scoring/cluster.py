@@ -1,6 +1,5 @@
 """Runs passes as tasks on a Ray cluster. Another worker replaces one that dies; the parts that it stored remain."""
 
-import sys
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
@@ -8,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from bench.faults import first_line, told
+from bench.faults import first_line, told, warn
 from bench.schema import DrsowError, PreconditionError
 from bench.scoring import passes, run
 from bench.store.folder import Store
@@ -73,10 +72,7 @@ def _gathered(ray: ModuleType, tasks: dict, root: Path, stall_s: float, begin: C
         if done or _n_parts(root) != n_parts:
             n_parts, since = _n_parts(root), time.monotonic()
         elif time.monotonic() - since > stall_s:
-            print(
-                f"no part was stored for {stall_s:.0f} s: drsow kills the running tasks and starts them again",
-                file=sys.stderr,
-            )
+            warn(f"no part was stored for {stall_s:.0f} s: drsow kills the running tasks and starts them again")
             for task, stretch in list(tasks.items()):
                 del tasks[task]
                 ray.cancel(task, force=True)
@@ -85,7 +81,7 @@ def _gathered(ray: ModuleType, tasks: dict, root: Path, stall_s: float, begin: C
                 else:
                     failures.append((f"a task stored nothing in {RETRIES + 1} attempts", DrsowError.code))
             since = time.monotonic()
-        print(f"{n_all - len(tasks)} of {n_all} tasks, {n_parts} parts stored", file=sys.stderr, flush=True)
+        warn(f"{n_all - len(tasks)} of {n_all} tasks, {n_parts} parts stored")
     return failures
 
 

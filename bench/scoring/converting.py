@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.entries import FileSource, HubFileSource, ModelSpec, PackageSource
-from bench.faults import first_line
+from bench.faults import first_line, warn
 from bench.schema import DrsowError, PreconditionError
 from bench.scoring.hub import NotHere, snapshot
 from bench.scoring.located import CARD, Located, converted_folder, file_digest, promised_digest
@@ -103,7 +103,7 @@ def _converted(spec: ModelSpec, gguf: Path, digest: str, scratch: Path, card: di
 
     if (got := file_digest(gguf)) != digest:
         raise DrsowError(f"{spec.model_id}: {gguf.name}: sha256 is {got[:16]}…, expected {digest[:16]}…")
-    print(f"{spec.model_id}: converting {gguf.name} to safetensors, once", file=sys.stderr)
+    warn(f"{spec.model_id}: converting {gguf.name} to safetensors, once")
     ready, folder = scratch / "model", converted_folder(spec, digest)
     rule = convert_gguf(gguf, ready)
     (ready / CARD).write_text(json.dumps(card | {"sha256": digest, RULE: rule, VERSION: NUMBER}) + "\n")

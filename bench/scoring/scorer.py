@@ -5,7 +5,6 @@ import functools
 import gc
 import itertools
 import math
-import sys
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bench.faults import warn
 from bench.schema import DrsowError, Example, UsageError
 from bench.scoring import checked, filling, models, templates
 from bench.scoring.forward import engine, trie
@@ -208,7 +208,7 @@ class Scorer:
                     raise self._full(error, "with one token a step") from error
             budget = self._most_tokens[dtype] = budget // 2
             counts["halved"] += 1
-            print(f"{self.ready.key.model_id}: out of memory, continuing with {budget} tokens a step", file=sys.stderr)
+            warn(f"{self.ready.key.model_id}: out of memory, continuing with {budget} tokens a step")
             self._let_go()
         counts["n_steps"] += len(plan.steps)
         counts["n_computed_tokens"] += plan.n_computed
@@ -250,7 +250,7 @@ class Scorer:
 
     def _say(self, lines: Seq[str]) -> None:
         for line in filter(None, lines):
-            print(f"{self.ready.key.model_id}: {line}", file=sys.stderr)
+            warn(f"{self.ready.key.model_id}: {line}")
 
     def _full(self, error: Exception, how: str) -> Exception:
         """The error to raise: one that the user can solve if memory ran out, otherwise the same error."""

@@ -18,7 +18,7 @@ CLAMP_NATS = -9999.0
 """The value that servers write instead of minus infinity, which JSON lacks."""
 
 
-MALFORMED = (KeyError, TypeError, IndexError, AttributeError, ValueError)
+MALFORMED = (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError)
 """The errors of reading an answer that has another form."""
 
 

@@ -4,11 +4,11 @@ A score set is a folder `scores/<model>-<digest of its key>/` with a manifest an
 """
 
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.faults import warn
 from bench.files import (
     WRITERS,
     csv_bytes,
@@ -136,7 +136,7 @@ class Store:
         """Prints a warning, unless it was printed before."""
         if words not in self._told:
             self._told.add(words)
-            print(f"warning: {words}", file=sys.stderr)
+            warn(f"warning: {words}")
 
     def result_dir(self, name: str, data_slug: str, variant: str = "") -> Path:
         """The folder of the tables and figures of a pair or study on a data set.

@@ -7,12 +7,12 @@ After a kill, each file is there whole or it is missing. The key and the tables 
 import contextlib
 import itertools
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
+from bench.faults import warn
 from bench.files import crash_point, locked, read_if_there, rename, safe_name, write_whole
 from bench.schema import DrsowError, PreconditionError, ScoreKey
 from bench.store.part_files import PartFiles
@@ -283,10 +283,7 @@ class ScoreSet:
         crash_point("before-aside", self.folder)
         rename(self.folder, aside)
         crash_point("after-aside", self.folder)
-        print(
-            f"warning: {self.folder}: {detail}; drsow renamed it to {aside.name} and scores the set again",
-            file=sys.stderr,
-        )
+        warn(f"warning: {self.folder}: {detail}; drsow renamed it to {aside.name} and scores the set again")
 
 
 def _gaps(paths: list[Path | None]) -> list[int]:

@@ -1,10 +1,10 @@
 """Reads the stored results of pairs on every benchmark, and the published ones, for one table over all of them."""
 
-import sys
 from collections.abc import Sequence
 
 import pandas as pd
 
+from bench.faults import warn
 from bench.registry import Registry
 from bench.schema import PARTS, PreconditionError
 from bench.store.folder import Store, read_table
@@ -32,12 +32,12 @@ def measured_of(store: Store, subject: Subject, *, reward: str) -> list[Measured
     found = []
     for folder, stored in tables_of(store, subject.name, variant_of(subject, reward)).items():
         if not stored:
-            print(f"warning: left out of the board: {folder} has no readable manifest.json", file=sys.stderr)
+            warn(f"warning: left out of the board: {folder} has no readable manifest.json")
             continue
         try:
             rows = stored_accuracy(folder)
         except PreconditionError as error:
-            print(f"warning: left out of the board: {error}", file=sys.stderr)
+            warn(f"warning: left out of the board: {error}")
             continue
         if of_table(rows).sections:
             mine = rows[rows["reward"] == read_table(folder / "leaderboard.csv")["reward"].iloc[0]]

@@ -104,8 +104,7 @@ def choose(
             is not chosen.
         rows: Levels and weights of the rows, and their problems.
         wish: The user's conditions.
-        rng: Source of folds, halves and draws, which are those of the leaderboard under the same seed. A generator of
-            its own, from the same seed, orders pairs of equal score.
+        rng: Source of folds, halves and draws, which are those of the leaderboard under the same seed.
         top: How many of the best pairs the table lists.
         combine: What ensembles of the best pairs need; None for no ensembles.
 
@@ -122,12 +121,11 @@ def choose(
     every = board.reset_index(drop=True).assign(n_passes=2, name=name, score=plain_accuracy(correct, only)[0])
     candidates, said = filtered(every[np.isfinite(correct[:, only.weights[0] > 0]).all(axis=1)], wish)
     notes = _left_out(every, candidates, wish)
-    ties = rng.spawn(1)[0].random(len(candidates))  # leaves `rng` as it is
+    ties = rng.spawn(1)[0].random(len(candidates))  # from the same seed, and leaves `rng` as it is
     candidates = candidates.assign(tie=ties).sort_values(["score", "tie"], ascending=False)
-    top = min(top, len(candidates))
-    weighed = _weighed(candidates, correct, only, said, top=top, rng=rng)
+    weighed = _weighed(candidates, correct, only, said, top=min(top, len(candidates)), rng=rng)
     extra, more = _ensembles(weighed, candidates.index.to_numpy(), only, combine, wish)
-    return _choice(weighed, top, wish.gap_unit, extra)._replace(notes=notes + more)
+    return _choice(weighed, min(top, len(candidates)), wish.gap_unit, extra)._replace(notes=notes + more)
 
 
 def _ensembles(

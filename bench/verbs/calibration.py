@@ -1,7 +1,6 @@
 """Finds labelled rows that say how sure a pair's labels are: of the candidates themselves, of named or scored data."""
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import pandas as pd
 from bench.contrast import model_of
 from bench.data.load import REWARD_BENCH, SAMPLE, load_data, load_readable
 from bench.data.named import BENCHMARKS
+from bench.faults import warn
 from bench.lookup import stored_sets
 from bench.prefer.annotate import Confidence
 from bench.schema import Dataset, Example, Message, PreconditionError, UsageError
@@ -103,7 +103,7 @@ def own_labels(dataset: Dataset) -> list[Example] | None:
     except UsageError:
         return None
     if wrong:
-        print(f"rows without a readable label, not counted: {len(wrong)}; the first: {wrong[0]}", file=sys.stderr)
+        warn(f"rows without a readable label, not counted: {len(wrong)}; the first: {wrong[0]}")
     labelled = {example.example_id: example for example in known_rows.examples}
     found = []
     for example in dataset.examples:

@@ -82,8 +82,7 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
     for subject in [*([wish.annotator] if wish.annotator else []), *wish.others]:
         pair_id = subject.pairs[0].pair_id
         sets[pair_id] = checked_scores(for_reward(session, wish.reward), subject, dataset)
-        frames = [read_for(each, wish.reward) for each in sets[pair_id]]
-        mine = "yes" if subject is wish.annotator else "no"
+        frames, mine = [read_for(s, wish.reward) for s in sets[pair_id]], "yes" if subject is wish.annotator else "no"
         # A sum grows with the length of the response, so the table has the reward of one byte too.
         for reward in dict.fromkeys((wish.reward, PER_BYTE)):
             table = rewards(*frames, reward=reward).rename(columns={"example_id": "prompt_id"})

@@ -3,7 +3,6 @@
 import gc
 import json
 import os
-import sys
 import tempfile
 import tomllib
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 
 from bench.data.load import check_preferences, digest, load_readable
 from bench.entries import AdapterSource, ModelSpec
+from bench.faults import warn
 from bench.files import edited_text
 from bench.links import unknown
 from bench.measured import MeasuredScore, add_score, replace_scores
@@ -100,7 +100,7 @@ def climb(session: Session, recipe: Recipe, inputs: Inputs, *, out: Path) -> pd.
         model_id = ladder.model_id(None if rung is None else rung.id)
         row: dict[str, Any] = {"model_id": model_id, "template": ladder.owner, "ladder": ladder.id}
         if rung is not None:
-            print(f"{model_id}: {rung.loss} on {rung.n} preferences", file=sys.stderr)
+            warn(f"{model_id}: {rung.loss} on {rung.n} preferences")
             folder = out / WEIGHTS / model_id
             row |= _tuned(session, ladder, rung, slices[ladder.id, rung.id], inputs.preferences, folder)
             # The next model needs the room.
@@ -121,9 +121,9 @@ def judgeable(name: str) -> list[Example]:
     if not found:
         check_preferences(dataset)
     if errors:
-        print(f"{len(errors)} rows left out; the first: {errors[0]}", file=sys.stderr)
+        warn(f"{len(errors)} rows left out; the first: {errors[0]}")
     if n_several := len(dataset.examples) - len(found):
-        print(f"{n_several} rows left out: they have several responses", file=sys.stderr)
+        warn(f"{n_several} rows left out: they have several responses")
     return found
 
 

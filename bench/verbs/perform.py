@@ -6,7 +6,6 @@ the model finds likelier for each of its bytes. Neither compares two models, so 
 
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +16,7 @@ import pandas as pd
 from bench.data.instructed import Instructed, load_instructed
 from bench.data.load import check_preferences, digest
 from bench.entries import ModelSpec
+from bench.faults import warn
 from bench.files import read_if_there
 from bench.measured import MeasuredScore
 from bench.prefer.resumed import tell_cut, whole_lines
@@ -87,7 +87,7 @@ def measure_ifeval(
     names = checkable(found)
     n_left_out = len(found.dataset.examples) - len(names)
     if n_left_out:
-        print(f"{n_left_out} prompts left out: a rule needs data that nltk would download", file=sys.stderr)
+        warn(f"{n_left_out} prompts left out: a rule needs data that nltk would download")
     if not names:
         raise UsageError(f"{found.dataset.data_id}: no prompt has rules that can be checked")
     _stored(_folder(session, speech, out), IFEVAL)

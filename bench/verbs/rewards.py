@@ -1,10 +1,10 @@
 """The verb `rewards`: compares all rewards of a pair on the same rows, and writes table and figure."""
 
-import sys
 from pathlib import Path
 
 import pandas as pd
 
+from bench.faults import warn
 from bench.lookup import Lookup, stored_sets
 from bench.schema import TOKEN_REWARDS, Dataset, PreconditionError
 from bench.store.folder import Store, write_csv, write_json, write_whole
@@ -35,7 +35,7 @@ def compare_rewards(
         scores = scores_of(sets, "sum")
     found = side_by_side(subject, dataset, scores, rng=seeded(dataset, seed))
     for words in dict.fromkeys(_told(found)):
-        print(f"left out: {words}", file=sys.stderr)
+        warn(f"left out: {words}")
     place = rewards_place(subject, dataset)
     facts = manifest(place, sets.values()) | {"seed": seed, "left_out": found.left_out}
     with locked_folder(store, place) as folder:

@@ -1,9 +1,8 @@
 """The verb `route`: finds the domain of each prompt by its known section, a text classifier or a language model."""
 
-import sys
-
 import pandas as pd
 
+from bench.faults import warn
 from bench.prefer import route
 from bench.registry import Registry
 from bench.schema import Dataset
@@ -22,7 +21,7 @@ def usable_routers(registry: Registry, dataset: Dataset) -> list[str]:
     """The routers that can be used on a data set: all, or all but KNOWN; then a line on stderr says why."""
     if route.knows_sections(dataset, registry.domains):
         return [KNOWN, CLASSIFIER, MODEL]
-    print(f"{dataset.data_id}: no domain lists any of its subsets, so --router {KNOWN} is left out", file=sys.stderr)
+    warn(f"{dataset.data_id}: no domain lists any of its subsets, so --router {KNOWN} is left out")
     return [CLASSIFIER, MODEL]
 
 

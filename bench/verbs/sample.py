@@ -1,6 +1,5 @@
 """The verb `sample`: samples a policy's responses to prompts into a candidates file."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from bench import units
 from bench.data.load import load_prompts
 from bench.data.rows import candidate_list, text_of
 from bench.data.sources import file_rows
+from bench.faults import warn
 from bench.schema import Dataset, DrsowError
 from bench.scoring import SPAN, fetch, templates
 from bench.scoring.identity import ops_name
@@ -56,7 +56,7 @@ def sample_candidates(
 
     template = templates.read(found.folder)
     if template.text and template.note:
-        print(f"{name} {template.note}", file=sys.stderr)
+        warn(f"{name} {template.note}")
     try:
         speaker = _speaker(found.folder, trusted=found.trust_remote_code)
         n_left_out = sample_all(load, speaker, dataset.examples, wish, out=out, facts=facts, cache_tokens=cache_tokens)

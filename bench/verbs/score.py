@@ -3,10 +3,9 @@
 A model that cannot be fetched or scored becomes one line in a list of errors, so that all other models are scored.
 """
 
-import sys
 from collections.abc import Sequence
 
-from bench.faults import explained, told
+from bench.faults import explained, told, warn
 from bench.registry import Registry
 from bench.schema import Dataset, DrsowError, ScoreKey
 from bench.scoring import passes, run
@@ -154,7 +153,7 @@ def _ready(session: Session, work: passes.Work) -> passes.Ready:
         if len(kept) != 1:
             raise
         words = f"{str(error).partition(';')[0]}; its stored scores are used, and its model is not checked"
-        print(f"{work.spec.model_id}: {words}", file=sys.stderr)
+        warn(f"{work.spec.model_id}: {words}")
         return unasked._replace(key=kept[0])
 
 

@@ -1,13 +1,13 @@
 """The verb `select`: chooses by similarity which pairs of responses to label (REAL, arXiv 2409.17169)."""
 
 import json
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from bench.data.rows import own_id
+from bench.faults import warn
 from bench.prefer.select import Picked, keep, pick_all
 from bench.schema import CHOSEN, Dataset, Example, UsageError
 from bench.store.folder import write_whole
@@ -39,7 +39,7 @@ def select_pairs(session: Session, dataset: Dataset, wish: Selection, *, out: Pa
     picked = pick_all(embeddings, sizes, wish.strategy, seed=wish.seed, n_jobs=-1)
     pairs = [(example, pair) for example, pair in zip(dataset.examples, picked, strict=True) if pair]
     if n_alike := len(picked) - len(pairs):
-        print(f"{n_alike} prompts left out: all of their responses have the same embedding", file=sys.stderr)
+        warn(f"{n_alike} prompts left out: all of their responses have the same embedding")
     if not pairs:
         raise UsageError(f"{dataset.data_id}: no prompt has two responses with different embeddings")
     kept = keep([pair for _, pair in pairs], wish.strategy, fraction=wish.fraction, seed=wish.seed)

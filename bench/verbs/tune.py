@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pandas as pd
 
 from bench.data.load import check_preferences, load_data
-from bench.faults import first_line
+from bench.faults import first_line, warn
 from bench.prefer.export import check_finished
 from bench.schema import Dataset, DrsowError, UsageError
 from bench.scoring import SPAN, fetch, passes, templates
@@ -130,7 +129,7 @@ def _tokenizer(session: Session, located: Located, start: Start) -> "PreTrainedT
         if not tokenizer.chat_template:
             raise UsageError(f"{start.template} has no chat template; name another model, or {PLAIN_NAME}")
     elif note := templates.read(located.folder).note:
-        print(f"{start.policy} {note}", file=sys.stderr)
+        warn(f"{start.policy} {note}")
     return tokenizer
 
 
@@ -157,7 +156,7 @@ def _read(
     if not rows:
         raise UsageError(f"{dataset.data_id}: every preference is longer than the context of {name}")
     for line in rendered.lines():
-        print(f"{name}: {line}", file=sys.stderr)
+        warn(f"{name}: {line}")
     return rows, rendered.counts()
 
 

@@ -132,6 +132,7 @@ def test_several_questions_are_under_way_at_once_but_no_more_than_said(sample, s
     ("missing", DrsowError, "the server answered 404 (The model does not exist); check --url and --model"),
     ("long", DrsowError, "the server answered 400 (planted 400); check --url and --model"),
     ("page", DrsowError, "the server answers in another format than chat completions"),
+    ("nested", DrsowError, "the server answers in another format than chat completions (RecursionError"),
     ("other model", DrsowError, "another model than before answers: 'other', not 'tiny'"),
 ])  # fmt: skip
 def test_what_stops_a_run_is_one_line_and_loses_nothing(sample, server, tmp_path, monkeypatch, fault, kind, words):
@@ -191,8 +192,15 @@ def test_a_model_that_the_server_has_not_is_refused_with_those_that_it_has(sampl
     assert "does not list a model 'big', but tiny" in capsys.readouterr().err
 
 
-def test_a_server_without_a_list_of_models_can_answer(sample):
-    assert sample("no list") == EXPECTED
+@pytest.mark.parametrize("fault", ["no list", "nested list"])
+def test_a_server_without_a_list_of_models_can_answer(sample, fault):
+    assert sample(fault) == EXPECTED
+
+
+def test_the_names_of_a_servers_models_reach_stderr_without_control_characters(sample, capsys):
+    sample("rude list")
+    said = capsys.readouterr().err
+    assert "does not list a model 'tiny', but " in said and all(c.isprintable() or c == "\n" for c in said)
 
 
 def test_empty_responses_and_their_reasons_are_left_out(sample):

@@ -26,7 +26,7 @@ from bench.data.load import load_data
 from bench.registry import load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
 from bench.scoring import passes, run, wire
-from bench.scoring.asking import ask
+from bench.scoring.asking import ask, complaint
 from bench.scoring.served import ServedScorer, scorer_of
 from bench.sources import FolderSource, HubSource, UrlSource
 from bench.store.folder import Store
@@ -173,10 +173,26 @@ def test_a_model_that_the_server_does_not_have_is_refused_with_those_that_it_has
         ready(place, "vllm", vllm.url, model="other")
 
 
-def test_a_list_of_models_in_another_form_is_one_line(vllm, place):
-    vllm.plant("odd list")
+@pytest.mark.parametrize("fault", ["odd list", "endless context"])
+def test_a_list_of_models_in_another_form_is_one_line(vllm, place, fault):
+    vllm.plant(fault)
     with pytest.raises(DrsowError, match=r"^http\S+: the server answers in another format than vllm \(.*models.toml$"):
         ready(place, "vllm", vllm.url)
+
+
+def test_an_answer_that_nests_too_deeply_is_one_line(vllm, place):
+    vllm.plant("nested")
+    with pytest.raises(DrsowError, match=r"^http\S+/v1/models: the server answered no JSON: '\[\[\[\[[^\n]*$"):
+        ready(place, "vllm", vllm.url)
+    assert complaint("[" * 100_000 + "]" * 100_000) == "[" * 200
+
+
+def test_a_servers_words_reach_stderr_without_control_characters(vllm, place, capsys):
+    vllm.plant("odd version")
+    job = ready(place, "vllm", vllm.url)
+    run.score_missing(job, Store(place / "out"), OPTIONS)
+    said = capsys.readouterr().err
+    assert "0.12" in said and all(c.isprintable() or c == "\n" for c in said)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "legacy"])

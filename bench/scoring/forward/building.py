@@ -6,12 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import torch
 
+from bench.faults import warn
 from bench.scoring.cache import user_cache
 
 SOURCES = Path(__file__).with_name("cpp")
@@ -45,7 +45,7 @@ def compiled() -> Path:
     if shutil.which(compiler) is None:
         raise FileNotFoundError(f"{compiler} not found")
     path.parent.mkdir(parents=True, exist_ok=True)
-    print(f"Compiling drsow's kernels with {compiler} (once, about {COMPILE_S} s)", file=sys.stderr, flush=True)
+    warn(f"Compiling drsow's kernels with {compiler} (once, about {COMPILE_S} s)")
     # Renamed into place atomically, because other processes may compile the kernels too.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         out = Path(folder) / path.name

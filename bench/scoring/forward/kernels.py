@@ -11,13 +11,13 @@ DRSOW_KERNELS is for tests: "off" never uses the kernels.
 import functools
 import os
 import subprocess
-import sys
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bench.faults import warn
 from bench.schema import UsageError
 from bench.scoring.forward.building import compiled
 from bench.scoring.forward.trie import Step
@@ -69,7 +69,7 @@ def ready() -> bool:
     except (OSError, RuntimeError) as error:
         reason = _first_line(str(error)) or type(error).__name__
     advice = "Install g++ or set CXX."
-    print(f"Compiled kernels are unavailable ({reason}); using PyTorch's slower ones. {advice}", file=sys.stderr)
+    warn(f"Compiled kernels are unavailable ({reason}); using PyTorch's slower ones. {advice}")
     return False
 
 

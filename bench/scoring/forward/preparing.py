@@ -1,6 +1,5 @@
 """Gives a model the engine's attention and layers, after a check against the model's own forward pass."""
 
-import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from transformers import AttentionInterface, PreTrainedModel
 
+from bench.faults import warn
 from bench.schema import DrsowError
 from bench.scoring.forward import ATTENTION, NotSupportedError, checking, fused, layers
 from bench.scoring.forward.attention import trie_attention
@@ -210,7 +210,7 @@ def _first_scores(model: PreTrainedModel, ops: Ops, packings: Sequence[Packed]) 
             if error.part not in ops.without:
                 raise
             ops = ops.without[error.part]()
-            print(f"{error}: drsow uses {ops.name} instead, which is slower", file=sys.stderr)
+            warn(f"{error}: drsow uses {ops.name} instead, which is slower")
 
 
 def _compile(prepared: Prepared) -> None:
