@@ -17,6 +17,7 @@ from bench.study.interval import Limits, Sample, share_limits, standard_error, w
 TABLE = ("level", "name", "value", "stderr", "n")
 """One row per part of a benchmark. `value` and `stderr` are fractions, and `n` counts the rows."""
 
+_LENGTH_BINS = 10
 _RUN = ["pair_id", "reward"]
 _COUNTS = ["n_examples", "n_ties", "n_excluded"]
 _RATES = ["accuracy", "tie_rate"]
@@ -97,16 +98,16 @@ def accuracy(margins: pd.DataFrame, problems: pd.Series | None = None) -> pd.Dat
 
 
 def accuracy_by_length(
-    margins: pd.DataFrame, length_difference: pd.Series, *, n_bins: int = 10, problems: pd.Series | None = None
+    margins: pd.DataFrame, length_difference: pd.Series, *, problems: pd.Series | None = None
 ) -> pd.DataFrame:
     """Compute the plain accuracy of each pair and reward by how much longer the right response is.
 
-    This shows whether a reward only measures length.
+    This shows whether a reward only measures length. There are _LENGTH_BINS bins of about equal size; fewer where many
+    differences are equal, one where all are.
 
     Args:
         margins: MARGINS of any number of pairs and rewards on one data set.
         length_difference: Bytes of the right response minus bytes of the wrong one, by example_id.
-        n_bins: Number of bins of about equal size; fewer where many differences are equal, one where all are.
         problems: As in `accuracy`.
 
     Returns:
@@ -115,7 +116,7 @@ def accuracy_by_length(
     """
     ids = pd.unique(margins["example_id"])
     examples = length_difference.loc[ids]
-    bins = _bins(examples, n_bins)
+    bins = _bins(examples)
     ends = examples.groupby(bins).agg(["min", "max"]).set_axis(["length_low_bytes", "length_high_bytes"], axis=1)
     parts = tuple(Part("bin", str(number), (bins == number).to_numpy()) for number in ends.index)
     layout = Layout(np.arange(len(ids)), np.zeros(len(ids), dtype=int), parts)
@@ -196,9 +197,9 @@ def _limits(values: np.ndarray, layout: Layout, part: Part, problem: np.ndarray)
     return {"stderr": standard_error(values, sample), "low": low, "high": high}
 
 
-def _bins(examples: pd.Series, n_bins: int) -> pd.Series:
+def _bins(examples: pd.Series) -> pd.Series:
     """Number of each example's bin of the difference in length."""
     if examples.nunique() < 2:
         # qcut fails where all quantiles are equal
         return pd.Series(0, index=examples.index)
-    return pd.qcut(examples, n_bins, labels=False, duplicates="drop")
+    return pd.qcut(examples, _LENGTH_BINS, labels=False, duplicates="drop")

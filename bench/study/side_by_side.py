@@ -1,6 +1,5 @@
 """Compares all rewards of one pair on the same rows: accuracy of each, and its difference to the reward `sum`."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,9 +37,7 @@ class Compared(NamedTuple):
     """Reward -> why it is not in the table."""
 
 
-def side_by_side(
-    subject: Subject, dataset: Dataset, scores: Scores, *, rng: np.random.Generator, names: Sequence[str] = tuple(KNOWN)
-) -> Compared:
+def side_by_side(subject: Subject, dataset: Dataset, scores: Scores, *, rng: np.random.Generator) -> Compared:
     """Compares the rewards of a subject's only pair.
 
     The comparison is paired: both rewards judge the same rows, and the bootstrap draws problems, so that the rows of
@@ -51,12 +48,11 @@ def side_by_side(
         dataset: The rows.
         scores: SCORES of its two models; with TOKEN_SCORES' lists for the rewards of tokens.
         rng: Source of the draws.
-        names: Names of the rewards, `sum` first.
     """
     pairs, frames = pair_table(subject), {model: frame for (model, _), frame in scores.items()}
     examples = {example.example_id: example for example in dataset.examples}
     found, left_out, ordered = {}, {}, list(dataset.examples)
-    for name in names:
+    for name in KNOWN:
         try:
             matrix = reward_matrix(frames, pairs, reward=name)
         except DrsowError as error:

@@ -575,6 +575,13 @@ def test_a_transcript_becomes_its_turns(tail):
     assert found.digest != plain.digest and found.slug == "rows-turns"
 
 
+@pytest.mark.parametrize("prompt", [{"prompt": "Human: a"}, {}])
+def test_a_transcript_with_tools_is_refused(prompt):
+    row = prompt | {"chosen": "Human: a\n\nAssistant: f", "rejected": "Human: a\n\nAssistant: g"}
+    with pytest.raises(UsageError, match=f", field tools: {LOST}"):
+        load_transcripts(jsonl(row | {"tools": '[{"name": "f"}]'}))
+
+
 def test_a_limit_on_transcripts_is_in_their_slug():
     path = jsonl(*({"prompt": "Human: a", "chosen": "f", "rejected": "g"} for _ in range(3)))
     assert load_transcripts(path, limit_per_subset=2).slug == "rows-2-per-subset-turns"

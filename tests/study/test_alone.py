@@ -50,9 +50,7 @@ def test_the_difference_is_that_of_the_rows_that_both_judge(scores):
     half = 1.96 * np.sqrt(0.25 / N)
     assert [row["low"], row["high"]] == pytest.approx([0.5 - half, 0.5 + half], abs=0.03)
     # `drsow rewards` compares the same two the other way round.
-    other = side_by_side(
-        Subject("p", (PAIR,)), DATA, scores, rng=np.random.default_rng(1), names=("sum", "strong")
-    ).table.set_index("reward")
+    other = side_by_side(Subject("p", (PAIR,)), DATA, scores, rng=np.random.default_rng(1)).table.set_index("reward")
     assert other.loc["strong", "difference"] == -0.5
 
 

@@ -21,6 +21,7 @@ from worlds import (
 )
 
 from bench.schema import SECTIONS, PreconditionError, UsageError
+from bench.study import choose as module
 from bench.study.choose import CHOICE, RULES, Choice, Wish, choose
 from bench.study.design import Rows, judged, plain_accuracy, rows_of
 from bench.study.held_out import held_out, held_out_scores
@@ -327,6 +328,34 @@ def test_the_pairs_that_are_not_worse_are_named_and_counted():
     assert (found.table["n_not_worse"] == 2).all()
     assert found.table["p_not_worse"].iloc[0] == 1
     assert found.words().endswith("(model confidence set): 2 pairs: " + ", ".join(found.not_worse))
+
+
+def test_the_pairs_that_are_not_worse_are_so_at_5_percent_and_over_problems(monkeypatch):
+    seen = []
+
+    def known(scores, draws, *, n_problems):
+        seen.append(n_problems)
+        return np.array([1.0, 0.07, 0.04])
+
+    monkeypatch.setattr(module, "confidence_set", known)
+    correct = np.array([[1.0] * n + [0.0] * (40 - n) for n in (32, 28, 24)])
+    found = choose(simple_board().iloc[:3], correct, plain_rows(40, 20), Wish(), rng=np.random.default_rng(0))
+    assert len(found.not_worse) == 2 and seen == [20]
+
+
+def test_a_random_pair_varies_as_the_mean_of_all_pairs(monkeypatch):
+    seen = []
+
+    def noted(place, other, halves, sample):
+        seen.append((other, halves))
+        return lead_limits(place, other, halves, sample)
+
+    lead_limits = module.lead_limits
+    monkeypatch.setattr(module, "lead_limits", noted)
+    correct = (np.random.default_rng(1).random((3, 40)) < np.array([[0.9], [0.6], [0.3]])).astype(float)
+    choose(simple_board().iloc[:3], correct, plain_rows(40), Wish(), rng=np.random.default_rng(0))
+    other, halves = seen[0]
+    assert halves.mean() == pytest.approx(other.mean(), abs=0.05)
 
 
 def test_rows_of_one_problem_are_put_aside_together():

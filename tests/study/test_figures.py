@@ -105,7 +105,7 @@ def overlapping(axis: Axis) -> list[tuple[str, str]]:
 def by_length(pairs: list[str]) -> pd.DataFrame:
     frame = pd.concat([margins({"mine": 184}, pair_id=pair, seed=seed) for seed, pair in enumerate(pairs)])
     difference = pd.Series(np.arange(184.0), index=[f"mine/{row}" for row in range(184)])
-    return accuracy_by_length(frame, difference, n_bins=4)
+    return accuracy_by_length(frame, difference)
 
 
 def variants() -> pd.DataFrame:

@@ -74,6 +74,11 @@ def test_rows_of_one_problem_that_disagree_count_apart_but_for_caution():
     assert 500 < np.median(n) < 600
 
 
+def test_two_equal_rows_of_each_problem_are_about_one():
+    right = np.repeat(np.arange(40) % 2, 2)[None].astype(float)
+    assert effective_rows(right, plain_sample(np.arange(80) // 2))[0] < 45
+
+
 def test_subsets_that_weigh_more_than_their_rows_make_fewer_effective_rows():
     # two subsets of ten rows, one of them weighs nine tenths: (0.9² + 0.1²) / 10 instead of 1 / 20
     weight = np.repeat([0.09, 0.01], 10)
@@ -129,6 +134,12 @@ def test_the_difference_of_two_samples_is_newcombes():
     first, second = wilson(np.array(56 / 70), np.array(70)), wilson(np.array(48 / 80), np.array(80))
     found = apart(56 / 70, Limits(*first), 48 / 80, Limits(*second))
     assert found == pytest.approx(confint_proportions_2indep(56, 70, 48, 80, method="newcomb"), abs=1e-9)
+
+
+def test_a_difference_has_the_larger_of_its_own_variance_and_a_known_one():
+    values, sample = np.tile([1.0, -1.0, 0.0, 0.0], 25), plain_sample(np.arange(100))
+    own, known = (difference_limits(values, sample, variance=variance) for variance in (0.0, 0.04))
+    assert known.high - known.low > 1.5 * (own.high - own.low)
 
 
 def test_the_difference_of_two_judges_of_the_same_rows_by_hand():

@@ -6,13 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from part_weights import weights_vector
+from scipy.special import ndtri
 
+from bench.contrast import _AT
 from bench.schema import LEADERBOARD, MARGINS, SUBSET_WEIGHTS
 from bench.study.benchmarks.plain import PLAIN
 from bench.study.design import Rows, judged
 from bench.study.held_out import held_out_scores
 from bench.study.interval import Sample
-from bench.study.leaderboard import bootstrap_scores, columns_of, frontier, leader_note, leaderboard, rank_limits
+from bench.study.leaderboard import (
+    bootstrap_scores,
+    columns_of,
+    described,
+    frontier,
+    leader_note,
+    leaderboard,
+    rank_limits,
+)
 from bench.study.metrics import accuracy
 
 NAN = float("nan")
@@ -126,6 +136,15 @@ def test_cost_is_two_flop_a_parameter_and_token_over_both_models():
     assert (row["dtype"], row["licence"]) == ("float32", "mit")
 
 
+def test_the_parameters_of_a_pair_of_one_model_count_once_and_its_cost_twice():
+    sides = [f"b{_AT}one", f"b{_AT}other"]
+    models = MODELS[MODELS["model_id"] == "b"]
+    models = pd.concat([models.assign(model_id=side) for side in sides])
+    found = described(pd.DataFrame({"strong": sides[:1], "weak": sides[1:]}), models).iloc[0]
+    assert found["n_params"] == models["n_params"].iloc[0]
+    assert found["cost_flop"] == 2 * 2 * models["n_params_active"].iloc[0] * models["n_tokens_row"].iloc[0]
+
+
 def test_what_is_unknown_of_one_model_is_missing_for_the_pair():
     row = board().set_index("pair_id").loc["low"]
     assert row[["cost_flop", "n_params", "licence"]].isna().all()
@@ -229,6 +248,13 @@ def test_a_sure_lead_narrows_both_ranks_and_an_unsure_one_none():
     assert (low.tolist(), high.tolist()) == ([1, 2, 2], [1, 3, 3])
 
 
+def test_a_lead_of_1_8_standard_errors_is_not_sure_at_95_percent():
+    spread = ndtri((np.arange(4000) + 0.5) / 4000)
+    scores = np.array([0.0, 1.8])
+    low, high = rank_limits(scores, scores + np.stack([0 * spread, spread], axis=1))
+    assert low.tolist() == [1, 1] and high.tolist() == [2, 2]
+
+
 def test_the_best_of_many_alike_keeps_its_rank_in_95_of_100_samples():
     held = 0
     for sample in range(100):
@@ -278,6 +304,11 @@ def test_the_frontier_leaves_out_what_is_dearer_and_no_better():
         }
     )
     assert frontier(frame)["pair_id"].tolist() == ["cheap", "middle", "dear"]
+
+
+def test_of_two_pairs_of_one_cost_the_better_one_alone_is_on_the_frontier():
+    costs = pd.DataFrame({"pair_id": ["a", "b"], "rank": [1, 2], "score": [0.7, 0.6], "cost_flop": [1.0, 1.0]})
+    assert frontier(costs)["pair_id"].tolist() == ["a"]
 
 
 def test_the_whole_study_is_drawn_in_seconds():

@@ -9,8 +9,9 @@ import pytest
 from part_weights import weights_vector
 
 from bench.schema import ACCURACY, MARGINS, SECTIONS, SUBSET_WEIGHTS
+from bench.study.benchmarks import Answers, Layout, Part
 from bench.study.benchmarks.reward_bench import subset_shares
-from bench.study.metrics import accuracy, accuracy_by_length
+from bench.study.metrics import accuracy, accuracy_by_length, measured
 
 NAN = float("nan")
 
@@ -213,9 +214,11 @@ def test_an_interval_is_missing_where_the_accuracy_is():
 
 
 def test_accuracy_is_counted_in_bins_of_length_difference():
-    frame = margins({"mine": [-1.0, -1.0, 1.0, 0.0, 1.0, NAN]})
-    difference = pd.Series([-90, -50, -10, 20, 30, 70], index=frame["example_id"])
-    found = accuracy_by_length(frame, difference, n_bins=3)
+    frame = margins({"mine": [-1.0, -1.0, 1.0, 0.0, 1.0, NAN, *[1.0] * 14]})
+    difference = pd.Series([-90, -50, -10, 20, 30, 70, *range(80, 94)], index=frame["example_id"])
+    found = accuracy_by_length(frame, difference)
+    assert len(found) == 10
+    found = found.iloc[:3]
     assert found["length_low_bytes"].tolist() == [-90, -10, 30]
     assert found["length_high_bytes"].tolist() == [-50, 20, 70]
     assert found["accuracy"].tolist() == [0.0, 0.5, 1.0]
@@ -224,6 +227,21 @@ def test_accuracy_is_counted_in_bins_of_length_difference():
     assert found["n_excluded"].tolist() == [0, 0, 1]
     assert (found["low"] <= found["accuracy"]).tolist() == [True, True, False]
     assert found["low"].isna().tolist() == [False, False, True]
+
+
+def test_a_bin_of_rows_of_one_problem_has_less_evidence():
+    frame = margins({"s": [1.0, 1.0, -1.0, -1.0] * 10})
+    ids = frame["example_id"]
+    difference, pairs = pd.Series(5, index=ids), pd.Series(np.arange(40) // 2, index=ids)
+    alone, together = (accuracy_by_length(frame, difference, problems=p).iloc[0] for p in (None, pairs))
+    assert together["high"] - together["low"] > 1.2 * (alone["high"] - alone["low"])
+
+
+def test_a_mean_with_values_below_0_has_a_standard_error_and_no_limits():
+    values = np.array([[0.5, -0.5, 1.0, 0.0]])
+    layout = Layout(np.arange(4), np.zeros(4, dtype=int), (Part("subset", "Ties", np.ones(4, dtype=bool)),))
+    found = measured(pd.DataFrame({"pair_id": ["p"], "reward": ["sum"]}), Answers(values, values > 1), layout).iloc[0]
+    assert found["stderr"] > 0 and np.isnan(found["low"]) and np.isnan(found["high"])
 
 
 def test_equal_length_differences_share_a_bin():
