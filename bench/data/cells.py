@@ -25,8 +25,14 @@ _RECORDS = re.compile(rf"""\s*"?(?:[\w.]{{0,20}}[\[(]\s*)*\{{\s*{_QUOTE}""")
 _SPEAKER = re.compile(rf"{_QUOTE}(?:role|from){_QUOTE}\s*:\s*{_QUOTE}(?:{'|'.join(SPEAKERS)}){_QUOTE}")
 """A role field. A list of messages has one; other lists of records do not."""
 
-_PIECES = re.compile(r""""(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[\[\](){}]""", re.DOTALL)
-"""Quoted texts and brackets."""
+_PIECES = {
+    quotes: re.compile(
+        "|".join([*(rf"{quote}(?:[^{quote}\\]|\\.)*(?:({quote})|\\?\Z)" for quote in quotes), r"[\[\](){}]"]), re.DOTALL
+    )
+    for quotes in ("\"'", '"', "'", "")
+}
+"""Quotation marks -> what finds the next text in such marks, or the next bracket. A group holds the mark that closes
+the text; without one the text is open and reaches to the end."""
 
 _TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 """The header of a turn in a transcript."""
@@ -130,8 +136,13 @@ def _speaks(value: dict | list | tuple) -> bool:
 
 def _ends_early(text: str) -> bool:
     """Whether text follows the bracket that closes the first opening bracket."""
-    depth = 0
-    for piece in _PIECES.finditer(text):
+    depth, at, quotes = 0, 0, "\"'"
+    while piece := _PIECES[quotes].search(text, at):
+        at = piece.end()
+        if piece[0][0] in quotes and not piece.lastindex:
+            # This mark opens nothing, and neither does a later one: the same text would follow it.
+            at, quotes = piece.start() + 1, quotes.replace(piece[0][0], "")
+            continue
         depth += {"[": 1, "(": 1, "{": 1, "]": -1, ")": -1, "}": -1}.get(piece[0], 0)
         if depth == 0 and piece[0] in "])}":
             return bool(text[piece.end() :].strip())

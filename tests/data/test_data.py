@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bench.data import cells
 from bench.data.labelled import ties_number
 from bench.data.load import NAMES, REWARD_BENCH_VARIABLE, load_candidates, load_data, load_prompts, load_transcripts
 from bench.data.rows import own_id
@@ -560,6 +562,36 @@ def test_reading_a_csv_leaves_the_csv_module_as_it_was():
     pd.DataFrame([GOOD]).to_csv("rows.csv", index=False)
     load_data("rows.csv")
     assert csv.field_size_limit() == before
+
+
+class Counted:
+    """A pattern that counts the characters of its matches."""
+
+    def __init__(self, pattern: re.Pattern, counts: list[int]) -> None:
+        self.pattern, self.counts = pattern, counts
+
+    def search(self, text: str, at: int) -> re.Match | None:
+        found = self.pattern.search(text, at)
+        self.counts.append((found.end() if found else len(text)) - at)
+        return found
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_a_text_of_open_quotation_marks_is_read_a_few_times_however_many_they_are(quote, monkeypatch):
+    counts: list[int] = []
+    monkeypatch.setattr(cells, "_PIECES", {name: Counted(found, counts) for name, found in cells._PIECES.items()})
+    text = f'[{{"role": "user", "content": {quote}' + f"\\{quote}" * 1000
+    with pytest.raises(ValueError, match="looks like a list of messages"):
+        cells.messages_in(text)
+    assert len(text) <= sum(counts) <= 4 * len(text) and len(counts) < 20
+
+
+@pytest.mark.parametrize(("text", "ends"), [
+    ('[{"a": "]"}] and', True), ('[{"a": "]"}]', False), ("[{'a': 'it's'}] and", True), ("[{'a': 'b\\'}] and", True),
+    ("[{'a': \"b\\\\\"}] and", True), ('[{"a": "}] and\\', True), ("[(')', ", False),
+])  # fmt: skip
+def test_what_follows_a_list_is_seen_behind_open_quotation_marks(text, ends):
+    assert cells._ends_early(text) == ends
 
 
 @pytest.mark.parametrize("tail", ["", "\n\nAssistant:", "\n\nAssistant: "])

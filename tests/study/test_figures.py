@@ -1,6 +1,7 @@
 """Figures: their labels, the number of points, and that the same figure gives the same bytes. Never pixels."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -168,6 +169,13 @@ def test_the_same_figure_gives_the_same_bytes(name):
 def test_every_format_gives_the_same_bytes(file_format):
     once, again = EVERY["pair_accuracy"](), EVERY["pair_accuracy"]()
     assert figures.encode(once, file_format) == figures.encode(again, file_format)
+
+
+@pytest.mark.parametrize("file_format", figures.FORMATS)
+def test_a_letter_that_the_font_lacks_is_no_warning(file_format, recwarn):
+    warnings.simplefilter("always")
+    figures.encode(figures.pair_accuracy(accuracy(margins({"\u5b89\u5168": 8})), PAIR), file_format)
+    assert [str(each.message) for each in recwarn] == []
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -414,8 +422,8 @@ def test_of_several_candidates_the_lengths_are_means():
 def test_many_pairs_are_drawn_as_lines_by_length():
     names = [f"pair-{position}" for position in range(8)]
     figure = figures.length_accuracy(by_length(names), board(8))
-    assert sum(len(line.get_xdata()) == 4 for line in figure.axes[0].lines) == 8
-    assert "0 to\n45" in texts(figure)
+    assert sum(len(line.get_xdata()) == 10 for line in figure.axes[0].lines) == 8
+    assert "0 to\n18" in texts(figure)
 
 
 def test_the_plain_run_has_no_difference_to_itself():

@@ -5,6 +5,7 @@ so that figures are readable in grey. Proportions become percent only here.
 """
 
 import io
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -76,15 +77,17 @@ _SAVE_STYLE: "dict[RcKeyType, str | int]" = {"svg.hashsalt": "drsow", "svg.fontt
 
 
 def encode(figure: Figure, file_format: str) -> bytes:
-    """Encode a figure as a file. The same figure gives the same bytes.
+    """Encode a figure as a file. The same figure gives the same bytes. A letter that its font lacks is an empty box.
 
     Args:
         figure: Result of one of the figure functions.
         file_format: One of `FORMATS`.
     """
-    _settle(figure)
     buffer = io.BytesIO()
-    with matplotlib.rc_context(_SAVE_STYLE):
+    with matplotlib.rc_context(_SAVE_STYLE), warnings.catch_warnings():
+        # Matplotlib warns of each letter in each file.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font")
+        _settle(figure)
         figure.savefig(buffer, format=file_format, **SAVE_OPTIONS[file_format])
     return buffer.getvalue()
 
