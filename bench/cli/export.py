@@ -12,13 +12,13 @@ from bench.cli.options import (
     RESULTS,
     Data,
     Dtype,
-    DtypeOption,
     Limit,
     OpsOption,
     RegistryDir,
     Results,
     Reward,
     RewardOption,
+    StoredDtype,
     TemplateMode,
 )
 from bench.cli.replaced import list_with, with_columns
@@ -82,7 +82,7 @@ def export(
     data: Data = "reward-bench",
     limit: Limit = None,
     reward: RewardOption = Reward.sum,
-    dtype: DtypeOption = Dtype.auto,
+    dtype: StoredDtype = Dtype.auto,
     ops: OpsOption = None,
     results: Results = RESULTS,
     registry: RegistryDir = None,

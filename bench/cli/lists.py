@@ -77,7 +77,10 @@ def add_pair(
     registry: RegistryDir = None,
     pair_id: Annotated[str | None, typer.Option("--pair-id", help="Default: STRONG-over-WEAK.")] = None,
     template: Annotated[
-        str | None, typer.Option("--template", help="The model whose chat template both read; default: STRONG.")
+        str | None,
+        typer.Option(
+            "--template", help="The model whose chat template both read; default: STRONG, or WEAK if only it has one."
+        ),
     ] = None,
 ) -> None:
     """Write an entry for a pair into your registry folder."""

@@ -103,6 +103,12 @@ TemplateOption = Annotated[
 DtypeOption = Annotated[
     Dtype, typer.Option("--dtype", help="auto: bf16 where the hardware has it, else fp32.", rich_help_panel=COMPUTING)
 ]
+StoredDtype = Annotated[
+    Dtype,
+    typer.Option(
+        "--dtype", help="Read the stored scores of this dtype; auto: whichever is stored.", rich_help_panel=COMPUTING
+    ),
+]
 OpsOption = Annotated[
     str | None,
     typer.Option(

@@ -8,11 +8,11 @@ import typer
 
 from bench.cli.app import SCORE, app
 from bench.cli.options import (
+    COMPUTING,
     RESULTS,
     As,
     Data,
     Dtype,
-    DtypeOption,
     Format,
     Limit,
     Pairs,
@@ -20,7 +20,6 @@ from bench.cli.options import (
     Results,
     StudyName,
     TemplateMode,
-    TemplateOption,
 )
 from bench.cli.power import (
     Families,
@@ -30,6 +29,7 @@ from bench.cli.power import (
     PowerSeed,
     Rho,
     Wanted,
+    refuse_with_power,
     refuse_without_power,
     show_power,
 )
@@ -49,13 +49,28 @@ class Gpu(StrEnum):
     rtx_4090 = "rtx-4090"
 
 
+GpuOption = Annotated[Gpu | None, typer.Option("--gpu", help="Estimate the hours on this GPU; default: h100.")]
+DtypeOption = Annotated[
+    Dtype | None,
+    typer.Option(
+        "--dtype",
+        help="Default: bf16; with --calibrate fp32 where this processor lacks bf16.",
+        rich_help_panel=COMPUTING,
+    ),
+]
+TemplateOption = Annotated[
+    TemplateMode | None,
+    typer.Option("--template", help="One chat template for both models (default), or each its own."),
+]
+
+
 @app.command(rich_help_panel=SCORE)
 def plan(
     pair: Pairs = None,
     study: StudyName = None,
     data: Data = "reward-bench",
     limit: Limit = None,
-    gpu: Annotated[Gpu, typer.Option("--gpu", help="Estimate the hours on this GPU.")] = Gpu.h100,
+    gpu: GpuOption = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", metavar="", help="Estimate this processor's time too.")
     ] = False,
@@ -65,8 +80,8 @@ def plan(
     rows: NRows = None,
     families: Families = None,
     seed: PowerSeed = None,
-    dtype: DtypeOption = Dtype.auto,
-    template: TemplateOption = TemplateMode.shared,
+    dtype: DtypeOption = None,
+    template: TemplateOption = None,
     output: As = Format.table,
     results: Results = RESULTS,
     registry: RegistryDir = None,
@@ -74,11 +89,17 @@ def plan(
     """Say what a run would cost and what it lacks, without a network."""
     wanted = Wanted(models, rho, rows, families, seed)
     if power:
+        unread = limit if study is None or rows is not None else None
+        refuse_with_power(
+            {"--gpu": gpu, "--calibrate": calibrate or None, "--limit-per-subset": unread}
+            | {"--dtype": dtype, "--template": template}
+        )
         show_power(wanted, registry, pair, study, Rows(data, limit), output)
         return
     refuse_without_power(wanted)
-    stored = select_stored(registry, pair, study, template, rows=Rows(data, limit))
-    _show_costs(stored, results, dtype.value, gpu.value, calibrate=calibrate, output=output)
+    stored = select_stored(registry, pair, study, template or TemplateMode.shared, rows=Rows(data, limit))
+    chosen, machine = (dtype or Dtype.auto).value, (gpu or Gpu.h100).value
+    _show_costs(stored, results, chosen, machine, calibrate=calibrate, output=output)
 
 
 def _show_costs(stored: Stored, results: Path, dtype: str, gpu: str, *, calibrate: bool, output: Format) -> None:

@@ -1,6 +1,7 @@
 """Plans the number of models of a study: `plan --power`."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -48,6 +49,12 @@ def refuse_without_power(wanted: Wanted) -> None:
     given = [f"--{name}" for name, value in wanted._asdict().items() if value is not None]
     if given:
         raise UsageError(f"{given[0]} needs --power, which plans how many models a study needs")
+
+
+def refuse_with_power(given: Mapping[str, object]) -> None:
+    """Refuse options that --power does not read; their values are None if they are not given."""
+    for name in (name for name, value in given.items() if value is not None):
+        raise UsageError(f"--power takes no {name}: it plans how many models a study needs, not what a run costs")
 
 
 def show_power(

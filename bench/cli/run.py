@@ -28,6 +28,7 @@ from bench.cli.options import (
     Reward,
     RewardOption,
     Seed,
+    StoredDtype,
     StudyName,
     TemplateMode,
     TemplateOption,
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 
 PARTLY = 3
 """The exit code if only some pairs are done because a model failed, or if tables are printed but not written."""
+
+
+N_TASKS, STALL_S = 8, 1800.0
+"""Defaults of `--tasks` and `--stall`."""
 
 
 def held_to(known: "Registry", subjects: Sequence["Subject"], lock: Path | None) -> "Registry":
@@ -74,6 +79,22 @@ def shard_of(text: str, executor: Executor) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def tasks_of(
+    executor: Executor, tasks: int | None, address: str | None, stall: float | None
+) -> tuple[int, str | None, float]:
+    """The number of Ray tasks, 0 without Ray, the cluster's address, and the seconds without progress that are borne.
+
+    Raises:
+        UsageError: An option is given that only `--executor ray` reads.
+    """
+    if executor is Executor.ray:
+        return tasks or N_TASKS, address, stall or STALL_S
+    for name, value in {"--tasks": tasks, "--address": address, "--stall": stall}.items():
+        if value is not None:
+            raise UsageError(f"{name} needs --executor ray")
+    return 0, None, STALL_S
+
+
 BatchTokensOption = Annotated[
     int | None,
     typer.Option("--batch-tokens", min=1, help="Most tokens of one forward pass.", rich_help_panel=COMPUTING),
@@ -91,17 +112,19 @@ FrozenOption = Annotated[
     Path | None, typer.Option("--frozen", help="A lock file; refuse other model files.", rich_help_panel=MACHINES)
 ]
 ExecutorOption = Annotated[Executor, typer.Option("--executor", help="Where the work runs.", rich_help_panel=MACHINES)]
-TasksOption = Annotated[int, typer.Option("--tasks", min=1, help="Number of Ray tasks.", rich_help_panel=MACHINES)]
+TasksOption = Annotated[
+    int | None, typer.Option("--tasks", min=1, help="Number of Ray tasks; default: 8.", rich_help_panel=MACHINES)
+]
 AddressOption = Annotated[
     str | None, typer.Option("--address", help="Ray cluster; default: start one here.", rich_help_panel=MACHINES)
 ]
 StallOption = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--stall",
         min=1,
         callback=finite,
-        help="Restart Ray tasks after this many seconds without progress.",
+        help="Restart Ray tasks after this many seconds without progress; default: 1800.",
         rich_help_panel=MACHINES,
     ),
 ]
@@ -124,14 +147,14 @@ def run(
     shard: ShardOption = "1/1",
     frozen: FrozenOption = None,
     executor: ExecutorOption = Executor.local,
-    tasks: TasksOption = 8,
+    tasks: TasksOption = None,
     address: AddressOption = None,
-    stall: StallOption = 1800,
+    stall: StallOption = None,
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
     """Score what is not scored yet; write and print the leaderboard."""
-    place = shard_of(shard, executor)
+    n_tasks, address, stall = tasks_of(executor, tasks, address, stall)
     known, subjects = select(registry, pair, study, template)
 
     from bench.cli.boards import show_boards
@@ -139,7 +162,7 @@ def run(
     from bench.verbs.run import run_subjects
     from bench.verbs.session import open_session
 
-    spread = Spread(*place, tasks if executor is Executor.ray else 0, address, stall)
+    spread = Spread(*shard_of(shard, executor), n_tasks, address, stall)
     known = held_to(known, subjects, frozen)
     session = open_session(
         known, dtype=dtype.value, device=device.value, batch_tokens=batch_tokens, results=results, tokens=tokens
@@ -168,7 +191,7 @@ def leaderboard(
     limit: Limit = None,
     template: TemplateOption = TemplateMode.shared,
     reward: RewardOption = Reward.sum,
-    dtype: DtypeOption = Dtype.auto,
+    dtype: StoredDtype = Dtype.auto,
     ops: OpsOption = None,
     results: Results = RESULTS,
     registry: RegistryDir = None,

@@ -14,7 +14,6 @@ from bench.cli.options import (
     Device,
     DeviceOption,
     Dtype,
-    DtypeOption,
     Format,
     Limit,
     ModelName,
@@ -24,6 +23,7 @@ from bench.cli.options import (
     Results,
     ScoredDtype,
     ScoredIn,
+    StoredDtype,
     StudyName,
     TemplateMode,
 )
@@ -52,7 +52,7 @@ def scores(
     data: Data = "reward-bench",
     limit: Limit = None,
     template: AnyOwner = None,
-    dtype: DtypeOption = Dtype.auto,
+    dtype: StoredDtype = Dtype.auto,
     ops: OpsOption = None,
     tokens: Annotated[
         bool, typer.Option("--tokens", metavar="", help="With --model: write the scores of tokens, as .parquet.")
@@ -149,7 +149,7 @@ def verify(
     n_rows: Annotated[int, typer.Option("--rows", min=1, help="Rows to score again.")] = 32,
     limit: Limit = None,
     template: Owner = None,
-    dtype: DtypeOption = Dtype.auto,
+    dtype: StoredDtype = Dtype.auto,
     ops: OpsOption = None,
     device: DeviceOption = Device.auto,
     output: As = Format.table,

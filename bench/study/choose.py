@@ -104,7 +104,7 @@ def choose(
             is not chosen.
         rows: Levels and weights of the rows, and their problems.
         wish: The user's conditions.
-        rng: Source of folds, halves and draws, which are those of the leaderboard under the same seed.
+        rng: Source of folds, halves and draws; the leaderboard's folds are the same under the same seed.
         top: How many of the best pairs the table lists.
         combine: What ensembles of the best pairs need; None for no ensembles.
 
@@ -121,11 +121,17 @@ def choose(
     every = board.reset_index(drop=True).assign(n_passes=2, name=name, score=plain_accuracy(correct, only)[0])
     candidates, said = filtered(every[np.isfinite(correct[:, only.weights[0] > 0]).all(axis=1)], wish)
     notes = _left_out(every, candidates, wish)
-    ties = rng.spawn(1)[0].random(len(candidates))  # from the same seed, and leaves `rng` as it is
-    candidates = candidates.assign(tie=ties).sort_values(["score", "tie"], ascending=False)
-    weighed = _weighed(candidates, correct, only, said, top=min(top, len(candidates)), rng=rng)
+    candidates = _ranked(candidates, rng)
+    top = min(top, len(candidates))
+    weighed = _weighed(candidates, correct, only, said, top=top, rng=rng)
     extra, more = _ensembles(weighed, candidates.index.to_numpy(), only, combine, wish)
-    return _choice(weighed, min(top, len(candidates)), wish.gap_unit, extra)._replace(notes=notes + more)
+    return _choice(weighed, top, wish.gap_unit, extra)._replace(notes=notes + more)
+
+
+def _ranked(candidates: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """The candidates, best first. A second generator orders equal scores, so `rng` draws the leaderboard's folds."""
+    ties = rng.spawn(1)[0].random(len(candidates))
+    return candidates.assign(tie=ties).sort_values(["score", "tie"], ascending=False)
 
 
 def _ensembles(

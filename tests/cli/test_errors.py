@@ -85,6 +85,20 @@ def test_an_option_that_is_no_finite_number_is_refused_by_name(drsow, tiny_regis
     assert_refused(done, 2, f"Invalid value for '{option}': {value} is no finite number; see `drsow {words[0]} --help`")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--tasks", "8"], "drsow: --tasks needs --executor ray\n"),
+        (["run", "--address", "auto"], "drsow: --address needs --executor ray\n"),
+        (["run", "--stall", "1800"], "drsow: --stall needs --executor ray\n"),
+        (["report", "--device", "auto"], "drsow: --device needs --tokens, which scores the shown rows again\n"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused_by_name(drsow, words, said):
+    done = drsow(*words, "--pair", "embedded", "--data", "sample")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
 @pytest.mark.parametrize("verb", ["leaderboard", "figures"])
 def test_what_is_not_scored_yet_is_a_missing_precondition(drsow, tiny_run, tmp_path, verb):
     done = drsow(verb, *tiny_run[1:7], "--results", tmp_path / "out")

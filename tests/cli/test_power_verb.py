@@ -32,6 +32,12 @@ def test_a_study_gives_its_families_and_the_data_their_rows(capsys):
     [
         (["--pair", "embedded", "--rho", "0.5"], "--rho needs --power"),
         (["--power", "--pair", "embedded"], "leave out --pair"),
+        (["--power", "--gpu", "h100"], "--power takes no --gpu: it plans how many models"),
+        (["--power", "--calibrate"], "--power takes no --calibrate: "),
+        (["--power", "--limit-per-subset", "5"], "--power takes no --limit-per-subset: "),
+        (["--power", "--study", "packaged", "--rows", "9", "--limit-per-subset", "5"], "no --limit-per-subset: "),
+        (["--power", "--dtype", "auto"], "--power takes no --dtype: "),
+        (["--power", "--template", "shared"], "--power takes no --template: "),
         (["--power", "--rho", "1"], "--rho 1: give a correlation between"),
         (["--power", "--rho", "nan"], "--rho nan: give a correlation between"),
         (["--power", "--models", "7"], "--models 7: 4 families of at least 2 models need 8"),

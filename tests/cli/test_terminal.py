@@ -7,6 +7,9 @@ import sys
 
 import pytest
 from commands import COMMAND, environment, write_rows
+from typer.testing import CliRunner
+
+from bench.cli import app
 
 GROUPS = {
     "Score": ["run", "leaderboard", "figures", "perform", "show", "plan", "report"],
@@ -162,3 +165,12 @@ def test_an_error_beside_a_closed_stdout_is_one_line():
     shell = ["sh", "-c", '"$0" "$@" >&-', COMMAND, "show", "--pair", "embeded", "--id", "1"]
     done = subprocess.run(shell, capture_output=True, text=True, env=environment(), check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "did you mean 'embedded'?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "verb", ["leaderboard", "choose", "compare", "rewards", "report", "scores", "export", "verify"]
+)
+def test_where_scores_are_read_the_help_of_dtype_says_so(verb):
+    said = " ".join(CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).stdout.split())
+    assert "Read the stored scores of this dtype; auto: whichever is stored." in said
+    assert "where the hardware has it" not in said
