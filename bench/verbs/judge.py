@@ -71,8 +71,7 @@ def judge_policies(session: Session, prompts: Dataset, wish: Judging, *, out: Pa
     texts, reasons = {}, {}
     for side, name in ((BEFORE, wish.before), (AFTER, wish.after)):
         path = out / f"{side}.jsonl"
-        sampling = wish.sampling._replace(keep_empty=True)
-        sample_candidates(session, prompts, name, sampling, out=path)
+        sample_candidates(session, prompts, name, wish.sampling._replace(keep_empty=True), out=path)
         lines = list(whole_lines(path))
         texts[side], reasons[side] = {sampled_id(line): candidates(line) for line in lines}, ended(lines)
     dataset = _responses(prompts, texts, slug=f"{prompts.slug}-{safe_name(out.name)}-judged")
