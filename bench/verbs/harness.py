@@ -11,12 +11,15 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from bench.store.folder import write_whole
+from bench.store.folder import safe_name, write_whole
 from bench.verbs.evaluation import DIGITS, Evaluation, Judgement, Key, as_json, hub_data, hub_name, known, prompt_text
 
 METRIC = "acc,none"
 STDERR = "acc_stderr,none"
 """The harness's names of a metric without a filter, and of its standard error."""
+
+TASK_BYTES = 180
+"""Maximum length of a task's name. File systems allow 255 bytes, and a samples file's name has others around it."""
 
 
 def write(evaluation: Evaluation, out: Path) -> list[Path]:
@@ -25,15 +28,21 @@ def write(evaluation: Evaluation, out: Path) -> list[Path]:
     samples = defaultdict(list)
     for judgement in evaluation.judgements:
         samples[judgement.leaf].append(sample(evaluation, judgement))
-    folder = out / sanitized(evaluation.pair.pair_id)
+    folder = out / sanitized(model_name(evaluation))
     ended = evaluation.ended.strftime("%Y-%m-%dT%H-%M-%S.%f")
     files = {folder / f"results_{ended}.json": as_json(results(evaluation, tasks, samples), indent=2)}
     for leaf, rows in samples.items():
         lines = "".join(f"{as_json(row)}\n" for row in rows)
         files[folder / f"samples_{tasks[leaf]}_{ended}.jsonl"] = lines
-    for path, text in files.items():
+    for path, text in reversed(files.items()):
+        # The results are last: where they are, so are the samples.
         write_whole(path, text.encode())
     return list(files)
+
+
+def model_name(evaluation: Evaluation) -> str:
+    """The name under which results are compared: the pair's, and that of a reward other than `sum`."""
+    return evaluation.pair.pair_id + (f"-{evaluation.reward}" if evaluation.reward != "sum" else "")
 
 
 def sanitized(name: str) -> str:
@@ -47,6 +56,7 @@ def task_names(evaluation: Evaluation) -> dict[Key, str]:
     for level, name in evaluation.inside:
         words = evaluation.dataset.slug + ("" if level == "overall" else f"_{name}")
         plain = re.sub(r"[^\w.-]+", "_", words)
+        plain = plain if len(plain.encode()) <= TASK_BYTES else safe_name(plain)
         again = sum(1 for each in found.values() if each == plain or each.startswith(f"{plain}__"))
         found[level, name] = f"{plain}__{again + 1}" if again else plain
     return found
@@ -75,8 +85,8 @@ def results(evaluation: Evaluation, tasks: dict[Key, str], samples: dict[Key, li
         "date": evaluation.ended.timestamp(),
         "task_hashes": {tasks[leaf]: _task_hash(rows) for leaf, rows in samples.items()},
         "model_source": "drsow",
-        "model_name": evaluation.pair.pair_id,
-        "model_name_sanitized": sanitized(evaluation.pair.pair_id),
+        "model_name": model_name(evaluation),
+        "model_name_sanitized": sanitized(model_name(evaluation)),
         "system_instruction": None,
         "system_instruction_sha": None,
         "fewshot_as_multiturn": False,

@@ -23,12 +23,13 @@ import pytest
 
 from bench.cli import app
 from bench.registry import load_registry
-from bench.schema import PARTS, RM_BENCH_IDS, Example, Message, PreconditionError, UsageError
+from bench.schema import PARTS, RM_BENCH_IDS, Dataset, Example, Message, PreconditionError, UsageError
 from bench.store.folder import ScoreSet
 from bench.study.benchmarks import benchmark_of
 from bench.study.metrics import measured
 from bench.verbs import shared_schema
 from bench.verbs.evaluation import hub_name, structure
+from bench.verbs.harness import task_names
 
 WHEEL = f"every-eval-ever=={shared_schema.VERSION}"
 
@@ -221,6 +222,29 @@ def test_a_pair_without_scores_is_refused_with_the_command_that_stores_them(word
     with pytest.raises(PreconditionError, match=r"is not scored on rows .*`drsow run --pair tiny"):
         export(tmp_path, "--to", "lm-eval", *words, "--results", tmp_path / "none")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_export_of_another_reward_stands_beside_the_first(words, tmp_path):
+    for reward in ("sum", "mean"):
+        export(tmp_path, "--to", "lm-eval", "--reward", reward, *words)
+    results = {path.parent.name: json.loads(path.read_text()) for path in tmp_path.rglob("results_*.json")}
+    assert set(results) == {"tiny", "tiny-mean"}
+    assert all(name == each["model_name"] == each["model_name_sanitized"] for name, each in results.items())
+
+
+class Parts(NamedTuple):
+    """What `task_names` reads of an evaluation."""
+
+    inside: list[tuple[str, str]]
+    dataset: Dataset
+
+
+def test_long_names_of_subsets_are_cut_and_stay_apart():
+    subsets = ["ä" * 260 + end for end in ("1", "2")] + ["short"]
+    parts = Parts([("subset", name) for name in subsets], Dataset("rows.jsonl", "rows", "", ()))
+    *long, short = task_names(parts).values()
+    assert len(set(long)) == 2 and max(len(name.encode()) for name in long) <= 100
+    assert short == "rows_short"
 
 
 def test_lm_evals_own_names_and_hashes_fit(harness):
