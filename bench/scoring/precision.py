@@ -103,7 +103,8 @@ def earlier(store: Store, key: ScoreKey, n_least: int) -> dict:
     fields = key._asdict()
     del fields["data_digest"]
     found = []
-    for each in store.find(**fields):
+    # Not `find`: it would warn about the damaged part that this run scores again.
+    for each in (known for known in store.begun(**fields) if known.complete):
         info = each.info()
         facts = info.get("precision", {})
         if "right" in facts and facts["n_responses"] >= n_least and info.get("versions") == versions():
