@@ -75,13 +75,15 @@ class Answers(BaseHTTPRequestHandler):
         if fault.endswith("once"):
             server.fault = ""
         fields = {"refuses n": {"n"}, "refuses n and seed": {"n", "seed"}}.get(fault, set()) & set(body)
-        status = {"busy": 429, "broken": 500, "token": 401, "missing": 404, "long": 400}.get(fault.partition(" ")[0])
+        known = {"busy": 429, "broken": 500, "token": 401, "missing": 404, "long": 400, "moved": 307}
+        status = known.get(fault.partition(" ")[0])
         if self.path != "/v1/chat/completions":
             status = 404
         if fields:
             self._send(422, {"detail": f"Unexpected fields in the request: {fields}"})
         elif status:
-            words = {404: "The model does not exist", 401: f"wrong key {self.headers.get('Authorization')}"}
+            key = "." * 180 * fault.endswith("far") + str(self.headers.get("Authorization"))
+            words = {404: "The model does not exist", 401: f"wrong key {key}"}
             self._send(status, {"error": {"message": words.get(status, f"planted {status}")}})
         elif fault == "half":
             self.send_response(200)
@@ -117,6 +119,8 @@ class Answers(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         if status == 429:
             self.send_header("Retry-After", "0.1")
+        if status == 307:
+            self.send_header("Location", self.path)
         self.end_headers()
         self.wfile.write(data)
 

@@ -5,9 +5,9 @@ refuses to be asked for several, is asked for one at a time, each with its own s
 """
 
 import concurrent.futures
+import contextlib
 import importlib.metadata
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,16 @@ from bench.faults import warn
 from bench.prefer.customise import row_number
 from bench.prefer.resumed import Said, Sampling
 from bench.schema import DrsowError, Example, PreconditionError
-from bench.scoring.asking import RETRIED, AskAgainError, asked_wait_s, complaint, patiently, refusal, unreachable
+from bench.scoring.asking import (
+    RETRIED,
+    AskAgainError,
+    asked_wait_s,
+    complaint,
+    patiently,
+    refusal,
+    token_of,
+    unreachable,
+)
 from bench.sources import Served
 
 REFUSED = (400, 422)
@@ -58,22 +67,24 @@ class Service:
         """Opens the client.
 
         Raises:
-            PreconditionError: The package openai is missing.
+            PreconditionError: The package openai is missing, or the token has a character that no header can have.
         """
         try:
             import openai
         except ImportError as error:
             raise PreconditionError("--url needs the package openai; `pip install 'drsow[url]'` installs it") from error
         self.source, self.wish, self.told, self.stop = source, wish, Told(), threading.Event()
-        self.token = os.environ.get(source.token_env, "")
+        token = token_of(source)
         self.client = openai.OpenAI(
-            api_key=self.token or "none",
+            api_key=token or "none",
             base_url=source.url if source.url.endswith("/v1") else f"{source.url}/v1",
             timeout=source.timeout_s,
             # `patiently` asks again.
             max_retries=0,
+            # A redirect would take the prompts, which may be private, to another host.
+            http_client=openai.DefaultHttpxClient(follow_redirects=False),
         )
-        self.headers: dict[str, Any] = {} if self.token else {"Authorization": openai.Omit()}
+        self.headers: dict[str, Any] = {} if token else {"Authorization": openai.Omit()}
 
     def check(self) -> None:
         """Asks which models the server has. A model that it does not list may be there all the same.
@@ -121,9 +132,7 @@ class Service:
         try:
             return ask()
         except openai.APIStatusError as error:
-            said = complaint(error.response.text)
-            said = said.replace(self.token, "***") if self.token else said
-            problem = refusal(self.source, error.status_code, said, PLACES)
+            problem = refusal(self.source, error.status_code, complaint(self.source, error.response.text), PLACES)
             if error.status_code in RETRIED:
                 raise AskAgainError(problem, asked_wait_s(error.response.headers)) from None
             raise RefusedError(str(problem)) if error.status_code in REFUSED else problem from None
@@ -226,19 +235,19 @@ def served_texts(service: Service, examples: Sequence[Example]) -> Iterator[tupl
     Raises:
         DrsowError: The server refuses a prompt, or fails. The message names the prompt.
     """
-    service.check()
-    yield examples[0].example_id, _named(service, service.first, examples[0])
-    pool = concurrent.futures.ThreadPoolExecutor(service.source.concurrency)
-    asked = {pool.submit(_named, service, service.responses, each): each.example_id for each in examples[1:]}
-    try:
-        for done in concurrent.futures.as_completed(asked):
-            # The error that stopped the others comes too.
-            if not isinstance(done.exception(), StoppedError):
-                yield asked[done], done.result()
-    finally:
-        service.stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        service.client.close()
+    with contextlib.closing(service.client):
+        service.check()
+        yield examples[0].example_id, _named(service, service.first, examples[0])
+        pool = concurrent.futures.ThreadPoolExecutor(service.source.concurrency)
+        asked = {pool.submit(_named, service, service.responses, each): each.example_id for each in examples[1:]}
+        try:
+            for done in concurrent.futures.as_completed(asked):
+                # The error that stopped the others comes too.
+                if not isinstance(done.exception(), StoppedError):
+                    yield asked[done], done.result()
+        finally:
+            service.stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _named(service: Service, ask: Callable[[Example], list[Said]], example: Example) -> list[Said]:

@@ -77,7 +77,7 @@ def patiently(source: Served, once: Callable[[], Made]) -> Made:
 
 def _once(source: Served, path: str, body: Mapping[str, object] | None) -> Answer:
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
-    if token := os.environ.get(source.token_env):
+    if token := token_of(source):
         headers["Authorization"] = f"Bearer {token}"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(source.url + path, data=data, headers=headers)
@@ -85,7 +85,7 @@ def _once(source: Served, path: str, body: Mapping[str, object] | None) -> Answe
         with _OPENER.open(request, timeout=source.timeout_s) as response:
             text, server = response.read(), response.headers.get("Server", "")
     except urllib.error.HTTPError as error:
-        problem = refusal(source, error.code, _said(error))
+        problem = refusal(source, error.code, _said(source, error))
         if error.code not in RETRIED:
             raise problem from None
         raise AskAgainError(problem, asked_wait_s(dict(error.headers))) from None
@@ -97,9 +97,8 @@ def _once(source: Served, path: str, body: Mapping[str, object] | None) -> Answe
     try:
         return Answer(json.loads(text), server)
     except (ValueError, RecursionError):
-        raise DrsowError(
-            f"{source.url}{path}: the server answered no JSON: {text[:80].decode(errors='replace')!r}"
-        ) from None
+        said = masked(source, text.decode(errors="replace"))[:80]
+        raise DrsowError(f"{source.url}{path}: the server answered no JSON: {said!r}") from None
 
 
 REGISTRY = ("`source` in models.toml", "`url`, `model` and `kind` in models.toml")
@@ -138,15 +137,33 @@ def unreachable(source: Served, reason: object) -> UnreachableError:
     )
 
 
-def _said(error: urllib.error.HTTPError) -> str:
+def _said(source: Served, error: urllib.error.HTTPError) -> str:
     try:
-        return complaint(error.read().decode(errors="replace"))
+        return complaint(source, error.read().decode(errors="replace"))
     except (OSError, http.client.HTTPException):
         return ""
 
 
-def complaint(text: str) -> str:
-    """The first line of a server's complaint, at most 200 characters."""
+def token_of(source: Served) -> str:
+    """The server's token, "" if the environment has none.
+
+    Raises:
+        PreconditionError: It has a character that no header can have. The HTTP libraries would print the token.
+    """
+    token = os.environ.get(source.token_env, "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise PreconditionError(f"{source.token_env}: has a character that no token has; set it to the server's token")
+    return token
+
+
+def masked(source: Served, text: str) -> str:
+    """A text of the server without the token that drsow sent."""
+    token = token_of(source)
+    return text.replace(token, "***") if token else text
+
+
+def complaint(source: Served, text: str) -> str:
+    """The first line of a server's complaint, at most 200 characters, without the token."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
@@ -154,7 +171,7 @@ def complaint(text: str) -> str:
     for name in ("error", "message", "detail"):
         if isinstance(content, dict) and name in content:
             content = content[name]
-    lines = str(content).strip().splitlines()
+    lines = masked(source, str(content)).strip().splitlines()
     return lines[0][:200] if lines else ""
 
 

@@ -129,6 +129,9 @@ def test_several_questions_are_under_way_at_once_but_no_more_than_said(sample, s
     ("broken", DrsowError, "the server answered 500 (planted 500) 3 times; run the command again"),
     ("half", PreconditionError, "cannot be reached"),
     ("token", PreconditionError, "the server answered 401 (wrong key Bearer ***); set DRSOW_SERVER_TOKEN"),
+    # The words are cut inside of the key.
+    ("token far", PreconditionError, "Bearer ***); set DRSOW_SERVER_TOKEN"),
+    ("moved", DrsowError, "answered 307 (planted 307) and names another address; write that address into --url"),
     ("missing", DrsowError, "the server answered 404 (The model does not exist); check --url and --model"),
     ("long", DrsowError, "the server answered 400 (planted 400); check --url and --model"),
     ("page", DrsowError, "the server answers in another format than chat completions"),

@@ -3,6 +3,7 @@
 The process (recorded_server.py) answers in the formats of vLLM, SGLang and llama-cpp-python; it is none of them.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -296,6 +297,53 @@ def test_a_busy_server_is_asked_again_no_sooner_than_it_says(name):
         ask(UrlSource(url=url, model="m", kind="vllm", tokenizer="a/b", retries=1), "/v1/models")
         server.shutdown()
     assert asked_s[1] - asked_s[0] >= 1.2
+
+
+@contextlib.contextmanager
+def answering(status: int, answer: Callable[[str], Iterable[bytes]]) -> Iterator[UrlSource]:
+    """A server whose answer to each question is made of the header Authorization."""
+
+    class Fixed(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            with contextlib.suppress(OSError):  # drsow hangs up.
+                for piece in answer(self.headers.get("Authorization", "")):
+                    self.wfile.write(piece)
+
+    with HTTPServer(("127.0.0.1", 0), Fixed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        yield UrlSource(url=url, model="m", kind="vllm", tokenizer="a/b", retries=0, timeout_s=1)
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("status", "form"), [
+    (401, "wrong key {}"), (500, "{}"), (200, "a page for {}"),
+    # The places where the words are cut.
+    (401, "x" * 190 + "{}"), (200, "x" * 60 + "{}"),
+])  # fmt: skip
+def test_a_token_that_the_server_repeats_is_not_told(status, form, monkeypatch):
+    monkeypatch.setenv("DRSOW_SERVER_TOKEN", "very-secret-token\n")
+
+    def words(header: str) -> list[bytes]:
+        assert header == "Bearer very-secret-token"
+        return [form.format(header).encode()]
+
+    with answering(status, words) as source, pytest.raises(DrsowError, match=r"Bearer|x{60}") as told:
+        ask(source, "/v1/models")
+    assert "very" not in str(told.value)
+
+
+def test_a_token_that_no_header_can_hold_is_not_told(monkeypatch):
+    monkeypatch.setenv("DRSOW_SERVER_TOKEN", "very\nsecret")
+    source = UrlSource(url="http://127.0.0.1:1", model="m", kind="vllm", tokenizer="a/b")
+    with pytest.raises(PreconditionError, match=r"^DRSOW_SERVER_TOKEN: has a character .* set it to") as told:
+        ask(source, "/v1/models")
+    assert "secret" not in str(told.value)
 
 
 @pytest.mark.parametrize(
