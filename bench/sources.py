@@ -179,7 +179,8 @@ class Served(Record):
     retries: NonNegativeInt = 6
     """How often a question is asked again if the server is busy, broken or away."""
     timeout_s: FiniteFloat = Field(default=300.0, gt=0, strict=False)
-    """Seconds after which a question counts as failed."""
+    """Seconds after which a question counts as failed; when texts are sampled, they count anew with each piece of an
+    answer."""
 
     @property
     def location(self) -> str:

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from bench import units
 from bench.schema import DrsowError, PreconditionError
 from bench.sources import Served
 
@@ -17,6 +18,9 @@ Made = TypeVar("Made")
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 """Seconds before the first retry, which double with each further one, and the most seconds before a retry."""
+
+LONGEST_ANSWER_BYTES = 2**28
+"""The longest answer that is read: more than the log-probabilities of a million tokens have."""
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Status codes after which a server may answer the same question."""
@@ -81,11 +85,12 @@ def _once(source: Served, path: str, body: Mapping[str, object] | None) -> Answe
         headers["Authorization"] = f"Bearer {token}"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(source.url + path, data=data, headers=headers)
+    ends_s = time.monotonic() + source.timeout_s
     try:
         with _OPENER.open(request, timeout=source.timeout_s) as response:
-            text, server = response.read(), response.headers.get("Server", "")
+            text, server = _read(source, response, ends_s), response.headers.get("Server", "")
     except urllib.error.HTTPError as error:
-        problem = refusal(source, error.code, _said(source, error))
+        problem = refusal(source, error.code, _said(source, error, ends_s))
         if error.code not in RETRIED:
             raise problem from None
         raise AskAgainError(problem, asked_wait_s(dict(error.headers))) from None
@@ -99,6 +104,31 @@ def _once(source: Served, path: str, body: Mapping[str, object] | None) -> Answe
     except (ValueError, RecursionError):
         said = masked(source, text.decode(errors="replace"))[:80]
         raise DrsowError(f"{source.url}{path}: the server answered no JSON: {said!r}") from None
+
+
+def _read(source: Served, response: Any, ends_s: float) -> bytes:
+    """An answer's bytes, piece by piece: `timeout` of urllib counts anew with each piece.
+
+    Args:
+        source: The server.
+        response: What urllib opened, or the HTTPError that it raised.
+        ends_s: When the whole answer must be here, on the clock of `time.monotonic`.
+
+    Raises:
+        TimeoutError: It is not.
+        DrsowError: It is longer than LONGEST_ANSWER_BYTES.
+    """
+    text = bytearray()
+    while piece := response.read1(2**16):
+        text += piece
+        if len(text) > LONGEST_ANSWER_BYTES:
+            words = f"the server's answer is longer than {units.si(LONGEST_ANSWER_BYTES, 'B')}; check {REGISTRY[1]}"
+            raise DrsowError(f"{source.url}: {words}")
+        if time.monotonic() > ends_s:
+            raise TimeoutError(f"no whole answer in {source.timeout_s:g} s")
+    if response.length:
+        raise http.client.IncompleteRead(bytes(text), response.length)
+    return bytes(text)
 
 
 REGISTRY = ("`source` in models.toml", "`url`, `model` and `kind` in models.toml")
@@ -137,9 +167,10 @@ def unreachable(source: Served, reason: object) -> UnreachableError:
     )
 
 
-def _said(source: Served, error: urllib.error.HTTPError) -> str:
+def _said(source: Served, error: urllib.error.HTTPError, ends_s: float) -> str:
     try:
-        return complaint(source, error.read().decode(errors="replace"))
+        with error:
+            return complaint(source, _read(source, error, ends_s).decode(errors="replace"))
     except (OSError, http.client.HTTPException):
         return ""
 

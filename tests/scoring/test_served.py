@@ -26,7 +26,7 @@ import bench
 from bench.data.load import load_data
 from bench.registry import load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
-from bench.scoring import passes, run, wire
+from bench.scoring import asking, passes, run, wire
 from bench.scoring.asking import ask, complaint
 from bench.scoring.served import ServedScorer, scorer_of
 from bench.sources import FolderSource, HubSource, UrlSource
@@ -336,6 +336,28 @@ def test_a_token_that_the_server_repeats_is_not_told(status, form, monkeypatch):
     with answering(status, words) as source, pytest.raises(DrsowError, match=r"Bearer|x{60}") as told:
         ask(source, "/v1/models")
     assert "very" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(200, r"cannot be reached \(no whole answer in 1 s\)"), (400, "400; check")]
+)
+def test_a_server_that_answers_a_byte_at_a_time_is_given_up_after_the_timeout(status, words):
+    def drip(_: str) -> Iterator[bytes]:
+        for _ in range(40):
+            yield b" "
+            time.sleep(0.1)
+
+    began = time.monotonic()
+    with answering(status, drip) as source, pytest.raises(DrsowError, match=words):
+        ask(source, "/v1/models")
+    assert time.monotonic() - began < 3
+
+
+def test_an_answer_without_an_end_is_not_kept_in_memory(monkeypatch):
+    monkeypatch.setattr(asking, "LONGEST_ANSWER_BYTES", 1000)
+    long = answering(200, lambda _: [b"x" * 1001])
+    with long as source, pytest.raises(DrsowError, match=r"the server's answer is longer than 1 kB; check `url`"):
+        ask(source, "/v1/models")
 
 
 def test_a_token_that_no_header_can_hold_is_not_told(monkeypatch):
