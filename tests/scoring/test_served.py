@@ -183,9 +183,10 @@ def test_a_list_of_models_in_another_form_is_one_line(vllm, place, fault):
 
 def test_an_answer_that_nests_too_deeply_is_one_line(vllm, place):
     vllm.plant("nested")
+    source = UrlSource(url=vllm.url, model="tiny", kind="vllm", tokenizer="a/b")
     with pytest.raises(DrsowError, match=r"^http\S+/v1/models: the server answered no JSON: '\[\[\[\[[^\n]*$"):
         ready(place, "vllm", vllm.url)
-    assert complaint("[" * 100_000 + "]" * 100_000) == "[" * 200
+    assert complaint(source, "[" * 100_000 + "]" * 100_000) == "[" * 200
 
 
 def test_a_servers_words_reach_stderr_without_control_characters(vllm, place, capsys):
