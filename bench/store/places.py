@@ -150,12 +150,16 @@ def results_option(store: Store) -> str:
     return "" if str(store.root) == "results" else f" --results {shlex.quote(str(store.root))}"
 
 
+def shown_data(dataset: Dataset) -> str:
+    """The name of the data for files that travel: of a full path the file's name, which hides private folders."""
+    path = Path(dataset.data_id)
+    return path.name if path.is_absolute() else dataset.data_id
+
+
 def manifest(place: Place, sets: Iterable[ScoreSet]) -> dict:
     """Provenance of a folder: what its tables belong to, and the key and the report of every score set."""
-    path = Path(place.dataset.data_id)
     return {
-        # Only the file's name: a full path would publish private folder names.
-        "data": path.name if path.is_absolute() else place.dataset.data_id,
+        "data": shown_data(place.dataset),
         **({"data_revision": place.dataset.revision} if place.dataset.revision else {}),
         "n_examples": len(place.dataset.examples),
         **({"rows_left_out": dict(place.dataset.left_out)} if place.dataset.left_out else {}),

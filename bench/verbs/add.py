@@ -5,6 +5,7 @@ An entry is added behind what the file holds. An entry that is there is never ch
 
 import contextlib
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -132,8 +133,12 @@ def _check_unread(place: str, kind: str, asked: Asked, names: tuple[str, ...]) -
         raise UsageError(f"{place}: {kind} and takes no {' or '.join(given)}")
 
 
+def _is_repository(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII) is not None
+
+
 def _check_repository(place: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", place, re.ASCII):
+    if not _is_repository(place):
         raise UsageError(f"{place}: is neither a folder or .gguf file here nor a hub repository (owner/name)")
 
 
@@ -182,13 +187,15 @@ def _base(known: Registry, facts: Facts, asked: str | None, place: str) -> str:
     for spec in known.models.values():
         if isinstance(spec.source, HubSource) and spec.source.repo == named:
             return spec.model_id
-    known_as = f"is an adapter of {named}, which no entry of the registry has; add it first "
-    known_as += f"(`drsow models add {named} --registry {known.folder}`), or name the base's model_id with --base"
+    base = f"an adapter of {named!r}, which is no hub repository" if named else "an adapter that names no base"
+    words = f"is {base}; name its base's model_id with --base"
+    # A command is made of a repository's name only: whoever made the adapter wrote the text.
+    if isinstance(named, str) and _is_repository(named):
+        command = f"drsow models add {named} --registry {shlex.quote(str(known.folder))}"
+        words = f"is an adapter of {named}, which no entry of the registry has; add it first (`{command}`), or name "
+        words += "the base's model_id with --base"
     merged = f", or a copy without {ADAPTER_CONFIG} if its other weights contain it"
-    raise UsageError(
-        f"{place}: {known_as if named else 'is an adapter that names no base; name its model_id with --base'}"
-        + (merged if facts.named(".safetensors") else "")
-    )
+    raise UsageError(f"{place}: {words}" + (merged if facts.named(".safetensors") else ""))
 
 
 def _known_fields(facts: Facts | None) -> dict[str, Any]:
@@ -231,10 +238,9 @@ def _notes(row: Mapping[str, Any], facts: Facts | None, *, has_method: bool) -> 
 def _known_model(known: Registry, name: str, folder: Path) -> ModelSpec:
     if name in known.models:
         return known.models[name]
-    place = name if "/" in name else "REPO"
-    raise UsageError(
-        f"{unknown('model', name, known.models)}; `drsow models add {place} --registry {folder}` adds a model"
-    )
+    place = name if _is_repository(name) else "REPO"
+    command = f"drsow models add {place} --registry {shlex.quote(str(folder))}"
+    raise UsageError(f"{unknown('model', name, known.models)}; `{command}` adds a model")
 
 
 def _has_template(spec: ModelSpec) -> bool | None:

@@ -1,6 +1,7 @@
 """Lock files: record the commits and digests of a study's model files, and refuse any other file later."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +46,7 @@ def read_lock(path: Path) -> dict[str, dict]:
         UsageError: the file is not a lock.
     """
     if not path.is_file():
-        raise PreconditionError(f"{path}: not found; `drsow fetch NAME --lock {path}` writes it")
+        raise PreconditionError(f"{path}: not found; `drsow fetch NAME --lock {shlex.quote(str(path))}` writes it")
     try:
         entries = json.loads(edited_text(path))
     except ValueError as error:
@@ -77,7 +78,8 @@ def frozen(registry: Registry, model_ids: Sequence[str], path: Path) -> Registry
     models = dict(registry.models)
     for model_id in model_ids:
         if model_id not in known:
-            raise PreconditionError(f"{path}: {model_id} is not in it; `drsow fetch {model_id} --lock {path}` adds it")
+            command = f"drsow fetch {model_id} --lock {shlex.quote(str(path))}"
+            raise PreconditionError(f"{path}: {model_id} is not in it; `{command}` adds it")
         entry, spec = known[model_id], registry.model(model_id)
         if isinstance(spec.source, HubSource):
             spec = spec.model_copy(update={"source": spec.source.model_copy(update={"revision": entry["revision"]})})

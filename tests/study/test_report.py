@@ -211,6 +211,11 @@ def test_the_table_of_sure_labels_has_the_accuracy_of_each_share_that_is_kept(re
         )
 
 
+def test_the_page_names_a_data_file_without_its_folders(report: Report):
+    page = html(in_one_tab(report._replace(dataset=report.dataset._replace(data_id="/home/me/secret/mine.jsonl"))))
+    assert "secret" not in page and "on mine.jsonl</title>" in page and "Data mine.jsonl, " in page
+
+
 def test_a_page_of_an_earlier_folder_or_of_too_few_labels_says_less(report: Report):
     assert "Only length?" not in html(in_one_tab(report._replace(checks=None)))
     few = report.checks.calibration.assign(confidence=NAN, error=NAN, error_low=NAN, error_high=NAN)

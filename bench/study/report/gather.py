@@ -13,7 +13,7 @@ from bench.lookup import Lookup, check_tables, stored_sets
 from bench.registry import Pair, Registry
 from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
 from bench.store.folder import Store, read_table, write_whole
-from bench.store.places import found_folder
+from bench.store.places import found_folder, shown_data
 from bench.study.across import board as board_over_all
 from bench.study.board import stored_accuracy, stored_decomposition
 from bench.study.measure import read_for
@@ -60,6 +60,11 @@ class Report(NamedTuple):
     """SIDE_BY_SIDE of the subject's pair; None if `drsow rewards` did not write it."""
     checks: Checks | None = None
     """The tables on length and confidence; None if an earlier version wrote the folder."""
+
+    @property
+    def data(self) -> str:
+        """The data's name on the page."""
+        return shown_data(self.dataset)
 
 
 def gather(
