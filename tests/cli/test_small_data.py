@@ -127,7 +127,7 @@ def test_a_studys_verbs_end_well(walk, registry):
     name, _, where = walk
     for words in (
         ["leaderboard", "--study", "all", *where],
-        ["report", "--study", "all", *where, *DEVICE],
+        ["report", "--study", "all", *where],
         ["compare", "three--two", "two--one", *where],
     ):
         check(name, words)

@@ -185,7 +185,7 @@ def test_options_that_a_copy_fills_with_null_or_writes_as_floats_are_those_of_th
     ("change", "said"),
     [
         ({"key": None}, "line 1, field key: must be a whole number or text"),
-        ({"prompt": " "}, "line 1, field prompt: must be text"),
+        ({"prompt": " "}, "line 1, field prompt: only whitespace"),
         ({"instruction_id_list": []}, "line 1, field instruction_id_list: must be a list of one or more"),
         ({"kwargs": []}, "line 1, field kwargs: has 0 objects for 1 rules"),
         ({"kwargs": "{}"}, "line 1, field kwargs: must be a list of objects"),
