@@ -270,7 +270,8 @@ def test_a_changed_text_is_scored_again(session, known, folder, data, tmp_path):
 
 
 def test_a_plan_counts_two_passes_and_one_load(session, known, data):
-    planner = Planner(session._replace(options=planned_options("fp32", on_cpu=True)), data, lookup_of(known, dtype="fp32"))
+    planned = session._replace(options=planned_options("fp32", on_cpu=True))
+    planner = Planner(planned, data, lookup_of(known, dtype="fp32"))
     table = plan_passes(planner, [subject(known, "one")], gpu="h100", cpu_rate=None)
     assert table["model_id"].tolist() == [STRONG, WEAK] and table["status"].tolist() == ["ok", "ok"]
     first, *_ = summary(table, data, gpu="h100", n_pairs=1)
