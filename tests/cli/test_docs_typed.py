@@ -31,7 +31,7 @@ CONTEXT = 16384
 ELSEWHERE = {
     "make bench",
     "make test",
-    "make pipeline PROMPTS=mine.jsonl",
+    "make pipeline PROMPTS=mine.jsonl PIPELINE=mine",
     "make ladders TUNE_ON=preferences.jsonl PREFERENCES=held_out.jsonl INSTRUCTIONS=ifeval.jsonl",
     "make perf",
     "sbatch drsow.sbatch",
@@ -102,7 +102,8 @@ def commands(page: str) -> list[str]:
         if line.startswith("make "):
             dry = ["make", "--no-print-directory", "-n", *shlex.split(line)[1:]]
             done = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True, env=names)
-            found += re.findall(r"^\.venv/bin/(drsow .*?)\s*$", done.stdout, flags=re.M)
+            typed_out = re.findall(r"^\.venv/bin/(drsow .*?)\s*$", done.stdout, flags=re.M)
+            found += [shlex.join(shlex.split(each)) for each in typed_out]
         elif re.match(r"(\.venv/bin/)?drsow ", line):
             found.append(line.removeprefix(".venv/bin/"))
     return found
