@@ -116,7 +116,7 @@ def locked(path: Path, *, busy: str, wait_s: float = 0) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise DrsowError(busy) from None
-    except (OSError, NotImplementedError) as error:
+    except (OSError, NotImplementedError) as error:  # filelock's word for a file system without locks
         reason = getattr(error, "strerror", None) or error
         raise CannotWrite(f"{path.with_suffix('')}: cannot be locked: {reason}") from error
     try:

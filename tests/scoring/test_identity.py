@@ -59,28 +59,20 @@ def test_whatever_reaches_the_text_is_in_the_digest(tmp_path):
     assert len({template_digest(folder) for folder in folders}) == len(folders)
 
 
-def test_an_end_of_text_that_is_cut_from_responses_is_in_the_digest(tmp_path):
+@pytest.mark.parametrize(
+    ("template", "eos"),
+    # The second template holds the EOS, but not as the end of a turn.
+    [(CHATML, "<|endoftext|>"), ("{{ '<|end|>' }}" + CHATML, "<|end|>")],
+)
+def test_an_end_of_text_that_is_cut_from_responses_is_in_the_digest(tmp_path, template, eos):
     folders = []
-    for eos in ("<|im_end|>", "<|endoftext|>"):
-        tokenizer = byte_level(eos=eos, special=["<|im_start|>", "<|im_end|>", "<|endoftext|>"])
-        tokenizer.chat_template = CHATML
-        folders.append(tmp_path / eos.strip("<|>"))
+    for own in ("<|im_end|>", eos):
+        tokenizer = byte_level(eos=own, special=["<|im_start|>", "<|im_end|>", eos])
+        tokenizer.chat_template = template
+        folders.append(tmp_path / own.strip("<|>"))
         tokenizer.save_pretrained(folders[-1])
     owners = [Template(load_tokenizer(folder)) for folder in folders]
-    assert [owner.without_end("no<|endoftext|>") for owner in owners] == ["no<|endoftext|>", "no"]
-    assert template_digest(folders[0]) != template_digest(folders[1])
-
-
-def test_an_end_of_text_that_a_template_holds_elsewhere_is_in_the_digest(tmp_path):
-    special = ("<|im_start|>", "<|im_end|>", "<|end|>")
-    folders = []
-    for eos in ("<|im_end|>", "<|end|>"):
-        tokenizer = byte_level(eos=eos, special=list(special))
-        tokenizer.chat_template = "{{ '<|end|>' }}" + CHATML
-        folders.append(tmp_path / eos.strip("<|>"))
-        tokenizer.save_pretrained(folders[-1])
-    owners = [Template(load_tokenizer(folder)) for folder in folders]
-    assert [owner.without_end("no<|end|>") for owner in owners] == ["no<|end|>", "no"]
+    assert [owner.without_end(f"no{eos}") for owner in owners] == [f"no{eos}", "no"]
     assert template_digest(folders[0]) != template_digest(folders[1])
 
 

@@ -92,6 +92,7 @@ def test_two_processes_that_begin_at_once_write_a_folder_each(store):
 
 def test_a_folder_without_locks_is_written_without_one(store, monkeypatch):
     def no_locks(_self) -> None:
+        # what filelock raises where a file system has no locks
         raise NotImplementedError("FileSystem does not appear to support flock")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
