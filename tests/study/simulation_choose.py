@@ -30,6 +30,8 @@ SEED = 20250611
 N_PAIRS = 30
 LATENT = 0.8
 """Correlation of two pairs' leanings on a row that makes their correctness correlate by 0.58 at 65%."""
+ROUNDING = 1e-9
+"""A limit this far from the truth is the truth: which side it falls on depends on the order of a sum."""
 LANGUAGES = 0.75
 """Of one pair's leanings on two languages of a problem: its correctness correlates by about 0.5."""
 
@@ -122,7 +124,7 @@ def _held(correct: np.ndarray, truth: np.ndarray, rows: Rows) -> np.ndarray:
     for weights in rows.weights:
         target = weights @ truth[rows.subset]
         low, high = share_limits(correct, Sample(weights, rows.subset, rows.cluster))
-        found.append(np.where(np.isfinite(low), (low <= target) & (target <= high), np.nan))
+        found.append(np.where(np.isfinite(low), _between(low, target, high), np.nan))
     return np.stack(found, axis=1)
 
 
@@ -139,8 +141,12 @@ def _bootstrap_held(truth: np.ndarray, rows: Rows, n: int, *, rng: np.random.Gen
             draws += weights[columns].sum() * times @ correct[:, columns].T / len(columns)
         low, high = np.quantile(draws, [0.025, 0.975], axis=0)
         target = weights @ truth[rows.subset]
-        found[:, level] = (low <= target) & (target <= high)
+        found[:, level] = _between(low, target, high)
     return found
+
+
+def _between(low: np.ndarray, target: float, high: np.ndarray) -> np.ndarray:
+    return (low <= target + ROUNDING) & (target - ROUNDING <= high)
 
 
 def simulate(size: Size = SIZE, *, choices: dict = CHOICES, shares: dict = SHARES, n_jobs: int = 1) -> pd.DataFrame:
