@@ -1,6 +1,6 @@
 """drsow: which pair of language models judges best.
 
-The pipeline, one line a stage:
+The pipeline, one line per stage:
     registry      pairs/*.toml -> models, pairs, studies
     data          data id, file or hub -> examples
     scoring       examples x model -> log-probabilities, once a model

@@ -107,7 +107,7 @@ class ScoreKey(NamedTuple):
 
     The key contains no names that the user chose: the manifest has those of the data set and of the template's owner.
     Token budget and number of threads are settings, which the manifest also has. They decide how sums are rounded: in
-    float32 they move rows of RewardBench by less than 3e-5 nats a token.
+    float32 they move rows of RewardBench by less than 3e-5 nats per token.
     """
 
     model_id: str

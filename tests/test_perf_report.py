@@ -114,7 +114,7 @@ def test_every_task_has_a_number_of_seconds_that_it_needs(tmp_path):
 def test_prompts_a_minute_are_those_of_the_median_round():
     rows = [(small.SAMPLE, "this", turn, wall_s, 1.0) for turn, wall_s in ((1, 20.0), (2, 60.0), (3, 30.0))]
     # 16 prompts in half a minute.
-    assert "\n32 prompts a minute" in small.table(costs(*rows))
+    assert "\n32 prompts per minute" in small.table(costs(*rows))
 
 
 def test_a_commit_that_is_not_there_is_one_line(tmp_path):

@@ -34,6 +34,7 @@ UNSAID = {
     r"\blet(s|ting)? go\b": "releases",
     r"\bgoing on with\b": "continues with",
     r"\bone (a|an) (\w+)[,.;)]": "one per …",
+    r"\b([Oo]ne (row|line|folder|file|module|value)|nats|FLOP) an? \w+": "one row per …, nats per …",
     r"\bNone where\b": "None if",
     r"\bstands? (behind|beside|before)\b": "is after, next to, before",
 }

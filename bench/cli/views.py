@@ -119,7 +119,7 @@ VIEWS = {
          "n_before", "n_after", "n_empty_before", "n_empty_after"),
         n_important=7,
         note="n: prompts with responses of both. [low, high]: 95% interval of the difference over prompts, a "
-        "proportion's for win rates, Student's t for the others. Rewards: nats, per-byte nats a byte; win rates in "
+        "proportion's for win rates, Student's t for the others. Rewards: nats, per-byte nats per byte; win rates in "
         "percent, their difference is from 50.",
         more="judge.csv has all columns",
         own={"difference": Column("difference", limits=(PLAIN,))},

@@ -21,7 +21,7 @@ def answer_all(
     out: Path,
     settings: dict[str, object],
 ) -> dict[str, str]:
-    """Answers every prompt into a file, one line a prompt, in their order.
+    """Answers every prompt into a file, one line per prompt, in their order.
 
     The file's name ends in ".partial" until it is complete. An answer depends on its prompt alone, so a run that was
     stopped gives the answers of one that was not.

@@ -1,4 +1,4 @@
-"""Writes a file of one line a prompt, so that a stopped run continues after its last whole line."""
+"""Writes a file of one line per prompt, so that a stopped run continues after its last whole line."""
 
 import json
 from collections import Counter
@@ -71,7 +71,7 @@ def finish(
     name_of: Callable[[Line], str],
     final: Callable[[list[Line]], list[Line]] | None = None,
 ) -> list[Line]:
-    """Completes a file of one line a prompt, in the prompts' order; makes the lines that it lacks.
+    """Completes a file of one line per prompt, in the prompts' order; makes the lines that it lacks.
 
     The file's name ends in ".partial" until it is complete. Its lines may come in any order, so that a prompt that is
     done need not wait for an earlier one.

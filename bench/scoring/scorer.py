@@ -208,7 +208,7 @@ class Scorer:
                     raise self._full(error, "with one token a step") from error
             budget = self._most_tokens[dtype] = budget // 2
             counts["halved"] += 1
-            warn(f"{self.ready.key.model_id}: out of memory, continuing with {budget} tokens a step")
+            warn(f"{self.ready.key.model_id}: out of memory, continuing with {budget} tokens per step")
             self._let_go()
         counts["n_steps"] += len(plan.steps)
         counts["n_computed_tokens"] += plan.n_computed

@@ -105,7 +105,7 @@ class ServedScorer(Scorer):
         elif np.isinf(first).any():
             words = f"clamps log-probabilities at {wire.CLAMP_NATS:g}"
         elif first.mean() < CHANCE_NATS - math.log(len(self.tokenizer)):
-            words = f"computes chance values: {first.mean():.1f} nats a token for a text that every model expects"
+            words = f"computes chance values: {first.mean():.1f} nats per token for a text that every model expects"
         elif not _same(first, second):
             words = "gives other numbers when it is asked again"
         if words:
@@ -164,7 +164,7 @@ class ServedScorer(Scorer):
         limit = (score_set.recorded_settings() or {}).get(LIMIT, self.limit)
         if limit != self.limit:
             raise DrsowError(
-                f"{self.ready.key.model_id}: the server at {self.source.url} now allows {self.limit:,} tokens a text, "
+                f"{self.ready.key.model_id}: the server at {self.source.url} now allows {self.limit:,} tokens per text, "
                 f"but {limit:,} when this set was begun. Start it with the first limit and run again: stored parts "
                 "stay; or score everything again in another folder (--results)"
             )

@@ -1,6 +1,6 @@
 """Encodes, decodes and checks the scores of single tokens (TOKEN_SCORES as parquet). Knows no path.
 
-A response has one row with a list for each number: 12 bytes a token in all, because zstd shortens them a little.
+A response has one row with a list for each number: 12 bytes per token in all, because zstd shortens them a little.
 """
 
 import io

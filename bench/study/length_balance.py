@@ -1,7 +1,7 @@
 """Accuracy with the advantage of length taken out, and how right "the longer response" alone is.
 
 Rows are weighted so that "the longer response is right" holds for half of the weight: the rows whose right response is
-longer weigh as much as those whose right response is shorter. With two responses a row, a judge of length alone then
+longer weigh as much as those whose right response is shorter. With two responses per row, a judge of length alone then
 scores one half on the rows of different lengths, whichever length it prefers. Rows of equal length keep their weight.
 Where the longer response is right in every row of different lengths, or in none, no weights do this, and the balanced
 accuracy is missing. If length also decides every row, these rows cannot tell the reward from length.

@@ -41,7 +41,7 @@ def table(items: pd.DataFrame, *, model_id: str, task: str, n_left_out: int, n_e
     """PERFORMANCE of the items.
 
     Args:
-        items: Columns name (the rule, "" if there is none), right, cluster; one row an item.
+        items: Columns name (the rule, "" if there is none), right, cluster; one row per item.
         model_id: The model.
         task: The task.
         n_left_out: What could not be checked or scored.

@@ -10,7 +10,7 @@ from bench.study.tables import DASH, Table
 
 
 def reward_table(rows: pd.DataFrame, *, provenance: str = "") -> Table:
-    """One line a reward: accuracy overall and by section, and the difference to `sum` with its interval and Holm's p.
+    """One line per reward: accuracy overall and by section, and the difference to `sum` with its interval and Holm's p.
 
     Args:
         rows: SIDE_BY_SIDE.

@@ -94,7 +94,7 @@ def plan_passes(planner: Planner, subjects: Sequence[Subject], *, gpu: str, cpu_
         planner: Counts the tokens.
         subjects: Pairs or studies.
         gpu: A name of `plan.GPUS`.
-        cpu_rate: FLOP a second that this machine's processor reaches; None if it was not measured.
+        cpu_rate: FLOP per second that this machine's processor reaches; None if it was not measured.
     """
     rows, free = [], shutil.disk_usage(_cache()).free
     registry, dtype = planner.session.registry, planner.session.options.dtype

@@ -91,7 +91,7 @@ def test_a_restored_study_is_gone_on_with_its_sums_stay_and_a_damaged_part_is_sc
     assert drsow("import", home / "scores", *words, "--results", tmp_path).returncode == 0
     sums = {path: path.read_bytes() for path in tmp_path.glob("scores/*/part-*")}
     run = ["run", *words, "--dtype", "fp32", "--device", "cpu", "--results", tmp_path]
-    # 32 tokens a step cut these rows into several parts, and the exported ones are one.
+    # 32 tokens per step cut these rows into several parts, and the exported ones are one.
     done = drsow(*run, "--tokens", "--batch-tokens", 32)
     assert done.returncode == 0 and "the sums stay as they are" in done.stderr
     assert {path: path.read_bytes() for path in tmp_path.glob("scores/*/part-*")} == sums

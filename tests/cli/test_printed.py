@@ -62,7 +62,7 @@ def test_a_leaderboard_at_80_columns_folds_names_and_says_what_is_not_shown(show
         "n: scored rows; rows left out were too long or not finite. [low, high]: 95%",
         "intervals over prompts; rows of one problem count together. gap: strong less",
         "weak in AlpacaEval 2 length-controlled win rate (points).",
-        "Too narrow for: gap, n, left out, reward, dtype, parameters, work a row,",
+        "Too narrow for: gap, n, left out, reward, dtype, parameters, work per row,",
         "licence, strong, weak; leaderboard.csv and --json have all columns.",
     ]
 

@@ -8,7 +8,7 @@
     scaling     rows, models, pairs
     precision   what a dtype costs and moves
     small       starting a verb, four rows, two rewards; beside another commit
-    kinds       a folder a kind of processor
+    kinds       a folder per kind of processor
     report      bars, figures, README from the CSVs
 
 Needs the extra `perf`; pytest collects nothing here.

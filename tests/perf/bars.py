@@ -62,9 +62,9 @@ def bars(measured: Measured, *, tiles: bool) -> pd.DataFrame:
     rows = _speed(measured.perf, tiles=tiles) if len(measured.perf) else []
     for row in measured.equality.itertuples():
         if (row.check, row.dtype, row.against) == (LM_EVAL, "fp32", f"{OURS} fp32"):
-            rows.append(_most("fp32: nats a response between lm-eval and drsow", row.max_nats, LM_EVAL_NATS))
+            rows.append(_most("fp32: nats per response between lm-eval and drsow", row.max_nats, LM_EVAL_NATS))
     for row in measured.packings.itertuples():
-        bar = f"{row.dtype}, {row.check} against {row.against}: nats a token"
+        bar = f"{row.dtype}, {row.check} against {row.against}: nats per token"
         rows.append(_most(bar, row.max_nats_a_token, PACKING_NATS))
     if len(measured.small):
         seconds = measured.small.groupby("task", sort=False)["wall_s"].median()
@@ -125,7 +125,7 @@ def own_ids_words(own: pd.DataFrame) -> str:
     chosen, rejected = (own[own["response_id"] == side].set_index("example_id") for side in (CHOSEN, REJECTED))
     flipped = (chosen["nats"] > rejected["nats"]) != (chosen["nats_dpo"] > rejected["nats_dpo"])
     return (
-        f"it counts {more.mean():.1f} more tokens a response in the mean ({more.min()} to {more.max()}), cuts "
+        f"it counts {more.mean():.1f} more tokens per response in the mean ({more.min()} to {more.max()}), cuts "
         f"{n_cut} of {len(own)} sequences, moves a response by {moved.mean():.2f} nats in the mean (up to "
         f"{moved.max():.1f}), and {flipped.sum()} of {len(flipped)} rows come out in another order"
     )

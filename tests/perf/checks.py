@@ -33,7 +33,7 @@ def compare_scorers(work: Workload, sums: dict[tuple[str, str], np.ndarray], exa
     """EQUALITY of every scorer and dtype against this engine in float32, and against float64.
 
     Args:
-        work: What was scored, two responses a row.
+        work: What was scored, two responses per row.
         sums: (scorer, dtype) -> nats, (sequences,).
         exact: float64 nats of the sequences of `exact_sequences`.
     """

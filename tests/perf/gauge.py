@@ -53,7 +53,7 @@ class Cube:
         self._multiply()
 
     def rate(self) -> float:
-        """The best of some products, FLOP a second."""
+        """The best of some products, FLOP per second."""
         spent_s = []
         for _ in range(REPEATS):
             began = time.perf_counter()

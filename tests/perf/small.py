@@ -209,7 +209,7 @@ def table(found: pd.DataFrame) -> str:
         cells += [f"{statistics.median(mine['cpu_s'] / costs[name]['cpu_s']):.2f}" for name in others]
         lines.append(tuple(cells))
     minutes = found[(found["task"] == SAMPLE) & (found["code"] == THIS)]["wall_s"].median() / 60
-    said = [] if pd.isna(minutes) else ["", f"{PROMPTS / minutes:.0f} prompts a minute: {SAMPLE}, start-up included"]
+    said = [] if pd.isna(minutes) else ["", f"{PROMPTS / minutes:.0f} prompts per minute: {SAMPLE}, start-up included"]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [zip(line, widths, strict=True) for line in lines]
     shown = ["  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(row)) for row in rows]

@@ -36,7 +36,7 @@ NAMES = [f"p{i}" for i in range(5)]
 
 
 def finished(out, *, names=NAMES, made=None, final=None) -> list[dict]:
-    """The lines of a file of one line a prompt, whose first prompt has one response with text."""
+    """The lines of a file of one line per prompt, whose first prompt has one response with text."""
 
     def make(todo):
         for name in todo:

@@ -31,7 +31,7 @@ def engine_logps(folder, rows: list[Sequence]) -> list[np.ndarray]:
 
 
 def largest_shift(folder, rows: list[Sequence]) -> float:
-    """The largest distance of a response's sum from the plain loop's, in nats a token of the response."""
+    """The largest distance of a response's sum from the plain loop's, in nats per token of the response."""
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
     expected = [plain_logps(plain, row.ids, row.start) for row in rows]
     del plain
@@ -68,7 +68,7 @@ def test_sums_of_a_hundred_rows_are_the_plain_loops(small_models, reward_bench, 
     rows = sequences(small_models, model_id, list(reward_bench[::29][:100]))
     assert len(rows) == 200
     shift = largest_shift(small_models[model_id], rows)
-    print(f"{model_id}: 100 rows, float32, largest shift {shift:.2g} nat a token")
+    print(f"{model_id}: 100 rows, float32, largest shift {shift:.2g} nat per token")
     assert shift < TOLERANCE_NATS
 
 

@@ -180,7 +180,7 @@ def _reader(registry):
 
 
 class Memory:
-    """A hook that runs out of memory above some number of tokens a step."""
+    """A hook that runs out of memory above some number of tokens per step."""
 
     def __init__(self, most: int) -> None:
         self.most, self.refused = most, 0

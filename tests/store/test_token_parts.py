@@ -10,7 +10,7 @@ from bench.store.token_parts import check_tokens
 
 
 def tokens(frame: pd.DataFrame) -> pd.DataFrame:
-    """Three tokens a response, which add up to the -2.5 and -0.5 of `test_store.scores`."""
+    """Three tokens per response, which add up to the -2.5 and -0.5 of `test_store.scores`."""
     lists = [[-1.0, -1.5, -0.5], [9.0, 8.0, 7.0], [-1.0, -0.25, -0.125], [4, 9, 9]]
     rows = [(row.example_id, row.response_id, *lists) for row in frame.itertuples()]
     return pd.DataFrame(rows, columns=list(TOKEN_SCORES))

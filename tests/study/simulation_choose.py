@@ -249,7 +249,7 @@ def _by_quantity(panel: Axes, rows: pd.DataFrame) -> None:
 
 
 def _by_rows(panel: Axes, rows: pd.DataFrame) -> None:
-    """Coverage by rows a subset: the mean over the kinds of worlds, and the least."""
+    """Coverage by rows per subset: the mean over the kinds of worlds, and the least."""
     for claim, line in (("interval", "-"), ("interval-before", ":")):
         for name, mark in (("score", "o"), ("reasoning", "s")):
             part = rows[(rows["claim"] == claim) & (rows["quantity"] == name)]

@@ -31,7 +31,7 @@ ESTIMATED = (*SLOPES, *CHECKS)
 AXIS = "alpaca_eval_2_lc"
 
 SEED = 20261127
-"""These worlds took no part in the choice of the tests: that was made on 200 worlds a kind of the seed 20261126."""
+"""These worlds took no part in the choice of the tests: that was made on 200 worlds per kind of the seed 20261126."""
 
 EFFECT = 0.109
 """As the largest of simulation.csv: rho is 0.56 where the difference counts."""

@@ -29,7 +29,7 @@ from bench.study.interval import Sample, share_limits
 
 NAN = float("nan")
 SMALL = dict.fromkeys(SIZES, 12)
-"""12 rows a subset: enough noise for a winner to owe much to luck."""
+"""12 rows per subset: enough noise for a winner to owe much to luck."""
 
 
 @cache

@@ -25,7 +25,7 @@ PAIRS = PAIR.to_frame().T
 
 
 def margins(subsets: dict[str, int], *, pair_id: str = "a--b", seed: int = 0) -> pd.DataFrame:
-    """MARGINS with so many random rows a subset."""
+    """MARGINS with so many random rows per subset."""
     rng = np.random.default_rng(seed)
     rows = [
         (pair_id, "sum", f"{subset}/{row}", subset, rng.normal(0.3), "ok")

@@ -57,7 +57,7 @@ def test_what_was_too_long_is_counted_and_left_out():
 
 
 def test_responses_of_one_prompt_are_no_separate_evidence():
-    # Eight responses a prompt that all say the same: the interval is that of one response a prompt.
+    # Eight responses a prompt that all say the same: the interval is that of one response per prompt.
     rng = np.random.default_rng(1)
     values = rng.normal(size=40)
     start = {str(i): [0.0] for i in range(40)}

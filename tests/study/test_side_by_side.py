@@ -25,7 +25,7 @@ DATA = Dataset("rows", "rows", "0", tuple(ROWS))
 
 
 def scored(chosen: float, rejected: float, *, tokens: bool) -> pd.DataFrame:
-    """SCORES of two tokens a response: all chosen ones have one sum, all rejected ones another."""
+    """SCORES of two tokens per response: all chosen ones have one sum, all rejected ones another."""
     rows = []
     for row in ROWS:
         for name, text in row.responses:

@@ -16,7 +16,7 @@ def stored() -> pd.DataFrame:
 
 
 def chosen(frame: pd.DataFrame, quantity: str, measure: str) -> pd.DataFrame:
-    """What the simulation of `choose` says of one quantity, a row a kind of world and number of rows."""
+    """What the simulation of `choose` says of one quantity, a row per kind of world and number of rows."""
     rows = frame[(frame["claim"] == "choose") & (frame["quantity"] == quantity) & (frame["measure"] == measure)]
     assert len(rows) == 2 * len(CHOICES)
     return rows

@@ -32,7 +32,7 @@ REFERENCES = pd.DataFrame(
 
 
 def run(pairs: str, margin: float) -> pd.DataFrame:
-    """ACCURACY with intervals: of four rows a subset, three have this margin and one is wrong."""
+    """ACCURACY with intervals: of four rows per subset, three have this margin and one is wrong."""
     rows = [
         (pair, "sum", f"{subset}/{row}", subset, margin if row else -1.0, "ok")
         for pair in pairs

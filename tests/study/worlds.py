@@ -23,7 +23,7 @@ from bench.schema import OK, SCORES, SECTIONS, SUBSET_WEIGHTS, Dataset, Example,
 from bench.study.design import Rows, Study, rows_of, study_of
 
 SIZES = SUBSET_WEIGHTS | {"math-prm": 447}
-"""RewardBench's rows a subset: 2,985."""
+"""RewardBench's rows per subset: 2,985."""
 
 SCALE_NATS = 10.0
 
