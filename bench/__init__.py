@@ -52,7 +52,7 @@ class Annotator:
         """Fetch both models if they are not on this machine, and load them.
 
         Args:
-            pair: Alias or pair_id of the registry.
+            pair: A pair_id of the registry.
             dtype: "bf16", "fp32" or "auto", which is bf16 where the hardware multiplies it.
             device: "cpu", "cuda" or "auto", which is the GPU where there is one.
             registry: Folder with models and pairs of your own.
@@ -168,7 +168,7 @@ def reward(
     the pair, dtype, device, registry and the models' files are the same.
 
     Args:
-        pair: Alias or pair_id of the registry.
+        pair: A pair_id of the registry.
         messages: The prompt.
         responses: n texts of the assistant's turn.
         dtype: "auto", "bf16" or "fp32".
@@ -194,7 +194,7 @@ def reward(
 def _found(pair: str, registry: str | Path | None) -> "tuple[Registry, Pair]":
     """The registry, with the user's folder, and the pair of this name."""
     if not isinstance(pair, str):
-        raise UsageError(f"pair must be an alias or a pair_id, is {type(pair).__name__}")
+        raise UsageError(f"pair must be a pair_id, is {type(pair).__name__}")
     if not isinstance(registry, str | os.PathLike | None):
         raise UsageError(f"registry must be a folder, is {type(registry).__name__}")
     from bench.registry import load_registry

@@ -40,7 +40,7 @@ class Pair(NamedTuple):
     """A strong and a weak side; the reward is the difference of their log-probabilities."""
 
     pair_id: str
-    """A named pair's alias, or "<strong>--<weak>"."""
+    """A named pair's name, or "<strong>--<weak>"."""
     strong: str
     """model_id, like `weak`; in a pair of one model, a side that reads a text has the name of its reader."""
     weak: str
@@ -117,7 +117,7 @@ class Registry:
         return self.studies[_known("study", name, self.studies)]
 
     def pair(self, name: str) -> Pair:
-        """The named pair with this alias, or the pair with this pair_id from the first study that has it."""
+        """The named pair with this pair_id, or the pair of the first study that has it."""
         pairs = self._every_pair()
         return pairs[_known("pair", name, pairs)]
 

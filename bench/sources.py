@@ -132,7 +132,7 @@ class PackageSource(Record):
     @model_validator(mode="after")
     def _one_part_a_package(self) -> "PackageSource":
         if len(self.packages) != max(1, len(self.parts)):
-            raise ValueError(f"{len(self.packages)} packages but {len(self.parts)} parts: one part a package, in order")
+            raise ValueError(f"{len(self.packages)} packages but {len(self.parts)} parts: one part each, in order")
         return self
 
 

@@ -220,8 +220,8 @@ def test_a_batch_names_the_prompt_that_is_wrong(annotator):
         ({"dtype": "fp16"}, "dtype 'fp16': must be auto, bf16 or fp32"),
         ({"device": "tpu"}, "device 'tpu': must be auto, cpu or cuda"),
         ({"pair": "tinny"}, "unknown pair 'tinny', did you mean 'tiny'"),
-        ({"pair": ["tiny"]}, "pair must be an alias or a pair_id, is list"),
-        ({"pair": None}, "pair must be an alias or a pair_id, is NoneType"),
+        ({"pair": ["tiny"]}, "pair must be a pair_id, is list"),
+        ({"pair": None}, "pair must be a pair_id, is NoneType"),
         ({"registry": 3}, "registry must be a folder, is int"),
     ],
 )

@@ -140,7 +140,9 @@ FittedOn = Annotated[
 def annotate(
     candidates: Candidates,
     out: Out,
-    pair: Annotated[list[str] | None, typer.Option("--pair", help="Alias or pair_id; with --ensemble, repeat.")] = None,
+    pair: Annotated[
+        list[str] | None, typer.Option("--pair", help="A pair_id (drsow pairs lists them); with --ensemble, repeat.")
+    ] = None,
     ensemble: Together = None,
     ensemble_on: FittedOn = None,
     best: Best = None,
@@ -160,7 +162,7 @@ def annotate(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Label candidates with a pair's reward, as TRL reads them."""
+    """Label candidates with a pair's reward, as preferences that TRL reads."""
     if bool(pair) == (best is not None):
         raise UsageError("name who annotates: --pair PAIR or --best STUDY")
     together = _ensemble(ensemble, ensemble_on)

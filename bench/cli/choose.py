@@ -31,7 +31,7 @@ from bench.cli.session import Rows, select, select_stored
 from bench.cli.views import VIEWS
 
 Section = Annotated[
-    str | None, typer.Option("--section", help="A section of the benchmark, as safety or hard; default: all.")
+    str | None, typer.Option("--section", help="A section of the benchmark, such as safety or hard; default: all.")
 ]
 MaxParams = Annotated[
     float | None, typer.Option("--max-params", callback=finite, help="Most parameters of both models together.")

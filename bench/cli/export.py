@@ -87,7 +87,7 @@ def export(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Write responses, reference log-probabilities or results as other tools read them."""
+    """Write responses, reference log-probabilities or results in the formats of other tools."""
     given = {"--responses": responses, "--generator": generator, "--model": model, "--pair": pair}
     given |= {"--organization": organization, "--relationship": relationship}
     _check(to, {name for name, value in given.items() if value is not None})

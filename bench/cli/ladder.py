@@ -13,9 +13,12 @@ from bench.cli.views import VIEWS
 
 @app.command(rich_help_panel=TUNE)
 def ladder(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="The ladders, as pairs/ladders.toml.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A file of ladders, such as pairs/ladders.toml.")],
     preferences: Annotated[
-        str, typer.Option("--preferences", help="The folder that `annotate` wrote, or preferences as --data.")
+        str,
+        typer.Option(
+            "--preferences", help="The folder that `annotate` wrote, or preferences as drsow run --data takes them."
+        ),
     ],
     prompts: Prompts,
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],

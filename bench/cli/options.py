@@ -76,8 +76,10 @@ def finite(value: float | None) -> float | None:
     return value
 
 
-Pairs = Annotated[list[str] | None, typer.Option("--pair", help="Alias or pair_id; repeat for several pairs.")]
-OnePair = Annotated[str, typer.Option("--pair", help="Alias or pair_id.")]
+Pairs = Annotated[
+    list[str] | None, typer.Option("--pair", help="A pair_id (drsow pairs lists them); repeat for several.")
+]
+OnePair = Annotated[str, typer.Option("--pair", help="A pair_id (drsow pairs lists them).")]
 StudyName = Annotated[str | None, typer.Option("--study", help="A study: all of its pairs.")]
 Data = Annotated[
     str, typer.Option("--data", help="A benchmark's name, sample, a .jsonl, .parquet, .csv or .json file, or a hub id.")
@@ -94,7 +96,7 @@ As = Annotated[Format, typer.Option("--format", help="How to print.", rich_help_
 RewardOption = Annotated[
     Reward,
     typer.Option(
-        "--reward", help="The reward that ranks; from prefix-mean on it needs scores of tokens (run --tokens)."
+        "--reward", help="The reward to rank by; prefix-mean and those after it use scores of tokens (run --tokens)."
     ),
 ]
 TemplateOption = Annotated[
@@ -112,7 +114,9 @@ StoredDtype = Annotated[
 OpsOption = Annotated[
     str | None,
     typer.Option(
-        "--ops", help="If several are stored: the scores of this arithmetic, as cpu-torch.", rich_help_panel=COMPUTING
+        "--ops",
+        help="If several are stored: the scores of this arithmetic, such as cpu-torch.",
+        rich_help_panel=COMPUTING,
     ),
 ]
 DeviceOption = Annotated[

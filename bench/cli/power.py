@@ -23,15 +23,22 @@ MOST_MODELS = 200
 _GROUP = "With --power"
 
 Power = Annotated[
-    bool, typer.Option("--power", metavar="", help="Say how often a study of N models finds an effect instead.")
+    bool, typer.Option("--power", metavar="", help="Instead, say how often a study of N models finds an effect.")
 ]
-Models = Annotated[list[int] | None, typer.Option("--models", min=2, help="Number; repeat.", rich_help_panel=_GROUP)]
+Models = Annotated[
+    list[int] | None,
+    typer.Option("--models", min=2, help="How many models; repeat for several.", rich_help_panel=_GROUP),
+]
 Rho = Annotated[float | None, typer.Option("--rho", help="True rho; default: 0.3.", rich_help_panel=_GROUP)]
 NRows = Annotated[
     int | None, typer.Option("--rows", min=1, help="Rows; default: the study's, or 2985.", rich_help_panel=_GROUP)
 ]
-Families = Annotated[int | None, typer.Option("--families", min=1, help="Default: 4.", rich_help_panel=_GROUP)]
-PowerSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Default: 0.", rich_help_panel=_GROUP)]
+Families = Annotated[
+    int | None, typer.Option("--families", min=1, help="How many families; default: 4.", rich_help_panel=_GROUP)
+]
+PowerSeed = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Seed of the simulation; default: 0.", rich_help_panel=_GROUP)
+]
 
 
 class Wanted(NamedTuple):

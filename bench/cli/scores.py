@@ -113,7 +113,7 @@ def import_(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Store scores that another engine computed, of one model or a study, or a study that `scores` exported."""
+    """Store another engine's scores of one model or a study, or restore a study that `scores` exported."""
     from bench.registry import load_registry
     from bench.store.folder import Store
     from bench.verbs.bundle import import_study, is_bundle

@@ -128,7 +128,10 @@ TemplateOption = Annotated[
 def tune(
     policy: PolicyOption,
     preferences: Annotated[
-        str, typer.Option("--preferences", help="The folder that `annotate` wrote, or preferences as --data.")
+        str,
+        typer.Option(
+            "--preferences", help="The folder that `annotate` wrote, or preferences as drsow run --data takes them."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
     loss: LossOption = Loss.simpo,
@@ -235,7 +238,7 @@ def judge(
 
 @app.command(rich_help_panel=LABEL)
 def agree(
-    pair: Annotated[str, typer.Option("--pair", help="Alias or pair_id.")],
+    pair: Annotated[str, typer.Option("--pair", help="A pair_id (drsow pairs lists them).")],
     data: Annotated[str, typer.Option("--data", help="Preferences that people labelled.")],
     model: Annotated[
         str, typer.Option("--model", help="The model that embeds responses.")
@@ -249,7 +252,7 @@ def agree(
     results: Results = RESULTS,
     registry: RegistryDir = None,
 ) -> None:
-    """Measure how often a pair labels as people did, by similarity."""
+    """Measure how often a pair labels as people did, by how alike the responses are."""
     from bench.data.load import load_data, load_transcripts
     from bench.store.folder import read_csv
     from bench.verbs.agree import agree as agree_on

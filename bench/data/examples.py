@@ -54,7 +54,7 @@ class Reading:
         words += f"{self.use.value}: {self.n_read:,}"
         words += f"; left out: {tally(self.left_out)}" if self.left_out else ""
         for column, n in self.unread.items():
-            words += f"; column {column} of {n:,} rows is not read; its text belongs into a system turn of the prompt"
+            words += f"; column {column} of {n:,} rows is not read; its text belongs in a system turn of the prompt"
         return words
 
 

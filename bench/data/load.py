@@ -120,7 +120,7 @@ def check_preferences(dataset: Dataset) -> None:
         if not example.is_preference:
             raise UsageError(
                 f"{dataset.data_id}: {example.example_id}: this verb takes preferences, one chosen and one rejected "
-                f"response a row, and this row has {len(example.responses)} responses"
+                f"response per row, and this row has {len(example.responses)} responses"
             )
 
 

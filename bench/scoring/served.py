@@ -164,9 +164,9 @@ class ServedScorer(Scorer):
         limit = (score_set.recorded_settings() or {}).get(LIMIT, self.limit)
         if limit != self.limit:
             raise DrsowError(
-                f"{self.ready.key.model_id}: the server at {self.source.url} now allows {self.limit:,} tokens per text, "
-                f"but {limit:,} when this set was begun. Start it with the first limit and run again: stored parts "
-                "stay; or score everything again in another folder (--results)"
+                f"{self.ready.key.model_id}: the server at {self.source.url} now allows {self.limit:,} tokens per "
+                f"text, but {limit:,} when this set was begun. Start it with the first limit and run again: stored "
+                "parts stay; or score everything again in another folder (--results)"
             )
         yield from super().stages(score_set, share, following, store=store)
 

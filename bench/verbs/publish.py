@@ -139,7 +139,7 @@ def write_reference(frame: pd.DataFrame, out: Path) -> None:
 
 
 def hub_results(store: Store, subject: Subject, dataset: Dataset, *, lookup: Lookup, reward: str) -> list[dict]:
-    """A pair's accuracies as the hub's `.eval_results/*.yaml` has them, in percent; one entry per section and the score.
+    """A pair's accuracies as the hub's `.eval_results/*.yaml` has them, in percent: an entry per section and the score.
 
     Raises:
         PreconditionError: the tables of these rows are not written yet, or are older than the stored scores.

@@ -193,7 +193,7 @@ def test_rows_of_several_responses_are_refused_by_name(drsow, tiny_registry, tmp
     words = ["perform", "--registry", tiny_registry, "--model", "tiny-strong", "--task", "preferences", *COMPUTING]
     done = drsow(*words, "--data", file, "--results", tmp_path / "results")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-    assert "many: this verb takes preferences, one chosen and one rejected response a row" in done.stderr
+    assert "many: this verb takes preferences, one chosen and one rejected response per row" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -332,7 +332,7 @@ def test_a_prompt_that_is_no_user_turn_of_the_conversations_or_conversations_tha
 def test_a_system_prompt_that_is_not_read_is_told(capsys):
     rows = [PLAIN | {"system": "Be brief."}, PLAIN | {"system": ""}, PLAIN | {"system": None}]
     assert load_data(write(rows)).examples[0].messages == (Message("user", ASK),)
-    words = "column system of 1 rows is not read; its text belongs into a system turn of the prompt"
+    words = "column system of 1 rows is not read; its text belongs in a system turn of the prompt"
     assert capsys.readouterr().err == f"rows.jsonl: preferences: 3; {words}\n"
     load_data(write([PLAIN | {"prompt": [SYSTEM, USER], "system": "Be brief."}]))
     load_data(write([FORMATS["distilabel (instruction, generations, ratings)"] | {"system": "Be brief."}]))

@@ -346,7 +346,7 @@ def test_a_verb_that_takes_preferences_names_a_row_of_several_candidates():
     check_preferences(load_data(jsonl(PAIR)))
     check_preferences(load_data(jsonl(JUDGED)))
     words = (
-        r"^rows\.jsonl: x: this verb takes preferences, one chosen and one rejected response a row, and this row has 3"
+        r"^rows\.jsonl: x: this verb takes preferences, one chosen and one rejected response per row, and this row has"
     )
     with pytest.raises(UsageError, match=words):
         check_preferences(load_data(jsonl(OWN)))

@@ -74,9 +74,7 @@ def test_sums_by_url_are_those_of_drsow_but_for_the_servers_arithmetic(served, g
     assert own["n_tokens"].equals(other["n_tokens"]) and own["n_bytes"].equals(other["n_bytes"])
     sums = [frame["logp_sum_nats"] + frame["logp_end_nats"] for frame in (own, other)]
     apart = (sums[1] - sums[0]) / own["n_tokens"]
-    print(
-        f"nats per token: mean {apart.mean():.4f}, rms {np.sqrt((apart**2).mean()):.4f}, largest {apart.abs().max():.4f}"
-    )
+    print(f"nats/token: mean {apart.mean():.4f}, rms {np.sqrt((apart**2).mean()):.4f}, largest {apart.abs().max():.4f}")
     assert 0 < apart.abs().max() < LARGEST_NATS
     assert np.corrcoef(*sums)[0, 1] > 0.999
 

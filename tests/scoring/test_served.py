@@ -467,7 +467,7 @@ def test_a_run_does_not_go_on_under_another_limit_of_the_server(vllm, place):
     with pytest.raises(DrsowError, match="500"):
         run.score_missing(job, store, OPTIONS)
     vllm.plant("short context")
-    with pytest.raises(DrsowError, match=r"now allows 40 tokens per text, but 2,048 when this set was begun\. Start it "):
+    with pytest.raises(DrsowError, match=r"now allows 40 tokens per text, but 2,048 when this set was begun\. Start"):
         run.score_missing(job, store, OPTIONS)
     vllm.plant("")
     assert run.score_missing(job, store, OPTIONS).complete
