@@ -140,9 +140,7 @@ FittedOn = Annotated[
 def annotate(
     candidates: Candidates,
     out: Out,
-    pair: Annotated[
-        list[str] | None, typer.Option("--pair", help="A pair_id (drsow pairs lists them); with --ensemble, repeat.")
-    ] = None,
+    pair: Annotated[list[str] | None, typer.Option("--pair", help="A pair_id; with --ensemble, repeat.")] = None,
     ensemble: Together = None,
     ensemble_on: FittedOn = None,
     best: Best = None,

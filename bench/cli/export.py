@@ -67,11 +67,11 @@ def export(
     to: Annotated[Target, typer.Option("--to", help="The format to write.")],
     out: Annotated[Path, typer.Option("--out", help="The file to write; the folder for lm-eval, every-eval-ever.")],
     responses: Annotated[
-        str | None, typer.Option("--responses", help="Boards: the file that `drsow sample --n 1` wrote.")
+        str | None, typer.Option("--responses", help="alpaca-eval, arena-hard: what `drsow sample --n 1` wrote.")
     ] = None,
-    generator: Annotated[str | None, typer.Option("--generator", help="Boards: the model's name there.")] = None,
+    generator: Annotated[str | None, typer.Option("--generator", help="With --responses: the model's name.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="trl-reference: the scored model.")] = None,
-    pair: Annotated[str | None, typer.Option("--pair", help="Results: the scored pair.")] = None,
+    pair: Annotated[str | None, typer.Option("--pair", help="Other formats: the scored pair.")] = None,
     organization: Annotated[
         str | None, typer.Option("--organization", help="every-eval-ever: who ran the evaluation.")
     ] = None,

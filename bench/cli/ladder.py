@@ -15,10 +15,7 @@ from bench.cli.views import VIEWS
 def ladder(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A file of ladders, such as pairs/ladders.toml.")],
     preferences: Annotated[
-        str,
-        typer.Option(
-            "--preferences", help="The folder that `annotate` wrote, or preferences as drsow run --data takes them."
-        ),
+        str, typer.Option("--preferences", help="The folder that `annotate` wrote, or what `run --data` takes.")
     ],
     prompts: Prompts,
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],

@@ -128,10 +128,7 @@ TemplateOption = Annotated[
 def tune(
     policy: PolicyOption,
     preferences: Annotated[
-        str,
-        typer.Option(
-            "--preferences", help="The folder that `annotate` wrote, or preferences as drsow run --data takes them."
-        ),
+        str, typer.Option("--preferences", help="The folder that `annotate` wrote, or what `run --data` takes.")
     ],
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
     loss: LossOption = Loss.simpo,
