@@ -106,7 +106,7 @@ SOURCE_TAGS = {
     ("base",): "noise source",
     ("file",): "file source",
 }
-"""The keys that identify each kind of source, and pydantic's name of that kind in the place of an error."""
+"""The keys that identify each kind of source, and pydantic's name of that kind in place of an error."""
 
 
 def _source_kind(source: Any) -> str | None:

@@ -101,7 +101,7 @@ def check_place(
 
 
 def add_score(path: Path, row: MeasuredScore) -> None:
-    """Writes a score into a scores.toml, in the place of an earlier one of the same model and performance.
+    """Writes a score into a scores.toml, in place of an earlier one of the same model and performance.
 
     Raises:
         UsageError: The file is no scores.toml, so rewriting it would lose something.
@@ -111,7 +111,7 @@ def add_score(path: Path, row: MeasuredScore) -> None:
 
 
 def replace_scores(path: Path, performance_id: str, rows: Iterable[MeasuredScore]) -> None:
-    """Writes all scores of one performance into a scores.toml, in the place of all earlier ones of it.
+    """Writes all scores of one performance into a scores.toml, in place of all earlier ones of it.
 
     Raises:
         UsageError: The file is no scores.toml, so rewriting it would lose something.

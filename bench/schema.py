@@ -164,7 +164,7 @@ LEADERBOARD = (
     "n_examples", "n_excluded", "reward", "dtype", "strong_revision", "weak_revision",
     "n_params", "licence", "cost_flop",
 )  # fmt: skip
-"""The columns of RewardBench's leaderboard. Another benchmark has its own sections in the place of the four, and data
+"""The columns of RewardBench's leaderboard. Another benchmark has its own sections in place of the four, and data
 of no benchmark has none (`study.leaderboard.columns_of`). `score_held_out` belongs to the rank: it is the expected
 score, on prompts that did not rank the pairs, of the pair that takes this rank. It is missing for a single pair,
 because there is no ranking."""

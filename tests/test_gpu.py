@@ -43,7 +43,7 @@ pytestmark = [
 FP32_NATS = 2e-3
 """Largest distance of a response's sum to the processor's in float32; a response has 6 to 250 tokens."""
 BF16_TIMES = 1.5
-"""How many times as far from float32 as the processor's a GPU's bfloat16 sums may be, in the mean."""
+"""How many times as far from float32 as the processor's a GPU's bfloat16 sums may be, on average."""
 
 MORE = """[[models]]
 model_id = "gpu-lora"

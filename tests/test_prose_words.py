@@ -35,6 +35,8 @@ UNSAID = {
     r"\bgoing on with\b": "continues with",
     r"\bone (a|an) (\w+)[,.;)]": "one per …",
     r"\b([Oo]ne (row|line|folder|file|module|value)|nats|FLOP) an? \w+": "one row per …, nats per …",
+    r"\bin the mean\b": "on average",
+    r"\bbelongs? into\b": "belongs in",
     r"\bNone where\b": "None if",
     r"\bstands? (behind|beside|before)\b": "is after, next to, before",
 }

@@ -168,7 +168,7 @@ def tune(
 
 
 def _beta(asked: float | None, loss: Loss) -> float:
-    """The beta of the loss; SFT reads none, and with 0 folders that were tuned before go on."""
+    """The beta of the loss; SFT reads none, and with 0 folders that were tuned before continue."""
     from bench.prefer.losses import BETA
 
     if asked is not None and loss is Loss.sft:

@@ -40,7 +40,7 @@ ATTENTION = "drsow_responses"
 """transformers' name of the attention below."""
 
 CLOSE_NATS = {torch.float32: (1e-3, 1e-3), torch.bfloat16: (math.inf, 0.5)}
-"""Largest accepted difference to the model's own forward pass: of a token, and in the mean over tokens."""
+"""Largest accepted difference to the model's own forward pass: of a token, and on average over tokens."""
 
 
 @dataclass

@@ -184,7 +184,7 @@ def data_card(annotated: Annotated, bias: Mapping[str, float], facts: Mapping[st
         *([_CONFIDENCE, f"- confidence: {_three(sure)}"] if sure.notna().any() else [_NO_CONFIDENCE]),
         f"- the chosen response is the longer one in {bias['chosen_is_longer']:.1%} "
         f"(mean bytes {bias['chosen_bytes']:.0f} against {bias['rejected_bytes']:.0f}); "
-        f"Spearman's rho of reward and length among a prompt's candidates: {bias['rho_length']:.2f} in the mean",
+        f"Spearman's rho of reward and length among a prompt's candidates: {bias['rho_length']:.2f} on average",
         "",
     ]
     return "\n".join(lines)

@@ -225,7 +225,7 @@ class Service:
 
 
 def _valid(text: str) -> str:
-    """A text with U+FFFD in the place of each half of a surrogate pair, which JSON can spell and no file can hold."""
+    """A text with U+FFFD in place of each half of a surrogate pair, which JSON can spell and no file can hold."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 

@@ -34,7 +34,7 @@ PROBE = Example(
 """The text of the preflight. Every language model expects most of its response."""
 
 CHANCE_NATS = 1.0
-"""How much better than chance, -log(number of tokens), a model must expect the preflight's tokens in the mean."""
+"""How much better than chance, -log(number of tokens), a model must expect the preflight's tokens on average."""
 
 SAME_NATS = 0.05
 """Largest mean difference a token between two scores of the preflight by one model. The batch changes the last bits of

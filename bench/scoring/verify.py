@@ -69,7 +69,7 @@ def summary(table: pd.DataFrame) -> str:
     if n_here := int((table["status"].eq(OK) & shift.isna()).sum()):
         words.append(f"{n_here} are scored in the store, but have no finite score here")
     if shift.count():
-        off = f"the stored scores are off by {shift.mean():.1e} nats per token in the mean, {shift.max():.1e} at most"
+        off = f"the stored scores are off by {shift.mean():.1e} nats per token on average, {shift.max():.1e} at most"
         words.append(off)
     for name, noun in (("n_tokens", "tokens"), ("n_bytes", "bytes")):
         words.append(f"{(table[name] != table[f'{name}_plain']).sum()} with another number of {noun}")

@@ -73,7 +73,7 @@ def leaderboard(
 
 
 def columns_of(benchmark: Benchmark) -> tuple[str, ...]:
-    """The columns of a leaderboard: LEADERBOARD, with the benchmark's sections and styles in the place of its own."""
+    """The columns of a leaderboard: LEADERBOARD, with the benchmark's sections and styles in place of its own."""
     head, tail = LEADERBOARD.index("chat"), LEADERBOARD.index("n_examples")
     return (*LEADERBOARD[:head], *benchmark.columns, *LEADERBOARD[tail:])
 

@@ -1,7 +1,7 @@
 """Writes a pair's evaluation as lm-evaluation-harness writes its results: `results_*.json` and `samples_*.jsonl`.
 
 Each part of the benchmark is a task or a group of tasks with the metric `acc`. A response's `resps` entry holds its
-reward in the place of a log-likelihood: like the harness, the pair takes the candidate with the largest number. The
+reward in place of a log-likelihood: like the harness, the pair takes the candidate with the largest number. The
 harness has no field for an interval, so the 95% limits are in the task's `metadata`.
 """
 

@@ -142,7 +142,7 @@ def _tuning(ladder: Ladder, rung: Rung) -> "Tuning":
 
     return Tuning(
         loss=rung.loss,
-        # SFT reads no beta; with 0.1, rungs that were tuned before go on.
+        # SFT reads no beta; with 0.1, rungs that were tuned before continue.
         beta=BETA.get(rung.loss, 0.1) if rung.beta is None else rung.beta,
         gamma_ratio=GAMMA_RATIO if rung.gamma_ratio is None else rung.gamma_ratio,
         lr=rung.lr,

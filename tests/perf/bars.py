@@ -125,7 +125,7 @@ def own_ids_words(own: pd.DataFrame) -> str:
     chosen, rejected = (own[own["response_id"] == side].set_index("example_id") for side in (CHOSEN, REJECTED))
     flipped = (chosen["nats"] > rejected["nats"]) != (chosen["nats_dpo"] > rejected["nats_dpo"])
     return (
-        f"it counts {more.mean():.1f} more tokens per response in the mean ({more.min()} to {more.max()}), cuts "
-        f"{n_cut} of {len(own)} sequences, moves a response by {moved.mean():.2f} nats in the mean (up to "
+        f"it counts {more.mean():.1f} more tokens per response on average ({more.min()} to {more.max()}), cuts "
+        f"{n_cut} of {len(own)} sequences, moves a response by {moved.mean():.2f} nats on average (up to "
         f"{moved.max():.1f}), and {flipped.sum()} of {len(flipped)} rows come out in another order"
     )

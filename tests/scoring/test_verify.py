@@ -21,7 +21,7 @@ ROWS = [
         (
             ROWS,
             "2 of 5 responses compared; 2 are too_long or nonfinite in the store; 1 are scored in the store, but have "
-            "no finite score here; the stored scores are off by 3.8e-01 nats per token in the mean, 5.0e-01 at most; "
+            "no finite score here; the stored scores are off by 3.8e-01 nats per token on average, 5.0e-01 at most; "
             "1 with another number of tokens; 3 with another number of bytes",
         ),
         (

@@ -307,7 +307,7 @@ def test_equal_pairs_take_turns_and_their_order_in_the_table_does_not_count():
 
 
 def test_few_rows_with_many_ties_do_not_lift_the_estimate():
-    # 20 rows, 30 pairs, each right on 13 of 20 in the mean: halves tie all the time
+    # 20 rows, 30 pairs, each right on 13 of 20 on average: halves tie all the time
     found = []
     for sample in range(300):
         rng = np.random.default_rng([77, sample])

@@ -3,7 +3,7 @@
 The rows are the same up to a fork. The engine scores them once with the fork inside a step and once with it behind a
 trunk. In float32 every log-probability must be the model's own.
 
-In bfloat16 rounding moves the tokens of a sound model by 0.03 to 0.08 nats in the mean, and a model whose layers read
+In bfloat16 rounding moves the tokens of a sound model by 0.03 to 0.08 nats on average, and a model whose layers read
 the first branch too may move the second one by as little. There the engine also scores the rows with another first
 branch. This must not change the second one's log-probabilities: both packings have the same layout, so a sound model
 computes the same numbers, to the bit. A mixture of experts need not, because the number of tokens of an expert changes.

@@ -205,13 +205,13 @@ def kernel_rotary(module: nn.Module) -> Forward | None:
 
 
 def _with_kernel_rotary(module: nn.Module, *args: Any, **named: Any) -> Any:
-    """A layer's output by its own code with the kernel's function in the place of ROTARY."""
+    """A layer's output by its own code with the kernel's function in place of ROTARY."""
     return _exchanged(type(module).forward)(module, *args, **named)
 
 
 @functools.cache
 def _exchanged(code: FunctionType) -> FunctionType:
-    """A copy of some code with the kernel's function in the place of ROTARY."""
+    """A copy of some code with the kernel's function in place of ROTARY."""
     own = code.__globals__[ROTARY]
     names = {**code.__globals__, ROTARY: functools.partial(_kernel_rotary, own)}
     copy = FunctionType(code.__code__, names, code.__name__, code.__defaults__, code.__closure__)

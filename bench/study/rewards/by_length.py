@@ -14,7 +14,7 @@ LEAST = 10
 
 
 def regularised(both: pd.DataFrame) -> pd.Series:
-    """log-ratio - a x bytes, nats; a makes the responses that it prefers as long as the others in the mean.
+    """log-ratio - a x bytes, nats; a makes the responses that it prefers as long as the others on average.
 
     For two responses to a prompt: the a at which sum |d| sign(r / d - a) is nearest 0, where r is the difference of
     their log-ratios and d that of their bytes: the weighted median of r / d. Of more responses, every two of a prompt
