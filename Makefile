@@ -108,7 +108,7 @@ promises: $(VENV)/.tested ## run every test that docs/reference/promises.md name
 test-slow: $(VENV)/.tested $(VENV)/.docs ## run the tests that take longer
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
-perf: $(VENV)/.perf ## measure speed, memory and precision against the peers (40 minutes, with ARGS=--full 2 hours; needs DRSOW_REWARDBENCH)
+perf: $(VENV)/.perf ## compare speed, memory and precision with other tools (40 minutes, with ARGS=--full 2 hours; needs DRSOW_REWARDBENCH)
 	@PYTHONPATH=tests $(BIN)/python -m perf $(ARGS)
 
 perf-gpu: $(VENV)/.tested ## measure correctness and speed on a GPU in eight minutes, without a network: LENGTHS=FILE

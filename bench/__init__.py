@@ -3,7 +3,7 @@
 The pipeline, one line per stage:
     registry      pairs/*.toml -> models, pairs, studies
     data          data id, file or hub -> examples
-    scoring       examples x model -> log-probabilities, once a model
+    scoring       examples x model -> log-probabilities, once per model
     study         log-probabilities -> rewards, accuracy, leaderboard, figures
 The same in Python, for your own responses:
     >>> import bench
@@ -132,7 +132,7 @@ class Annotator:
         return frame
 
     def close(self) -> None:
-        """Let both models go, and the memory that they held. A closed annotator scores nothing more."""
+        """Release both models and the memory that they held. A closed annotator scores nothing more."""
         models, self._models = self._models, None
         if models is not None:
             models.close()

