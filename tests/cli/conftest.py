@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import COMMAND, environment, rows, write_rows
-from warm import Warm
+from warm import ALL_FORMATS, Warm
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def tiny_run(tiny_registry, data) -> list:
 def finished(drsow, tiny_run, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
     """The results folder of an undisturbed run, and what the command said. Not to be written to."""
     folder = tmp_path_factory.mktemp("finished") / "results"
-    return folder, drsow(*tiny_run, "--results", folder)
+    return folder, drsow(*tiny_run, "--results", folder, **{ALL_FORMATS: "1"})
 
 
 @pytest.fixture

@@ -90,7 +90,9 @@ def registry(tmp_path_factory) -> Path:
 def walk(request, registry, tmp_path_factory) -> tuple[str, Path, list[str]]:
     """A benchmark's name, the folder that a run of the pair and the study wrote to, and the words of every verb."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(figures, "FORMATS", ("svg",))
+    # The runs draw no figure, the verb `figures` does; no test here looks at what the draws decide.
+    patch.setattr(figures, "FORMATS", ())
+    patch.setattr("bench.study.board.DRAWS", 99)
     request.addfinalizer(patch.undo)
     folder = tmp_path_factory.mktemp("walk")
     data = write_rows(folder / "rows.jsonl", DATA[request.param])
@@ -99,6 +101,7 @@ def walk(request, registry, tmp_path_factory) -> tuple[str, Path, list[str]]:
     app(["plan", "--pair", "pair", "--format", "json", *where], standalone_mode=False)
     app(["run", "--pair", "pair", *where, *DEVICE], standalone_mode=False)
     app(["run", "--study", "all", *where, *DEVICE], standalone_mode=False)
+    patch.setattr(figures, "FORMATS", ("svg",))
     return request.param, folder, where
 
 

@@ -50,7 +50,7 @@ def test_an_ablation_writes_every_variant_and_scores_nothing_twice(drsow, words,
     # Four rows of "numbers" are known; the others' domain is not, so they are chat and in no row of the table.
     confusion = read_csv(folder / "confusion.csv")
     assert confusion[confusion["known"] == "sums"]["n_examples"].sum() == 4
-    assert (folder / "figures/ablation.png").exists() and (folder / "tables/ablation.md").exists()
+    assert (folder / "figures/ablation.svg").exists() and (folder / "tables/ablation.md").exists()
     again = drsow(*words, "--results", results)
     assert (again.returncode, again.stdout) == (0, done.stdout)
     assert "rows/s" in done.stderr and "rows/s" not in again.stderr

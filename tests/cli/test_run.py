@@ -17,6 +17,7 @@ import bench
 from bench.schema import ACCURACY, SCORES, TOKEN_REWARDS
 from bench.store.folder import Store, read_csv, write_csv
 from bench.study.benchmarks.plain import PLAIN
+from bench.study.figures import FORMATS
 from bench.study.leaderboard import columns_of
 from bench.study.rewards.known import KNOWN
 
@@ -54,7 +55,7 @@ def test_a_run_writes_tables_and_figures_and_prints_the_leaderboard(finished):
     assert (tuple(board.columns), tuple(table.columns)) == (columns_of(PLAIN), ACCURACY)
     assert set(table["name"]) >= {"score", "numbers", "words"}
     assert (folder / FOLDER / "manifest.json").is_file()
-    assert (folder / FOLDER / "figures" / "accuracy.png").stat().st_size > 10_000
+    assert all((folder / FOLDER / "figures" / f"accuracy.{each}").stat().st_size > 10_000 for each in FORMATS)
     assert (folder / FOLDER / "figures" / "accuracy.csv").is_file()
     header, row, *_ = done.stdout.splitlines()
     assert header.split()[:2] == ["rank", "pair"]

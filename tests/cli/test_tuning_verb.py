@@ -314,7 +314,7 @@ def test_the_judges_table_is_the_rewards_of_what_both_policies_said(drsow, tuned
     row = table.loc["reward"]
     assert row["difference"] == pytest.approx(row["after"] - row["before"])
     assert row["low"] <= row["difference"] <= row["high"]
-    assert table.loc["win_rate", "before"] == 0.5 and (out / "figures" / "tuning.png").is_file()
+    assert table.loc["win_rate", "before"] == 0.5 and (out / "figures" / "tuning.svg").is_file()
     before = {path: (out / path).read_bytes() for path in ("judge.csv", "before.jsonl", "after.jsonl")}
     assert drsow("judge", *words, "--annotator", "tiny", *options, "--out", out).returncode == 0
     assert {path: (out / path).read_bytes() for path in before} == before
