@@ -65,7 +65,7 @@ def sums(model: torch.nn.Module, batch: dict[str, Any]) -> Tensor:
 def packable(model: PreTrainedModel, *, dtype: torch.dtype) -> PreTrainedModel:
     """Gives a model a forward pass over packed batches, in place, after the check of `preparing` that scoring makes.
 
-    Attention dropout, which hardly any model has, is left out.
+    Attention dropout is left out; `tune` turns the other kinds off.
 
     Args:
         model: A causal language model.

@@ -132,6 +132,8 @@ class PreferenceTrainer(Trainer):
         Raises:
             DrsowError: The loss is not finite.
         """
+        # Trainer has just turned dropout on. DPO's log-probabilities before tuning are without it.
+        model.eval()
         sums = packed_sums(model, inputs)
         counts = moved(inputs["packing"].n_tokens, sums.device)
         losses, told = self._losses(sums, counts, inputs["start"])

@@ -128,6 +128,21 @@ def test_dpo_starts_at_log_two_with_rewards_of_zero(tiny_registry, rows, tmp_pat
     )
 
 
+GPT2, OPT = GPT2Config(n_positions=512, n_embd=32, n_layer=2, n_head=4), config("OPT", ffn_dim=48, layerdrop=0.5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tuning"),
+    [(GPT2, DPO), (OPT, DPO), (OPT, DPO._replace(lora_rank=2))],
+    ids=["dropout of modules", "of functions", "of functions, lora"],
+)
+def test_dpo_stays_at_log_two_at_a_rate_of_zero_whatever_dropout_a_model_has(start, rows, tmp_path, shape, tuning):
+    shape.vocab_size = len(start.tokenizer)
+    dropping = Policy(tiny_model(shape, seed=3), start.tokenizer, torch.float32, "cpu")
+    told = curve(tune(dropping, rows, tuning._replace(lr=0.0), out=tmp_path))
+    assert [entry["loss"] for entry in told] == pytest.approx([math.log(2)] * 4, abs=1e-4)
+
+
 def test_sfts_loss_is_minus_the_mean_log_probability_of_a_chosen_token(tiny_registry, rows, exact, tmp_path):
     model = packable(policy(tiny_registry).model, dtype=torch.float32)
     trainer = trainer_of(policy(tiny_registry), SFT, tmp_path)
