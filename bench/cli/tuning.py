@@ -153,6 +153,7 @@ def tune(
     from bench.verbs.session import open_session
     from bench.verbs.tune import Start, tune_policy
     from bench.verbs.tune import preferences as load_preferences
+    from bench.verbs.tuning_folder import is_first
 
     rate = lr if lr is not None else (LORA_LR if lora else LR[loss])
     tuning = Tuning(
@@ -162,6 +163,8 @@ def tune(
     dataset = load_preferences(preferences)
     session = open_session(load_registry(registry), dtype=dtype.value, device=device.value)
     done = tune_policy(session, Start(policy, template), dataset, tuning, out=out)
+    if not is_first():
+        return
     ends = done.curve.iloc[[0, -1]][["step", "loss", "accuracy", "chosen_reward", "rejected_reward"]]
     emit(ends, Format.table, VIEWS["tune"])
     print(f"{done.n_preferences} preferences, {done.n_too_long} too long; {out / 'model'}")

@@ -2,9 +2,9 @@
 
 import functools
 import json
-import math
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from bench.prefer.lora import with_lora
 from bench.prefer.losses import GAMMA_RATIO, dpo, simpo
 from bench.prefer.packed import packable, packed
 from bench.prefer.packed import sums as packed_sums
+from bench.prefer.steps import n_steps, rows_until
 from bench.schema import CHOSEN, DrsowError, Example, UsageError
 from bench.scoring.forward.device import moved
 from bench.scoring.progress import Meter
@@ -85,11 +86,11 @@ def rows_of(examples: Seq[Example], rendered: Rendered, *, limit: int, loss: str
 def collate(rows: Seq[Row], *, loss: str) -> dict[str, Any]:
     """Builds a batch: the chosen sequences, then the rejected ones if the loss reads them; `start` likewise, nats.
 
-    `n_rows` is the number of preferences.
+    `n_rows` is the number of preferences, `n_all` that of all devices at once.
     """
     start = torch.tensor([row.start[0] for row in rows] + [row.start[1] for row in rows])
     sequences = [sequence for side in zip(*(row.read(loss) for row in rows), strict=True) for sequence in side]
-    return packed(sequences) | {"start": start[: len(sequences)], "n_rows": len(rows)}
+    return packed(sequences) | {"start": start[: len(sequences)], "n_rows": len(rows), "n_all": len(rows)}
 
 
 class PreferenceTrainer(Trainer):
@@ -110,9 +111,20 @@ class PreferenceTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, Tensor | int | None]:
-        """The batches of a step, and the number of their preferences on this device; `compute_loss` gets it."""
+        """The batches of a step, and the number of its preferences on all devices; `compute_loss` gets it.
+
+        accelerate deals whole batches to the devices in turn, and fills an epoch's last ones up with rows that were
+        read before. These are behind the others, and `n_rows` does not count them.
+        """
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, sum(batch["n_rows"] for batch in batches)
+        step, n_rows, size = self.state.global_step, len(self.train_dataset), self.tuning.batch
+        n_step = rows_until(step + 1, n_rows, batch=size) - rows_until(step, n_rows, batch=size)
+        at_once, left = self.args.per_device_train_batch_size, n_step
+        for batch in batches:
+            here = left - self.args.process_index * at_once
+            batch |= {"n_rows": min(max(here, 0), at_once), "n_all": min(left, self.args.world_size * at_once)}
+            left -= batch["n_all"]
+        return batches, n_step
 
     def compute_loss(
         self,
@@ -127,7 +139,7 @@ class PreferenceTrainer(Trainer):
             model: From `packable`, or a wrapper of it.
             inputs: From `collate`.
             return_outputs: Not read.
-            num_items_in_batch: Number of preferences of the step on this device; None: those of the batch.
+            num_items_in_batch: Number of preferences of the step on all devices; None: those of the batch.
 
         Raises:
             DrsowError: The loss is not finite.
@@ -137,13 +149,15 @@ class PreferenceTrainer(Trainer):
         sums = packed_sums(model, inputs)
         counts = moved(inputs["packing"].n_tokens, sums.device)
         losses, told = self._losses(sums, counts, inputs["start"])
-        loss = losses.sum() / (num_items_in_batch or len(losses))
+        values = torch.stack([*told, torch.ones_like(losses)])[:, : inputs["n_rows"]]
+        # The devices' gradients are averaged, not added.
+        n_devices = self.args.world_size
+        loss = losses[: inputs["n_rows"]].sum() / (num_items_in_batch or len(losses)) * n_devices
         if not torch.isfinite(loss):
             raise DrsowError(f"step {self.state.global_step + 1}: the loss is {loss.item()}; try a lower --lr")
-        values = torch.stack([*told, torch.ones_like(losses)])
         self._told.append(values.detach().float().sum(dim=1))
         if self.meter:
-            self.meter.add(rows=len(losses), tokens=len(losses))
+            self.meter.add(rows=inputs["n_all"], tokens=inputs["n_all"])
         return loss
 
     def _losses(self, sums: Tensor, counts: Tensor, start: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -225,26 +239,23 @@ def with_start(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int, out:
 def _starts(trainer: PreferenceTrainer, rows: Seq[Row], *, at_once: int) -> list[tuple[float, float]]:
     model = trainer.model.eval()
     found: list[tuple[float, float]] = []
-    with Meter("start", n_rows=len(rows), n_tokens=len(rows), unit="preferences") as meter:
+    with _meter(trainer, "start", len(rows)) as meter:
         for first in range(0, len(rows), at_once):
             part = rows[first : first + at_once]
             batch = trainer._prepare_inputs(collate(part, loss=DPO))
             with trainer.accelerator.autocast():
                 chosen, rejected = packed_sums(model, batch).cpu().chunk(2)
             found += zip(chosen.tolist(), rejected.tolist(), strict=True)
-            meter.add(rows=len(part), tokens=len(part))
+            if meter:
+                meter.add(rows=len(part), tokens=len(part))
     return found
 
 
-def _n_steps(tuning: Tuning, n_rows: int) -> int:
-    """Steps of the optimiser, as Trainer counts them: an epoch may end on a short step, a tuning on no part of one."""
-    return math.ceil(tuning.n_epochs * math.ceil(n_rows / tuning.batch))
-
-
-def _rows_until(step: int, tuning: Tuning, n_rows: int) -> int:
-    """Preferences that the first steps read, `n_rows` in an epoch."""
-    n_epochs, more = divmod(step, math.ceil(n_rows / tuning.batch))
-    return n_epochs * n_rows + more * tuning.batch
+def _meter(trainer: PreferenceTrainer, name: str, n_rows: int) -> AbstractContextManager[Meter | None]:
+    """Shows the progress through the preferences, on the first of the processes that tune together."""
+    if not trainer.is_world_process_zero():
+        return nullcontext()
+    return Meter(name, n_rows=n_rows, n_tokens=n_rows, unit="preferences")
 
 
 class Policy(NamedTuple):
@@ -279,8 +290,9 @@ def tune(policy: Policy, rows: Seq[Row], tuning: Tuning, *, out: Path) -> Prefer
     if found and is_last(found):
         restore(trainer, found)
         return trainer
-    n_rows = _rows_until(_n_steps(tuning, len(rows)), tuning, len(rows))
-    n_rows -= _rows_until(step_of(found), tuning, len(rows)) if found else 0
-    with Meter("tuning", n_rows=n_rows, n_tokens=n_rows, unit="preferences") as trainer.meter:
+    last = n_steps(len(rows), n_epochs=tuning.n_epochs, batch=tuning.batch)
+    n_rows = rows_until(last, len(rows), batch=tuning.batch)
+    n_rows -= rows_until(step_of(found), len(rows), batch=tuning.batch) if found else 0
+    with _meter(trainer, "tuning", n_rows) as trainer.meter:
         trainer.train(resume_from_checkpoint=str(found) if found else None)
     return trainer

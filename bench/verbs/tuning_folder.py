@@ -33,6 +33,11 @@ def begin(out: Path, settings: dict) -> None:
     write_json(note, settings)
 
 
+def is_first() -> bool:
+    """Whether this is the first of the processes that tune together, which torchrun and accelerate number."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextlib.contextmanager
 def alone(out: Path) -> Iterator[None]:
     """Lock the folder of a tuning, of whose processes the first one holds the lock.
@@ -40,8 +45,7 @@ def alone(out: Path) -> Iterator[None]:
     Raises:
         DrsowError: another run tunes into the folder.
     """
-    # torchrun and accelerate number the processes that tune together.
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         yield
         return
     file = out / "tuning.lock"

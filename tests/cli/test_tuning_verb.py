@@ -6,10 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from commands import COMMAND, environment, leftovers, rows, write_rows
@@ -151,6 +153,22 @@ def test_a_lora_run_leaves_the_adapter_and_the_merged_model(drsow, words, tiny_r
     assert not torch.equal(
         merged.model.layers[0].self_attn.q_proj.weight, start.model.layers[0].self_attn.q_proj.weight
     )
+
+
+@pytest.mark.slow
+def test_two_processes_tune_as_one_and_one_of_them_tells_it(drsow, words, tmp_path):
+    # Steps of four and one preference: the last one leaves nothing to the second process.
+    options = ["--preferences", write_rows(tmp_path / "few.jsonl", rows(5)), "--batch", 4, "--at-once", 1]
+    one, two = ([*words, *options, "--lora", "--epochs", 2, "--out", tmp_path / name] for name in ("one", "two"))
+    assert drsow(*one).returncode == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", COMMAND]
+    done = subprocess.run([*launcher, *map(str, two)], capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("5 preferences, 0 too long") == 1
+    assert "tuning: 10 of 10 preferences" in done.stderr and done.stderr.count("tuning: ") == 1
+    # A row that was read twice changes the loss; a sum of gradients in place of their mean changes the norm.
+    ours, reference = (read_csv(tmp_path / name / "curve.csv").drop(columns="epoch") for name in ("two", "one"))
+    pd.testing.assert_frame_equal(ours, reference, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
