@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -33,6 +33,9 @@ from bench.cli.printed import emit
 from bench.cli.session import select
 from bench.cli.views import VIEWS
 from bench.schema import MAX_SEED, UsageError
+
+if TYPE_CHECKING:
+    from bench.verbs.tune import Tuned
 
 
 class Loss(StrEnum):
@@ -163,8 +166,12 @@ def tune(
     dataset = load_preferences(preferences)
     session = open_session(load_registry(registry), dtype=dtype.value, device=device.value)
     done = tune_policy(session, Start(policy, template), dataset, tuning, out=out)
-    if not is_first():
-        return
+    if is_first():
+        _tell(done, out)
+
+
+def _tell(done: "Tuned", out: Path) -> None:
+    """Print the first and the last row of the curve, and what was tuned on."""
     ends = done.curve.iloc[[0, -1]][["step", "loss", "accuracy", "chosen_reward", "rejected_reward"]]
     emit(ends, Format.table, VIEWS["tune"])
     print(f"{done.n_preferences} preferences, {done.n_too_long} too long; {out / 'model'}")
