@@ -30,9 +30,11 @@ def with_lora(model: PreTrainedModel, rank: int, *, dtype: torch.dtype) -> nn.Mo
         # peft uses names of transformers that are deprecated.
         warnings.simplefilter("ignore", FutureWarning)
         adapted = get_peft_model(model, config)
-    # peft has a set, whose order differs from process to process; the digest of the saved adapter must not.
+    # peft has sets, whose order differs from process to process; the digest of the saved adapter must not.
     told = adapted.peft_config["default"]
     told.target_modules = sorted(told.target_modules)
+    if told.target_parameters:
+        told.target_parameters = sorted(told.target_parameters)
     for module in adapted.modules():
         if type(module) is Linear and type(module.base_layer) is nn.Linear:
             module.forward = MethodType(_forward(dtype), module)

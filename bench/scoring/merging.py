@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -28,7 +29,6 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         DrsowError: A layer of the adapter is not in the model or has another shape there, or is not in the adapter's
             configuration; or it changes an embedding or a head that are one matrix in the model.
     """
-    from peft import PeftModel
     from peft.tuners.lora import LoraLayer
     from peft.utils import ModulesToSaveWrapper
 
@@ -38,7 +38,7 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     with warnings.catch_warnings():
         # peft warns about names of transformers, and about layers that are checked here.
         warnings.simplefilter("ignore")
-        adapted = PeftModel.from_pretrained(model, str(folder))
+        adapted = _adapted(model, folder)
     parts = {name.removeprefix(_PREFIX): part for name, part in adapted.named_modules()}
     changed = tuple(f"{name}." for name, part in parts.items() if isinstance(part, LoraLayer | ModulesToSaveWrapper))
     # peft changes one of the two. Merged, the change would reach both, or get lost.
@@ -48,6 +48,21 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     if differing := sorted(found ^ names):
         raise DrsowError(f"{folder}: {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} disagree about the layer {differing[0]}")
     return adapted.merge_and_unload()
+
+
+def _adapted(model: PreTrainedModel, folder: Path) -> Any:
+    """The model with the adapter as peft adds it."""
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, str(folder))
+    except RuntimeError as error:
+        # `_check_layers` does not know the shapes of experts. torch names each weight of another shape in a line.
+        name = str(error).partition(f"size mismatch for {_PREFIX}")[2].partition(":")[0]
+        if not name:
+            raise
+        weight = name.replace(".default.", ".")
+        raise DrsowError(f"{folder}: {weight} has another shape than the base needs: {_REMEDY}") from error
 
 
 def _tied(model: PreTrainedModel) -> set[str]:
@@ -82,7 +97,9 @@ def _check_layers(model: PreTrainedModel, folder: Path) -> set[str]:
     with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
         for key in weights.keys():  # noqa: SIM118
             name, shape = key.removeprefix(_PREFIX), tuple(weights.get_slice(key).get_shape())
-            layer, found, part = name.partition(".lora_")
+            wrapped, found, part = name.partition(".lora_")
+            # Experts are one layer with several weights. peft wraps it once for each weight that the adapter changes.
+            layer = wrapped.replace(".base_layer", "")
             if not found:
                 # A layer that peft wraps is saved with its own weight, under another name.
                 _check_whole(folder, name.replace(".base_layer.", "."), shape, shapes)
@@ -92,7 +109,7 @@ def _check_layers(model: PreTrainedModel, folder: Path) -> set[str]:
             base = shapes.get(f"{layer}.weight")
             # transformers' Conv1D stores (in, out).
             _check_shape(folder, layer, part, shape, base[::-1] if base and isinstance(layers[layer], Conv1D) else base)
-            changed.add(layer)
+            changed.add(wrapped)
     return changed
 
 

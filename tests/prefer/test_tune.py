@@ -13,6 +13,7 @@ from tiny_models import config, tiny_model
 from transformers import GPT2Config
 
 from bench.prefer.checkpoints import last_checkpoint
+from bench.prefer.lora import with_lora
 from bench.prefer.packed import packable
 from bench.prefer.tune import (
     CURVE,
@@ -246,6 +247,12 @@ def test_a_saved_adapter_names_its_layers_in_order(tiny_registry, rows, tmp_path
     trainer.model.save_pretrained(tmp_path / "adapter")
     named = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["target_modules"]
     assert named == sorted(named) and len(named) == 14
+
+
+def test_a_saved_adapter_names_the_weights_of_experts_in_order(start):
+    shape = config("Mixtral", num_local_experts=4, num_experts_per_tok=2, vocab_size=len(start.tokenizer))
+    adapted = with_lora(tiny_model(shape, seed=3), 2, dtype=torch.float32)
+    assert adapted.peft_config["default"].target_parameters == ["down_proj", "gate.weight", "gate_up_proj"]
 
 
 class Stop(Exception):

@@ -323,6 +323,37 @@ def test_a_layer_that_stores_in_by_out_names_the_side_that_differs(gpt2, tmp_pat
     assert str(error.value) == f"{adapter}: {layer}: {REMEDY}"
 
 
+@pytest.fixture(scope="module", params=["Mixtral", "Qwen3Moe", "GptOss"])
+def experts(request, tmp_path_factory) -> Path:
+    """A base whose experts are two weights of one layer, which each kind stores in its own order."""
+    folder = tmp_path_factory.mktemp("experts") / "base"
+    more = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    tiny_model(config(request.param, **more, head_dim=8), seed=1, scale=4).save_pretrained(folder)
+    return folder
+
+
+EXPERTS = ["experts.gate_up_proj", "experts.down_proj"]
+
+
+@pytest.mark.parametrize("weights", [EXPERTS[:1], EXPERTS[1:], EXPERTS])
+def test_an_adapter_of_experts_is_merged_as_peft_computes_it(experts, tmp_path, weights):
+    adapter = save_adapter(tmp_path / "lora", experts, target_modules=["q_proj"], target_parameters=weights)
+    ours, theirs = merged_logits(experts, adapter), reference_logits(experts, adapter)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-3)
+    without = AutoModelForCausalLM.from_pretrained(experts, dtype=torch.float32)(input_ids=IDS).logits
+    assert (ours - without).abs().max() > 0.1
+
+
+def test_an_adapter_of_other_experts_is_named_by_its_weight(experts, tmp_path):
+    adapter = save_adapter(tmp_path / "lora", experts, target_modules=[], target_parameters=EXPERTS)
+    weights, factor = load_file(adapter / "adapter_model.safetensors"), "layers.1.mlp.experts.base_layer.lora_A"
+    name = f"base_model.model.model.{factor}.weight"
+    save_file(weights | {name: torch.zeros(24, 32)}, adapter / "adapter_model.safetensors")
+    with pytest.raises(DrsowError) as error:
+        merged_logits(experts, adapter)
+    assert str(error.value) == f"{adapter}: model.{factor}.weight has another shape than the base needs: {REMEDY}"
+
+
 @pytest.mark.parametrize("base", ["tied", "untied"])
 def test_an_adapter_that_trains_single_tokens_is_refused(made, tied, tmp_path, base):
     folder = tied if base == "tied" else made / "base"
