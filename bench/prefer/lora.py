@@ -27,8 +27,8 @@ def with_lora(model: PreTrainedModel, rank: int, *, dtype: torch.dtype) -> nn.Mo
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     with warnings.catch_warnings():
-        # peft uses names of transformers that are deprecated.
-        warnings.simplefilter("ignore", FutureWarning)
+        # peft uses names of transformers that are deprecated, and warns about settings that it makes itself.
+        warnings.simplefilter("ignore")
         adapted = get_peft_model(model, config)
     # peft has sets, whose order differs from process to process; the digest of the saved adapter must not.
     told = adapted.peft_config["default"]

@@ -134,8 +134,8 @@ GPT2, OPT = GPT2Config(n_positions=512, n_embd=32, n_layer=2, n_head=4), config(
 
 @pytest.mark.parametrize(
     ("shape", "tuning"),
-    [(GPT2, DPO), (OPT, DPO), (OPT, DPO._replace(lora_rank=2))],
-    ids=["dropout of modules", "of functions", "of functions, lora"],
+    [(shape, tuning) for shape in (GPT2, OPT) for tuning in (DPO, DPO._replace(lora_rank=2))],
+    ids=["of modules", "of modules, lora", "of functions", "of functions, lora"],
 )
 def test_dpo_stays_at_log_two_at_a_rate_of_zero_whatever_dropout_a_model_has(start, rows, tmp_path, shape, tuning):
     shape.vocab_size = len(start.tokenizer)
