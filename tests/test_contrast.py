@@ -206,6 +206,23 @@ def test_in_bfloat16_the_weights_are_loaded_once_and_once_more_for_the_precision
     assert all(score_set.info()["precision"]["n_responses"] == 16 for score_set in sets.values())
 
 
+def test_another_token_budget_than_that_of_stored_bfloat16_scores_is_told_if_the_user_gave_it(
+    known, data, tmp_path, capsys
+):
+    def said(dtype: str, budget: int | None) -> str:
+        session = open_session(known, dtype=dtype, device="cpu", batch_tokens=budget, results=tmp_path)
+        capsys.readouterr()
+        assert score_all(session, [subject(known, "one")], data)[1] == []
+        return "".join(line for line in capsys.readouterr().err.splitlines() if line.startswith("warning"))
+
+    words = (
+        "warning: --batch-tokens 64: bfloat16 scores with another number are stored and not scored again: tiny-strong "
+    )
+    assert [said("bf16", budget) for budget in (32, 32, None)] == ["", "", ""]
+    assert said("bf16", 64).startswith(f"{words}tiny-strong (32);")
+    assert [said("fp32", budget) for budget in (32, 64)] == ["", ""]
+
+
 def test_scores_together_equal_scores_of_each_side_alone(session, known, data, tmp_path):
     together, _, _ = score_all(session, [subject(known, "one")], data)
     alone = open_session(known, dtype="fp32", device="cpu", results=tmp_path / "alone")

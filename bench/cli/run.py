@@ -97,7 +97,12 @@ def tasks_of(
 
 BatchTokensOption = Annotated[
     int | None,
-    typer.Option("--batch-tokens", min=1, help="Most tokens of one forward pass.", rich_help_panel=COMPUTING),
+    typer.Option(
+        "--batch-tokens",
+        min=1,
+        help="Most tokens of one forward pass; changes bfloat16 scores by rounding.",
+        rich_help_panel=COMPUTING,
+    ),
 ]
 TokensOption = Annotated[
     bool,

@@ -58,6 +58,8 @@ class Options(NamedTuple):
     """The token budget: the most tokens of one step."""
     tokens: bool = False
     """Whether the scores of single tokens are stored too."""
+    budget_given: bool = False
+    """Whether the user gave the token budget, so that another one in a stored set is a surprise."""
 
 
 def resolved(
@@ -82,7 +84,8 @@ def resolved(
         raise PreconditionError("--device cuda: torch finds no GPU on this machine")
     device = default_device() if device == "auto" else device
     dtype = default_dtype(device) if dtype == "auto" else dtype
-    return Options(DTYPES[dtype], device, batch_tokens or BATCH_TOKENS[device], tokens)
+    given = batch_tokens is not None
+    return Options(DTYPES[dtype], device, batch_tokens or BATCH_TOKENS[device], tokens, given)
 
 
 class Work(NamedTuple):

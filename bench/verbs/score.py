@@ -3,11 +3,11 @@
 A model that cannot be fetched or scored becomes one line in a list of errors, so that all other models are scored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bench.faults import explained, told, warn
 from bench.registry import Registry
-from bench.schema import Dataset, DrsowError, ScoreKey
+from bench.schema import DTYPES, Dataset, DrsowError, ScoreKey
 from bench.scoring import passes, run
 from bench.scoring.asking import UnreachableError
 from bench.store.folder import ScoreSet, Store
@@ -44,7 +44,22 @@ def score_all(
     errors += [line for line, _ in failures]
     if spread.n_tasks:
         found = {side: each if each.complete else _by_workers(store, each) for side, each in found.items()}
-    return {side: each for side, each in found.items() if each.complete}, list(dict.fromkeys(errors)), code
+    complete = {side: each for side, each in found.items() if each.complete}
+    if session.options.budget_given:
+        _tell_other_budgets(complete.values(), session.options.batch_tokens)
+    return complete, list(dict.fromkeys(errors)), code
+
+
+def _tell_other_budgets(sets: Iterable[ScoreSet], wanted: int) -> None:
+    """Print a line if bfloat16 scores were made with another token budget than the user gave: they stay as they are."""
+    low = [each for each in sets if each.key.dtype == DTYPES["bf16"]]
+    budgets = [(each.key.model_id, (each.recorded_settings() or {}).get("batch_tokens", wanted)) for each in low]
+    others = dict.fromkeys(f"{name} ({budget})" for name, budget in budgets if budget != wanted)
+    if others:
+        warn(
+            f"warning: --batch-tokens {wanted}: bfloat16 scores with another number are stored and not scored again: "
+            f"{', '.join(others)}; they differ by rounding; to score again, name another --results folder"
+        )
 
 
 def work_of(registry: Registry, side: Side, dataset: Dataset) -> passes.Work:
