@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from bench.contrast import model_of
+from bench.faults import warn
 from bench.prefer import customise
 from bench.prefer.annotate import Annotated, Confidence, Filters, annotate
 from bench.prefer.export import ANNOTATION, check_folder, data_card, length_bias, records, write_preferences
-from bench.schema import Dataset, PreconditionError, UsageError
+from bench.schema import NONFINITE, OK, TOO_LONG, Dataset, PreconditionError, UsageError
 from bench.store.folder import ScoreSet
 from bench.store.places import Place, manifest
 from bench.study.board import texts_of
@@ -81,18 +82,32 @@ def annotate_candidates(
     if labelled is not None and (fit := on_own_labels(dataset, labelled, table)) is None:
         labelled, fit = None, calibration_of(session, subject, None, reward=wish.reward)
     _check_sure(subject, wish, is_known=fit is not None)
-    sure = None if fit is None else fit.of_labels(dataset)
-    found = _chosen(dataset, table, wish, sure)
+    found = _chosen(dataset, table, wish, None if fit is None else fit.of_labels(dataset))
     facts = _facts(subject, sets, dataset, wish) | scored.told | texts_of(session.registry, subject)
     if fit is not None:
         plain = wish.variant == "plain" or labelled is not None
         facts["calibration"] = fit.words() + ("" if plain else "; these were scored without instructions")
-    shown = facts | ({"rows left out": tally(dict(dataset.left_out))} if dataset.left_out else {})
+    left_out = {"rows_left_out": dict(dataset.left_out), "candidates_left_out": _statuses(table)}
+    told: dict[str, object] = {name: counts for name, counts in left_out.items() if counts}
+    shown = facts | {name.replace("_", " "): tally(left_out[name]) for name in told}
     card = data_card(found, length_bias(dataset.examples, found, table), shown)
-    told: dict[str, object] = {} if fit is None else {"calibration": fit.told}
+    told |= {} if fit is None else {"calibration": fit.told}
     told = manifest(Place(subject.name, dataset, ANNOTATION), sets) | facts | told
     write_preferences(out, records(dataset.examples, found, table, scored.domains), found.skipped, card, told)
     return pd.concat([pd.Series({"kept": len(found.preferences)}), found.skipped["reason"].value_counts()])
+
+
+def _statuses(scored: pd.DataFrame) -> dict[str, int]:
+    """How many candidates are not scored, by status."""
+    lost = scored.loc[scored["status"] != OK, "status"].value_counts()
+    return {str(status): int(n) for status, n in lost.items()}
+
+
+def _tell_left_out(scores: pd.DataFrame, *, model: str) -> None:
+    """Says on stderr how many candidates a model has not scored, and why."""
+    reasons = {TOO_LONG: "longer with their prompt than its context", NONFINITE: "their scores are not finite"}
+    for status, n in _statuses(scores).items():
+        warn(f"{model}: {n} of {len(scores)} candidates left out: {reasons[status]}")
 
 
 def _chosen(dataset: Dataset, table: pd.DataFrame, wish: Annotation, sure: Confidence | None) -> Annotated:
@@ -143,6 +158,8 @@ def _scored(session: Session, subject: Subject, dataset: Dataset, wish: Annotati
         frames = [read_for(each, wish.reward) for each in both]
         if wish.variant != "plain":
             frames = [customise.of_routes(frame, domains) for frame in frames]
+        for name, frame in zip((pair.strong, pair.weak), frames, strict=True):
+            _tell_left_out(frame, model=name)
         tables.append(rewards(*frames, reward=wish.reward))
         sets += both
     every = tuple({each.folder: each for each in sets}.values())

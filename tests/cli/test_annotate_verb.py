@@ -7,6 +7,7 @@ import warnings
 import datasets
 import pytest
 from commands import leftovers, write_rows
+from tiny_models import CONTEXT
 
 from bench import reward
 from bench.data.load import load_candidates, load_data
@@ -90,6 +91,22 @@ def test_the_block_that_both_models_read_is_that_of_the_named_variant_and_seed(t
     keys = [each.key for each in session.store.find()]
     assert sorted(key.model_id for key in keys) == ["tiny-strong", "tiny-weak"]
     assert {key.domain for key in keys} == {"exemplars, seed 7"}
+
+
+def test_candidates_that_are_too_long_are_told_with_the_model_and_counted(tiny_registry, tmp_path, capsys):
+    session = open_session(load_registry(tiny_registry), dtype="fp32", device="cpu", results=tmp_path / "results")
+    made = [{"id": i, "prompt": "7?", "candidates": ["yes", "no", "x" * (CONTEXT + i)]} for i in range(3)]
+    candidates = load_candidates(str(write_rows(tmp_path / "c.jsonl", made)))
+    pair = Subject("tiny", (session.registry.pair("tiny"),))
+    counts = annotate_candidates(
+        session, pair, candidates, Annotation(Filters(), "plain", "classifier", 0, "sum"), out=tmp_path / "out"
+    )
+    assert counts["kept"] == 3
+    said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    words = "3 of 9 candidates left out: longer with their prompt than its context"
+    assert said == [f"tiny-strong: {words}", f"tiny-weak: {words}"]
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["candidates_left_out"] == {"too_long": 3}
+    assert "\n- candidates left out: too_long 3\n" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
