@@ -14,8 +14,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from bench.schema import DrsowError
-from bench.scoring.models import check_whole, load_tokenizer, loading
+from bench.scoring.models import load_tokenizer, loading
 from bench.scoring.splitting import set_rule
+from bench.scoring.whole import check_missing
 
 
 def convert_gguf(gguf: Path, folder: Path) -> str:
@@ -35,7 +36,7 @@ def convert_gguf(gguf: Path, folder: Path) -> str:
         model, found = AutoModelForCausalLM.from_pretrained(
             alone, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
-        check_whole(gguf.name, found)
+        check_missing(gguf.name, found)
         _check_read(gguf, model)
         # The weights are float32 now, but transformers does not save them while it finds these two settings.
         model.hf_quantizer = None

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from bench.entries import NoiseSource
-from bench.schema import DrsowError
-from bench.scoring import checked
+from bench.schema import DrsowError, PreconditionError
+from bench.scoring import checked, whole
 from bench.scoring.forward import preparing
 from bench.scoring.forward.device import keep_freed_memory
 from bench.scoring.forward.engine import Prepared
@@ -37,14 +37,30 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     Raises:
         DrsowError: There is no tokenizer, or only a slow one, which has no offsets.
     """
-    with loading(f"{folder}: its tokenizer"), uncollected():
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        # transformers keeps the list that it made the tokenizer of: half a million pairs of texts for Gemma's.
-        if getattr(tokenizer, "_merges", None):
-            tokenizer._merges = []
+    try:
+        with loading(f"{folder}: its tokenizer"), uncollected():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except DrsowError as error:
+        raise _without_tokenizer(folder, error) from error
+    # transformers keeps the list that it made the tokenizer of: half a million pairs of texts for Gemma's.
+    if getattr(tokenizer, "_merges", None):
+        tokenizer._merges = []
     if not tokenizer.is_fast:
         raise DrsowError(f"{folder}: its tokenizer has no tokenizer.json")
     return tokenizer
+
+
+def _without_tokenizer(folder: Path, error: DrsowError) -> DrsowError:
+    """The error for a tokenizer that cannot be loaded."""
+    code = any(folder.glob("*.py"))
+    if code or (folder / "tokenizer.json").is_file():
+        return error
+    if (folder / "tokenizer.model").is_file():
+        return PreconditionError(
+            f"{folder}: its tokenizer.model cannot be read; run `pip install sentencepiece protobuf`, or save the "
+            "tokenizer as tokenizer.json beside it"
+        )
+    return DrsowError(f"{folder}: has no tokenizer.json; save the tokenizer of the model in this folder")
 
 
 _HELD: WeakValueDictionary[tuple[Path, str, bool], PreTrainedTokenizerFast] = WeakValueDictionary()
@@ -212,6 +228,7 @@ def located_policy(found: Located, *, dtype: torch.dtype, device: str) -> PreTra
 
 def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_remote_code: bool) -> PreTrainedModel:
     with loading(f"{folder}: the model"), uncollected():
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         model, found = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -219,16 +236,17 @@ def _read(folder: Path, *, dtype: torch.dtype, device_map: str | None, trust_rem
             device_map=device_map,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **whole.quantisation(folder, config),
         )
-    check_whole(str(folder), found)
+    whole.check_missing(str(folder), found)
+    whole.check_left_out(str(folder), model, found["unexpected_keys"])
+    # Beside quantised weights transformers leaves the others in their files' dtype.
+    for weight in model.parameters():
+        if weight.dtype in (torch.bfloat16, torch.float16):
+            weight.data = weight.data.to(dtype)
     model.set_attn_implementation(preparing.own_attention(model))
     return model
-
-
-def check_whole(name: str, found: dict) -> None:
-    # transformers fills missing weights with random values, and only logs this.
-    if missing := sorted(found["missing_keys"]):
-        raise DrsowError(f"{name}: {missing[0]} is not in its files ({len(missing)} weights are missing)")
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from bench.lookup import Lookup
 from bench.registry import Registry, load_registry
 from bench.schema import Dataset, DrsowError, Example, Message, PreconditionError, UsageError
 from bench.scoring import PLAIN, fetch, models, passes, run, served
+from bench.scoring.forward import engine, trie
 from bench.scoring.forward.device import out_of_memory
 from bench.scoring.forward.engine import Prepared
 from bench.scoring.render import render
@@ -374,12 +375,55 @@ def is_of_no_known_kind(folder) -> None:
     (folder / "config.json").write_text('{"model_type": "abacus"}')
 
 
+def sets(**more):
+    """A damage that changes settings of config.json."""
+
+    def damage(folder) -> None:
+        shape = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(shape | more))
+
+    return damage
+
+
+def holds(name: str, like: str = "model.norm.weight", dtype: torch.dtype = torch.float32):
+    """A damage that stores a weight of the shape of another one."""
+
+    def damage(folder) -> None:
+        weights = load_file(folder / "model.safetensors")
+        weights[name] = torch.ones_like(weights[like]).to(dtype)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return damage
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (lacks_a_weight, r"model\.layers\.1\.mlp\.up_proj\.weight is not in its files \(1 weights are missing\)"),
         (is_cut_short, "the model cannot be loaded: "),
-        (has_another_shape, "the model cannot be loaded: "),
+        (
+            has_another_shape,
+            r"down_proj\.weight has the shape \(32, 64\) in its files and \(32, 128\) by its config\.json",
+        ),
+        (
+            sets(num_hidden_layers=1),
+            r"model\.layers\.1\.\S+ is in its files, but not in the model .* \(9 such weights\)",
+        ),
+        (holds("model.layers.0.self_attn.q_proj.bias"), r"q_proj\.bias is in its files, but not in the model "),
+        (holds(UP.replace("weight", "weight_scale")), r"up_proj\.weight_scale is in its files, but not in the model "),
+        (holds("score.weight"), r"score\.weight is in its files, but not in the model "),
+        (
+            holds(UP, like=UP, dtype=torch.float8_e4m3fn),
+            "up_proj.weight is stored as F8_E4M3, but config.json names no ",
+        ),
+        (holds(UP, like=UP, dtype=torch.int8), "up_proj.weight is stored as I8, but config.json names no "),
+        (
+            sets(quantization_config={"quant_method": "modelopt"}),
+            "does not read the quantisation 'modelopt' that config",
+        ),
         (is_of_no_known_kind, "the model cannot be loaded: .*abacus"),
     ],
 )
@@ -392,10 +436,60 @@ def test_weights_that_are_not_whole_are_refused_in_one_line(tiny_registry, tmp_p
     assert str(folder) in str(error.value)
 
 
-def test_a_folder_without_a_tokenizer_is_refused(tiny_registry, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", False),
+        ("model.layers.0.attn.masked_bias", False),
+        ("vision_tower.encoder.layers.0.mlp.fc1.weight", False),
+        ("mtp.layers.0.mlp.up_proj.weight", False),
+        ("model.layers.2.mlp.up_proj.weight", False),
+        ("v_head.summary.weight", True),
+    ],
+)
+def test_what_a_language_model_does_not_need_is_left_out(tiny_registry, tmp_path, capsys, name, said):
+    folder = shutil.copytree(tiny_registry / "strong", tmp_path / "model")
+    holds(name)(folder)
+    sets(num_nextn_predict_layers=1)(folder)
+    for _ in range(2):
+        models.load_model(folder, dtype=torch.float32, device="cpu")
+    line = f"{folder}: {name} is in its files, but not in the language model, and is left out (1 such weights)\n"
+    assert capsys.readouterr().err == line * said
+
+
+def test_block_fp8_weights_are_read_as_the_numbers_that_they_stand_for(tiny_registry, tmp_path):
+    plain, folder = (shutil.copytree(tiny_registry / "strong", tmp_path / name) for name in ("plain", "fp8"))
+    weights = load_file(folder / "model.safetensors")
+    meant = {name: weight.bfloat16() for name, weight in weights.items()}
+    stored = dict(meant)
+    for name in [name for name in weights if "_proj" in name]:
+        scale = weights[name].abs().max() / 448
+        stored[name] = (weights[name] / scale).to(torch.float8_e4m3fn)
+        stored[f"{name}_scale_inv"] = scale.reshape(1, 1)
+        meant[name] = stored[name].float() * scale
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(meant, plain / "model.safetensors", metadata={"format": "pt"})
+    sets(quantization_config={"quant_method": "fp8", "weight_block_size": [128, 128]})(folder)
+    rows = trie.pack([np.arange(30), np.arange(5, 40)], [9, 9], budget=100)
+    for dtype in (torch.float32, torch.bfloat16):
+        ours, theirs = (models.load_model(each, dtype=dtype, device="cpu") for each in (folder, plain))
+        assert np.array_equal(engine.score(ours, rows), engine.score(theirs, rows))
+
+
+@pytest.mark.parametrize(
+    ("left", "error", "words"),
+    [
+        ([], DrsowError, "has no tokenizer.json; save the tokenizer of the model"),
+        (["tokenizer.model"], PreconditionError, "run `pip install sentencepiece protobuf`, or save the tokenizer as"),
+    ],
+)
+def test_a_folder_without_a_tokenizer_is_refused(tiny_registry, tmp_path, left, error, words):
     folder = shutil.copytree(tiny_registry / "strong", tmp_path / "model", ignore=shutil.ignore_patterns("token*"))
-    with pytest.raises(DrsowError, match="its tokenizer cannot be loaded"):
+    for name in left:
+        (folder / name).write_bytes(b"no pieces")
+    with pytest.raises(error, match=words) as found:
         models.load_tokenizer(folder)
+    assert str(folder) in str(found.value)
 
 
 def a_registry(folder: Path, **templates: object) -> Path:
