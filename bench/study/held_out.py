@@ -22,6 +22,8 @@ from bench.study.design import Rows, accuracy
 from bench.study.interval import Limits, Sample, counted, difference_limits, effective_rows, wilson
 
 N_FOLDS, N_DEALS, N_SPLITS = 10, 20, 25
+MAX_SPLITS = 10_000
+"""Most splits that are drawn, where rows are few, to find N_SPLITS whose halves have every subset."""
 MIN_PROBLEMS = 4
 """Fewest problems of a subset. Each half of a split needs enough problems to rank on some and score on others."""
 
@@ -107,23 +109,17 @@ def held_out(correct: np.ndarray, sample: Sample, *, rng: np.random.Generator, t
     folds = _dealt(sample, N_FOLDS, N_DEALS, rng)
     whole = _cross_fitted(correct, sample, np.ones_like(folds, dtype=bool), folds, rng)
     inside = _dealt(sample, 2, N_SPLITS, rng) == 0
-    again, halves_of = [], []
-    for side in (inside, ~inside):
-        dealt = _dealt(sample, N_FOLDS, N_SPLITS, rng)
-        again.append(_cross_fitted(correct, sample, side, dealt, rng))
-        halves_of.append(Deals(side, dealt, again[-1].order))
-    halves = np.stack([each.scores for each in again])
-    # a split is ignored where a fold of a half lacks a subset
-    known = np.isfinite(halves).all(axis=(0, 2))
+    halves = [_half(correct, sample, side, _dealt(sample, N_FOLDS, N_SPLITS, rng), rng) for side in (inside, ~inside)]
+    if not all(np.isfinite(fitted.scores).all() for _, fitted in halves):
+        halves = [_half(correct, sample, *half, rng) for half in _whole_splits(sample, rng)]
+    scores = np.stack([fitted.scores for _, fitted in halves])
     places = tuple(
-        Place(_values(correct, whole.order[:, :, place], folds), halves[:, known, place]) for place in range(top)
+        Place(_values(correct, whole.order[:, :, place], folds), scores[:, :, place]) for place in range(top)
     )
     first = np.bincount(whole.order[:, :, 0].ravel(), minlength=len(correct)) / whole.order[:, :, 0].size
-    fixed = np.stack([each.fixed for each in again])[:, known]
+    fixed = np.stack([fitted.fixed for _, fitted in halves])
     every = Deals(np.ones_like(folds, dtype=bool), folds, whole.order)
-    # a split that is ignored has no deal either, so that other rules are compared on the same halves
-    first_half, second_half = (Deals(*(part[known] for part in each)) for each in halves_of)
-    return HeldOut(_mean(whole.scores), places, first, fixed, (every, first_half, second_half))
+    return HeldOut(_mean(whole.scores), places, first, fixed, (every, halves[0][0], halves[1][0]))
 
 
 def place_limits(place: Place, estimate: float, sample: Sample) -> Limits:
@@ -185,6 +181,46 @@ def _cross_fitted(
         scores = scores + np.take_along_axis(aside, order, axis=1)
         orders.append(order)
     return _Fitted(np.stack(orders, axis=1), scores, each @ correct.T)
+
+
+def _half(
+    correct: np.ndarray, sample: Sample, inside: np.ndarray, folds: np.ndarray, rng: np.random.Generator
+) -> tuple[Deals, _Fitted]:
+    """The estimate repeated on one half of each split. Arguments as in `_cross_fitted`."""
+    fitted = _cross_fitted(correct, sample, inside, folds, rng)
+    return Deals(inside, folds, fitted.order), fitted
+
+
+def _whole_splits(sample: Sample, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For both halves of each split, the rows inside and their folds; each half ranks and scores on every subset.
+
+    Raises:
+        PreconditionError: Too few of the random splits have such halves.
+    """
+    found: list[np.ndarray] = []
+    for _ in range(0, MAX_SPLITS, 4 * N_SPLITS):
+        inside = _dealt(sample, 2, 4 * N_SPLITS, rng) == 0
+        folds = [_dealt(sample, N_FOLDS, 4 * N_SPLITS, rng) for _ in range(2)]
+        whole = _has_every_subset(sample, inside, folds[0]) & _has_every_subset(sample, ~inside, folds[1])
+        found.extend(np.stack([inside, *folds], axis=1)[whole])
+        if len(found) >= N_SPLITS:
+            first, *dealt = np.stack(found[:N_SPLITS], axis=1)
+            return [(first == 1, dealt[0]), (first == 0, dealt[1])]
+    raise PreconditionError(
+        "choosing a pair needs more different prompts: its subsets share prompts, and hardly any random half of these "
+        "rows has two prompts of every subset. Score more rows"
+    )
+
+
+def _has_every_subset(sample: Sample, inside: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Whether the rows inside are in two folds or more of every subset, (deals,)."""
+    several = np.ones(len(inside), dtype=bool)
+    for subset in np.unique(sample.subset):
+        columns = sample.subset == subset
+        mine, fold = inside[:, columns], folds[:, columns]
+        lowest = np.where(mine, fold, N_FOLDS).min(axis=1)
+        several &= lowest < np.where(mine, fold, -1).max(axis=1)
+    return several
 
 
 def row_shares(sample: Sample, inside: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Choosing a pair, and what is promised of it."""
 
+import itertools
 from functools import cache
 
 import numpy as np
@@ -20,11 +21,12 @@ from worlds import (
     world_rows,
 )
 
+from bench.data.load import load_data
 from bench.schema import SECTIONS, PreconditionError, UsageError
 from bench.study import choose as module
 from bench.study.choose import CHOICE, RULES, Choice, Wish, choose
 from bench.study.design import Rows, judged, plain_accuracy, rows_of
-from bench.study.held_out import held_out, held_out_scores
+from bench.study.held_out import N_SPLITS, held_out, held_out_scores
 from bench.study.interval import Sample, share_limits
 
 NAN = float("nan")
@@ -268,6 +270,19 @@ def test_too_few_rows_to_choose_on_are_one_clear_error():
     assert len(
         choose(simple_board(), simple_answers()[:, 4:8], plain_rows(4), Wish(), rng=np.random.default_rng(0)).table
     )
+
+
+def test_few_rows_are_halved_25_times_or_refused():
+    examples = load_data("sample", limit_per_subset=4).examples
+    rows = rows_of(examples)
+    correct = (np.random.default_rng(1).random((4, len(examples))) < 0.5).astype(float)
+    found = held_out(correct, sample_of(rows), rng=np.random.default_rng(0), top=2)
+    assert all(place.halves.shape == (2, N_SPLITS) and np.isfinite(place.halves).all() for place in found.places)
+    # Each subset has four of six problems, so a half of three problems has only one of some subset.
+    problem = np.array(list(itertools.combinations(range(6), 4)))
+    sample = Sample(np.full(problem.size, 1 / problem.size), np.repeat(np.arange(len(problem)), 4), problem.ravel())
+    with pytest.raises(PreconditionError, match="its subsets share prompts"):
+        held_out(np.ones((2, problem.size)), sample, rng=np.random.default_rng(0), top=1)
 
 
 @pytest.mark.parametrize("n_rows", [4, 8, 30])
