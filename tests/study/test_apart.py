@@ -12,6 +12,7 @@ from bench.study.qap import relabellings
 FAMILY = np.array(["f"] * 7 + ["g"] * 6)
 FIRST, SECOND = (np.concatenate([a, b + 7]) for a, b in zip(np.triu_indices(7, 1), np.triu_indices(6, 1), strict=True))
 STUDY = Study(np.array(list("abcdefghijklm")), FAMILY, FIRST, SECOND)
+FIVE = Study(np.array(list("abcde")), np.array(["f"] * 5), *np.triu_indices(5, 1))
 SCORES = np.array([30.0, 25, 24, 18, 11, 4, 1, 9, 7.5, 7.0, 2, 1.5, 0])
 
 
@@ -112,3 +113,38 @@ def test_performances_that_do_not_vary_have_no_p():
         STUDY, flat, forward, 1 - forward, relabellings(FAMILY, n_draws=9, rng=np.random.default_rng(0))
     )
     assert np.isnan(list(found.values())).all()
+
+
+def plain_t(x: np.ndarray, y: np.ndarray, fixed: list[np.ndarray]) -> float:
+    """|t| of a slope of FIVE with some columns held fixed; pairs that share a model are dependent."""
+    of = np.column_stack([np.ones(10), *fixed])
+    x, y = (values - of @ np.linalg.lstsq(of, values, rcond=None)[0] for values in (x, y))
+    slope = (x @ y) / (x @ x)
+    u = x * (y - slope * x)
+    pairs = list(zip(FIVE.strong, FIVE.weak, strict=True))
+    shared = np.array([[bool(set(one) & set(other)) for other in pairs] for one in pairs])
+    return abs(slope) * (x @ x) / np.sqrt(max(u @ shared @ u, u @ u))
+
+
+def plain_p(scores: np.ndarray, lean: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The share of relabellings that are as extreme as the one observed, by name of the test."""
+    observed, found = labelled(FIVE, scores, np.arange(5)[None]), {}
+    nulls = {"strong": observed.worse[0], "weak": observed.better[0], "sum": observed.better[0] - observed.worse[0]}
+    nulls["within-strong"] = observed.better[0]
+    rests = {name: sm.OLS(lean, sm.add_constant(null)).fit().resid for name, null in nulls.items()}
+    for pairs in (labelled(FIVE, scores, label[None]) for label in [np.arange(5), *labels]):
+        b, w, side, leader = (values[0] for values in pairs)
+        same = [(leader == model).astype(float) for model in range(5)]
+        found.setdefault("either", []).append(max(plain_t(x, side * lean, []) for x in (b, w, b - w)))
+        for name, x, fixed in ("strong", b, [w]), ("weak", w, [b]), ("sum", w, [b - w]), ("within-strong", -w, same):
+            found.setdefault(name, []).append(plain_t(x, side * rests[name], fixed))
+    return {name: np.mean(np.array(t) >= t[0] * (1 - 1e-9)) for name, t in found.items()}
+
+
+def test_each_p_is_the_share_of_all_relabellings_that_are_as_extreme():
+    rng = np.random.default_rng(5)
+    scores, own = np.array([9.0, 7, 4, 3.5, 0]), rng.standard_normal(5)
+    lean = 0.01 * scores[FIVE.strong] + 0.02 * (own[FIVE.strong] - own[FIVE.weak]) + 0.01 * rng.standard_normal(10)
+    labels = relabellings(FIVE.family, n_draws=119, rng=rng)
+    assert len(labels) == 119
+    assert slope_tests(FIVE, scores, 0.5 + lean, 0.5 - lean, labels) == pytest.approx(plain_p(scores, lean, labels))

@@ -82,6 +82,13 @@ def test_a_tie_is_wrong_both_ways_and_a_missing_row_is_left_out():
     assert (forward, turned) == pytest.approx((1 / 3, 1 - 1 / 3 - 1 / 3))
 
 
+def test_pairs_that_differ_only_by_rounding_are_ties():
+    rows = ONE_SUBSET._replace(weights=np.array([[0.1, 0.2, 0.3, 0.4]]), subset=np.arange(4))
+    # 0.1 + 0.2 is more than 0.3 in binary
+    first, second = plain_accuracy(np.array([[1.0, 1, 0, 0], [0, 0, 1, 0]]), rows)[0]
+    assert first == second
+
+
 def test_a_row_counted_twice_is_two_rows_and_its_subset_keeps_its_weight():
     # two subsets, of weight 0.8 and 0.2
     rows = Rows((("overall", "score"),), np.array([[0.4, 0.4, 0.1, 0.1]]), np.array([0, 0, 1, 1]), np.arange(4))

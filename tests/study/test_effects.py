@@ -10,6 +10,7 @@ from bench.study.effects import (
     comparable,
     dyadic_test,
     effects,
+    family_by_family,
     membership,
     midranks,
     spearman,
@@ -79,7 +80,14 @@ def test_a_family_that_does_not_vary_has_no_say():
     y = np.concatenate([Y, [0.3, 0.3, 0.3]])
     family = np.array([1] * 7 + [0] * 3)
     for x in (np.concatenate([X, [1.0, 2, 3]]), np.concatenate([X, [4.0, 4, 4]])):
-        assert of(x, y, np.ones(10), family)["spearman"] == pytest.approx(stats.spearmanr(X, Y).statistic)
+        expected = stats.spearmanr(X, Y).statistic
+        assert of(x, y, np.ones(10), family)["spearman"] == pytest.approx(expected)
+        assert spearman(x, y[None], np.ones((1, 10)), family) == pytest.approx([expected])
+
+
+def test_the_largest_value_of_a_family_is_below_the_smallest_of_the_next():
+    low, high, next_low, next_high = family_by_family(np.array([1.0, 3, 1, 3]), np.array([0, 0, 1, 1]))
+    assert low < high < next_low < next_high
 
 
 def test_a_family_that_is_absent_from_a_draw_leaves_the_others_alone():

@@ -11,6 +11,8 @@ from bench.study.qap import qap, relabellings
 
 FIVE = Study(np.array(list("abcde")), np.array(["f"] * 5), *np.triu_indices(5, 1))
 SCORES = np.array([10.0, 14.5, 11.5, 20.0, 14.5])
+DECIMALS = np.array([10.1, 10.3, 10.5, 20.3, 10.5])
+"""In binary, 10.3 - 10.1 is larger than 10.5 - 10.3."""
 
 
 def plain_t(first: list[int], second: list[int], x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -37,15 +39,15 @@ def plain_draw(scores: np.ndarray, level: np.ndarray, lean: np.ndarray) -> tuple
     return plain_t(first, second, np.array(x), np.array(y))
 
 
-def plain_p(forward: np.ndarray, turned: np.ndarray, *, keep_order: bool) -> float:
+def plain_p(scores: np.ndarray, forward: np.ndarray, turned: np.ndarray, *, keep_order: bool) -> float:
     """The share of all 120 labellings that are as extreme as the one observed."""
     level, lean = (forward + turned) / 2, (forward - turned) / 2
-    gaps = [round(SCORES[i] - SCORES[j], 9) for i, j in zip(*np.triu_indices(5, 1), strict=True)]
+    gaps = [round(scores[i] - scores[j], 9) for i, j in zip(*np.triu_indices(5, 1), strict=True)]
     side = np.sign(gaps)
     kept = (side * lean)[side != 0].mean() if keep_order else 0.0
-    observed = abs(plain_draw(SCORES, level, lean)[1])
-    labellings = [SCORES[list(order)] for order in permutations(range(5))]
-    draws = [abs(plain_draw(scores, level + kept, lean - kept * side)[1]) for scores in labellings]
+    observed = abs(plain_draw(scores, level, lean)[1])
+    labellings = [scores[list(order)] for order in permutations(range(5))]
+    draws = [abs(plain_draw(each, level + kept, lean - kept * side)[1]) for each in labellings]
     return float(np.mean(np.array(draws) >= observed * (1 - 1e-9)))
 
 
@@ -56,14 +58,14 @@ def answers(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return forward, 1 - forward - tie_rate
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_exact_enumeration_on_five_models_equals_the_permutation_p(seed):
+@pytest.mark.parametrize(("scores", "seed"), [(SCORES, 0), (SCORES, 1), (SCORES, 2), (DECIMALS, 4)])
+def test_exact_enumeration_on_five_models_equals_the_permutation_p(scores, seed):
     forward, turned = answers(seed)
     every = relabellings(FIVE.family, n_draws=9_999, rng=np.random.default_rng(0))
     assert len(every) == 119
-    found = qap(FIVE, SCORES, forward, turned, every)
-    assert found.exchangeable == pytest.approx(plain_p(forward, turned, keep_order=False))
-    assert found.sign_only == pytest.approx(plain_p(forward, turned, keep_order=True))
+    found = qap(FIVE, scores, forward, turned, every)
+    assert found.exchangeable == pytest.approx(plain_p(scores, forward, turned, keep_order=False))
+    assert found.sign_only == pytest.approx(plain_p(scores, forward, turned, keep_order=True))
 
 
 def test_drawn_relabellings_come_close_to_all_of_them():
@@ -166,6 +168,14 @@ def test_one_p_is_never_0():
     labels = np.repeat(np.arange(5)[None, ::-1], 9, axis=0)
     forward = np.array([0.1, 0.2, 0.3, 0.45, 0.5, 0.62, 0.7, 0.8, 0.9, 0.95])
     assert qap(FIVE, np.array([9.0, 7, 4, 2, 1]), forward, 1 - forward, labels).exchangeable >= 0.1
+
+
+def test_a_relabelling_under_which_all_pairs_are_equally_right_is_not_extreme():
+    study = Study(np.array(list("abc")), np.array(["f"] * 3), *np.triu_indices(3, 1))
+    forward = np.array([0.6, 0.6, 0.4])
+    every = relabellings(study.family, n_draws=5, rng=np.random.default_rng(0))
+    # rho is 0.87, and in the orders bac, bca, cab, cba and acb -0.87, nothing, 0, 0 and nothing
+    assert qap(study, np.array([3.0, 1, 0]), forward, 1 - forward, every).exchangeable == pytest.approx(2 / 6)
 
 
 @pytest.mark.parametrize(("scores", "forward"), [(np.full(5, 3.0), np.arange(10) / 10), (SCORES, np.full(10, 0.5))])
