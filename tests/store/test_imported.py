@@ -75,6 +75,20 @@ def test_a_row_too_many_or_too_few_is_refused():
         check_imported(extra, DATA)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"logp_sum_nats": 0.0, "n_tokens": 3},
+        {"n_bytes": [10, 2] * 3},
+        {"n_bytes": [256 * 5, 2] * 3},
+        {"n_tokens": [5, 2 + 8] * 3},
+    ],
+    ids=["three tokens that are sure", "a shortened text", "runs of spaces", "tokens without bytes"],
+)
+def test_a_row_that_is_only_just_possible_is_taken(more):
+    check_imported(scores().assign(**more), DATA)
+
+
 def test_what_rounding_and_whole_floats_make_is_taken():
     frame = scores().assign(logp_end_nats=1e-7).astype({"n_tokens": "float64"})
     frame = frame.assign(status=["ok"] * 5 + ["too_long"])

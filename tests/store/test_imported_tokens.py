@@ -9,7 +9,7 @@ from test_imported import DATA, scores
 from bench.lookup import Lookup
 from bench.schema import TOKEN_SCORES, UsageError
 from bench.store.folder import ScoreSet, Store
-from bench.store.imported_tokens import check_imported_tokens
+from bench.store.imported_tokens import check_imported_tokens, tokens_of_lines
 from bench.store.token_parts import encode_tokens, join_tokens
 from bench.verbs.exchange import export_tokens, import_scores
 
@@ -67,7 +67,17 @@ def test_a_token_that_some_call_the_end_of_a_line_ends_no_line(tmp_path, token):
 
 
 def test_without_the_likeliest_token_its_log_probability_is_missing(tmp_path):
-    assert imported(tmp_path, every(top=False)).read_tokens()["top_logp_nats"].isna().all()
+    rows = every(top=False)
+    for row in rows:
+        row["prompt_logprobs"][2]["7"]["rank"] = 1  # of the first token it is known
+    assert imported(tmp_path, rows).read_tokens()["top_logp_nats"].isna().all()
+
+
+def test_two_tokens_that_are_equally_likely_are_one_likeliest():
+    told = line("0", "chosen", [-0.25, -0.25])
+    for entry in told["prompt_logprobs"][2:]:
+        entry["7"]["rank"] = 1
+    assert tokens_of_lines(json.dumps(told))["top_logp_nats"][0].tolist() == [-0.25, -0.25]
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,20 @@ def test_other_rows_under_one_name_have_a_folder_of_their_own(store):
         assert found_folder(store, Place("two", rows("base", digest))) == folder
 
 
+def test_each_of_several_places_of_one_name_is_found_in_a_folder_of_its_own(store):
+    few, many = rows("base", "abc"), rows("base", "0123456789")
+    places = [Place("two", few), Place("two", many), *(Place("two", many, told={"seed": seed}) for seed in (5, 6))]
+    folders = [written(store, place) for place in places]
+    assert len(set(folders)) == 4
+    assert [found_folder(store, place) for place in places] == folders
+
+
+def test_a_folder_beside_the_expected_one_that_names_no_seed_is_not_of_every_seed(store):
+    for digest in ("abc", "0123456789"):
+        written(store, Place("two", rows("base", digest)))
+    assert found_folder(store, Place("two", rows("base", "0123456789"), told={"seed": 5})) is None
+
+
 def test_tables_of_other_rows_are_refused_with_what_to_run(store):
     folder = written(store, Place("two", rows("base", "abc")))
     with pytest.raises(PreconditionError) as error:

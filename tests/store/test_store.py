@@ -436,7 +436,19 @@ def test_a_full_disk_is_one_line_and_damages_nothing(tmp_path):
 def test_left_over_temporary_files_are_removed(tmp_path):
     score_set = Store(tmp_path).score_set(KEY)
     score_set.begin(1, SETTINGS)
-    (score_set.folder / ".0123456789abcdef.tmp").write_bytes(b"half")
+    half = score_set.folder / ".0123456789abcdef.tmp"
+    half.write_bytes(b"half")
     assert score_set.missing() == [0]
+    # another process may be writing it
+    score_set.begin(1, SETTINGS, alone=False)
+    assert half.exists()
     score_set.begin(1, SETTINGS)
     assert [path.name for path in score_set.folder.iterdir()] == ["manifest.json"]
+
+
+def test_costs_are_added_up_over_the_parts(tmp_path):
+    score_set = Store(tmp_path).score_set(KEY)
+    score_set.begin(3, SETTINGS)
+    for index in (0, 2):
+        score_set.write_part(index, PARTS[index], spent={"ms": 500})
+    assert score_set.spent() == {"ms": 1000}

@@ -1,5 +1,7 @@
 """The stored scores of single tokens: whole or absent, beside sums that they add up to."""
 
+import contextlib
+
 import pandas as pd
 import pytest
 from test_store import KEY, KILLED, PARTS, SETTINGS, child, content, run_to_the_end, scores
@@ -101,6 +103,14 @@ def test_tokens_that_are_wrong_are_refused_with_the_response_named(change, messa
     change(rows[0])
     with pytest.raises(ValueError, match=f"a/1, 0: .*{message}|a/1, {message}"):
         check_tokens(pd.DataFrame(rows), frame)
+
+
+@pytest.mark.parametrize(("off", "words"), [(8e-5, ""), (2e-4, "a/1, 0: its tokens add up to ")])
+def test_tokens_may_miss_their_sum_by_what_float32_rounds(off, words):
+    frame, rows = scores("a/1"), tokens(scores("a/1"))
+    rows.at[0, "logp_nats"] = [-1.0 - off, -1.5, -0.5]
+    with pytest.raises(ValueError, match=words) if words else contextlib.nullcontext():
+        check_tokens(rows, frame)
 
 
 def test_a_response_that_was_too_long_has_no_tokens():
