@@ -1,5 +1,6 @@
 """The verb `export`: writes responses, reference log-probabilities or accuracies in formats that other tools read."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -173,7 +174,6 @@ def _tell(command: str) -> None:
 
 def _evaluation(pair: str, out: Path, stored: _Stored, told: tuple[str | None, Relationship]) -> None:
     """Write a pair's results and instance rows; print the files."""
-    import shlex
     import time
 
     known, (subject,) = select(stored.registry, [pair], None, TemplateMode.shared)
@@ -212,7 +212,8 @@ def _hub_results(pair: str, out: Path, stored: _Stored) -> None:
     write_whole(out, publish.yaml_text(rows).encode())
     repo = hub_name(known.weights(subject.pairs[0].strong))
     named = "OWNER/MODEL" if repo.startswith(f"{LOCAL}/") else repo
-    _tell(f"hf upload {named} {out} .eval_results/{out.name} --create-pr")
+    inner = shlex.quote(f".eval_results/{out.name}")
+    _tell(f"hf upload {named} {shlex.quote(str(out))} {inner} --create-pr")
     print(out)
 
 

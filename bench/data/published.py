@@ -160,6 +160,8 @@ SCORE_COLUMNS = (
     ("score_chosen", "score_rejected"),
     ("chosen_rating", "rejected_rating"),
     ("chosen-rating", "rejected-rating"),
+    ("rating_chosen", "rating_rejected"),
+    ("chosen_avg_rating", "rejected_avg_rating"),
 )
 """Columns with the scores of chosen and rejected: in UltraFeedback's pairs, and in distilabel's."""
 

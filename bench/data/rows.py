@@ -10,7 +10,7 @@ from bench.schema import CHOSEN, REJECTED, Example, Message
 
 ROLES = ("system", "user", "assistant")
 
-TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs")
+TEMPLATE_COLUMNS = ("tools", "chat_template_kwargs", "images", "image")
 """TRL's columns with what a chat template gets beside the messages, and so writes into the prompt."""
 
 _EMPTY_TEXTS = ("[]", "{}", "null", "None")

@@ -31,11 +31,12 @@ JUDGE_BENCH = ("question", "response_A", "response_B", "label")
 PUBLISHED_COLUMNS = (
     "instruction", "completions", "generations", "ratings", "input", "rating", "system", "system_prompt",
     "chosen_response", "rejected_response", "score_chosen", "score_rejected", "chosen_rating", "rejected_rating",
-    "chosen-rating", "rejected-rating", "response_1", "response_2", "preference_strength",
+    "chosen-rating", "rejected-rating", "rating_chosen", "rating_rejected", "chosen_avg_rating", "rejected_avg_rating",
+    "response_1", "response_2", "preference_strength",
     "context", "response1", "response2", "overall_preference", "conversations",
     "conversation_a", "conversation_b", "winner", "response_a", "response_b",
     "winner_model_a", "winner_model_b", "winner_tie", "messages", "completion", "uid", "dataset",
-    "tools", "chat_template_kwargs",
+    "tools", "chat_template_kwargs", "images", "image",
 )  # fmt: skip
 """Columns of the formats in which preferences and questions are published (`formats`)."""
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import shlex
 
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ import yaml
 from commands import rows, write_rows
 from huggingface_hub import parse_eval_result_entries
 
+from bench.cli import app
 from bench.data.load import load_data
 from bench.registry import load_registry
 from bench.schema import UsageError
@@ -140,7 +143,7 @@ def test_results_belong_to_a_data_set_on_the_hub(drsow, finished, tiny_registry,
     assert "the hub's results belong to a data set on the hub" in done.stderr
 
 
-def test_the_hubs_library_reads_its_results(drsow, results, tiny_registry, data, tmp_path, monkeypatch):
+def test_the_hubs_library_reads_its_results(drsow, results, tiny_registry, data, tmp_path, monkeypatch, capsys):
     # The same rows, which are scored already, under the name reward-bench.
     named, out = {"DRSOW_REWARDBENCH": str(data)}, tmp_path / "rewardbench.yaml"
     stored = ["--pair", "tiny", "--registry", tiny_registry, "--data", "reward-bench", "--results", results]
@@ -165,6 +168,11 @@ def test_the_hubs_library_reads_its_results(drsow, results, tiny_registry, data,
         UsageError, match=r"its tables are of float32 by .*, not of bfloat16; `drsow leaderboard --pair .* --dtype bf16"
     ):
         publish.hub_results(Store(results), subject, rows, lookup=lookup_of(known, dtype="bf16"), reward="sum")
+    written = tmp_path / "my results" / "rewardbench.yaml"
+    app([str(word) for word in ["export", "--to", "hf-eval-results", "--out", written, *stored]], standalone_mode=False)
+    (command,) = re.findall("hf upload .*", capsys.readouterr().err)
+    named = shlex.split(command)[3:]
+    assert named == [str(written), ".eval_results/rewardbench.yaml", "--create-pr"] and written.is_file()
 
 
 @pytest.mark.parametrize(

@@ -317,6 +317,8 @@ BAD_ROWS = [
     (ROW | {"tools": [{"name": "f"}]}, f", field tools: {LOST}"),
     (ROW | {"tools": '[{"name": "f"}]'}, f", field tools: {LOST}"),
     (ROW | {"chat_template_kwargs": {"enable_thinking": False}}, f", field chat_template_kwargs: {LOST}"),
+    (ROW | {"images": [{"bytes": None, "path": "a.png"}]}, f", field images: {LOST}"),
+    (ROW | {"image": "a.png"}, f", field image: {LOST}"),
     (ROW | {"prompt": [USER, ASSISTANT]}, ", field prompt: ends on an assistant turn"),
     (ROW | {"chosen": [USER]}, ", field chosen: does not end on an assistant turn"),
     (ROW | {"chosen": [USER, ASSISTANT]}, ", field chosen: its earlier turns differ from the prompt"),
@@ -335,9 +337,9 @@ def test_a_bad_row_is_named_by_file_line_and_field(row, problem):
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".csv"])
 @pytest.mark.parametrize("load", [load_data, load_prompts, load_candidates])
-@pytest.mark.parametrize("column", ["tools", "chat_template_kwargs"])
+@pytest.mark.parametrize("column", ["tools", "chat_template_kwargs", "images"])
 def test_what_a_template_would_get_beside_the_messages_is_refused_by_every_reader(column, load, ending):
-    more = {"tools": [{"name": "f"}], "chat_template_kwargs": {"enable_thinking": False}}[column]
+    more = {"tools": [{"name": "f"}], "chat_template_kwargs": {"enable_thinking": False}, "images": ["a.png"]}[column]
     frame = pd.DataFrame([GOOD | {column: None}, GOOD | {"id": 2, column: more}])
     if ending == ".jsonl":
         frame.to_json("rows.jsonl", orient="records", lines=True)
@@ -349,8 +351,8 @@ def test_what_a_template_would_get_beside_the_messages_is_refused_by_every_reade
 
 
 @pytest.mark.parametrize("nothing", [None, [], {}, "", "[]", "{}", "null"])
-def test_tools_and_words_for_the_template_may_be_empty(nothing):
-    row = GOOD | {"tools": nothing, "chat_template_kwargs": nothing}
+def test_tools_words_for_the_template_and_images_may_be_empty(nothing):
+    row = GOOD | dict.fromkeys(("tools", "chat_template_kwargs", "images", "image"), nothing)
     assert load_data(jsonl(row)).examples == load_data(jsonl(GOOD, name="plain.jsonl")).examples
 
 

@@ -63,6 +63,14 @@ FORMATS = {
         "instruction": ASK, "generations": [GOOD, BAD], "ratings": [5, 1], "prompt": ASK, "prompt_id": "x",
         "chosen": [USER, said(GOOD)], "chosen_rating": 5, "rejected": [USER, said(BAD)], "rejected_rating": 1,
     },
+    "distilabel's pairs (prompt, chosen, rejected, rating_chosen, rating_rejected)": {
+        "source": "s", "conversation": [{"input": ASK, "output": GOOD}], "prompt": ASK, "chosen": [USER, said(GOOD)],
+        "rejected": [USER, said(BAD)], "rating_chosen": 5, "rating_rejected": 4,
+    },
+    "distilabel (prompt, chosen_response, rejected_response)": {
+        "prompt": ASK, "chosen_response": GOOD, "rejected_response": BAD, "chosen_avg_rating": 4.5,
+        "rejected_avg_rating": 4.25,
+    },
     "ShareGPT (conversations, chosen, rejected)": {
         "conversations": [person(ASK)], "chosen": machine(GOOD), "rejected": machine(BAD),
     },
@@ -207,6 +215,8 @@ TIED = [
     ("HelpSteer 3 (context, response1, response2, overall_preference)", {"overall_preference": 0}),
     ("distilabel (instruction, generations, ratings)", {"ratings": [3, 3]}),
     ("distilabel (instruction, chosen_response, rejected_response)", {"rejected_rating": 9}),
+    ("distilabel (prompt, chosen_response, rejected_response)", {"rejected_avg_rating": 4.5}),
+    ("distilabel's pairs (prompt, chosen, rejected, rating_chosen, rating_rejected)", {"rating_rejected": 5}),
     ("Arena votes (conversation_a, conversation_b, winner)", {"winner": "tie"}),
     ("Arena votes (conversation_a, conversation_b, winner)", {"winner": "tie (bothbad)"}),
     ("Arena votes (prompt, response_a, response_b, winner)", {"winner": "both_bad"}),
