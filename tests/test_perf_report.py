@@ -5,8 +5,11 @@ import re
 
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from perf import kinds, report, small
 from perf.bars import Measured, bars
+from perf.figures import scorer_times
+from perf.scorers import LM_EVAL, OURS
 
 from bench.schema import UsageError
 
@@ -120,3 +123,14 @@ def test_prompts_a_minute_are_those_of_the_median_round():
 def test_a_commit_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(UsageError, match="--against no-such-commit: "):
         small._checked_out("no-such-commit", tmp_path)
+
+
+@pytest.mark.parametrize("first", [LM_EVAL, OURS])
+def test_a_scorer_has_one_colour_whichever_ran_first(first):
+    runs = pd.DataFrame({"scorer": [first, *{LM_EVAL, OURS} - {first}]}).assign(
+        workload="plain", dtype="bf16", rows=1, round=0, wall_s=1.0
+    )
+    (axes,) = scorer_times(runs).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    colours = {name: to_hex(bar.get_facecolor()) for name, bar in zip(names, axes.patches, strict=True)}
+    assert colours == {OURS: "#0072b2", LM_EVAL: "#009e73"}

@@ -9,7 +9,7 @@ from matplotlib.ticker import LogLocator, StrMethodFormatter
 from bench.study.figures.style import COLOURS, INK, STYLE, head, looks
 from perf.bars import mean_times
 from perf.precision import PAIR
-from perf.scorers import OURS
+from perf.scorers import OURS, SCORERS
 
 
 @matplotlib.rc_context(STYLE)
@@ -17,7 +17,7 @@ def scorer_times(perf: pd.DataFrame) -> Figure:
     """Seconds of each scorer on each workload and dtype; a bar is the mean, a point a round."""
     mean = mean_times(perf)["wall_s"]
     panels = list(dict.fromkeys((workload, dtype) for workload, dtype, _ in mean.index))
-    styles = looks(pd.unique(perf["scorer"]))
+    styles = looks(SCORERS)
     heights = [mean.loc[panel].size for panel in panels]
     figure = Figure(figsize=(6.5, 1.0 + 0.42 * sum(heights)), layout="constrained")
     for axes, panel in zip(
