@@ -16,6 +16,7 @@ from bench.schema import CORRELATION, LEADERBOARD, MARGINS, SECTIONS, SUBSET_WEI
 from bench.study import figures
 from bench.study.benchmarks.rm_bench import RM_BENCH
 from bench.study.correlate import ALL
+from bench.study.figures.style import looks
 from bench.study.leaderboard import frontier
 from bench.study.metrics import accuracy, accuracy_by_length
 
@@ -178,6 +179,17 @@ def test_a_letter_that_the_font_lacks_is_no_warning(file_format, recwarn):
     assert [str(each.message) for each in recwarn] == []
 
 
+def test_no_figure_warns_of_a_letter_that_the_font_lacks_while_it_is_drawn(recwarn):
+    warnings.simplefilter("always")
+    foreign = board(5).replace("family-0", "\u5b89\u5168")
+    foreign["strong"] = "\u5b89" + foreign["strong"]
+    table = subset_accuracy(foreign).replace("hep-js", "\u5168")
+    figures.strong_weak_heatmap(foreign)
+    figures.strong_weak_overview(foreign)
+    figures.subset_pair_heatmap(table, foreign)
+    assert [str(each.message) for each in recwarn] == []
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_every_figure_says_how_many_models_pairs_and_prompts(name):
     written = texts(EVERY[name]())
@@ -206,6 +218,7 @@ def cells(domains: list[str]) -> pd.DataFrame:
     )
 
 
+FAMILIES = [f"a-family-with-a-name-of-{n}-letters-{n}" for n in "abcd" for _ in range(3)]
 LONG = pd.Series({"strong": "a-model-of-a-long-name-0.5b-instruct-q4", "weak": "another-model-of-a-long-name-270m-q4"})
 TIES = pd.DataFrame({"pair_id": "a--b", "reward": "sum", "prompt": ["1", "2"], "spread": [1.0, 2.0]}).assign(
     lead_tied=3.0, lead_ref=-1.0
@@ -220,6 +233,9 @@ TIES = pd.DataFrame({"pair_id": "a--b", "reward": "sum", "prompt": ["1", "2"], "
         (lambda: figures.ties_margins(TIES), 2),
         # One panel of few models, and the scale.
         (lambda: figures.strong_weak_heatmap(board(3).assign(family="one")), 2),
+        (lambda: figures.strong_weak_overview(board(3).assign(family="one")), 2),
+        # The legend has as many columns as fit.
+        (lambda: figures.gap_accuracy(board().assign(family=FAMILIES), correlation()), 5),
     ],
 )
 def test_a_figure_of_few_panels_stays_inside_its_edges(figure, n_panels):
@@ -275,6 +291,17 @@ def test_the_gap_is_drawn_a_point_a_pair_in_five_panels():
     assert "ρ: Spearman's inside families" in written
     assert "p: QAP, labels exchangeable inside families" in written
     assert "family-1 (4 pairs)" in written
+
+
+def test_a_figure_says_what_its_benchmark_judges():
+    columns = {**dict.fromkeys(RM_BENCH.columns, 0.5), "score": 0.5, "gap_points": 1.0, "family": "one"}
+    frame = PAIRS.assign(**columns, reward="sum", n_examples=184)
+    judged = "right above wrong, nine comparisons a prompt"
+    assert f"Accuracy: {judged}" in texts(figures.gap_accuracy(frame, correlation(())))
+    names = ["score", *RM_BENCH.sections]
+    table = pd.DataFrame({"pair_id": "a--b", "reward": "sum", "level": ["overall"] + ["section"] * 4, "name": names})
+    table = table.assign(accuracy=0.5, low=0.4, high=0.6, n_examples=184, n_ties=0, n_excluded=0)
+    assert f"Accuracy: {judged}, ties wrong (95% interval)" in texts(figures.pair_accuracy(table, PAIR))
 
 
 def test_the_gap_is_drawn_before_the_correlation_is_known():
@@ -348,6 +375,20 @@ def test_cost_is_drawn_a_point_a_pair_and_names_the_frontier():
     assert "1 pair is not drawn, without a cost or a score" in written
 
 
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(1.5e12, 8.5e12), (2.01e12, 10.1e12), (5.01e12, 25.1e12), (1.9e12, 1.8e14), (1.1e12, 1.2e14), (1e9, 1e15)],
+)
+def test_the_axis_of_cost_has_two_labels_at_least(low, high):
+    frame = board().assign(cost_flop=np.geomspace(low, high, 12))
+    figure = figures.accuracy_cost(frame, frontier(frame))
+    figure.draw_without_rendering()
+    axis = figure.axes[0].xaxis
+    begin, end = axis.get_view_interval()
+    shown = [tick for tick in axis.get_major_ticks() if begin <= tick.get_loc() <= end and tick.label1.get_text()]
+    assert len(shown) >= 2 and overlapping(axis) == []
+
+
 def n_numbered_cells(figure: Figure) -> int:
     return sum(text.get_text() != "" for axes in figure.axes for text in axes.texts)
 
@@ -359,6 +400,24 @@ def test_a_heat_map_has_a_panel_a_family_and_a_number_a_pair():
     assert len(titles) == 4 + 1
     assert n_numbered_cells(figure) == 12
     assert n_numbered_cells(figures.strong_weak_overview(board())) == 12
+
+
+def test_equal_scores_have_one_colour_in_all_panels():
+    panels = figures.strong_weak_heatmap(board().assign(score=0.5)).axes[:3]
+    norms = [panel.collections[0].norm for panel in panels]
+    assert {(norm.vmin, norm.vmax) for norm in norms} == {(0.45, 0.55)}
+
+
+@pytest.mark.parametrize("draw", [figures.strong_weak_heatmap, figures.strong_weak_overview])
+@pytest.mark.parametrize("n_pairs", [1, 3, 12])
+def test_the_colour_bar_has_a_width_and_its_label_meets_no_title(draw, n_pairs):
+    figure = draw(board(n_pairs).assign(family="one"))
+    figures.encode(figure, "svg")
+    *panels, bar = figure.axes
+    box = bar.get_window_extent()
+    assert box.width / figure.dpi > 0.05 and box.height / figure.dpi > 1.2
+    label = bar.yaxis.label.get_window_extent()
+    assert not [axes for axes in panels if axes._left_title.get_window_extent().overlaps(label)]
 
 
 def test_models_stand_strongest_first():
@@ -417,6 +476,22 @@ def test_of_several_candidates_the_lengths_are_means():
     several = PAIRS.assign(**dict.fromkeys(RM_BENCH.columns, 0.5))
     words = "Mean bytes of the right responses minus mean bytes of the wrong ones"
     assert words in texts(figures.length_accuracy(lengths, several))
+
+
+def test_a_share_that_is_not_the_benchmarks_accuracy_is_not_called_so():
+    several = PAIRS.assign(**dict.fromkeys(RM_BENCH.columns, 0.5))
+    for pairs, few, many in (
+        (PAIRS, "Accuracy (95% interval)", "Accuracy, one line per pair"),
+        (several, "Best right above best wrong (95% interval)", "Best right above best wrong, one line per pair"),
+    ):
+        assert figures.length_accuracy(by_length(["a--b"]), pairs).axes[0].get_ylabel() == few
+        assert figures.length_accuracy(by_length(list("abcdefg")), pairs).axes[0].get_ylabel() == many
+
+
+def test_no_two_of_72_names_look_the_same():
+    found = looks(map(str, range(72))).values()
+    assert len({(look["colour"], look["marker"]) for look in found}) == 72
+    assert len({(look["colour"], look["line"]) for look in found}) == 72
 
 
 def test_many_pairs_are_drawn_as_lines_by_length():

@@ -116,6 +116,8 @@ class Benchmark(NamedTuple):
     """What identifies the problem of an example besides its prompt; None if nothing does."""
     sides: tuple[str, str] = ("chosen", "rejected")
     """What figures call the responses that a margin compares."""
+    judgement: tuple[str, str] = ("chosen above rejected", "ties wrong")
+    """What figures call a right judgement, and how a tie counts."""
     lengths: tuple[str, str] = ("bytes of chosen", "bytes of rejected")
     """What figures call the two lengths whose difference they show."""
     words: str = ""

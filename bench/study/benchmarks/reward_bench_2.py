@@ -172,6 +172,7 @@ REWARD_BENCH_2 = Benchmark(
     sections=SUBSETS,
     section_of=section_of,
     sides=("best right", "best wrong"),
+    judgement=("right response first", "ties in part"),
     lengths=OF_SEVERAL,
     problem=problem,
     words="The score is the plain mean of six subsets. A row counts 1/k if the right response is among the k best of "

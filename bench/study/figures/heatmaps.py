@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.study.benchmarks import Benchmark, of_table
-from bench.study.figures.style import CHANCE, INK, STYLE, counts, head, n_models, named_families, percent
+from bench.study.figures.style import CHANCE, INK, STYLE, any_letter, counts, head, n_models, named_families, percent
 from bench.study.leaderboard import by_strength
 
 _SCALE = "viridis"
@@ -20,6 +20,13 @@ _CELL = 0.34
 """Inches."""
 _SMALL_CELL = 0.22
 _LABEL = 1.9
+_SQUARE = 1.9
+"""Least side of a square of cells."""
+_BAR = 1.6
+"""Least height of the colour bar, about that of its label, where the panels are as tall."""
+_BAR_WIDTH = 0.065
+_LEAST_SCALE = 0.05
+"""How far the colour scale reaches above and below chance if all scores are chance."""
 _MAX_NAMED_PAIRS = 40
 
 
@@ -33,7 +40,8 @@ def strong_weak_heatmap(leaderboard: pd.DataFrame) -> Figure:
     families = list(named_families(leaderboard).groupby("family", sort=True))
     n_columns = min(2, len(families))
     n_rows = -(-len(families) // n_columns)
-    side = _CELL * max(len(by_strength(rows)) for _, rows in families) + _LABEL
+    square = max(_SQUARE, _CELL * max(len(by_strength(rows)) for _, rows in families))
+    side = square + _LABEL
     figure = Figure(figsize=(n_columns * side + 0.8, n_rows * side + 0.8), layout="constrained")
     panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for axes, (family, rows) in zip(panels, families, strict=False):
@@ -42,7 +50,7 @@ def strong_weak_heatmap(leaderboard: pd.DataFrame) -> Figure:
         axes.set_title(f"{family}: {len(order)} models, {len(rows)} pairs")
     for axes in panels[len(families) :]:
         axes.set_axis_off()
-    _colour_bar(figure, panels[: len(families)])
+    _colour_bar(figure, panels[: len(families)], (n_rows - 1) * side + square)
     _strong_weak_head(figure, leaderboard, "Score (%) of each pair in its family, strongest model first")
     return figure
 
@@ -57,14 +65,15 @@ def strong_weak_overview(leaderboard: pd.DataFrame) -> Figure:
     families = list(named_families(leaderboard).groupby("family", sort=True))
     orders = [by_strength(rows) for _, rows in families]
     order = [model for models in orders for model in models]
-    side = _SMALL_CELL * len(order) + _LABEL
+    square = max(_SQUARE, _SMALL_CELL * len(order))
+    side = square + _LABEL
     figure = Figure(figsize=(side + 0.8, side + 0.6), layout="constrained")
     axes = figure.subplots()
     _pair_cells(axes, leaderboard, order, _limits(leaderboard["score"]), "{:.0f}")
     for edge in np.cumsum([len(models) for models in orders])[:-1]:
         axes.axhline(edge, color=INK, linewidth=0.8)
         axes.axvline(edge, color=INK, linewidth=0.8)
-    _colour_bar(figure, [axes])
+    _colour_bar(figure, [axes], square)
     _strong_weak_head(figure, leaderboard, "Score (%) of each pair, by family, strongest model first")
     return figure
 
@@ -92,26 +101,27 @@ def subset_pair_heatmap(accuracy: pd.DataFrame, leaderboard: pd.DataFrame) -> Fi
     top.bar(np.arange(len(pairs)) + 0.5, pairs["gap_points"], width=1, color=INK, linewidth=0)
     top.set_ylabel("Gap")
     low, high = _limits(cells)
-    seaborn.heatmap(
-        cells.loc[names, pairs["pair_id"]], ax=main, cmap=_SCALE, vmin=low, vmax=high, cbar=False, xticklabels=named
-    )
+    shown = cells.loc[names, pairs["pair_id"]]
+    with any_letter():
+        seaborn.heatmap(shown, ax=main, cmap=_SCALE, vmin=low, vmax=high, cbar=False, xticklabels=named)
     n_rows = subsets.groupby("name")["n_examples"].max()
     main.set_yticks(np.arange(len(names)) + 0.5, [f"{name} ({n_rows[name]:,})" for name in names], rotation=0)
     main.grid(False)
     _family_marks(main, pairs, named=named)
     top.tick_params(bottom=False, labelbottom=False)
     _lines_between_sections(main, names, benchmark)
-    _colour_bar(figure, [main])
+    _colour_bar(figure, [main], 0.24 * len(names))
     note = counts(n_models(pairs), len(pairs), pairs["n_examples"].max())
     head(figure, f"Accuracy by subset and pair; reward: {pairs['reward'].iloc[0]}", f"{note}; prompts in brackets")
     return figure
 
 
 def _limits(scores: pd.Series | pd.DataFrame) -> tuple[float, float]:
-    """Both ends of the colour scale. The scale always includes chance."""
+    """Both ends of the colour scale, which differ. The scale always includes chance."""
     values = scores.to_numpy().ravel()
     shown = [CHANCE, *values[np.isfinite(values)]]
-    return min(shown), max(shown)
+    low, high = min(shown), max(shown)
+    return (low, high) if high > low else (low - _LEAST_SCALE, high + _LEAST_SCALE)
 
 
 def _pair_cells(axes: Axes, pairs: pd.DataFrame, order: list[str], limits: tuple[float, float], number: str) -> None:
@@ -121,33 +131,41 @@ def _pair_cells(axes: Axes, pairs: pd.DataFrame, order: list[str], limits: tuple
     cells = pairs.pivot(index="strong", columns="weak", values="score").reindex(index=order, columns=order)
     low, high = limits
     numbers = cells.map(lambda share: "" if pd.isna(share) else number.format(100 * share))
-    seaborn.heatmap(
-        cells,
-        ax=axes,
-        cmap=_SCALE,
-        vmin=low,
-        vmax=high,
-        square=True,
-        cbar=False,
-        annot=numbers,
-        fmt="",
-        annot_kws={"fontsize": 6.5 if "1" in number else 5},
-        linewidths=0.5,
-        linecolor="#dddddd",
-        xticklabels=True,
-        yticklabels=True,
-    )
+    with any_letter():
+        seaborn.heatmap(
+            cells,
+            ax=axes,
+            cmap=_SCALE,
+            vmin=low,
+            vmax=high,
+            square=True,
+            cbar=False,
+            annot=numbers,
+            fmt="",
+            annot_kws={"fontsize": 6.5 if "1" in number else 5},
+            linewidths=0.5,
+            linecolor="#dddddd",
+            xticklabels=True,
+            yticklabels=True,
+        )
     axes.tick_params(axis="x", rotation=90)
     axes.tick_params(axis="y", rotation=0)
     axes.grid(False)
     axes.set(xlabel="weak", ylabel="strong")
 
 
-def _colour_bar(figure: Figure, panels: Iterable[Axes]) -> None:
-    """Draw the scale of the cells, with chance marked."""
+def _colour_bar(figure: Figure, panels: Iterable[Axes], height: float) -> None:
+    """Draw the scale of the cells, with chance marked. Beside panels of little height it is as tall as its label.
+
+    Args:
+        figure: The figure.
+        panels: The panels with the cells.
+        height: About the height of the panels together, inches.
+    """
     shown = list(panels)
     (cells, *_) = shown[0].collections
-    bar = figure.colorbar(cells, ax=shown, shrink=0.5, aspect=30, pad=0.01)
+    tall = max(0.5 * height, min(height, _BAR))
+    bar = figure.colorbar(cells, ax=shown, shrink=tall / height, aspect=min(30, tall / _BAR_WIDTH), pad=0.01)
     bar.ax.axhline(CHANCE, color="white", linewidth=2)
     bar.ax.axhline(CHANCE, color=INK, linewidth=1, linestyle=":")
     percent(bar.ax.yaxis)

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.study.benchmarks import of_columns
+from bench.study.benchmarks import Benchmark, of_columns
 from bench.study.figures.style import CHANCE, FAINT, INK, STYLE, Look, counts, head, looks, n_models, percent, say
 from bench.study.rewards.known import UNITS
 
@@ -61,7 +61,7 @@ def margin_distributions(margins: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
 
 @matplotlib.rc_context(STYLE)
 def length_accuracy(by_length: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
-    """Accuracy by how much longer the chosen response is.
+    """Share of the prompts with a margin above 0, by how much longer the chosen response is.
 
     A judge of length alone rises from 0% to 100%, or falls from 100% to 0%.
 
@@ -73,12 +73,13 @@ def length_accuracy(by_length: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.add_subplot()
     axes.axhline(CHANCE, color=INK, linestyle=":", linewidth=1)
+    benchmark = of_columns(pairs.columns)
     if len(shown) > _MAX_LINES:
         _thin_lines(axes, by_length)
-        axes.set_ylabel("Accuracy, one line per pair")
+        axes.set_ylabel(f"{_share(benchmark)}, one line per pair")
     else:
         _lines(axes, by_length, looks(shown))
-        axes.set_ylabel("Accuracy (95% interval)")
+        axes.set_ylabel(f"{_share(benchmark)} (95% interval)")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left")
     bins = by_length[["length_low_bytes", "length_high_bytes"]].drop_duplicates().sort_values("length_low_bytes")
     axes.set_xticks(range(len(bins)), [f"{low:,.0f} to\n{high:,.0f}" for low, high in bins.itertuples(index=False)])
@@ -89,7 +90,7 @@ def length_accuracy(by_length: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
         say(axes, "There is no accuracy to show: all rows are left out.")
     elif len(bins) < 2:
         axes.set_title("Too few rows, or too few different lengths, to compare accuracy by length.")
-    axes.set_xlabel(" minus ".join(of_columns(pairs.columns).lengths).capitalize())
+    axes.set_xlabel(" minus ".join(benchmark.lengths).capitalize())
     n_prompts = by_length.groupby("pair_id")["n_examples"].sum().max()
     head(
         figure,
@@ -97,6 +98,12 @@ def length_accuracy(by_length: pd.DataFrame, pairs: pd.DataFrame) -> Figure:
         f"{_counted(pairs, shown, n_prompts)}; dotted: chance",
     )
     return figure
+
+
+def _share(benchmark: Benchmark) -> str:
+    """What the share of margins above 0 is called: accuracy, unless that of the benchmark is another number."""
+    words = " above ".join(benchmark.sides)
+    return "Accuracy" if words == benchmark.judgement[0] else words.capitalize()
 
 
 def _counted(pairs: pd.DataFrame, shown: list[str], n_prompts: int) -> str:

@@ -34,7 +34,7 @@ def pair_accuracy(accuracy: pd.DataFrame, pair: pd.Series) -> Figure:
     axes.grid(False, axis="y")
     _margin_notes(axes, rows)
     percent(axes.xaxis)
-    axes.set_xlabel(f"Accuracy: {' above '.join(of_table(accuracy).sides)}, ties wrong (95% interval)")
+    axes.set_xlabel(f"Accuracy: {', '.join(of_table(accuracy).judgement)} (95% interval)")
     overall = rows.iloc[0]
     n_models = len({model_of(str(pair[side])) for side in ("strong", "weak")})
     gap = "no published gap" if pd.isna(pair["gap_points"]) else f"gap {pair['gap_points']:g}"

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from matplotlib.typing import HashableList
 
 from bench.study.benchmarks import of_columns, title
@@ -19,6 +19,7 @@ from bench.study.figures.style import (
     counts,
     head,
     looks,
+    n_columns,
     n_models,
     named_families,
     percent,
@@ -62,9 +63,10 @@ def gap_accuracy(
         panels[column].set_xlabel("Gap" if n_beside and column in rows[-1] else "")
     if drawn.empty:
         say(panels["score"], "No pair has both a gap and a score: there is nothing to show.")
-    accuracy = f"Accuracy: {' above '.join(benchmark.sides)}"
+    accuracy = f"Accuracy: {benchmark.judgement[0]}"
     panels["score"].set(xlabel=f"Gap, strong minus weak: {performance}", ylabel=accuracy)
-    figure.legend(*panels["score"].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    handles, labels = panels["score"].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=n_columns(figure, labels))
     words = f"Gap against accuracy, one point per pair; reward: {leaderboard['reward'].iloc[0]}"
     notes = [f"{_counted(drawn, leaderboard, 'a gap')}; dotted: chance"]
     head(figure, words, *notes, *(_TESTED if correlation["estimator"].eq(HEADLINE).any() else ()))
@@ -90,8 +92,11 @@ def accuracy_cost(leaderboard: pd.DataFrame, frontier: pd.DataFrame) -> Figure:
         frontier["cost_flop"], frontier["score"], s=90, facecolor="none", edgecolor=INK, linewidth=1.1, zorder=4
     )
     rings.set_label("on the frontier: no pair is cheaper and better")
-    if len(drawn) and drawn["cost_flop"].max() > 5 * drawn["cost_flop"].min():
+    times = drawn["cost_flop"].max() / drawn["cost_flop"].min() if len(drawn) else 1
+    if times > 5:
         axes.set_xscale("log")
+        # Below a hundredfold range there may be no two powers of ten.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if times < 100 else (1,)))
     axes.axhline(CHANCE, color=INK, linestyle=":", linewidth=0.8, zorder=0, label="chance")
     axes.xaxis.set_major_formatter(EngFormatter(unit="FLOP"))
     axes.xaxis.set_minor_formatter(NullFormatter())

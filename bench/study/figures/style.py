@@ -4,9 +4,10 @@ Colours are Okabe and Ito's (2008), which colour-blind readers can distinguish. 
 so that figures are readable in grey. Proportions become percent only here.
 """
 
+import contextlib
 import io
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import matplotlib
@@ -53,7 +54,8 @@ STYLE: "dict[RcKeyType, str | float | bool]" = {
 }
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f")
-MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+# nine markers and lines to eight colours, so that looks repeat after 72 names
+MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*", "<")
 LINES: tuple[LineStyleType, ...] = (
     "-",
     "--",
@@ -63,7 +65,11 @@ LINES: tuple[LineStyleType, ...] = (
     (0, (1, 3)),
     (0, (8, 2)),
     (0, (3, 5)),
+    (0, (8, 1, 1, 1)),
 )
+
+_HANDLE, _LETTER = 0.4, 0.0625
+"""Width of a legend's mark with the space around it, and of a letter of its labels in the mean, inches."""
 
 FORMATS = ("pdf", "png", "svg")
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -84,12 +90,18 @@ def encode(figure: Figure, file_format: str) -> bytes:
         file_format: One of `FORMATS`.
     """
     buffer = io.BytesIO()
-    with matplotlib.rc_context(_SAVE_STYLE), warnings.catch_warnings():
-        # Matplotlib warns of each letter in each file.
-        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font")
+    with matplotlib.rc_context(_SAVE_STYLE), any_letter():
         _settle(figure)
         figure.savefig(buffer, format=file_format, **SAVE_OPTIONS[file_format])
     return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def any_letter() -> Iterator[None]:
+    """Silence Matplotlib's warning of each letter that the font lacks; it warns whenever it measures or draws one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from font")
+        yield
 
 
 def _settle(figure: Figure) -> None:
@@ -137,6 +149,12 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
 def head(figure: Figure, title: str, *notes: str) -> None:
     """Write a title above the figure, and the notes in lines below the title. Long lines are broken."""
     figure.suptitle("\n".join([title, *notes]), x=0.01, ha="left", color=INK, wrap=True)
+
+
+def n_columns(figure: Figure, labels: Sequence[str]) -> int:
+    """The columns of a figure's legend, at most four, so that its labels stay inside the figure."""
+    widest = max(map(len, labels), default=0)
+    return int(np.clip(figure.get_figwidth() // (_HANDLE + _LETTER * widest), 1, 4))
 
 
 def say(axes: Axes, words: str) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.study.figures.style import CHANCE, GRID, INK, STYLE, Look, counts, head, looks, percent
+from bench.study.figures.style import CHANCE, GRID, INK, STYLE, Look, counts, head, looks, n_columns, percent
 
 _MEASURES = {"loss": "Loss", "reward": "Mean reward as the loss defines it", "win_rate": "Win rate against the start"}
 
@@ -45,7 +45,8 @@ def ablation(variants: pd.DataFrame, pair_id: str) -> Figure:
     right.xaxis.set_major_formatter(lambda value, _: f"{round(100 * value, 6):+g}" if value else "0")
     left.set_xlabel("Accuracy (95% interval; dotted: chance)")
     right.set_xlabel("Paired difference to plain, points (95% interval)")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=4)
+    handles, names = left.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower left", ncols=n_columns(figure, names))
     note = counts(2, 1, variants["n_examples"].max())
     head(figure, f"What each component of the customisation changes for {pair_id}", note)
     return figure
@@ -88,7 +89,7 @@ def tuning(curves: pd.DataFrame, *, n_models: int, n_pairs: int, n_prompts: int)
             percent(axes.yaxis)
     labelled = {str(line.get_label()): line for axes in panels for line in axes.get_lines()}
     shown = {label: line for label, line in labelled.items() if label in styles}
-    figure.legend(list(shown.values()), list(shown), loc="outside lower left", ncols=4)
+    figure.legend(list(shown.values()), list(shown), loc="outside lower left", ncols=n_columns(figure, list(shown)))
     head(figure, "Tuning; bands: 95% intervals", counts(n_models, n_pairs, n_prompts))
     return figure
 

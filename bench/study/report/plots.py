@@ -36,7 +36,7 @@ CHANCE = 0.5
 
 INK, GRID = "#1a1a1a", "#e3e3e3"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f")
-MARKERS = ("circle", "triangle", "square", "diamond", "inverted_triangle", "plus", "x", "star")
+MARKERS = ("circle", "triangle", "square", "diamond", "inverted_triangle", "plus", "x", "star", "hex")
 
 _FONT = "system-ui, sans-serif"
 _THEME = Theme(
