@@ -4,10 +4,14 @@ import gc
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
+import huggingface_hub.utils
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import entry, pair_entry, save_lora
 from transformers import LlamaForCausalLM
@@ -121,6 +125,30 @@ def test_reward_reads_an_adapter_again_that_was_trained_on(tiny_registry, tmp_pa
     assert not np.isclose(again, first).any()
     bench.release()
     assert once() == again
+
+
+def test_annotators_that_threads_load_at_once_have_the_rewards_of_each_alone(tiny_registry):
+    def rewarded(dtype: str) -> tuple[float, ...]:
+        with bench.Annotator("tiny", dtype=dtype, device="cpu", registry=tiny_registry) as opened:
+            return tuple(opened.reward(PROMPT, RESPONSES))
+
+    alone = {dtype: rewarded(dtype) for dtype in ("bf16", "fp32")}
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(rewarded, ["bf16", "fp32"] * 3))
+    assert found == [alone["bf16"], alone["fp32"]] * 3
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_loading_leaves_the_settings_of_transformers_as_they_were(tiny_registry):
+    level = transformers.logging.get_verbosity()
+    for shown in (True, False):
+        switch = transformers.utils.logging
+        (switch.enable_progress_bar if shown else switch.disable_progress_bar)()
+        bench.Annotator("tiny", dtype="fp32", device="cpu", registry=tiny_registry).close()
+        assert switch.is_progress_bar_enabled() is shown
+        assert huggingface_hub.utils.are_progress_bars_disabled() is not shown
+    switch.enable_progress_bar()
+    assert transformers.logging.get_verbosity() == level
 
 
 def test_reward_ignores_a_link_to_nothing_in_a_models_folder(tiny_registry, tmp_path):

@@ -4,11 +4,13 @@ import contextlib
 import logging
 import math
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
+import huggingface_hub.utils
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
@@ -29,6 +31,10 @@ from bench.scoring.noise import add_noise
 
 TORCH_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 """torch's dtypes by full name."""
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Held while something is loaded: transformers changes torch's default dtype for the whole process meanwhile, and what
+another thread loads or checks then would get that dtype."""
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
@@ -115,19 +121,20 @@ def load_model(
         DrsowError: A file cannot be read, a weight is missing, or the engine does not support the model.
     """
     keep_freed_memory()
-    spread = device == "cuda" and torch.cuda.device_count() > 1 and not _fits_one_gpu(folder, dtype)
-    # Directly to the GPU: on the way through the CPU's memory the whole model would need room there.
-    places = "auto" if spread else "cuda" if device == "cuda" else None
-    model = _read(folder, dtype=dtype, device_map=places, trust_remote_code=trust_remote_code)
-    if any(weight.is_meta for weight in model.parameters()):
-        raise DrsowError(f"{folder}: the GPUs together cannot hold it in {dtype}")
-    if isinstance(change, Path):
-        _merge(model, folder, change, trust_remote_code=trust_remote_code)
-    # The check runs before the noise is added, because rounding moves a noisy model's numbers by more than it allows.
-    prepared = _prepared(model, None if trust_remote_code else revision)
-    if isinstance(change, NoiseSource) and change.noise > 0:
-        _add_noise(model, folder, change, trust_remote_code=trust_remote_code)
-    return prepared
+    with _ONE_AT_A_TIME:
+        spread = device == "cuda" and torch.cuda.device_count() > 1 and not _fits_one_gpu(folder, dtype)
+        # Directly to the GPU: on the way through the CPU's memory the whole model would need room there.
+        places = "auto" if spread else "cuda" if device == "cuda" else None
+        model = _read(folder, dtype=dtype, device_map=places, trust_remote_code=trust_remote_code)
+        if any(weight.is_meta for weight in model.parameters()):
+            raise DrsowError(f"{folder}: the GPUs together cannot hold it in {dtype}")
+        if isinstance(change, Path):
+            _merge(model, folder, change, trust_remote_code=trust_remote_code)
+        # The check runs before the noise is added: rounding moves a noisy model's numbers by more than it allows.
+        prepared = _prepared(model, None if trust_remote_code else revision)
+        if isinstance(change, NoiseSource) and change.noise > 0:
+            _add_noise(model, folder, change, trust_remote_code=trust_remote_code)
+        return prepared
 
 
 def _add_noise(model: PreTrainedModel, folder: Path, noise: NoiseSource, *, trust_remote_code: bool) -> None:
@@ -178,7 +185,8 @@ def widened(prepared: Prepared, folder: Path) -> Prepared | None:
     alone = model.device.type == "cuda" and len({weight.device for weight in model.parameters()}) == 1
     if not alone or _stored_dtypes(folder) != {"BF16"} or not _fits_one_gpu(folder, torch.float32, kept=model):
         return None
-    return preparing.prepare(model.float())
+    with _ONE_AT_A_TIME:
+        return preparing.prepare(model.float())
 
 
 def _stored_dtypes(folder: Path) -> set[str]:
@@ -269,11 +277,27 @@ def loading(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers' progress bars and notes off stderr, where drsow shows its own progress."""
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity(logging.ERROR)
+    """Keeps transformers' progress bars and notes off stderr, where drsow shows its own progress; one thread at a
+    time, because these settings are the whole process's."""
+    with _ONE_AT_A_TIME, without_bars():
+        level = transformers.logging.get_verbosity()
+        transformers.logging.set_verbosity(logging.ERROR)
+        try:
+            yield
+        finally:
+            transformers.logging.set_verbosity(level)
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Turns the progress bars of transformers and of the hub off, and afterwards on again if they were on."""
+    hubs_were_off = huggingface_hub.utils.are_progress_bars_disabled()
+    were_on = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers.logging.set_verbosity(level)
+        if were_on:
+            transformers.utils.logging.enable_progress_bar()
+        if hubs_were_off:
+            huggingface_hub.utils.disable_progress_bars()

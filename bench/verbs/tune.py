@@ -102,8 +102,12 @@ def tune_policy(session: Session, start: Start, dataset: Dataset, tuning: "Tunin
     begin(out, settings)
     with alone(out), _failing_clearly(out):
         if not (out / MODEL).exists():
+            from bench.scoring.models import without_bars
+
             policy = _policy(located, tokenizer, tuning, session.options)
-            _tune_into(out, policy, rows, tuning, settings | counts | told | oddities | {"versions": passes.versions()})
+            facts = settings | counts | told | oddities | {"versions": passes.versions()}
+            with without_bars():
+                _tune_into(out, policy, rows, tuning, facts)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return Tuned(read_csv(out / "curve.csv"), **counts)
 
