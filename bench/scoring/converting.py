@@ -21,9 +21,10 @@ from bench.scoring.located import CARD, Located, converted_folder, file_digest, 
 RULE = "tokenizer_rule"
 """Field of a card: the rule that `gguf.convert_gguf` set, "" for none."""
 
-VERSION, NUMBER = "conversion", 2
+VERSION, NUMBER = "conversion", 3
 """Field of a card, and its value: a folder of another number is made again. The number grows when `gguf` refuses or
-converts what it converted otherwise before. 2: weights and scalings that transformers does not read are refused."""
+converts what it converted otherwise before. 2: weights and scalings that transformers does not read are refused. 3: so
+are other settings of the attention."""
 
 
 def converted(spec: ModelSpec, digest: str) -> Located | None:
@@ -32,7 +33,7 @@ def converted(spec: ModelSpec, digest: str) -> Located | None:
     if not (folder / CARD).is_file():
         return None
     card = json.loads((folder / CARD).read_text())
-    # What version 2 refuses is in no file of a package, and their conversions are the same to the byte.
+    # What versions 2 and 3 refuse is in no file of a package, and their conversions are the same to the byte.
     is_current = card.get(VERSION) == NUMBER or (RULE in card and isinstance(spec.files.source, PackageSource))
     return Located(folder, _revision(digest, card[RULE])) if is_current else None
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 
 import gguf as gguf_library
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from bench.schema import DrsowError
 from bench.scoring.models import load_tokenizer, loading
 from bench.scoring.splitting import set_rule
 from bench.scoring.whole import check_missing
+
+EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon")
+"""transformers' names of what a norm adds to a variance."""
 
 
 def convert_gguf(gguf: Path, folder: Path) -> str:
@@ -34,10 +38,15 @@ def convert_gguf(gguf: Path, folder: Path) -> str:
         rule = _rule(gguf)
         changed = bool(rule) and set_rule(tokenizer.backend_tokenizer, rule, gguf.name)
         model, found = AutoModelForCausalLM.from_pretrained(
-            alone, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+            alone,
+            gguf_file=gguf.name,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            trust_remote_code=False,
         )
-        check_missing(gguf.name, found)
         _check_read(gguf, model)
+        check_missing(gguf.name, found)
         # The weights are float32 now, but transformers does not save them while it finds these two settings.
         model.hf_quantizer = None
         del model.config.quantization_config
@@ -70,9 +79,11 @@ def _check_read(gguf: Path, model: PreTrainedModel) -> None:
     """Checks that a model has all that its file holds: transformers leaves out what it does not know, in silence.
 
     Raises:
-        DrsowError: It lacks a weight, or the scaling of its rotary positions.
+        DrsowError: It lacks a weight, the scaling of its rotary positions, or another setting of its attention.
     """
     reader = gguf_library.GGUFReader(str(gguf))
+    if differing := _differing(reader, model.config.get_text_config()):
+        raise _unread(gguf, differing)
     settings = {name: field.contents() for name, field in reader.fields.items() if ".rope.scal" in name}
     if (scaling := _scaling(settings)) and scaling != _converted_scaling(model):
         kind, factor = scaling
@@ -85,6 +96,44 @@ def _check_read(gguf: Path, model: PreTrainedModel) -> None:
 
 def _unread(gguf: Path, what: str) -> DrsowError:
     return DrsowError(f"{gguf.name}: transformers does not read {what}; use the model's safetensors")
+
+
+def _differing(reader: gguf_library.GGUFReader, config: PretrainedConfig) -> str:
+    """A setting of a file that the converted model has otherwise, "" if there is none."""
+    ours = _settings(config)
+    scalar = getattr(config, "query_pre_attn_scalar", None)
+    if scalar and scalar != ours["attention.key_length"]:
+        # As in Gemma 2 and 3 of 27B: the file does not hold the number, and transformers takes another model's.
+        return "the scale of its attention"
+    kept = {name.partition(".")[2]: field.contents() for name, field in reader.fields.items()}
+    if kept.get("attention.sliding_window", 0) >= kept.get("context_length", math.inf):
+        del kept["attention.sliding_window"]
+    for name, value in ours.items():
+        # A GGUF file has float32, and 0 where there is none.
+        if kept.get(name) and not (value and math.isclose(kept[name], value, rel_tol=1e-5)):
+            return f"its setting {name} = {kept[name]:g}"
+    return ""
+
+
+def _settings(config: PretrainedConfig) -> dict[str, float | None]:
+    """The settings of a file as a configuration has them, by their names there without the architecture."""
+    has = config.to_dict()
+    rope = has.get("rope_parameters") or {}
+    width = has.get("global_head_dim") or has.get("head_dim") or config.hidden_size // config.num_attention_heads
+    epsilon = next((has[name] for name in EPSILONS if name in has), None)
+    found = {
+        "attention.key_length": width,
+        "attention.sliding_window": has.get("sliding_window"),
+        "attn_logit_softcapping": has.get("attn_logit_softcapping"),
+        "final_logit_softcapping": has.get("final_logit_softcapping"),
+        "attention.layer_norm_epsilon": epsilon,
+        "attention.layer_norm_rms_epsilon": epsilon,
+        "rope.freq_base": rope.get("full_attention", rope).get("rope_theta"),
+    }
+    if "full_attention" in rope:
+        return found
+    part = rope.get("partial_rotary_factor") or has.get("partial_rotary_factor") or 1
+    return found | {"rope.dimension_count": has.get("rotary_dim") or width * part}
 
 
 def _scaling(settings: dict[str, Any]) -> tuple[str, float] | None:

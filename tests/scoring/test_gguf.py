@@ -1,5 +1,6 @@
 """A GGUF file becomes a folder of safetensors with the same weights and words."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from huggingface_hub import constants
 from tiny_models import tiny_model
 from tiny_tokenizers import byte_level
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, Qwen2Config, StableLmConfig
 
 from bench.entries import ModelSpec
 from bench.registry import load_registry
@@ -39,10 +40,10 @@ NAMES = {
 """What transformers and GGUF call the parts of a Qwen2."""
 
 
-def write_gguf(path, model, tokenizer, *, rule=None, architecture="qwen2", also=None):
+def write_gguf(path, model, tokenizer, *, rule=None, architecture="qwen2", base=1e4, also=None):
     """A file of float32 weights, as llama.cpp writes it; `rule` says how its tokenizer divides texts.
 
-    `also` is called with the writer to add more.
+    `base` is that of its rotary positions; `also` is called with the writer to add more.
     """
     config, writer = model.config, gguf.GGUFWriter(path, architecture)
     writer.add_block_count(config.num_hidden_layers)
@@ -51,8 +52,8 @@ def write_gguf(path, model, tokenizer, *, rule=None, architecture="qwen2", also=
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(1e4)
+    writer.add_layer_norm_rms_eps(getattr(config, "rms_norm_eps", 1e-5))
+    writer.add_rope_freq_base(base)
     writer.add_vocab_size(config.vocab_size)
     writer.add_tokenizer_model("gpt2")
     if rule:
@@ -206,6 +207,13 @@ UNREAD = {
         lambda writer: writer.add_float32("llama.rope.scale_linear", 2.0),
         r"how it scales its rotary positions \(linear, factor 2\)",
     ),
+    "a window": (lambda writer: writer.add_sliding_window(32), r"its setting attention\.sliding_window = 32"),
+    "a cap": (lambda writer: writer.add_attn_logit_softcapping(50.0), "its setting attn_logit_softcapping = 50"),
+    "wide heads": (lambda writer: writer.add_key_length(32), r"its setting attention\.key_length = 32"),
+    "another norm": (
+        lambda writer: writer.add_layer_norm_eps(1e-3),
+        r"its setting attention\.layer_norm_epsilon = 0\.001",
+    ),
 }
 
 
@@ -218,6 +226,34 @@ def test_a_file_that_holds_more_than_transformers_reads_is_refused(tmp_path, nam
     ):
         convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize(
+    ("base", "width", "words"),
+    [(1e4, 4, ""), (5e5, 4, r"rope\.freq_base = 500000"), (1e4, 8, r"rope\.dimension_count = 8")],
+)
+def test_the_rotary_positions_of_a_file_are_those_of_the_model(tmp_path, base, width, words):
+    # transformers reads neither of a StableLM's file; a quarter of each head of 16 is turned, unless it says otherwise.
+    also = lambda writer: writer.add_rope_dimension_count(width)  # noqa: E731
+    tiny_gguf(tmp_path / "tiny.gguf", architecture="stablelm", kind=StableLmConfig, base=base, also=also)
+    refused = pytest.raises(DrsowError, match=f"does not read its setting {words}; use the model's safetensors")
+    with refused if words else contextlib.nullcontext():
+        convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder")
+
+
+def test_a_gemma_whose_scale_is_not_in_its_file_is_refused(tmp_path):
+    # Of 27B the heads have 128 numbers, and the scale is that of 144.
+    tiny_gguf(
+        tmp_path / "t.gguf", architecture="gemma2", kind=Gemma2Config, also=lambda writer: writer.add_key_length(128)
+    )
+    with pytest.raises(DrsowError, match=r"^t\.gguf: transformers does not read the scale of its attention; use the"):
+        convert_gguf(tmp_path / "t.gguf", tmp_path / "folder")
+
+
+def test_a_window_as_long_as_the_context_hides_nothing(tmp_path):
+    also = lambda writer: writer.add_sliding_window(4096)  # noqa: E731
+    tiny_gguf(tmp_path / "tiny.gguf", architecture="llama", also=also)
+    assert convert_gguf(tmp_path / "tiny.gguf", tmp_path / "folder") == ""
 
 
 def test_biases_of_a_llama_file_are_not_lost_in_silence(tmp_path):
