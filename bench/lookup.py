@@ -1,5 +1,6 @@
 """Finds the stored score sets that a pair or study needs, by the fields of their keys."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 from bench.contrast import model_of
 from bench.faults import warn
 from bench.schema import DTYPES, IMPORTED, Dataset, PreconditionError, UsageError
-from bench.store.folder import ScoreSet, Store
+from bench.store.folder import ScoreSet, Store, read_table
 from bench.store.places import data_option, results_option, stored_manifest
 from bench.subject import Sets, Side, Subject
 
@@ -210,6 +211,9 @@ def check_tables(
 ) -> None:
     """Checks that the tables of a results folder are of the scores that are asked for and, if any are stored, of those.
 
+    It also checks that the tables' pairs and gaps are those that the registry has now. Pairs that the tables lack are
+    no error: their models may have failed.
+
     Args:
         folder: The folder, by `result_folder`.
         store: The store of the folder and of the scores.
@@ -220,7 +224,7 @@ def check_tables(
 
     Raises:
         UsageError: The tables are of another dtype or arithmetic.
-        PreconditionError: Other scores are stored than those that the tables were made of.
+        PreconditionError: Other scores are stored than those that the tables were made of, or the registry has changed.
     """
     ops = f" --ops {lookup.ops}" if lookup.ops else ""
     named = (f" --reward {reward}" if reward != "sum" else "") + _dtype_option(lookup) + ops + results_option(store)
@@ -235,6 +239,25 @@ def check_tables(
         same = [each for each in found if all(each[name] == key.get(name) for name in ("model_id", "domain_digest"))]
         if same and key not in same:
             raise PreconditionError(f"{folder}: its tables are of other scores of {key['model_id']}; {remedy}")
+    if changed := _changed(folder, subject):
+        raise PreconditionError(f"{folder}: the registry has changed since its tables were made ({changed}); {remedy}")
+
+
+def _changed(folder: Path, subject: Subject) -> str:
+    """A pair of a folder's tables of which the registry has other models or another gap, or a study's performance that
+    they lack; "" if there is none."""
+    now = {pair.pair_id: pair for pair in subject.pairs}
+    for row in read_table(folder / "leaderboard.csv").to_dict("records"):
+        pair = now.get(row["pair_id"])
+        if pair is None or (pair.strong, pair.weak) != (row["strong"], row["weak"]):
+            return str(row["pair_id"])
+        gaps = pair.gap_points, float(row.get("gap_points", pair.gap_points))
+        if not (math.isclose(*gaps, rel_tol=1e-9, abs_tol=1e-9) or all(map(math.isnan, gaps))):
+            return str(row["pair_id"])
+    if subject.axes and (folder / "correlation.csv").is_file():
+        measured = set(read_table(folder / "correlation.csv")["performance"])
+        return "" if not measured or subject.performance in measured else subject.performance
+    return ""
 
 
 def _dtype_option(lookup: Lookup) -> str:

@@ -1,10 +1,12 @@
 """Which stored score sets a pair or study is made of, and what is said where none or several fit."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
-from bench.lookup import Lookup, one_set, stored_sets
-from bench.registry import Pair
+from bench.lookup import Lookup, check_tables, one_set, stored_sets
+from bench.registry import Pair, load_registry
 from bench.schema import (
     IMPORTED,
     SCHEMA_VERSION,
@@ -17,6 +19,7 @@ from bench.schema import (
     UsageError,
 )
 from bench.store.folder import ScoreSet, Store
+from bench.store.places import stored_manifest
 from bench.subject import Subject, by_model
 
 ROWS = (Example("1", "", (Message("user", "Hi"),), (("chosen", "yes"), ("rejected", "no"))),)
@@ -169,3 +172,18 @@ def test_a_model_under_two_templates_is_refused(store):
     with pytest.raises(UsageError, match="m is scored under the chat templates of a and of b"):
         by_model(sets)
     assert list(by_model({("m", "a"): sets["m", "a"], ("m", "a's twin"): sets["m", "a"]})) == ["m"]
+
+
+def test_the_committed_tables_are_of_the_registry(store):
+    results = Path(__file__).parents[1] / "results"
+    known, folders = load_registry(results / "ladders" / "registry"), sorted(results.rglob("manifest.json"))
+    folders = [path.parent for path in folders if (path.parent / "leaderboard.csv").is_file()]
+    assert len(folders) > 20
+    for folder in folders:
+        name = stored_manifest(folder)["subject"]
+        pairs = known.study_pairs(known.study(name)) if name in known.studies else [known.pair(name)]
+        axes = (known.study(name).performance,) if name in known.studies else ()
+        check_tables(folder, store, Subject(name, tuple(pairs), axes=axes), DATA, Lookup(), reward="sum")
+    other = Subject("noise", tuple(known.study_pairs(known.study("noise"))), axes=("ifeval",))
+    with pytest.raises(PreconditionError, match=r"tables were made \(ifeval\); `drsow leaderboard --study noise "):
+        check_tables(results / "noise" / "sample", store, other, DATA, Lookup(), reward="sum")

@@ -208,11 +208,17 @@ def leaderboard(
 
     from bench.cli.boards import show_boards
     from bench.store.folder import Store
-    from bench.verbs.run import lookup_of, redo_subjects
+    from bench.store.places import data_option, results_option
+    from bench.verbs.run import figures_are_older, lookup_of, redo_subjects
 
     store, lookup = Store(results), lookup_of(known, dtype=dtype.value, ops=ops)
     written = redo_subjects(known, subjects, dataset, store, lookup=lookup, reward=reward.value, seed=seed)
     show_boards(written, as_json=as_json)
+    for subject, each in zip(subjects, written, strict=True):
+        if figures_are_older(each.folder):
+            command = f"drsow figures {subject.option} {data_option(dataset)}{results_option(store)}"
+            named = f" --reward {reward.value}" if reward is not Reward.sum else ""
+            warn(f"{each.folder}: its figures are of earlier tables; `{command}{named}` draws them again")
     problems = [each.problem for each in written if each.problem]
     for line in problems:
         warn(f"drsow: {line}")
@@ -234,10 +240,14 @@ def figures(
     """Draw the figures and tables again from the stored CSVs."""
     known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
 
+    from bench.lookup import check_tables
     from bench.store.folder import Store
     from bench.subject import result_folder
-    from bench.verbs.run import draw
+    from bench.verbs.run import draw, lookup_of
 
+    store, lookup = Store(results), lookup_of(known)
     for subject in subjects:
-        for path in draw(known, subject, result_folder(Store(results), subject, dataset, reward=reward.value)):
+        folder = result_folder(store, subject, dataset, reward=reward.value)
+        check_tables(folder, store, subject, dataset, lookup, reward=reward.value)
+        for path in draw(known, subject, folder):
             print(path)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from bench.contrast import model_of
+from bench.files import read_if_there
 from bench.lookup import Lookup, stored_sets
 from bench.registry import Registry
 from bench.schema import DTYPES, Dataset, UsageError
@@ -132,3 +133,10 @@ def draw(registry: Registry, subject: Subject, folder: Path) -> list[Path]:
     axis = subject.axes[0] if subject.axes else None
     words = f"Data and versions: manifest.json of {folder.parent.name}/{folder.name}."
     return write_figures(folder, registry, axis=axis) + write_tables(folder, registry, axis=axis, provenance=words)
+
+
+def figures_are_older(folder: Path) -> bool:
+    """Whether a results folder has figures of other tables than it has now, by the CSV of numbers beside each."""
+    same = {"margins.csv": "margins.csv", "length.csv": "length.csv", "gap_accuracy.csv": "leaderboard.csv"}
+    drawn = {name: read_if_there(folder / "figures" / figure) for figure, name in same.items()}
+    return any(data is not None and data != read_if_there(folder / name) for name, data in drawn.items())

@@ -8,8 +8,9 @@ import pytest
 from tiny_models import entry, pair_entry
 
 from bench.cli.boards import show_boards
+from bench.cli.run import figures, leaderboard
 from bench.data.load import load_data
-from bench.lookup import Lookup
+from bench.lookup import Lookup, check_tables
 from bench.registry import load_registry
 from bench.schema import SCORES, PreconditionError, UsageError
 from bench.store.folder import Store, read_csv
@@ -17,7 +18,7 @@ from bench.study.draw import write_figures, write_tables
 from bench.study.report import gather, html
 from bench.subject import Subject, result_folder
 from bench.verbs.exchange import export_scores, import_scores
-from bench.verbs.run import compared_pairs, draw, lookup_of, redo_subjects
+from bench.verbs.run import compared_pairs, draw, figures_are_older, lookup_of, redo_subjects
 
 SCORE = 'scores.alpaca_eval_2_lc = { value = 1.0, source = "drawn" }\n'
 PROMPTS = ("Is 7 prime?", "Name a colour.", "Two and two?")
@@ -98,6 +99,7 @@ def test_a_study_with_too_little_to_take_apart_gives_words(scored, known, value,
     show_boards([done], as_json=False)
     assert f"Is it the gap? {done.verdict}" in capsys.readouterr().out
     drawn = {path.name for path in draw(known, study, done.folder)}
+    assert not figures_are_older(done.folder)
     assert ("decomposition.png" in drawn) == ("decomposition.md" in drawn) == (value == 3)
     page = html(gather(store, known, study, data, reward="sum", lookup=Lookup()))
     assert ("2 models are too few to tell" in page) == (value == 3)
@@ -132,6 +134,29 @@ def test_tables_that_are_older_than_the_scores_or_of_another_dtype_are_not_repor
     )
     redo_subjects(known, [two], data, store, lookup=Lookup(), reward="sum")
     assert gather(store, known, two, data, reward="sum", lookup=Lookup()).missing == ""
+
+
+def test_tables_of_an_earlier_registry_are_refused_until_the_leaderboard_is_made_again(scored, known, tmp_path, capsys):
+    store, data = scored
+    study = Subject("all", tuple(known.study_pairs(known.study("all"))), axes=("alpaca_eval_2_lc",))
+    (done,) = redo_subjects(known, [study], data, store, lookup=Lookup(), reward="sum")
+    check_tables(done.folder, store, study, data, Lookup(), reward="sum")
+    (pair,) = study.pairs
+    for changed in (pair._replace(gap_points=1.5), pair._replace(weak="x"), pair._replace(pair_id="s--x")):
+        with pytest.raises(
+            PreconditionError, match=rf"the registry has changed .*\({pair.pair_id}\); `drsow leaderboard "
+        ):
+            check_tables(done.folder, store, study._replace(pairs=(changed,)), data, Lookup(), reward="sum")
+    entries = tmp_path / "registry" / "models.toml"
+    entries.write_text(entries.read_text().replace("value = 1.0", "value = 3.0", 1))
+    options = {"study": "all", "data": data.data_id, "results": store.root, "registry": entries.parent}
+    with pytest.raises(PreconditionError, match="the registry has changed since its tables were made"):
+        figures(**options)
+    (done.folder / "figures").mkdir()
+    shutil.copy(done.folder / "leaderboard.csv", done.folder / "figures" / "gap_accuracy.csv")
+    leaderboard(**options)
+    assert figures_are_older(done.folder)
+    assert "its figures are of earlier tables; `drsow figures --study all --regis" in capsys.readouterr().err
 
 
 def test_other_labels_under_the_same_name_are_refused_and_then_stand_apart(scored, known, two, tmp_path):
