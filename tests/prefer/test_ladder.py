@@ -125,6 +125,17 @@ def test_the_registry_has_every_rung_and_four_studies(tmp_path):
     ]  # fmt: skip
 
 
+def test_a_family_of_one_model_is_not_written():
+    told = tomllib.loads(pairs_toml(recipe(rungs=RUNGS[:1]), ["up-a"], has_scores=True))
+    assert [each["family_id"] for each in told["families"]] == ["up"]
+
+
+def test_a_ladder_with_a_template_of_its_own_is_scored_under_its_first_rungs():
+    for more, owner in ({}, "smollm2-135m-instruct-q4"), ({"template": "chatml"}, "up-a"):
+        told = tomllib.loads(pairs_toml(recipe(**more), [], has_scores=True))
+        assert {each["template"] for each in told["families"]} == {owner}
+
+
 def test_preferences_turned_round_count_against_a_rung():
     rungs = [RUNGS[0] | {"n": 4}, {"rung_id": "c", "loss": "dpo", "n": 3, "labels": "turned", "after": "a"}]
     (ladder,) = recipe(rungs=rungs).ladders

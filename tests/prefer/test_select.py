@@ -80,11 +80,19 @@ def test_more_prompts_than_one_part_holds_are_picked_as_each_alone(monkeypatch):
     assert pick_all(embeddings, sizes, "dissimilar", seed=0) == alone
 
 
+def test_the_random_pairs_of_one_part_are_not_those_of_the_next(monkeypatch):
+    monkeypatch.setattr("bench.prefer.select._CHUNK", 50)
+    rows = np.random.default_rng(1).normal(size=(600, 3))
+    pairs = [each[:2] for each in pick_all(rows, [6] * 100, "random", seed=3)]
+    assert pairs[:50] != pairs[50:]
+
+
 def test_a_share_of_the_prompts_is_kept_in_their_order():
     some = [Picked(0, 1, value) for value in (0.9, 0.1, 0.5, 0.3)]
     assert keep(some, "dissimilar", fraction=0.5, seed=0).tolist() == [1, 3]
     assert keep(some, "similar", fraction=0.5, seed=0).tolist() == [0, 2]
     assert keep(some, "dissimilar", fraction=0.01, seed=0).tolist() == [1]
+    assert len(keep(some, "random", fraction=0.7, seed=0)) == 3  # 2.8
     halves = {tuple(keep(some, "random", fraction=0.5, seed=seed)) for seed in range(60)}
     assert len(halves) == 6
 

@@ -356,3 +356,8 @@ def test_a_step_is_as_many_preferences_as_was_said_or_refused(tmp_path):
         arguments(SIMPO._replace(batch=6, at_once=4), 8, **words)
     told = arguments(SIMPO._replace(batch=3, at_once=4), 8, **words)
     assert told.per_device_train_batch_size * told.gradient_accumulation_steps == 3
+
+
+def test_the_learning_rate_rises_over_a_tenth_of_the_steps_of_all_epochs(tmp_path):
+    told = arguments(Tuning(batch=4, n_epochs=3), 40, out=tmp_path, dtype=torch.float32, device="cpu")
+    assert told.warmup_steps == 3  # of 3 x 10

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.nonparametric.smoothers_lowess import lowess
 
 from bench.cli.options import Reward
 from bench.schema import REWARDS, SCORES, TOKEN_REWARDS, DrsowError, PreconditionError
@@ -102,6 +103,15 @@ def test_models_with_other_tokens_are_compared_where_both_end_one():
     assert reward_of(strong, weak, "sum") == reward_of(strong, weak, "last") == 0.75
 
 
+def test_tokens_without_places_are_compared_only_if_all_responses_have_as_many_under_both_models():
+    two, three = told([-1.0, -1.0]), told([-1.0, -1.0, -1.0]).assign(example_id="b")
+    strong = pd.concat([two, three], ignore_index=True).assign(byte_end=None)
+    assert rewards(strong, strong, reward="peak")["reward"].tolist() == [0.0, 0.0]
+    weak = pd.concat([two, two.assign(example_id="b")], ignore_index=True).assign(byte_end=None)
+    with pytest.raises(DrsowError, match=r"^reward peak: a, response chosen: its tokens' places in the text are not"):
+        rewards(strong, weak, reward="peak")
+
+
 def test_a_stretch_is_plausible_if_all_of_the_strong_models_tokens_in_it_are():
     strong = told([LOG(0.5), LOG(0.01), LOG(0.5)], tops=[LOG(0.5)] * 3, ends=[1, 2, 2])
     weak = told([LOG(0.25), LOG(0.25)], ends=[2, 2])
@@ -155,6 +165,12 @@ def test_length_regularised_takes_off_the_price_at_which_labels_are_equally_long
     assert found["b", "chosen"] - found["b", "rejected"] == pytest.approx(4 - 4 * 0.25)
 
 
+def test_the_price_of_length_counts_a_preference_by_its_difference_of_bytes():
+    # 1 a byte for 1 byte, 2 for 1, 3 for 10: between 2 and 3 the preferred responses are 10 bytes longer and 2 shorter
+    rows = [("a", 1.0, 1), ("a", 0.0, 0), ("b", 2.0, 1), ("b", 0.0, 0), ("c", 30.0, 10), ("c", 0.0, 0)]
+    assert by_length.price_of_length(*(pd.Series(column) for column in zip(*rows, strict=True))) == 2.5
+
+
 def test_equal_lengths_have_no_price():
     frame = scored(("a", "0", -1.0, 9), ("a", "1", -2.0, 9))
     assert by_length.price_of_length(frame["example_id"], frame["logp_sum_nats"], frame["n_bytes"]) == 0.0
@@ -168,6 +184,17 @@ def test_calibration_leaves_nothing_of_a_reward_that_is_length_alone():
     np.testing.assert_allclose(found, 0, atol=1e-6)
     plus = strong.assign(logp_sum_nats=strong["logp_sum_nats"] + np.where(np.arange(len(strong)) == 7, 5.0, 0.0))
     assert rewards(plus, weak, reward="calibrated")["reward"].idxmax() == 7
+
+
+def test_calibration_is_robust_lowess_over_nine_tenths_of_the_responses():
+    rng = np.random.default_rng(0)
+    size = np.sort(rng.permutation(400)[:40] + 1)
+    values = 0.01 * size**1.5 + rng.standard_normal(40)
+    values[7] += 100
+    strong = scored(*((str(n), "0", value, int(s)) for n, (value, s) in enumerate(zip(values, size, strict=True))))
+    found = rewards(strong, strong.assign(logp_sum_nats=0.0), reward="calibrated")["reward"]
+    curve = lowess(values, size, frac=0.9, it=3, return_sorted=False)
+    np.testing.assert_allclose(values - found, curve, atol=0.02 * np.ptp(curve))
 
 
 def test_few_lengths_are_calibrated_by_their_mean():
