@@ -268,6 +268,23 @@ def test_a_pair_that_only_prefers_the_longer_response_is_warned_about_in_the_tab
     assert "| two | 100.0 | – | 100.0 | 0.0 | score |" in text and done.warning in text
 
 
+def test_the_sentences_tell_of_the_best_pair_and_margins_are_kept_of_the_three_best(scored, known, tmp_path):
+    store, data = scored
+    known.models["v"] = known.model("w")
+    for name, wrong in (("x", ["2"]), ("v", ["1", "2"])):
+        frame = scores(4.0)
+        frame.loc[frame["example_id"].isin(wrong) & (frame["response_id"] == "chosen"), "logp_sum_nats"] = -13.0
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+        import_scores(store, tmp_path / f"{name}.csv", name, "s", data, dtype="fp32")
+    two, *others = (known.pair("two")._replace(pair_id=f"{n}-w", strong=n) for n in "sxv")
+    four = Subject("four", (*others, two._replace(pair_id="w-s", strong="w", weak="s"), two))
+    (done,) = redo_subjects(known, [four], data, store, lookup=Lookup(), reward="sum")
+    assert done.board["pair_id"].tolist() == ["s-w", "x-w", "v-w", "w-s"]
+    assert done.alone.startswith("The strong model alone (`strong`) scores 100.0%")
+    assert "and s-w scores 100.0%" in done.warning
+    assert set(read_csv(done.folder / "margins.csv")["pair_id"]) == {"s-w", "x-w", "v-w"}
+
+
 def test_a_folder_of_an_earlier_version_is_drawn_without_the_tables_that_it_lacks(scored, known, two):
     store, data = scored
     (done,) = redo_subjects(known, [two], data, store, lookup=Lookup(), reward="sum")
