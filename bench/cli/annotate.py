@@ -172,7 +172,10 @@ def annotate(
     from bench.verbs.annotate import Annotation, annotate_candidates
     from bench.verbs.session import open_session
 
-    filters = Filters(rejected.value, min_margin, min_confidence, max_length_ratio, drop_poorest, drop_widest)
+    filters = Filters(
+        rejected=rejected.value, min_margin=min_margin, min_confidence=min_confidence,
+        max_length_ratio=max_length_ratio, poorest_share=drop_poorest, widest_share=drop_widest,
+    )  # fmt: skip
     session = open_session(known, dtype=dtype.value, device=device.value, results=results)
     wish = Annotation(filters, customise.value, router.value, seed, reward.value, calibration, together)
     counts = annotate_candidates(session, _together(names, subjects), load_candidates(candidates), wish, out=out)

@@ -5,11 +5,15 @@ import shutil
 import warnings
 
 import datasets
+import pandas as pd
 import pytest
 from commands import leftovers, write_rows
 from tiny_models import CONTEXT
+from typer.testing import CliRunner
 
+import bench.cli  # noqa: F401
 from bench import reward
+from bench.cli.app import app
 from bench.data.load import load_candidates, load_data
 from bench.prefer.annotate import Filters
 from bench.registry import load_registry
@@ -107,6 +111,25 @@ def test_candidates_that_are_too_long_are_told_with_the_model_and_counted(tiny_r
     assert said == [f"tiny-strong: {words}", f"tiny-weak: {words}"]
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["candidates_left_out"] == {"too_long": 3}
     assert "\n- candidates left out: too_long 3\n" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_each_filter_is_that_of_the_option_of_its_name(words, tmp_path, monkeypatch):
+    taken = []
+
+    def keep(_session, _subject, _candidates, wish: Annotation, *, out) -> pd.Series:
+        taken.append(wish.filters)
+        return pd.Series(dtype=int)
+
+    monkeypatch.setattr("bench.verbs.annotate.annotate_candidates", keep)
+    more = "--rejected random --min-margin 1 --min-confidence 0.2 --max-length-ratio 3 --drop-poorest 0.4"
+    called = [*map(str, words), *more.split(), "--drop-widest", "0.5", "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, called).exception is None
+    assert taken == [
+        Filters(
+            rejected="random", min_margin=1, min_confidence=0.2, max_length_ratio=3, poorest_share=0.4,
+            widest_share=0.5,
+        )
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,19 @@ import pandas as pd
 import pytest
 import torch
 from commands import COMMAND, environment, leftovers, rows, write_rows
+from typer.testing import CliRunner
 
+import bench.cli  # noqa: F401
 from bench import reward
+from bench.cli.app import app
 from bench.files import locked
+from bench.prefer.resumed import Sampling
 from bench.prefer.select import cosines
 from bench.schema import DrsowError, Message, UsageError
 from bench.scoring import models
 from bench.scoring.chat import Template
 from bench.store.folder import read_csv
+from bench.verbs.judge import Judging
 from bench.verbs.tuning_folder import alone, begin
 
 PROMPTS = [{"id": f"p{i}", "prompt": f"Is {i} prime?"} for i in range(6)]
@@ -336,6 +341,21 @@ def test_the_judges_table_is_the_rewards_of_what_both_policies_said(drsow, tuned
     before = {path: (out / path).read_bytes() for path in ("judge.csv", "before.jsonl", "after.jsonl")}
     assert drsow("judge", *words, "--annotator", "tiny", *options, "--out", out).returncode == 0
     assert {path: (out / path).read_bytes() for path in before} == before
+
+
+def test_each_setting_of_judges_sampling_is_that_of_the_option_of_its_name(tiny_registry, tmp_path, monkeypatch):
+    taken = []
+
+    def keep(_session, _prompts, wish: Judging, *, out) -> pd.DataFrame:
+        taken.append(wish.sampling)
+        raise DrsowError("enough")
+
+    monkeypatch.setattr("bench.verbs.judge.judge_policies", keep)
+    words = ["--before", "tiny-strong", "--after", "tiny-weak", "--annotator", "tiny", "--registry", tiny_registry]
+    words += ["--prompts", write_rows(tmp_path / "prompts.jsonl", PROMPTS), "--device", "cpu", "--out", tmp_path]
+    words += ["--n", 2, "--temperature", 0.3, "--top-p", 0.4, "--max-new-tokens", 5, "--seed", 6]
+    assert str(CliRunner().invoke(app, ["judge", *map(str, words)]).exception) == "enough"
+    assert taken == [Sampling(n=2, temperature=0.3, top_p=0.4, max_new_tokens=5, seed=6)]
 
 
 def test_a_misspelt_policy_after_tuning_is_one_line_before_the_one_before_it_is_sampled(drsow, tiny_registry, tmp_path):

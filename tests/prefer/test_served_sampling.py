@@ -243,6 +243,16 @@ def test_a_killed_command_goes_on_and_annotate_reads_its_file(server, tmp_path):
     assert [len(example.responses) for example in found.examples] == [3] * 6
 
 
+def test_each_setting_is_that_of_the_option_of_its_name(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr("bench.verbs.sample.sample_served", lambda _data, _server, wish, out: taken.append(wish))
+    (tmp_path / "prompts.jsonl").write_text('{"id": 1, "prompt": "Say 1"}\n')
+    words = ["--url", "http://127.0.0.1:1", "--model", "tiny", "--prompts", str(tmp_path / "prompts.jsonl")]
+    words += ["--n", "2", "--temperature", "0.3", "--top-p", "0.4", "--max-new-tokens", "5", "--seed", "6"]
+    assert CliRunner().invoke(app, ["sample", *words, "--out", str(tmp_path / "out.jsonl")]).exception is None
+    assert taken == [Sampling(n=2, temperature=0.3, top_p=0.4, max_new_tokens=5, seed=6)]
+
+
 @pytest.mark.parametrize(("words", "line"), [
     (["--concurrency", "2"], "--concurrency is for a model on a server"),
     (["--url", "http://127.0.0.1:1", "--dtype", "fp32"], "--url: a server computes, without --dtype"),
