@@ -69,7 +69,7 @@ LINES: tuple[LineStyleType, ...] = (
 )
 
 _HANDLE, _LETTER = 0.4, 0.0625
-"""Width of a legend's mark with the space around it, and of a letter of its labels in the mean, inches."""
+"""Width of a legend's mark with the space around it, and of a letter of its labels on average, inches."""
 
 FORMATS = ("pdf", "png", "svg")
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
