@@ -53,6 +53,8 @@ class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         server: Server = self.server
         models = [{"id": "tiny", "object": "model", "owned_by": "vllm", "max_model_len": 2049}]
+        if server.fault == "adapter":
+            models.append({"id": "ad", "object": "model", "owned_by": "vllm", "parent": "tiny", "max_model_len": None})
         if server.fault == "short context":
             models[0]["max_model_len"] = 41
         if server.fault == "endless context":
@@ -98,9 +100,10 @@ class Answers(BaseHTTPRequestHandler):
             os._exit(1)
         if fault in ("busy once", "broken once"):
             server.fault = ""
-        status = {"busy": 429, "broken": 500, "bad": 400}.get(fault.split()[0] if fault else "")
+        status = {"busy": 429, "broken": 500, "bad": 400, "long": 400}.get(fault.split()[0] if fault else "")
         if status:
-            self._send(status, {"error": {"message": f"planted {status}", "type": "planted"}})
+            words = "This model's maximum context length is 41 tokens." if fault == "long" else f"planted {status}"
+            self._send(status, {"error": {"message": words, "type": "planted"}})
         if fault == "no http":
             self.wfile.write(b"hello\r\n\r\n")
             self.close_connection = True
@@ -133,7 +136,8 @@ class Answers(BaseHTTPRequestHandler):
         return [*found[:-2], -9999.0, found[-1]] if fault == "clamps" else found
 
     def _vllm(self, body: dict, fault: str) -> dict:
-        assert (body["model"], body["max_tokens"], body["prompt_logprobs"]) == ("tiny", 1, 0)
+        assert (body["max_tokens"], body["prompt_logprobs"]) == (1, 0)
+        fault = {"tiny": fault, "ad": "other model"}[body["model"]]
         assert body["return_token_ids"] and "truncate_prompt_tokens" not in body
         (sent,) = body["prompt"]
         ids = self._ids(sent, fault)
@@ -144,6 +148,7 @@ class Answers(BaseHTTPRequestHandler):
 
     def _sglang(self, body: dict, fault: str) -> dict:
         assert body["return_logprob"] and body["sampling_params"] == {"temperature": 0, "max_new_tokens": 0}
+        fault = {None: fault, "ad": "other model"}[body.get("lora_path")]
         ids, first = self._ids(body["input_ids"], fault), body["logprob_start_len"]
         values = [None, *self._nats(ids, fault)[first + 1 :]]
         entries = [[value, token, None] for value, token in zip(values, ids[first:], strict=True)]

@@ -32,8 +32,8 @@ from bench.sources import Served
 REFUSED = (400, 422)
 """Status codes of a server that does not take a field of the question."""
 
-PLACES = ("--url", "--url and --model")
-"""Where a user corrects what the server refuses."""
+PLACES = ("--url", "check --url and --model", "leave the prompt out, or lower --max-new-tokens")
+"""As `asking.REGISTRY`, for a command."""
 
 
 class RefusedError(DrsowError):

@@ -122,7 +122,7 @@ def _read(source: Served, response: Any, ends_s: float) -> bytes:
     while piece := response.read1(2**16):
         text += piece
         if len(text) > LONGEST_ANSWER_BYTES:
-            words = f"the server's answer is longer than {units.si(LONGEST_ANSWER_BYTES, 'B')}; check {REGISTRY[1]}"
+            words = f"the server's answer is longer than {units.si(LONGEST_ANSWER_BYTES, 'B')}; {REGISTRY[1]}"
             raise DrsowError(f"{source.url}: {words}")
         if time.monotonic() > ends_s:
             raise TimeoutError(f"no whole answer in {source.timeout_s:g} s")
@@ -131,11 +131,16 @@ def _read(source: Served, response: Any, ends_s: float) -> bytes:
     return bytes(text)
 
 
-REGISTRY = ("`source` in models.toml", "`url`, `model` and `kind` in models.toml")
-"""Where a user corrects an address, and a question that a server refuses, for a model of the registry."""
+REGISTRY = (
+    "`source` in models.toml",
+    "check `url`, `model` and `kind` in models.toml",
+    "lower `context_tokens` of the model in models.toml to the server's limit",
+)
+"""Where a user corrects an address, and what to do about a question that a server refuses, in general and because the
+text is too long, for a model of the registry."""
 
 
-def refusal(source: Served, code: int, said: str, places: tuple[str, str] = REGISTRY) -> DrsowError:
+def refusal(source: Served, code: int, said: str, places: tuple[str, str, str] = REGISTRY) -> DrsowError:
     """The error for a status that is not 200, with the server's own words.
 
     Args:
@@ -153,7 +158,7 @@ def refusal(source: Served, code: int, said: str, places: tuple[str, str] = REGI
         )
     if 300 <= code < 400:
         return DrsowError(f"{where} and names another address; write that address into {places[0]}")
-    return DrsowError(f"{where}; check {places[1]}")
+    return DrsowError(f"{where}; {places[2 if 'context' in said.lower() else 1]}")
 
 
 class UnreachableError(PreconditionError):

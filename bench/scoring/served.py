@@ -61,6 +61,8 @@ class ServedScorer(Scorer):
     """A tokenizer here with its model on a server."""
 
     served = True
+    is_adapter = False
+    """Whether the model is a LoRA adapter of another model of the server; known from the preflight on."""
 
     @property
     def source(self) -> UrlSource:
@@ -98,6 +100,7 @@ class ServedScorer(Scorer):
         """
         server = wire.identify(self.source)
         self.limit = min(self.limit, server.context_tokens or self.limit)
+        self.is_adapter = server.is_adapter
         first, second = self._probed(), self._probed()
         words = ""
         if np.isnan(first).any():
@@ -126,9 +129,13 @@ class ServedScorer(Scorer):
     def _scored(self, text: wire.Text, row: str = "") -> np.ndarray:
         """The log-probabilities of a text's response, nats, (n,), float64; `row` is an error's name of the text."""
         try:
-            return wire.score(self.source, text)
+            return wire.score(self.source, text, is_adapter=self.is_adapter)
         except wire.WireError as error:
             raise self._refused(f"{error}{row}") from None
+        except PreconditionError:
+            raise
+        except DrsowError as error:
+            raise DrsowError(f"{self.ready.key.model_id}{row}: {error}") from None
 
     def _refused(self, words: str) -> PreconditionError:
         where = f"{self.ready.key.model_id}: the server at {self.source.url} {words}"

@@ -204,8 +204,13 @@ def _checked(values: Sequence[float | None]) -> np.ndarray:
     return logps
 
 
-def score(source: UrlSource, text: Text) -> np.ndarray:
+def score(source: UrlSource, text: Text, *, is_adapter: bool = False) -> np.ndarray:
     """The log-probabilities of a text's ids from `first` on, (n,), nats.
+
+    Args:
+        source: Where the server is, and the model's name there.
+        text: The text.
+        is_adapter: As in `Server`.
 
     Raises:
         WireError: The server's numbers are not those of this text.
@@ -213,7 +218,11 @@ def score(source: UrlSource, text: Text) -> np.ndarray:
         PreconditionError: The server cannot be reached.
     """
     form = FORMATS[source.kind]
-    answer = ask(source, form.path, form.question(source.model, text)).content
+    question = form.question(source.model, text)
+    if is_adapter and source.kind == "sglang":
+        # /generate names no model. Without this field, the base model answers.
+        question["lora_path"] = source.model
+    answer = ask(source, form.path, question).content
     try:
         return form.logps(answer, text)
     except MALFORMED as error:
@@ -231,6 +240,8 @@ class Server(NamedTuple):
     """Kind and version, such as "vllm-0.12.0"."""
     context_tokens: int | None
     """The longest text that it takes, None if it does not say."""
+    is_adapter: bool
+    """Whether the model is a LoRA adapter of another model of the server."""
 
 
 def identify(source: UrlSource) -> Server:
@@ -260,6 +271,10 @@ def _identified(source: UrlSource) -> Server:
         raise PreconditionError(f"{source.url}: {words}; correct `model` in models.toml")
     about = ask(source, FORMATS[source.kind].identity).content
     version = about.get("info", {}).get("version") if source.kind == "openai-echo" else about.get("version")
-    limit = known[source.model].get("max_model_len") or about.get("context_length")
+    card = known[source.model]
+    # The entry of an adapter gives no limit; that of its base model does.
+    base = known.get(card.get("parent"), {})
+    limit = card.get("max_model_len") or base.get("max_model_len") or about.get("context_length")
     # A server keeps room for one new token.
-    return Server(f"{source.kind}-{version or 'unknown'}", limit and int(limit) - 1)
+    name = f"{source.kind}-{version or 'unknown'}"
+    return Server(name, limit and int(limit) - 1, bool(card.get("parent")))

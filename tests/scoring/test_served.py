@@ -128,6 +128,20 @@ def test_each_formats_numbers_are_those_of_the_ids_that_drsow_sent(any_server, p
     assert (job.key.ops, job.key.attention, job.key.dtype) == (version, kind, "bfloat16")
 
 
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_an_adapter_of_a_server_has_its_own_numbers_and_the_limit_of_its_base(kind, tokenizer, place):
+    process = Process(kind, tokenizer)
+    process.plant("adapter")
+    for model, shift in (("tiny", 0.0), ("ad", 0.5)):
+        scorer = scorer_of(ready(place, kind, process.url, model=model, context=4096), OPTIONS)
+        found = scorer.examples_logps(ROWS[:1])[0]
+        for s, logps in zip(scorer.rendered(ROWS[:1]).sequences, found, strict=True):
+            ids = s.ids.tolist()
+            assert logps.tolist() == pytest.approx([nats(ids[i - 1], ids[i], shift) for i in range(s.start, len(ids))])
+        assert scorer.limit == 2048
+    process.end()
+
+
 def test_another_context_is_another_score_set(shared, place):
     shared.plant("")
     assert ready(place, "vllm", shared.url).key != ready(place, "vllm", shared.url, context=1024).key
@@ -374,7 +388,8 @@ def test_a_token_that_no_header_can_hold_is_not_told(monkeypatch):
     [
         ("busy", r"answered 429 \(planted 429\) 2 times; run the command again"),
         ("broken", r"answered 500 \(planted 500\) 2 times"),
-        ("bad", r"answered 400 \(planted 400\); check `url`, `model` and `kind`"),
+        ("bad", r"^served \(s/\d+, response \w+\): http\S+: the server answered 400 \(planted 400\); check `url`"),
+        ("long", r"^served \(s/\d+, response \w+\): .* length is 41 tokens.\); lower `context_tokens` of the model in"),
         ("half", "the answer broke off"),
         ("no http", "the answer broke off"),
         ("other model", "has another model than before"),
