@@ -16,12 +16,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import bench
 from bench.contrast import model_of
 from bench.data.load import REWARD_BENCH_VARIABLE, load_candidates, load_data
+from bench.files import read_csv
 from bench.lookup import stored_sets
 from bench.prefer.annotate import Filters
 from bench.registry import load_registry
 from bench.schema import Dataset, Example, Message, UsageError
 from bench.scoring import models, passes, run
-from bench.store.folder import read_csv
 from bench.study.board import chosen_pairs
 from bench.study.choose import Wish
 from bench.study.report import gather

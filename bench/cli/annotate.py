@@ -161,10 +161,8 @@ def annotate(
     registry: RegistryDir = None,
 ) -> None:
     """Label candidates with a pair's reward, as preferences that TRL reads."""
-    if bool(pair) == (best is not None):
-        raise UsageError("name who annotates: --pair PAIR or --best STUDY")
     together = _ensemble(ensemble, ensemble_on)
-    names = _checked(pair or [_best_pair(registry, str(best), results, reward.value)], ensemble)
+    names = _named(pair, best, ensemble) or [_best_pair(registry, str(best), results, reward.value)]
     known, subjects = select(registry, names, None, TemplateMode.shared)
 
     from bench.data.load import load_candidates
@@ -172,10 +170,8 @@ def annotate(
     from bench.verbs.annotate import Annotation, annotate_candidates
     from bench.verbs.session import open_session
 
-    filters = Filters(
-        rejected=rejected.value, min_margin=min_margin, min_confidence=min_confidence,
-        max_length_ratio=max_length_ratio, poorest_share=drop_poorest, widest_share=drop_widest,
-    )  # fmt: skip
+    filters = Filters(rejected=rejected.value, min_margin=min_margin, min_confidence=min_confidence)
+    filters = filters._replace(max_length_ratio=max_length_ratio, poorest_share=drop_poorest, widest_share=drop_widest)
     session = open_session(known, dtype=dtype.value, device=device.value, results=results)
     wish = Annotation(filters, customise.value, router.value, seed, reward.value, calibration, together)
     counts = annotate_candidates(session, _together(names, subjects), load_candidates(candidates), wish, out=out)
@@ -197,9 +193,11 @@ def _ensemble(rule: Rule | None, data: str | None) -> "EnsembleWish | None":
     return EnsembleWish(rule.value, REWARD_BENCH if data is None else data)
 
 
-def _checked(names: list[str], ensemble: Rule | None) -> list[str]:
-    """The names, each once: several with `--ensemble`, otherwise one."""
-    names = list(dict.fromkeys(names))
+def _named(pair: list[str] | None, best: str | None, ensemble: Rule | None) -> list[str]:
+    """The named pairs, each once: several with `--ensemble`, otherwise one; empty with `--best`."""
+    if bool(pair) == (best is not None):
+        raise UsageError("name who annotates: --pair PAIR or --best STUDY")
+    names = list(dict.fromkeys(pair or []))
     if (len(names) > 1) != (ensemble is not None):
         raise UsageError("several pairs label together: name two or more with --pair, and --ensemble RULE; or one pair")
     return names

@@ -128,7 +128,7 @@ def board(
 
     from bench.cli.boards import overview_view
     from bench.store.folder import Store
-    from bench.verbs.board import board as overview
+    from bench.study.across import board as overview
     from bench.verbs.board import check_stored, write_board
 
     check_stored(store := Store(results))

@@ -60,10 +60,10 @@ def route(
 ) -> None:
     """Find each prompt's domain, and how often the router is right."""
     from bench.data.load import load_prompts
+    from bench.files import write_csv
     from bench.prefer.route import confusion
     from bench.registry import load_registry
     from bench.schema import ROUTES
-    from bench.store.folder import write_csv
     from bench.verbs.route import asked_routes, plain_routes
     from bench.verbs.session import open_session
 
@@ -107,7 +107,7 @@ def ablate(
     registry: RegistryDir = None,
 ) -> None:
     """Measure the effect of telling a pair what a good answer is."""
-    from bench.store.folder import read_csv
+    from bench.files import read_csv
     from bench.study.draw import write_ablation
     from bench.verbs.ablate import Ablation, ablate_pair
     from bench.verbs.route import usable_routers

@@ -202,7 +202,8 @@ def _hub_results(pair: str, out: Path, stored: _Stored) -> None:
     """Write a pair's accuracies as the hub's results."""
     known, (subject,) = select(stored.registry, [pair], None, TemplateMode.shared)
     dataset = stored.dataset()
-    from bench.store.folder import Store, write_whole
+    from bench.files import write_whole
+    from bench.store.folder import Store
     from bench.verbs import publish
     from bench.verbs.evaluation import LOCAL, hub_name
     from bench.verbs.run import lookup_of
@@ -218,8 +219,8 @@ def _hub_results(pair: str, out: Path, stored: _Stored) -> None:
 
 
 def _board(to: Target, responses: str, generator: str, out: Path) -> None:
+    from bench.files import write_whole
     from bench.prefer import outputs
-    from bench.store.folder import write_whole
     from bench.verbs.sample import single_responses
 
     written = {Target.alpaca_eval: outputs.alpaca_eval, Target.arena_hard: outputs.arena_hard}[to]

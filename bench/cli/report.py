@@ -66,7 +66,8 @@ def report(
     _check_tokens(template, device, tokens=tokens)
     known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
 
-    from bench.store.folder import Store, write_whole
+    from bench.files import write_whole
+    from bench.store.folder import Store
     from bench.study.report import gather, html, store_stretches, stretched_rows
     from bench.subject import result_folder
     from bench.verbs.run import lookup_of

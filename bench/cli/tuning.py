@@ -261,7 +261,7 @@ def agree(
 ) -> None:
     """Measure how often a pair labels as people did, by how alike the responses are."""
     from bench.data.load import load_data, load_transcripts
-    from bench.store.folder import read_csv
+    from bench.files import read_csv
     from bench.verbs.agree import agree as agree_on
     from bench.verbs.session import open_session
 

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from bench.data.rows import example_id, own_id
 from bench.faults import warn
-from bench.files import read_if_there
+from bench.files import read_if_there, write_json, write_whole
 from bench.schema import DrsowError, Example, UsageError
-from bench.store.folder import write_json, write_whole
 
 PARTIAL, SETTINGS = ".partial", ".settings.json"
 """Ends of the names of a file that is not complete yet, and of the settings beside a file."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, Trainer, TrainingArguments
 
+from bench.files import write_json
 from bench.prefer.checkpoints import is_last, last_checkpoint, restore, step_of
 from bench.prefer.lora import with_lora
 from bench.prefer.losses import GAMMA_RATIO, dpo, simpo
@@ -22,7 +23,6 @@ from bench.schema import CHOSEN, DrsowError, Example, UsageError
 from bench.scoring.forward.device import moved
 from bench.scoring.progress import Meter
 from bench.scoring.render import Rendered, Sequence
-from bench.store.folder import write_json
 
 SIMPO, DPO, SFT = "simpo", "dpo", "sft"
 

@@ -9,25 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.faults import warn
-from bench.files import (
-    WRITERS,
-    csv_bytes,
-    parse_csv,
-    read_csv,
-    read_if_there,
-    rename,
-    rounded,
-    safe_name,
-    write_csv,
-    write_json,
-    write_whole,
-)
+from bench.files import WRITERS, parse_csv, read_csv, read_if_there, safe_name
 from bench.schema import SCHEMA_VERSION, DrsowError, PreconditionError, ScoreKey, UsageError
-from bench.store.parts import Damaged, check_scores, decode_manifest
+from bench.store.parts import Damaged, decode_manifest
 from bench.store.score_set import ScoreSet
 
-__all__ = ["ScoreSet", "Store", "check_scores", "csv_bytes", "parse_csv", "read_csv", "rename", "rounded"]
-__all__ += ["not_whole", "read_table", "safe_name", "write_csv", "write_json", "write_whole"]
+__all__ = ["NEEDED", "ScoreSet", "Store", "not_whole", "read_table"]
 
 if TYPE_CHECKING:
     import pandas as pd

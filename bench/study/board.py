@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from bench.contrast import with_text
+from bench.files import csv_bytes, parse_csv, rounded, write_csv, write_json
 from bench.measured import typical_stderr
 from bench.registry import Pair, Registry
 from bench.schema import ACCURACY, CORRELATION, MARGINS, CannotWrite, Dataset, PreconditionError
-from bench.store.folder import Store, csv_bytes, parse_csv, read_table, rounded, write_csv, write_json
+from bench.store.folder import Store, read_table
 from bench.store.places import locked_folder, manifest
 from bench.study.alone import ALONE_FILE, alone_note
 from bench.study.analysis import DECOMPOSITION_COLUMNS, GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
+from bench.files import write_csv, write_whole
 from bench.registry import Registry
-from bench.store.folder import read_table, write_csv, write_whole
+from bench.store.folder import read_table
 from bench.study import figures, tables
 from bench.study.across import references
 from bench.study.benchmarks import of_parts, of_table

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from bench.files import write_csv, write_json
 from bench.prefer import customise, route
 from bench.schema import ABLATION, Dataset
 from bench.scoring import passes
-from bench.store.folder import write_csv, write_json
 from bench.store.places import Place, locked_folder, manifest
 from bench.study.ablation import PLAIN, Run, ablation
 from bench.study.measure import read_for

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from bench.data.load import check_preferences
+from bench.files import write_csv, write_json, write_whole
 from bench.prefer.select import cosines
 from bench.schema import Dataset
-from bench.store.folder import write_csv, write_json, write_whole
 from bench.store.places import Place, locked_folder, manifest
 from bench.study.agreement import AGREEMENT, ALL, agreement
 from bench.study.design import prompt_clusters

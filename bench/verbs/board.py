@@ -4,12 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.files import write_csv, write_whole
 from bench.schema import PreconditionError
-from bench.store.folder import Store, write_csv, write_whole
-from bench.study.across import board
+from bench.store.folder import Store
 from bench.study.tables import markdown, overview_table
-
-__all__ = ["board", "check_stored", "write_board"]
 
 
 def check_stored(store: Store) -> None:

@@ -12,12 +12,12 @@ from typing import NamedTuple
 import pandas as pd
 
 from bench.faults import first_line
-from bench.files import read_if_there, safe_name
+from bench.files import read_if_there, safe_name, write_json, write_whole
 from bench.lookup import Lookup, stored_sets
 from bench.schema import SCHEMA_VERSION, Dataset, ScoreKey, UsageError
-from bench.store.folder import ScoreSet, Store, check_scores, write_json, write_whole
+from bench.store.folder import ScoreSet, Store
 from bench.store.imported import check_imported
-from bench.store.parts import encode_part, join_parts
+from bench.store.parts import check_scores, encode_part, join_parts
 from bench.subject import Subject
 
 INDEX = "sets.json"

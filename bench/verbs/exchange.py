@@ -9,14 +9,15 @@ from typing import NamedTuple
 import pandas as pd
 
 from bench.entries import HubSource, NoiseSource, UrlSource
-from bench.files import edited_text
+from bench.files import csv_bytes, edited_text, read_csv, safe_name, write_whole
 from bench.lookup import Lookup, one_set
 from bench.registry import Registry
 from bench.schema import DTYPES, IMPORTED, SCHEMA_VERSION, Dataset, DrsowError, ScoreKey, UsageError
 from bench.scoring import passes
-from bench.store.folder import Store, check_scores, csv_bytes, read_csv, safe_name, write_whole
+from bench.store.folder import Store
 from bench.store.imported import check_imported
 from bench.store.imported_tokens import check_imported_tokens, tokens_of_lines, tokens_of_parquet
+from bench.store.parts import check_scores
 from bench.store.token_parts import encode_tokens
 from bench.subject import Subject
 from bench.units import utc_now

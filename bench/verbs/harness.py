@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from bench.store.folder import safe_name, write_whole
+from bench.files import safe_name, write_whole
 from bench.verbs.evaluation import DIGITS, Evaluation, Judgement, Key, as_json, hub_data, hub_name, known, prompt_text
 
 METRIC = "acc,none"

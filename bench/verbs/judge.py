@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from bench.data.load import digest
+from bench.files import read_csv, safe_name, write_csv, write_json, write_whole
 from bench.schema import Dataset, UsageError
 from bench.scoring import fetch
-from bench.store.folder import read_csv, safe_name, write_csv, write_json, write_whole
 from bench.store.places import Place, manifest, stored_manifest
 from bench.study.design import prompt_clusters
 from bench.study.judging import AFTER, BEFORE, JUDGED, judge

@@ -13,7 +13,7 @@ import pandas as pd
 from bench.data.load import check_preferences, digest, load_readable
 from bench.entries import AdapterSource, ModelSpec
 from bench.faults import warn
-from bench.files import edited_text
+from bench.files import edited_text, write_csv, write_whole
 from bench.links import unknown
 from bench.measured import MeasuredScore, add_score, replace_scores
 from bench.prefer.ladder import (
@@ -34,7 +34,6 @@ from bench.prefer.ladder import (
 from bench.registry import Registry, load_registry
 from bench.schema import Dataset, Example, UsageError
 from bench.sources import FileSource, FolderSource
-from bench.store.folder import write_csv, write_whole
 from bench.verbs.sample import sample_candidates
 from bench.verbs.session import Session
 from bench.verbs.tune import MODEL, Start, check_steps, place_of, tune_policy

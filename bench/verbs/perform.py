@@ -17,14 +17,13 @@ from bench.data.instructed import Instructed, load_instructed
 from bench.data.load import check_preferences, digest
 from bench.entries import ModelSpec
 from bench.faults import warn
-from bench.files import read_if_there
+from bench.files import read_if_there, safe_name, write_csv, write_json
 from bench.measured import MeasuredScore
 from bench.prefer.resumed import tell_cut, whole_lines
 from bench.prefer.rules import checkable, followed
 from bench.schema import CHOSEN, OK, REJECTED, Dataset, UsageError
 from bench.scoring import SPAN, fetch, passes, run
 from bench.scoring.identity import ops_name
-from bench.store.folder import safe_name, write_csv, write_json
 from bench.store.places import SHORT
 from bench.study.design import prompt_clusters
 from bench.study.performance import PERFORMANCE, table

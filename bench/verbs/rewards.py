@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from bench.faults import warn
+from bench.files import write_csv, write_json, write_whole
 from bench.lookup import Lookup, stored_sets
 from bench.schema import TOKEN_REWARDS, Dataset, PreconditionError
-from bench.store.folder import Store, write_csv, write_json, write_whole
+from bench.store.folder import Store
 from bench.store.places import locked_folder, manifest
 from bench.study.board import seeded
 from bench.study.measure import scores_of

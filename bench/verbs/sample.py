@@ -9,12 +9,12 @@ from bench.data.load import load_prompts
 from bench.data.rows import candidate_list, text_of
 from bench.data.sources import file_rows
 from bench.faults import warn
+from bench.files import write_json
 from bench.schema import Dataset, DrsowError
 from bench.scoring import SPAN, fetch, templates
 from bench.scoring.identity import ops_name
 from bench.scoring.progress import Meter
 from bench.sources import Served
-from bench.store.folder import write_json
 from bench.verbs.session import Session
 
 if TYPE_CHECKING:

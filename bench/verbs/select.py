@@ -8,9 +8,9 @@ import pandas as pd
 
 from bench.data.rows import own_id
 from bench.faults import warn
+from bench.files import write_whole
 from bench.prefer.select import Picked, keep, pick_all
 from bench.schema import CHOSEN, Dataset, Example, UsageError
-from bench.store.folder import write_whole
 from bench.verbs.session import Session
 
 

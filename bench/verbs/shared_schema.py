@@ -15,8 +15,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from bench.entries import PackageSource, UrlSource
+from bench.files import write_whole
 from bench.schema import IMPORTED
-from bench.store.folder import write_whole
 from bench.verbs.evaluation import (
     DIGITS,
     LOCAL,

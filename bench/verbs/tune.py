@@ -11,11 +11,11 @@ import pandas as pd
 
 from bench.data.load import check_preferences, load_data
 from bench.faults import first_line, warn
+from bench.files import read_csv, rename, write_csv, write_json, write_whole
 from bench.prefer.export import check_finished
 from bench.schema import Dataset, DrsowError, UsageError
 from bench.scoring import SPAN, fetch, passes, templates
 from bench.scoring.located import Located, file_digest
-from bench.store.folder import read_csv, rename, write_csv, write_json, write_whole
 from bench.units import tally
 from bench.verbs.session import Session
 from bench.verbs.tuning_folder import TEMPLATE_DIGEST, alone, begin

@@ -5,10 +5,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.files import locked
+from bench.files import locked, write_json
 from bench.prefer.resumed import changed, stored_settings
 from bench.schema import UsageError
-from bench.store.folder import write_json
 
 TEMPLATE_DIGEST = "template_digest"
 """The setting with the sha256 of the chat template that `--template` gives. Earlier versions recorded its name only."""

@@ -15,10 +15,10 @@ import bench.cli  # noqa: F401
 from bench import reward
 from bench.cli.app import app
 from bench.data.load import load_candidates, load_data
+from bench.files import read_csv
 from bench.prefer.annotate import Filters
 from bench.registry import load_registry
 from bench.schema import PreconditionError
-from bench.store.folder import read_csv
 from bench.subject import Subject
 from bench.verbs.annotate import Annotation, annotate_candidates
 from bench.verbs.score import checked_scores

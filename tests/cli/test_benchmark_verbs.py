@@ -12,8 +12,9 @@ from tiny_tokenizers import byte_level
 
 from bench.cli import app
 from bench.data.load import load_data
+from bench.files import read_csv
 from bench.schema import PARTS, UsageError
-from bench.store.folder import Store, read_csv
+from bench.store.folder import Store
 from bench.study import figures
 from bench.study.benchmarks import BENCHMARKS, benchmark_of
 from bench.study.leaderboard import columns_of

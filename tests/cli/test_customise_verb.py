@@ -5,7 +5,7 @@ import shutil
 import pytest
 from commands import leftovers, rows, write_rows
 
-from bench.store.folder import read_csv
+from bench.files import read_csv
 
 DOMAINS = """\
 [[domains]]

@@ -11,7 +11,8 @@ from commands import leftovers, rows, write_rows
 from safetensors.torch import load_file, save_file
 from tiny_models import CONTEXT, entry, pair_entry
 
-from bench.store.folder import Store, read_csv
+from bench.files import read_csv
+from bench.store.folder import Store
 
 PACKAGE = "tiny_parcel"
 

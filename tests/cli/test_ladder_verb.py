@@ -14,12 +14,12 @@ from commands import COMMAND, environment, rows, write_rows
 from tiny_models import entry, save_lora
 
 from bench.data.load import load_prompts
+from bench.files import read_csv
 from bench.measured import MeasuredScore, add_score
 from bench.prefer.ladder import recipe_of
 from bench.registry import Registry, load_registry
 from bench.schema import UsageError
 from bench.scoring.located import file_digest
-from bench.store.folder import read_csv
 from bench.verbs import ladder
 from bench.verbs.session import open_session
 from bench.verbs.tune import preferences

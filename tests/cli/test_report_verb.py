@@ -5,7 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from bench.store.folder import read_csv
+from bench.files import read_csv
 
 pytestmark = pytest.mark.slow
 

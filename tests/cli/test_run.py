@@ -14,8 +14,9 @@ from commands import COMMAND, environment, lasting, leftovers
 from tiny_models import entry, pair_entry
 
 import bench
+from bench.files import read_csv, write_csv
 from bench.schema import ACCURACY, SCORES, TOKEN_REWARDS
-from bench.store.folder import Store, read_csv, write_csv
+from bench.store.folder import Store
 from bench.study.benchmarks.plain import PLAIN
 from bench.study.figures import FORMATS
 from bench.study.leaderboard import columns_of

@@ -9,8 +9,8 @@ from tiny_models import entry, pair_entry, save_tiny
 from tiny_tokenizers import byte_level
 
 from bench.cli import app
+from bench.files import read_csv
 from bench.schema import DrsowError
-from bench.store.folder import read_csv
 from bench.study import figures
 
 DEVICE = ["--dtype", "fp32", "--device", "cpu"]

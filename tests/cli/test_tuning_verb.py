@@ -20,13 +20,12 @@ from typer.testing import CliRunner
 import bench.cli  # noqa: F401
 from bench import reward
 from bench.cli.app import app
-from bench.files import locked
+from bench.files import locked, read_csv
 from bench.prefer.resumed import Sampling
 from bench.prefer.select import cosines
 from bench.schema import DrsowError, Message, UsageError
 from bench.scoring import models
 from bench.scoring.chat import Template
-from bench.store.folder import read_csv
 from bench.verbs.judge import Judging
 from bench.verbs.tuning_folder import alone, begin
 

@@ -9,11 +9,12 @@ from tiny_models import entry, pair_entry
 
 from bench.data import load
 from bench.data.load import load_candidates, load_data
+from bench.files import read_csv
 from bench.lookup import Lookup
 from bench.registry import load_registry
 from bench.schema import SCORES, Example, Message, PreconditionError, UsageError
 from bench.scoring.passes import resolved
-from bench.store.folder import Store, read_csv
+from bench.store.folder import Store
 from bench.subject import Subject
 from bench.verbs.calibration import calibration_of, on_own_labels, own_labels
 from bench.verbs.exchange import import_scores

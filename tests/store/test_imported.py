@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from tiny_models import entry, pair_entry
 
+from bench.files import csv_bytes
 from bench.registry import load_registry
 from bench.schema import SCORES, Dataset, Example, Message, UsageError
-from bench.store.folder import Store, csv_bytes
+from bench.store.folder import Store
 from bench.store.imported import check_imported
 from bench.subject import Subject
 from bench.verbs.exchange import import_folder, import_scores

@@ -7,9 +7,10 @@ from pathlib import Path
 import filelock
 import pytest
 
+from bench.files import write_json
 from bench.registry import Pair
 from bench.schema import Dataset, PreconditionError
-from bench.store.folder import Store, write_json
+from bench.store.folder import Store
 from bench.store.places import (
     Place,
     folder_to_read,

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from bench.schema import SCHEMA_VERSION, SCORES, DrsowError, PreconditionError, ScoreKey, UsageError
-from bench.store.folder import ScoreSet, Store, check_scores
-from bench.store.parts import decode_manifest, encode_manifest, encode_part
+from bench.store.folder import ScoreSet, Store
+from bench.store.parts import check_scores, decode_manifest, encode_manifest, encode_part
 
 TESTS = Path(__file__).parent
 KEY = ScoreKey(

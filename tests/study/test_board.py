@@ -10,10 +10,11 @@ from tiny_models import entry, pair_entry
 from bench.cli.boards import show_boards
 from bench.cli.run import figures, leaderboard
 from bench.data.load import load_data
+from bench.files import read_csv
 from bench.lookup import Lookup, check_tables
 from bench.registry import load_registry
 from bench.schema import SCORES, PreconditionError, UsageError
-from bench.store.folder import Store, read_csv
+from bench.store.folder import Store
 from bench.study.draw import write_figures, write_tables
 from bench.study.report import gather, html
 from bench.subject import Subject, result_folder

@@ -5,14 +5,16 @@ import pandas as pd
 import pytest
 from test_benchmarks import JUDGE_BENCH, PLAIN, RM_BENCH, pair, six
 
+from bench.files import read_csv, write_csv, write_json
 from bench.registry import load_registry
-from bench.store.folder import NEEDED, Store, read_csv, write_csv, write_json
+from bench.store.folder import NEEDED, Store
+from bench.study.across import board
 from bench.study.benchmarks import Benchmark
 from bench.study.metrics import measured
 from bench.study.overview import OVERVIEW, Measured, data_columns, overview
 from bench.study.tables import markdown, overview_table
 from bench.subject import Subject
-from bench.verbs.board import board, write_board
+from bench.verbs.board import write_board
 
 PAIRS = pd.DataFrame({"pair_id": ["a", "b", "c"], "strong": ["s", "s", "t"], "weak": "w"})
 PUBLISHED = {

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from bench.files import read_if_there
+from bench.files import read_if_there, write_whole
 from bench.lookup import Lookup, check_tables, stored_sets
 from bench.registry import Pair, Registry
 from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
-from bench.store.folder import Store, read_table, write_whole
+from bench.store.folder import Store, read_table
 from bench.store.places import found_folder, shown_data
 from bench.study.across import board as board_over_all
 from bench.study.board import stored_accuracy, stored_decomposition
