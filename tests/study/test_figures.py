@@ -296,7 +296,7 @@ def test_the_gap_is_drawn_a_point_a_pair_in_five_panels():
 def test_a_figure_says_what_its_benchmark_judges():
     columns = {**dict.fromkeys(RM_BENCH.columns, 0.5), "score": 0.5, "gap_points": 1.0, "family": "one"}
     frame = PAIRS.assign(**columns, reward="sum", n_examples=184)
-    judged = "right above wrong, nine comparisons a prompt"
+    judged = "right above wrong, nine comparisons per prompt"
     assert f"Accuracy: {judged}" in texts(figures.gap_accuracy(frame, correlation(())))
     names = ["score", *RM_BENCH.sections]
     table = pd.DataFrame({"pair_id": "a--b", "reward": "sum", "level": ["overall"] + ["section"] * 4, "name": names})

@@ -108,7 +108,7 @@ RM_BENCH = Benchmark(
     styles=DIFFICULTIES,
     section_of=section_of,
     sides=("best right", "best wrong"),
-    judgement=("right above wrong, nine comparisons a prompt", "ties wrong"),
+    judgement=("right above wrong, nine comparisons per prompt", "ties wrong"),
     lengths=OF_SEVERAL,
     words="The score is the mean of the domains, and each domain the mean of easy, normal and hard. Hard compares a "
     "plain right response with a fancier wrong one, so it shows whether a reward measures style or length.",
