@@ -91,11 +91,14 @@ class Answers(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"{")
             self.close_connection = True
+        elif fault.startswith("told"):
+            error = "planted words" if fault == "told" else {"code": 429, "message": "planted 429"}
+            self._send(200, {"error": error})
         elif fault == "page":
             self._send(200, "a page")
         elif fault == "nested":
             self._send(200, b"[" * 100_000 + b"]" * 100_000)
-        return bool(fields or status or fault in ("half", "page", "nested"))
+        return bool(fields or status or fault in ("half", "page", "nested") or fault.startswith("told"))
 
     def _answer(self, body: dict, fault: str) -> None:
         assert body["max_tokens"] == 7 and body["temperature"] == 0.5 and "top_p" not in body
@@ -107,6 +110,19 @@ class Answers(BaseHTTPRequestHandler):
         ]  # fmt: skip
         if fault == "half a pair":
             choices[0]["message"]["content"] = "a\ud83d b\ude00 \ud83d\ude00"
+        if fault == "parts":
+            for choice in choices:
+                thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
+                choice["message"]["content"] = [thought, {"type": "text", "text": choice["message"]["content"]}]
+        if fault == "other parts":
+            choices[0]["message"]["content"] = {"text": "a"}
+        if fault == "only thinks":
+            for choice in choices:
+                choice |= {"message": {"role": "assistant", "content": None}, "finish_reason": "length"}
+        if fault == "filters":
+            choices[0]["finish_reason"] = "content_filter"
+        if fault.startswith("breaks off"):
+            choices[0] |= {"finish_reason": "error", "error": {"code": 502, "message": "planted 502"}}
         if fault == "empty":
             choices[0]["message"]["content"] = None
         model = {"other model": "other", "own name": "loaded"}.get(fault, body["model"])

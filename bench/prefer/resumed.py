@@ -55,6 +55,9 @@ class Said(NamedTuple):
 ENDED, CUT = "stop", "length"
 """The finish_reason of a response that the model ended, and of one that `max_new_tokens` or the context ended."""
 
+WHOLE = frozenset({ENDED, "eos", "eos_token", "end_turn", "stop_sequence", "tool_calls", "function_call"})
+"""What servers say about a response that the model ended."""
+
 REASONS = "finish_reasons"
 """The field of a line that says for each response why it ended. Lines of earlier versions of drsow have none."""
 
@@ -239,9 +242,11 @@ def ended(lines: Iterable[Line]) -> dict[str, int]:
 def tell_cut(lines: Iterable[Line], n_tokens: int, *, model: str) -> dict[str, int]:
     """Says on stderr how many responses of a model were cut; returns `ended`. `n_tokens`: `max_new_tokens`."""
     found = ended(lines)
-    if CUT in found:
-        words = f"responses are cut at {n_tokens} tokens or at the end of the context"
-        warn(f"{model}: {found[CUT]} of {sum(found.values())} {words}")
+    for reason in (each for each in found if each not in WHOLE):
+        words = f"may not be whole: their finish_reason is {reason!r}"
+        if reason == CUT:
+            words = f"are cut at {n_tokens} tokens or at the end of the context"
+        warn(f"{model}: {found[reason]} of {sum(found.values())} responses {words}")
     return found
 
 

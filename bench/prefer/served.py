@@ -132,14 +132,45 @@ class Service:
         try:
             return ask()
         except openai.APIStatusError as error:
-            problem = refusal(self.source, error.status_code, complaint(self.source, error.response.text), PLACES)
-            if error.status_code in RETRIED:
-                raise AskAgainError(problem, asked_wait_s(error.response.headers)) from None
-            raise RefusedError(str(problem)) if error.status_code in REFUSED else problem from None
+            raise self._failure(error.status_code, error.response.text, error.response.headers) from None
         except openai.APIConnectionError as error:
             timed_out = isinstance(error, openai.APITimeoutError)
             reason = f"no answer in {self.source.timeout_s:g} s" if timed_out else error.__cause__ or error
             raise AskAgainError(unreachable(self.source, reason)) from None
+
+    def _failure(self, status: int, text: str, headers: Mapping[str, str]) -> Exception:
+        """The error for a status and the server's words."""
+        problem = refusal(self.source, status, complaint(self.source, text), PLACES)
+        if status in RETRIED:
+            return AskAgainError(problem, asked_wait_s(headers))
+        return RefusedError(str(problem)) if status in REFUSED else problem
+
+    def _content(self, question: Mapping[str, Any]) -> tuple[dict, Mapping[str, str]]:
+        """The answer to a question, without an error inside, and its headers.
+
+        Raises:
+            DrsowError: As `_once`; or the answer is no JSON.
+            AskAgainError: As `_once`. Some servers answer 200 all the same, and the error is in the answer.
+        """
+        create = self.client.chat.completions.with_raw_response.create
+        answer = self._once(lambda: create(**question, extra_headers=self.headers))
+        with self._reading():
+            content = json.loads(answer.text)
+            for part in (content, *(content.get("choices") or [])):
+                if error := part.get("error"):
+                    code = error.get("code") if isinstance(error, dict) else None
+                    status = code if isinstance(code, int) else answer.status_code
+                    raise self._failure(status, json.dumps(part), answer.headers)
+        return content, answer.headers
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Turns the exceptions of an answer in another form into one clear error."""
+        try:
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            where = f"{self.source.url}: the server answers in another format than chat completions"
+            raise DrsowError(f"{where} ({type(error).__name__}: {error}); check --url") from None
 
     def _asked(self, example: Example, n: int, number: int) -> list[Said]:
         """Up to `n` responses of one question; `number` is that of the first."""
@@ -156,18 +187,13 @@ class Service:
             question["n"] = n
         if self.told.takes_seed:
             question["seed"] = (row_number(example.example_id, seed=wish.seed) + number) % 2**31
-        create = self.client.chat.completions.with_raw_response.create
-        answer = patiently(self.source, lambda: self._once(lambda: create(**question, extra_headers=self.headers)))
-        try:
-            content = json.loads(answer.text)
+        content, headers = patiently(self.source, lambda: self._content(question))
+        with self._reading():
             said = [
-                Said(_valid(str(c["message"]["content"] or "")).strip(), _valid(str(c["finish_reason"])))
+                Said(_valid(_text(c["message"]["content"])).strip(), _valid(str(c["finish_reason"])))
                 for c in content["choices"]
             ]
-            self._check_model(_valid(str(content.get("model", ""))), answer.headers)
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            where = f"{self.source.url}: the server answers in another format than chat completions"
-            raise DrsowError(f"{where} ({type(error).__name__}: {error}); check --url") from None
+            self._check_model(_valid(str(content.get("model", ""))), headers)
         if not said:
             raise DrsowError(f"{example.example_id}: {self.source.url}: the server answered without a response")
         return said[:n]
@@ -222,6 +248,15 @@ class Service:
                 warn(f"{self.source.url} takes no seed: its responses cannot be drawn again")
             return found
         raise problems[0]
+
+
+def _text(content: object) -> str:
+    """The text of a response's `content`: a text, nothing, or a list of parts; a model's thinking is left out."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part["type"] == "text")
+    if not isinstance(content, str | None):
+        raise TypeError(f"content is {type(content).__name__}")
+    return content or ""
 
 
 def _valid(text: str) -> str:

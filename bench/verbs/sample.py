@@ -1,5 +1,6 @@
 """The verb `sample`: samples a policy's responses to prompts into a candidates file."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from bench.prefer.asked import Speaker
-    from bench.prefer.resumed import Sampling
+    from bench.prefer.resumed import Line, Sampling
 
 
 def sample_candidates(
@@ -100,6 +101,7 @@ def sample_served(dataset: Dataset, source: Served, wish: "Sampling", *, out: Pa
     settings = {"url": source.url, "model_id": source.model, "prompts": dataset.data_id}
     settings |= {"prompts_digest": dataset.digest, "sampler": "chat-1"} | wish._asdict()
     by_name = {example.example_id: example for example in dataset.examples}
+    every: list[resumed.Line] = []
     service = served.Service(source, wish)
     if before := (resumed.stored_settings(note) or {}).get(ANSWERING):
         settings[ANSWERING] = service.told.before = before
@@ -111,14 +113,29 @@ def sample_served(dataset: Dataset, source: Served, wish: "Sampling", *, out: Pa
                 yield name, resumed.candidates_line(by_name[name], said)
                 meter.add(rows=1, tokens=1)
 
-    final = None if wish.keep_empty else resumed.comparable
+    final = functools.partial(_final, every, keep_empty=wish.keep_empty)
     lines = resumed.finish(out, settings, list(by_name), make, name_of=resumed.sampled_id, final=final)
-    ended = resumed.tell_cut(lines, wish.max_new_tokens, model=source.model)
+    ended = resumed.tell_cut(every or lines, wish.max_new_tokens, model=source.model)
     # A run that was killed before it wrote the manifest leaves a complete file without one.
     if service.told.model or not record.exists():
-        counts = {"n_responses": sum(ended.values()), "n_cut": ended.get(resumed.CUT, 0)}
-        write_json(record, settings | service.facts() | counts | {"finished_utc": units.utc_now()})
+        write_json(record, settings | service.facts() | _counts(ended) | {"finished_utc": units.utc_now()})
     return len(dataset.examples) - len(lines)
+
+
+def _final(every: list["Line"], lines: list["Line"], *, keep_empty: bool) -> list["Line"]:
+    """The lines of the complete file; all lines go into `every`, because empty responses count too: a model that
+    thinks may be cut before its answer begins."""
+    from bench.prefer.resumed import comparable
+
+    every += lines
+    return lines if keep_empty else comparable(lines)
+
+
+def _counts(ended: dict[str, int]) -> dict[str, object]:
+    """How many responses there are, and how many of them ended for each reason, for the manifest."""
+    from bench.prefer.resumed import CUT, REASONS
+
+    return {"n_responses": sum(ended.values()), "n_cut": ended.get(CUT, 0), REASONS: ended}
 
 
 def _remember(model: str, settings: dict, note: Path) -> None:

@@ -114,7 +114,9 @@ def test_half_of_a_surrogate_pair_is_a_replacement_character(sample):
     assert [line["candidates"][1:] for line in found] == [line["candidates"][1:] for line in EXPECTED]
 
 
-@pytest.mark.parametrize("fault", ["busy once", "broken once", "slow", "half once"])
+@pytest.mark.parametrize(
+    "fault", ["busy once", "broken once", "slow", "half once", "told busy once", "breaks off once"]
+)
 def test_a_server_that_fails_for_a_moment_is_asked_again(sample, fault):
     assert sample(fault, after=2) == EXPECTED
 
@@ -134,6 +136,10 @@ def test_several_questions_are_under_way_at_once_but_no_more_than_said(sample, s
     ("moved", DrsowError, "answered 307 (planted 307) and names another address; write that address into --url"),
     ("missing", DrsowError, "the server answered 404 (The model does not exist); check --url and --model"),
     ("long", DrsowError, "the server answered 400 (planted 400); check --url and --model"),
+    ("told", DrsowError, "the server answered 200 (planted words); check --url and --model"),
+    ("told busy", DrsowError, "the server answered 429 (planted 429) 3 times; run the command again"),
+    ("breaks off", DrsowError, "the server answered 502 (planted 502) 3 times; run the command again"),
+    ("other parts", DrsowError, "in another format than chat completions (TypeError: content is dict); check --url"),
     ("page", DrsowError, "the server answers in another format than chat completions"),
     ("nested", DrsowError, "the server answers in another format than chat completions (RecursionError"),
     ("other model", DrsowError, "another model than before answers: 'other', not 'tiny'"),
@@ -210,6 +216,24 @@ def test_empty_responses_and_their_reasons_are_left_out(sample):
     found = sample("empty")
     assert [line["candidates"] for line in found] == [line["candidates"][1:] for line in EXPECTED]
     assert {tuple(line["finish_reasons"]) for line in found} == {("length", "stop")}
+
+
+def test_of_a_response_in_parts_the_text_is_taken_without_the_thinking(sample):
+    assert sample("parts") == EXPECTED
+
+
+def test_responses_that_are_cut_before_they_have_text_are_counted(sample, tmp_path, capsys):
+    assert sample("only thinks") == []
+    assert "tiny: 15 of 15 responses are cut at 7 tokens" in capsys.readouterr().err
+    told = json.loads((tmp_path / "out.jsonl.manifest.json").read_text())
+    assert (told["n_responses"], told["n_cut"], told["finish_reasons"]) == (15, 15, {"length": 15})
+
+
+def test_responses_that_end_for_another_reason_are_counted_by_it(sample, tmp_path, capsys):
+    assert [line["finish_reasons"] for line in sample("filters")] == [["content_filter", "length", "stop"]] * 5
+    assert "5 of 15 responses may not be whole: their finish_reason is 'content_filter'" in capsys.readouterr().err
+    told = json.loads((tmp_path / "out.jsonl.manifest.json").read_text())["finish_reasons"]
+    assert told == {"content_filter": 5, "length": 5, "stop": 5}
 
 
 def test_an_address_that_ends_in_the_version_is_taken_as_it_is(sample, server):
