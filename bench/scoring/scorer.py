@@ -263,13 +263,17 @@ class Scorer:
         All examples are packed together.
 
         Raises:
-            UsageError: An example is longer than the model's context.
+            UsageError: A response with its prompt is longer than the model's context. The message names it.
         """
         sequences = self.rendered(examples).sequences
         found: dict[str, list[np.ndarray]] = {example.example_id: [] for example in examples}
         for sequence, values in zip(sequences, self.logps(sequences, self.options.batch_tokens), strict=True):
             if values is None:
-                raise UsageError(f"{sequence.example_id}: longer than the context of {self.ready.key.model_id}")
+                name, n_tokens = f"response {sequence.response_id}", len(sequence.ids) - sequence.start
+                raise UsageError(
+                    f"{sequence.example_id}: {name} has {n_tokens:,} tokens and its prompt {sequence.start:,}, but "
+                    f"{self.ready.key.model_id} reads at most {self.limit:,} together"
+                )
             found[sequence.example_id].append(values)
         return list(found.values())
 

@@ -41,7 +41,7 @@ DATA = {
 
 SAYS = {
     ("all too long", "annotate"): "no prompt is left to learn from (unscored 2)",
-    ("all too long", "show"): "0: longer than the context of two",
+    ("all too long", "show"): "0: response chosen has ",
     ("all too long", "judge"): "the model reads at most 1,199",
     ("one subset too long", "judge"): "the model reads at most 1,199",
     ("one subset of RewardBench", "compare"): "no section of RewardBench is whole in it",

@@ -140,10 +140,17 @@ def test_a_row_of_exactly_the_context_is_scored(tiny_registry, tmp_path):
     assert scores["status"].tolist() == ["ok", "too_long"]
 
 
-def test_rewards_of_a_text_longer_than_the_context_are_an_error_with_the_model_named(tiny_registry):
+def test_rewards_of_a_text_longer_than_the_context_are_an_error_with_the_response_and_the_model_named(tiny_registry):
     prompt = LONG.messages[0].content
-    with pytest.raises(UsageError, match="the prompt: longer than the context of tiny-strong"):
+    with pytest.raises(UsageError, match=r"^the prompt: response 0 has \d tokens and its prompt 2,\d\d\d, but tiny-s"):
         bench.reward("tiny", prompt, ["yes"], dtype="fp32", registry=tiny_registry)
+    responses = ["yes", "no", "x" * CONTEXT]
+    words = rf"response 2 has {CONTEXT + 1:,} tokens and its prompt \d+, but tiny-strong reads at most {CONTEXT:,} "
+    with pytest.raises(UsageError, match=f"^the prompt: {words}"):
+        bench.reward("tiny", "7?", responses, dtype="fp32", registry=tiny_registry)
+    opened = bench.Annotator("tiny", dtype="fp32", device="cpu", registry=tiny_registry)
+    with opened, pytest.raises(UsageError, match=rf"^batch\[1\]: {words}"):
+        opened.rewards([("7?", ["yes"]), ("7?", responses)])
 
 
 def test_what_is_not_finite_has_that_status_and_no_number(tiny_registry, tmp_path):
