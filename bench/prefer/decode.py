@@ -24,7 +24,7 @@ from bench.faults import first_line
 from bench.prefer import cache
 from bench.prefer.cache import BLOCK, Group, Keys, Prompt
 from bench.scoring.forward import NotSupportedError, layers
-from bench.scoring.forward.attention import NOT_SOFTMAX, trie_attention
+from bench.scoring.forward.attention import check_softmax, trie_attention
 from bench.scoring.forward.context import Softmax, StepContext, context
 from bench.scoring.forward.device import moved, out_of_memory
 from bench.scoring.forward.onednn import padded
@@ -148,8 +148,7 @@ def responses_attention(
     """Attention of one layer. The model's own code calls it; arguments and errors as in `trie_attention`."""
     if isinstance(step, StepContext):
         return trie_attention(module, query, key, value, attention_mask, step=step, **kwargs)
-    if more := [name for name in NOT_SOFTMAX if kwargs.get(name) is not None]:
-        raise NotSupportedError(f"its attention needs {more[0]}")
+    check_softmax(kwargs)
     softmax = Softmax(kwargs.get("scaling"), kwargs.get("sliding_window"), kwargs.get("softcap"))
     return step.attend(module.layer_idx, query, key, value, softmax), None
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from bench.prefer.attention import attend
 from bench.scoring.forward import ATTENTION, preparing
-from bench.scoring.forward.context import Call, context
+from bench.scoring.forward.context import Call, context, running
 from bench.scoring.forward.device import moved
 from bench.scoring.forward.head import Rescale, rescaling
 from bench.scoring.forward.onednn import padded
@@ -123,7 +123,8 @@ def _forward(
     step = packing.step
     told = context(step, trunk=None, device=input_ids.device, attend=attend, calls=calls)
     positions = padded(told.positions)[None]
-    output = model.base_model(input_ids=input_ids, position_ids=positions, use_cache=False, step=told)
+    with running(told):
+        output = model.base_model(input_ids=input_ids, position_ids=positions, use_cache=False, step=told)
     states = output.last_hidden_state[0, moved(step.predict, input_ids.device)].to(dtype)
     layer = model.get_output_embeddings()
     bias = None if layer.bias is None else layer.bias.to(dtype)

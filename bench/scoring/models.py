@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from bench.entries import NoiseSource
-from bench.schema import DrsowError, PreconditionError
+from bench.schema import DrsowError
 from bench.scoring import checked, whole
 from bench.scoring.forward import preparing
 from bench.scoring.forward.device import keep_freed_memory
@@ -47,26 +47,13 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
         with loading(f"{folder}: its tokenizer"), uncollected():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except DrsowError as error:
-        raise _without_tokenizer(folder, error) from error
+        raise whole.without_tokenizer(folder, error) from error
     # transformers keeps the list that it made the tokenizer of: half a million pairs of texts for Gemma's.
     if getattr(tokenizer, "_merges", None):
         tokenizer._merges = []
     if not tokenizer.is_fast:
         raise DrsowError(f"{folder}: its tokenizer has no tokenizer.json")
     return tokenizer
-
-
-def _without_tokenizer(folder: Path, error: DrsowError) -> DrsowError:
-    """The error for a tokenizer that cannot be loaded."""
-    code = any(folder.glob("*.py"))
-    if code or (folder / "tokenizer.json").is_file():
-        return error
-    if (folder / "tokenizer.model").is_file():
-        return PreconditionError(
-            f"{folder}: its tokenizer.model cannot be read; run `pip install sentencepiece protobuf`, or save the "
-            "tokenizer as tokenizer.json beside it"
-        )
-    return DrsowError(f"{folder}: has no tokenizer.json; save the tokenizer of the model in this folder")
 
 
 _HELD: WeakValueDictionary[tuple[Path, str, bool], PreTrainedTokenizerFast] = WeakValueDictionary()

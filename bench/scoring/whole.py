@@ -11,7 +11,7 @@ from transformers import FineGrainedFP8Config, PretrainedConfig, PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 
 from bench.faults import warn
-from bench.schema import DrsowError
+from bench.schema import DrsowError, PreconditionError
 from bench.scoring.located import weight_files
 
 PLAIN = {"F64", "F32", "F16", "BF16"}
@@ -130,3 +130,16 @@ def _predicts_more(model: PreTrainedModel, key: str) -> bool:
 def _warn_once(line: str) -> None:
     """A model's files may be read several times in a run."""
     warn(line)
+
+
+def without_tokenizer(folder: Path, error: DrsowError) -> DrsowError:
+    """The error for a folder whose tokenizer transformers cannot load, for the reason that `error` names."""
+    has_code = any(folder.glob("*.py"))
+    if has_code or (folder / "tokenizer.json").is_file():
+        return error
+    if (folder / "tokenizer.model").is_file():
+        return PreconditionError(
+            f"{folder}: its tokenizer.model cannot be read; run `pip install sentencepiece protobuf`, or save the "
+            "tokenizer as tokenizer.json beside it"
+        )
+    return DrsowError(f"{folder}: has no tokenizer.json; save the tokenizer of the model in this folder")

@@ -4,7 +4,7 @@ It is registered with transformers as ATTENTION, so the model's own code runs un
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
 from typing import Any
 
@@ -12,10 +12,25 @@ import torch
 from torch import Tensor, nn
 
 from bench.scoring.forward import NotSupportedError, flex, kernels
-from bench.scoring.forward.context import Call, Softmax, StepContext
+from bench.scoring.forward.context import RUNNING, Call, Softmax, StepContext
 
-NOT_SOFTMAX = ("s_aux", "position_bias")
-"""Arguments by which a model asks for more than a softmax over visible keys."""
+SOFTMAX = {
+    "scaling", "sliding_window", "softcap", "dropout", "is_causal", "deterministic", "position_ids", "cache_position",
+    "use_cache", "return_dict", "output_attentions", "output_hidden_states", "output_router_logits",
+}  # fmt: skip
+"""Arguments by which a model asks for no more than a softmax over visible keys."""
+
+
+def check_softmax(asked: Mapping[str, Any], mask: Tensor | None = None) -> None:
+    """Checks the arguments by which a model asks for its attention, by their names, and its mask.
+
+    Raises:
+        NotSupportedError: It asks for more than a softmax over visible keys.
+    """
+    if more := sorted(name for name, value in asked.items() if name not in SOFTMAX and value is not None):
+        raise NotSupportedError(f"its attention needs {more[0]}")
+    if mask is not None:
+        raise NotSupportedError("its attention reads another mask")
 
 
 def trie_attention(
@@ -25,7 +40,7 @@ def trie_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    step: StepContext,
+    step: StepContext | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one layer over a packed step. The model's own code calls it.
@@ -36,7 +51,7 @@ def trie_attention(
         key: (1, kv_heads, n, head_dim).
         value: (1, kv_heads, n, width).
         attention_mask: None, because `step.end` is the mask.
-        step: The step's context.
+        step: The step's context; None, for the running one, in layers that hand nothing on, such as StableLM's.
         kwargs: What the model passes besides; `scaling`, `sliding_window` and `softcap` are used.
 
     Returns:
@@ -46,11 +61,10 @@ def trie_attention(
         CancelledError: The step is no longer needed.
         NotSupportedError: The model's attention is more than a softmax over visible keys.
     """
+    step = step or RUNNING.get()
     if step.stop is not None and step.stop.is_set():
         raise CancelledError
-    more = [name for name in NOT_SOFTMAX if kwargs.get(name) is not None]
-    if more or attention_mask is not None:
-        raise NotSupportedError(f"its attention needs {more[0]}" if more else "its attention reads another mask")
+    check_softmax(kwargs, attention_mask)
     window = kwargs.get("sliding_window")
     if step.calls is not None:
         step.calls.append(Call(module.layer_idx, window))

@@ -1,6 +1,8 @@
 """Holds what the layers of a forward pass need to know about their step."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, NamedTuple, TypeVar
@@ -68,6 +70,20 @@ class StepContext:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+
+RUNNING: ContextVar[StepContext] = ContextVar("running")
+"""The step whose forward pass runs in this thread."""
+
+
+@contextmanager
+def running(ctx: StepContext) -> Iterator[None]:
+    """Makes a step the running one."""
+    token = RUNNING.set(ctx)
+    try:
+        yield
+    finally:
+        RUNNING.reset(token)
 
 
 def context(

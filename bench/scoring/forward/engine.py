@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.scoring.forward import NotSupportedError
-from bench.scoring.forward.context import Call, StepContext, context
+from bench.scoring.forward.context import Call, StepContext, context, running
 from bench.scoring.forward.device import moved, threads
 from bench.scoring.forward.head import Head, head_logps
 from bench.scoring.forward.onednn import padded
@@ -182,7 +182,8 @@ def body(prepared: Prepared, step: Step, ctx: StepContext) -> Tensor:
     model, n_rows = prepared.model, prepared.ops.rows
     ids = moved(step.ids, model.device)
     rows = (padded(ids, to=n_rows)[None], padded(ctx.positions, to=n_rows)[None])
-    output = model.base_model(input_ids=rows[0], position_ids=rows[1], use_cache=False, step=ctx)
+    with running(ctx):
+        output = model.base_model(input_ids=rows[0], position_ids=rows[1], use_cache=False, step=ctx)
     if "last_hidden_state" not in output:
-        raise NotSupportedError("its body gives no last hidden state")
+        raise NotSupportedError("transformers does not give its hidden states without its head")
     return output.last_hidden_state[0, : len(ids)]

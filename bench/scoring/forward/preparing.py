@@ -237,7 +237,10 @@ def refusing(model: PreTrainedModel) -> Iterator[None]:
         of_device = isinstance(error, RuntimeError) and type(error) is not RuntimeError
         if _is_ours(error) or of_device or out_of_memory(error):
             raise
-        raise _refusal(model, (str(error).splitlines() or [type(error).__name__])[0]) from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if model.config._attn_implementation == ATTENTION:
+            raise _refusal(model, f"its own code does not run with drsow's attention and layers ({reason})") from error
+        raise _refusal(model, f"its own code fails ({reason})") from error
 
 
 def _is_ours(error: Exception) -> bool:

@@ -71,6 +71,17 @@ def test_a_window_that_only_the_models_own_mask_has_is_refused(name, dtype):
         preparing.prepare(tiny_model(MASKED[name], seed=3).to(dtype))
 
 
+SPARSE = {
+    "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "index_n_heads": 2, "index_head_dim": 8,
+    "index_block_size": 16, "index_topk_blocks": 2, "index_local_blocks": 1,
+    "layer_types": ["full_attention", "minimax_m3_sparse"],
+}  # fmt: skip
+LATENT = {
+    "num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4,
+    "v_head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
+    "moe_intermediate_size": 16, "index_topk": 8, "index_head_dim": 8, "index_n_heads": 2,
+}  # fmt: skip
+
 OTHER = {
     "Qwen 2 MoE, a short window": (
         config("Qwen2Moe", sliding_window=70, **SLIDING, **MIXTURE),
@@ -85,6 +96,15 @@ OTHER = {
     "Mamba, a layer that reads another one's weight": (
         config("Mamba", intermediate_size=64, time_step_rank=64),
         *2 * [""],
+    ),
+    "MiniMax M3, attention to some blocks alone": (config("MiniMaxM3VLText", **SPARSE), *2 * ["needs block_indices"]),
+    "GLM MoE DSA, a mask that is read": (
+        config("GlmMoeDsa", **LATENT),
+        *2 * [r"its own code does not run with drsow's attention and layers \('NoneType'"],
+    ),
+    "Llama 4, a body that is not apart": (
+        config("Llama4Text", head_dim=8, num_local_experts=2, intermediate_size_mlp=48),
+        *2 * ["transformers does not give its hidden states without its head"],
     ),
 }
 

@@ -44,6 +44,8 @@ ARCHITECTURES = {
     "Cohere, scaled logits": config("Cohere", logit_scale=0.3),
     "Granite, scaled logits and attention": config("Granite", logits_scaling=3.0, attention_multiplier=0.3),
     "Mixtral, experts": config("Mixtral", num_local_experts=4),
+    "StableLM, whose layers hand nothing on to attention": config("StableLm", use_qkv_bias=True),
+    "Nemotron, whose layers hand nothing on to attention": config("Nemotron", head_dim=8),
     "Gemma 2, soft-capped attention": config("Gemma2", head_dim=8, layer_types=MIXED, attn_logit_softcapping=0.3),
 }
 
@@ -461,7 +463,6 @@ UNSUPPORTED = {
         "dynamic",
     ),
     "Falcon, whose attention cannot be replaced": (config("Falcon"), "differs by"),
-    "StableLM, whose attention hears of no step": (config("StableLm"), "step"),
 }
 
 
