@@ -243,6 +243,26 @@ def check_tables(
         raise PreconditionError(f"{folder}: the registry has changed since its tables were made ({changed}); {remedy}")
 
 
+def outdated_model(stored: Mapping, store: Store, lookup: Lookup) -> str:
+    """A model whose files, template or stored scores are others than those that tables were made of; "" if none is.
+
+    Args:
+        stored: The manifest of the tables.
+        store: The store of the scores.
+        lookup: What is on this machine.
+    """
+    for each in stored.get("score_sets", []):
+        key, owner = each["key"], each["info"].get("template")
+        read_now = lookup.revision_of(key["model_id"]), lookup.template_of(owner)
+        read_then = key["revision"], key["template_digest"]
+        changed = any(now not in (None, then) for now, then in zip(read_now, read_then, strict=True))
+        same = {name: key.get(name) for name in ("model_id", "data_digest", "domain_digest", "template_digest")}
+        there = [score_set.key._asdict() for score_set in store.find(**same)]
+        if (changed and key["ops"] != IMPORTED) or (there and key not in there):
+            return str(key["model_id"])
+    return ""
+
+
 def _changed(folder: Path, subject: Subject) -> str:
     """A pair of a folder's tables of which the registry has other models or another gap, or a study's performance that
     they lack; "" if there is none."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.lookup import Lookup, check_tables, one_set, stored_sets
+from bench.lookup import Lookup, check_tables, one_set, outdated_model, stored_sets
 from bench.registry import Pair, load_registry
 from bench.schema import (
     IMPORTED,
@@ -172,6 +172,14 @@ def test_a_model_under_two_templates_is_refused(store):
     with pytest.raises(UsageError, match="m is scored under the chat templates of a and of b"):
         by_model(sets)
     assert list(by_model({("m", "a"): sets["m", "a"], ("m", "a's twin"): sets["m", "a"]})) == ["m"]
+
+
+def test_tables_of_an_import_that_was_replaced_are_outdated(store):
+    there = imported(store, "strong", revision="r1").key._asdict()
+    tables = {"score_sets": [{"key": there, "info": {"template": "owner"}}]}
+    assert outdated_model(tables, store, Lookup(revision_of=lambda _: "other files")) == ""
+    tables["score_sets"][0]["key"] = there | {"revision": "r0"}
+    assert outdated_model(tables, store, Lookup()) == "strong"
 
 
 def test_the_committed_tables_are_of_the_registry(store):

@@ -130,9 +130,10 @@ def board(
     from bench.store.folder import Store
     from bench.study.across import board as overview
     from bench.verbs.board import check_stored, write_board
+    from bench.verbs.run import lookup_of
 
     check_stored(store := Store(results))
-    frame = overview(store, known, subjects, reward=reward.value)
+    frame = overview(store, known, subjects, reward=reward.value, lookup=lookup_of(known))
     emit(frame, output, overview_view(frame))
     for path in write_board(frame, store.board_dir([subject.name for subject in subjects])):
         print(path, file=sys.stdout if output is Format.table else sys.stderr)

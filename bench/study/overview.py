@@ -39,6 +39,8 @@ class Measured(NamedTuple):
     """ACCURACY of the pairs under one reward."""
     digest: str = ""
     """Digest of the data set's rows: tables of other rows are another data set, whatever its name."""
+    kind: str = ""
+    """The dtypes and arithmetics of the scores, in words; "" if all are imported."""
 
 
 def overview(measured: Sequence[Measured], pairs: pd.DataFrame, published: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

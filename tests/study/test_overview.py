@@ -1,12 +1,16 @@
 """One table of pairs over all benchmarks: a column per benchmark, ranks, and published rows beside ours."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from test_benchmarks import JUDGE_BENCH, PLAIN, RM_BENCH, pair, six
 
 from bench.files import read_csv, write_csv, write_json
-from bench.registry import load_registry
+from bench.lookup import Lookup
+from bench.registry import Pair, load_registry
+from bench.schema import IMPORTED
 from bench.store.folder import NEEDED, Store
 from bench.study.across import board
 from bench.study.benchmarks import Benchmark
@@ -136,8 +140,27 @@ def test_the_table_in_markdown_has_percent_and_intervals():
     assert "| b | published | – | 60.0 | 40.0 | a paper; differs because: 8 bit |" in text
 
 
-BOARD = pd.DataFrame([dict.fromkeys(NEEDED["leaderboard.csv"], "sum")])
-"""Of a leaderboard, the board reads the reward alone."""
+KEY = {"model_id": "m", "revision": "r1", "template_digest": "t1", "dtype": "float32", "ops": "cpu-torch"}
+
+
+def leaderboard_of(*pairs: Pair) -> pd.DataFrame:
+    """What the board reads of a leaderboard: the pairs, and the reward."""
+    rows = [{"pair_id": each.pair_id, "strong": each.strong, "weak": each.weak, "reward": "sum"} for each in pairs]
+    return pd.DataFrame(rows).reindex(columns=list(NEEDED["leaderboard.csv"]), fill_value="")
+
+
+BOARD = leaderboard_of(load_registry().pair("mistral-7b"))
+
+
+def study_of(folder: Path, ids: str, *keys: dict, data: str = "jb") -> Subject:
+    """A study of pairs of JB whose tables are stored; each score set in their manifest has some other fields."""
+    pairs = tuple(Pair(name, f"{name}-strong", "w", "", "o", float("nan")) for name in ids)
+    where = folder / f"study-{ids}" / data
+    write_csv(where / "accuracy.csv", JB[JB["pair_id"].isin(list(ids))], tuple(JB.columns))
+    write_csv(where / "leaderboard.csv", board_rows := leaderboard_of(*pairs), tuple(board_rows))
+    sets = [{"key": KEY | key, "info": {"template": "o"}} for key in keys]
+    write_json(where / "manifest.json", {"data": data, "data_digest": "1" * 64, "score_sets": sets})
+    return Subject(where.parent.name, pairs)
 
 
 def test_the_board_takes_the_stored_tables_of_every_benchmark_and_writes_its_own(tmp_path):
@@ -178,3 +201,41 @@ def test_the_board_takes_the_folder_named_after_its_data_before_a_copy_and_none_
     assert frame["judge_bench_5_per_subset"].tolist()[0] == 1.0
     assert data_columns(frame)[0] == "judge_bench_5_per_subset"
     assert f"left out of the board: {folder / 'unknown'} has no readable manifest.json" in capsys.readouterr().err
+
+
+def test_ranks_on_the_board_are_among_the_pairs_that_it_shows(tmp_path):
+    study, known = study_of(tmp_path, "abc"), load_registry()
+    a, b, c = study.pairs
+    frame = board(Store(tmp_path), known, [study._replace(pairs=(a, c))], reward="sum").set_index("pair_id")
+    assert frame["mean_rank"].to_dict() == {"a": 1.0, "c": 2.0}
+    # b is another pair of models than the one that was scored
+    frame = board(Store(tmp_path), known, [study._replace(pairs=(a, b._replace(weak="x"), c))], reward="sum")
+    assert frame["pair_id"].tolist() == ["a", "c", "b"] and frame["n_ranked"].tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("now", "left_out"),
+    [
+        (Lookup(), False),
+        (Lookup(revision_of=lambda _: "r1", template_of=lambda _: "t1"), False),
+        (Lookup(revision_of=lambda _: "r2"), True),
+        (Lookup(template_of=lambda _: "t2"), True),
+    ],
+    ids=["models elsewhere", "the same", "other files", "another template"],
+)
+def test_the_board_leaves_out_tables_of_earlier_scores(tmp_path, capsys, now, left_out):
+    study = study_of(tmp_path, "ab", {})
+    frame = board(Store(tmp_path), load_registry(), [study], reward="sum", lookup=now)
+    assert (data_columns(frame) == []) == left_out
+    assert ("its tables are of earlier scores of m; `drsow leaderboard`" in capsys.readouterr().err) == left_out
+
+
+def test_the_board_warns_of_pairs_that_were_scored_in_different_ways(tmp_path, capsys):
+    store, known = Store(tmp_path), load_registry()
+    same = [study_of(tmp_path, ids, {}, {"ops": IMPORTED}) for ids in "ab"]
+    board(store, known, same, reward="sum")
+    assert capsys.readouterr().err == ""
+    board(store, known, [*same, study_of(tmp_path, "c", {"dtype": "bfloat16"})], reward="sum")
+    assert "warning: jb: its pairs were scored in different ways (float32 by cpu-torch; bfloat16 by cpu-torch), so" in (
+        capsys.readouterr().err
+    )

@@ -80,7 +80,7 @@ def gather(
     board = read_table(folder / "leaderboard.csv")
     rows = stored_accuracy(folder)
     axis = subject.axes[0] if subject.axes else ""
-    over_all = board_over_all(store, registry, [subject], reward=reward)
+    over_all = board_over_all(store, registry, [subject], reward=reward, lookup=lookup)
     found: tuple[Case, ...] = ()
     n_wrong: dict[str, int] = {}
     missing = ""
