@@ -105,9 +105,10 @@ known sections, which is the cost of misrouting. Intervals are 95%; values that 
 class ScoreKey(NamedTuple):
     """Everything that decides a number of a score set; two sets with the same key differ by rounding alone.
 
-    The key contains no names that the user chose: the manifest has those of the data set and of the template's owner.
-    Token budget and number of threads are settings, which the manifest also has. They decide how sums are rounded: in
-    float32 they move rows of RewardBench by less than 3e-5 nats per token.
+    Of the names that the user chose, the key has the model's alone: a model with a new name is scored again. The
+    manifest has those of the data set and of the template's owner. Token budget and number of threads are settings,
+    which the manifest also has. They decide how sums are rounded: in float32 they move rows of RewardBench by less than
+    3e-5 nats per token.
     """
 
     model_id: str

@@ -15,7 +15,10 @@ from scipy.special import ndtr, ndtri
 
 
 class MixedSlopes(NamedTuple):
-    """The estimates of `apart.SLOPES`, their 95% limits and two-sided p, (3,) each; all NaN if there is no fit."""
+    """The estimates of `apart.SLOPES`, their 95% limits and two-sided p, (3,) each; all NaN if there is no fit.
+
+    Some fits to few pairs give a negative variance. Then none of the three is right, so all limits and p are NaN.
+    """
 
     estimate: np.ndarray
     low: np.ndarray
@@ -44,9 +47,8 @@ def mixed_slopes(
     from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec
 
     centre = pd.DataFrame({"better": better, "worse": worse}).groupby(family).transform("mean").to_numpy()
-    fixed = np.column_stack(
-        [better - centre[:, 0], worse - centre[:, 1], *np.eye(family.max(initial=0) + 1)[:, family]]
-    )
+    families = np.eye(family.max(initial=0) + 1)[:, family]
+    fixed = np.column_stack([better - centre[:, 0], worse - centre[:, 1], *families])
     if np.linalg.matrix_rank(fixed) < fixed.shape[1] or len(y) <= fixed.shape[1] + 2:
         return _NONE
     parts = [pd.get_dummies(side).to_numpy(dtype=float) for side in models]
@@ -65,7 +67,8 @@ def mixed_slopes(
     contrasts = np.zeros((3, fixed.shape[1]))
     contrasts[[0, 1, 2, 2], [0, 1, 0, 1]] = 1
     estimate = contrasts @ np.asarray(fit.fe_params)
-    error = np.sqrt(np.einsum("ij,jk,ik->i", contrasts, covariance, contrasts))
+    variance = np.einsum("ij,jk,ik->i", contrasts, covariance, contrasts)
+    error = np.sqrt(np.where((variance > 0).all(), variance, np.nan))
     half = ndtri(0.975) * error
     found = estimate, estimate - half, estimate + half, 2 * ndtr(-np.abs(estimate) / error)
     return MixedSlopes(*(np.array([float(f"{value:.{_DIGITS}g}") for value in each]) for each in found))

@@ -1,5 +1,8 @@
 """Is it the gap: the table of slopes and checks, the verdict, and what shows them."""
 
+import itertools
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -155,6 +158,16 @@ def test_a_mixed_model_of_too_few_pairs_has_no_numbers():
     one = np.array([0, 0, 1])
     found = mixed_slopes(np.arange(3.0), np.array([3.0, 3, 2]), np.array([2.0, 1, 1]), (one, one + 1), np.zeros(3, int))
     assert np.isnan(np.stack(found)).all()
+
+
+def test_a_mixed_model_without_a_variance_has_estimates_and_neither_limits_nor_warnings():
+    first, second = map(np.array, zip(*itertools.combinations(range(4), 2), strict=True))
+    scores, y = np.arange(4.0)[::-1], np.random.default_rng(1).standard_normal(6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        found = mixed_slopes(y, scores[first], scores[second], (first, second), np.zeros(6, int))
+    assert np.isfinite(found.estimate).all()
+    assert np.isnan([found.low, found.high, found.p_value]).all()
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
