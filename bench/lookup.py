@@ -3,14 +3,18 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from bench.contrast import model_of
 from bench.faults import warn
 from bench.schema import DTYPES, IMPORTED, Dataset, PreconditionError, UsageError
+from bench.sources import UrlSource
 from bench.store.folder import ScoreSet, Store, read_table
 from bench.store.places import data_option, results_option, stored_manifest
 from bench.subject import Sets, Side, Subject
+
+SERVERS = get_args(UrlSource.model_fields["kind"].annotation)
+"""`ScoreKey.attention` of the sets that servers computed."""
 
 NAMED = 3
 """The most items of a list that a message names."""
@@ -90,7 +94,7 @@ def stored_sets(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup
         if len(sets) > 1:
             raise _several(f"{model_id}: several score sets fit", [sets])
     found = {side: sets[0] for side, sets in chosen.items()}
-    _tell_mix(subject, found)
+    tell_mix(store, subject, dataset, found, lookup)
     return found
 
 
@@ -134,18 +138,28 @@ def _several(words: str, groups: Sequence[Sequence[ScoreSet]]) -> UsageError:
     return UsageError(f"{words}, all in {kinds[0][0]} by {kinds[0][1]}; delete all but one: {named}")
 
 
-def _tell_mix(subject: Subject, sets: Sets) -> None:
-    """Warn on stderr if the sets mix dtypes or ops. Imported sets do not count."""
+def tell_mix(store: Store, subject: Subject, dataset: Dataset, sets: Sets, lookup: Lookup) -> None:
+    """Warn on stderr if the sets mix dtypes or ops. Imported sets do not count.
+
+    Args:
+        store: Where the sets are.
+        subject: What they are of.
+        dataset: The rows without texts.
+        sets: The complete set of each pass.
+        lookup: Which sets the user asks for.
+    """
     models: dict[Kind, list[str]] = {}
     for (model_id, _), score_set in sets.items():
         if score_set.key.ops != IMPORTED:
             models.setdefault(_kind(score_set), []).append(model_id)
     if len(models) > 1:
-        mix = "; ".join(f"{dtype} by {ops}: {_some(names)}" for (dtype, ops), names in models.items())
-        warn(
-            f"warning: {subject.name}: its models were scored in different ways ({mix}), so rounding differences "
-            f"are part of the rewards; `drsow run {subject.option}` scores all models in the same way"
-        )
+        mix = "; ".join(f"{dtype} by {ops}: {some(names)}" for (dtype, ops), names in models.items())
+        words = f"warning: {subject.name}: its models were scored in different ways ({mix}), so rounding differences "
+        command = f"drsow run {subject.option} {data_option(dataset)}{_dtype_option(lookup)}{results_option(store)}"
+        # A server computes with arithmetic of its own.
+        served = any(score_set.key.attention in SERVERS for score_set in sets.values())
+        remedy = "" if served else f"; `{command}` on one machine with the files of all models scores them in one way"
+        warn(f"{words}are part of the rewards{remedy}")
 
 
 def missing(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup, side: Side) -> str:
@@ -158,7 +172,7 @@ def missing(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup, si
     words = f"{model_id} is not scored on {dataset.slug} under the chat template of {owner}"
     words = " ".join([words, *filter(None, asked)])
     if there:
-        words += f"; there is {_some([_described(s, lookup, model_id, rows) for s in here or there])}"
+        words += f"; there is {some([_described(s, lookup, model_id, rows) for s in here or there])}"
     short = _dtype_option(lookup)
     command = f"drsow run {subject.option} {data_option(dataset)}{short}"
     if any(s.key.ops == IMPORTED for s in there):
@@ -171,10 +185,14 @@ def _described(score_set: ScoreSet, lookup: Lookup, name: str, rows: Dataset) ->
     key, info = score_set.key, score_set.info()
     where = f" on other rows ({info.get('data')})" if key.data_digest != rows.digest else ""
     outdated = ", but its files have changed since" if lookup.outdated(score_set, name) else ""
-    return f"one under {info.get('template')} in {key.dtype} by {key.ops}{where}{outdated}"
+    under, digest = info.get("template"), lookup.template_of(str(info.get("template")))
+    if key.ops != IMPORTED and digest not in (None, key.template_digest):
+        under = f"another text of {under}'s template"
+    return f"one under {under} in {key.dtype} by {key.ops}{where}{outdated}"
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first names of a list as a message names them, and how many more there are."""
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
@@ -191,7 +209,7 @@ def one_set(store: Store, dataset: Dataset, lookup: Lookup, model_id: str, owner
         told = lookup.rows_for(model_id, dataset)
         there = store.find(model_id=model_of(model_id), domain=told.domain)
         named = [_described(s, lookup, model_id, told) for s in there]
-        words = f"; there is {_some(named)}" if named else ""
+        words = f"; there is {some(named)}" if named else ""
         current = [s for s in there if s.key.data_digest == told.digest and not lookup.outdated(s, model_id)]
         remedy = "`drsow run` or `drsow import` stores it"
         if owner and current:

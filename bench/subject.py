@@ -31,6 +31,8 @@ class Subject(NamedTuple):
     """The performance_ids that a study's gaps are measured in, the study's main one first; empty for a pair."""
     registry: Path | None = None
     """The user's folder whose entries the registry has."""
+    left_out: tuple[str, ...] = ()
+    """pair_ids of a study's pairs that are not among `pairs` because a model failed."""
 
     def passes(self) -> list[Side]:
         """(model_id or reader, owner of the chat template) of every pass that the subject needs, each once."""

@@ -30,10 +30,10 @@ from bench.verbs.ablate import Ablation, ablate_pair
 from bench.verbs.annotate import Annotation, EnsembleWish, annotate_candidates
 from bench.verbs.calibration import calibration_of
 from bench.verbs.plan import Planner, plan_passes, planned_options, summary
-from bench.verbs.run import lookup_of, redo_subjects, run_subjects
+from bench.verbs.run import redo_subjects, run_subjects
 from bench.verbs.score import LOCAL, score_all
 from bench.verbs.session import open_session
-from bench.verbs.told import rows_for
+from bench.verbs.told import lookup_of, rows_for
 
 RIGHT, WRONG = "Be right.", "Be wrong."
 ONE = pair_entry("one", "tiny-strong", "tiny-strong")

@@ -3,6 +3,7 @@
 import concurrent.futures.process
 import errno
 import importlib.metadata
+import shutil
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from bench.scoring import passes, run
 from bench.scoring.cluster import score_some
 from bench.store.folder import Store
 from bench.study.board import Subject
+from bench.verbs import run as run_verb
 from bench.verbs import score
 from bench.verbs.session import Session
 
@@ -122,3 +124,48 @@ def test_what_one_model_raises_stops_its_own_pairs_alone(tiny_registry, tmp_path
     assert (errors, code) == ([f"tiny-strong: unexpected Sudden: no such thing; {REPORT}issue tracker"], 1)
     work = passes.Work(known.model("tiny-strong"), known.model("tiny-strong"), dataset)
     assert score_some([(work, passes.WHOLE)], str(tmp_path), options) == [(errors[0], 1)]
+
+
+def test_stored_scores_stand_in_for_a_model_whose_files_are_not_here(tiny_registry, tmp_path, capsys):
+    made = shutil.copytree(tiny_registry, tmp_path / "r")
+    known, dataset = load_registry(made), load_data("sample", limit_per_subset=1)
+    subjects, options = [Subject("tiny", (known.pair("tiny"),))], passes.resolved("fp32", "cpu")
+    session = Session(known, Store(tmp_path / "out"), options)
+    before, _, _ = score.score_all(session, subjects, dataset)
+    # The strong model is also the owner of the chat template.
+    shutil.rmtree(made / "strong")
+    capsys.readouterr()
+    found, errors, _ = score.score_all(session, subjects, dataset)
+    assert errors == [] and {side: each.key for side, each in found.items()} == {
+        side: each.key for side, each in before.items()
+    }
+    said = f"tiny-strong: {made / 'strong'} is no folder with a config.json"
+    assert capsys.readouterr().err == f"{said}; the stored scores of tiny-strong, tiny-weak are used\n"
+    # Other rows, and another dtype, are not stored.
+    for each, rows in ((session, load_data("sample", limit_per_subset=2)), (wide(session), dataset)):
+        found, errors, code = score.score_all(each, subjects, rows)
+        assert (found, code) == ({}, 4) and errors[0].startswith(said)
+
+
+def wide(session: Session) -> Session:
+    """The same in bfloat16."""
+    return session._replace(options=session.options._replace(dtype="bfloat16"))
+
+
+def test_a_run_says_that_its_tables_mix_two_arithmetics(tiny_registry, tmp_path, capsys, monkeypatch):
+    made = shutil.copytree(tiny_registry, tmp_path / "r")
+    known, dataset = load_registry(made), load_data("sample", limit_per_subset=1)
+    subjects, store = [Subject("tiny", (known.pair("tiny"),))], Store(tmp_path / "out")
+    session = Session(known, store, passes.resolved("fp32", "cpu"))
+    weak = score.score_all(session, subjects, dataset)[0]["tiny-weak", "tiny-strong"]
+    other = store.score_set(weak.key._replace(ops="cpu-other"))
+    other.begin(1, {}, {"template": "tiny-strong", "data": "sample"})
+    other.write_part(0, weak.read().reset_index(drop=True))
+    other.finish({})
+    shutil.rmtree(weak.folder)
+    shutil.rmtree(made / "weak")
+    monkeypatch.setattr(run_verb, "draw", lambda *_: [])
+    capsys.readouterr()
+    done = run_verb.run_subjects(session, subjects, dataset, reward="sum", spread=score.LOCAL, seed=None)
+    assert not done.errors and len(done.written) == 1
+    assert "warning: tiny: its models were scored in different ways (float32 by cpu-" in capsys.readouterr().err

@@ -107,6 +107,13 @@ def test_a_mix_is_taken_where_nothing_else_is_and_named_in_one_line(store, capsy
     line = capsys.readouterr().err
     assert line.count("\n") == 1 and line.startswith("warning: two: ")
     assert "bfloat16 by cuda-flex: strong" in line and "float32 by cpu-torch: weak" in line
+    command = f"`drsow run --pair two --data rows.jsonl --limit-per-subset 5 --results {store.root}` on one machine"
+    stored_sets(store, SUBJECT, DATA._replace(limit=5))
+    assert command in capsys.readouterr().err
+    # A server's arithmetic is its own: no run makes it that of the other model.
+    stored(store, "third", ops="vllm-1", attention="vllm")
+    stored_sets(store, Subject("two", (PAIR._replace(weak="third"),)), DATA)
+    assert "different ways" in (line := capsys.readouterr().err) and "drsow run" not in line
 
 
 def test_an_import_stands_beside_any_kind_without_a_word(store, capsys):
@@ -137,6 +144,10 @@ def test_what_is_missing_says_what_there_is_and_the_command_that_mends_it(store)
         "imported; `drsow import FILE --model strong --template owner --data rows.jsonl --limit-per-subset 5 "
         f"--results {store.root}` stores it"
     )
+    changed = Lookup(template_of={"owner": "its text of today", "strong": "that of strong"}.get)
+    stored(store, "weak")
+    with pytest.raises(PreconditionError, match="there is one under another text of owner's template in float32"):
+        stored_sets(store, Subject("two", (PAIR._replace(strong="weak"),)), DATA, changed)
     stored(store, "strong", data_digest="d2", data="others")
     with pytest.raises(PreconditionError) as error:
         stored_sets(Store(store.root), Subject("two", (PAIR,), native=True), DATA._replace(digest="d3"))

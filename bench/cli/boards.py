@@ -10,7 +10,7 @@ from bench.cli.options import Format
 from bench.cli.printed import emit
 from bench.cli.tables import with_gap
 from bench.cli.views import VIEWS, View
-from bench.faults import printable
+from bench.faults import printable, warn
 from bench.study.benchmarks import column, of_columns
 from bench.study.board import Written
 from bench.study.leaderboard import leader_note
@@ -28,10 +28,15 @@ def show_boards(written: Sequence[Written], *, as_json: bool) -> None:
         as_json: Whether to print JSON.
     """
     if as_json and written:
+        for each in written:
+            if each.left_out:
+                warn(f"{each.folder.parent.name}: {each.left_out}")
         emit(pd.concat([each.board for each in written], ignore_index=True), Format.json)
         return
     for each in written:
         emit(*board_view(each.board, each.accuracy, each.gap))
+        if each.left_out:
+            print(f"\n{printable(each.left_out)}")
         if note := leader_note(each.board):
             print(f"\n{note}")
         if each.alone:

@@ -75,7 +75,7 @@ def choose(
     from bench.store.folder import Store
     from bench.study.board import chosen_pairs
     from bench.study.choose import Wish
-    from bench.verbs.run import lookup_of
+    from bench.verbs.told import lookup_of
 
     sets = stored_sets(Store(results), subject, dataset, lookup_of(known, dtype=dtype.value, ops=ops))
     licences = tuple(name.strip() for name in licence.split(",") if name.strip())
@@ -106,7 +106,8 @@ def compare(
     known, subjects, dataset = select_stored(registry, [first, second], None, template, rows=Rows(data, limit))
 
     from bench.store.folder import Store
-    from bench.verbs.run import compared_pairs, lookup_of
+    from bench.verbs.run import compared_pairs
+    from bench.verbs.told import lookup_of
 
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
     frame = compared_pairs(subjects, dataset, Store(results), lookup=lookup, reward=reward.value, seed=seed)
@@ -130,7 +131,7 @@ def board(
     from bench.store.folder import Store
     from bench.study.across import board as overview
     from bench.verbs.board import check_stored, write_board
-    from bench.verbs.run import lookup_of
+    from bench.verbs.told import lookup_of
 
     check_stored(store := Store(results))
     frame = overview(store, known, subjects, reward=reward.value, lookup=lookup_of(known))

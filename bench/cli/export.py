@@ -181,7 +181,7 @@ def _evaluation(pair: str, out: Path, stored: _Stored, told: tuple[str | None, R
     from bench.store.folder import Store
     from bench.verbs import harness, shared_schema
     from bench.verbs.evaluation import evaluation_of
-    from bench.verbs.run import lookup_of
+    from bench.verbs.told import lookup_of
 
     wanted = lookup_of(known, dtype=stored.lookup[0].value, ops=stored.lookup[1])
     reward = stored.reward.value
@@ -206,7 +206,7 @@ def _hub_results(pair: str, out: Path, stored: _Stored) -> None:
     from bench.store.folder import Store
     from bench.verbs import publish
     from bench.verbs.evaluation import LOCAL, hub_name
-    from bench.verbs.run import lookup_of
+    from bench.verbs.told import lookup_of
 
     wanted = lookup_of(known, dtype=stored.lookup[0].value, ops=stored.lookup[1])
     rows = publish.hub_results(Store(stored.results), subject, dataset, lookup=wanted, reward=stored.reward.value)
@@ -234,8 +234,8 @@ def _reference(model: str, out: Path, stored: _Stored) -> None:
 
     dataset = stored.dataset()
     from bench.verbs import publish
-    from bench.verbs.run import lookup_of
     from bench.verbs.session import open_session
+    from bench.verbs.told import lookup_of
 
     publish.check_suffix(out)
     known = load_registry(stored.registry)

@@ -104,11 +104,12 @@ def plan(
 
 def _show_costs(stored: Stored, results: Path, dtype: str, gpu: str, *, calibrate: bool, output: Format) -> None:
     """Print the plan of every pass, and its totals on stderr."""
+    from bench.lookup import some
     from bench.scoring.plan import matmul_rate
     from bench.store.folder import Store
     from bench.verbs.plan import Planner, plan_passes, planned_options, summary
-    from bench.verbs.run import lookup_of
     from bench.verbs.session import Session
+    from bench.verbs.told import lookup_of
 
     known, subjects, dataset = stored
     session = Session(known, Store(results), planned_options(dtype, on_cpu=calibrate))
@@ -119,5 +120,7 @@ def _show_costs(stored: Stored, results: Path, dtype: str, gpu: str, *, calibrat
     n_pairs = len({found.pair_id for subject in subjects for found in subject.pairs})
     for line in summary(table, dataset, gpu=gpu, n_pairs=n_pairs):
         warn(line)
+    for words, names in planner.others.items():
+        warn(f"{some(names)}: {words}, so a run here scores {'it' if len(names) == 1 else 'them'} again")
     for model_id, note in planner.notes.items():
         warn(f"{model_id} {note}")

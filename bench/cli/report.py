@@ -70,9 +70,9 @@ def report(
     from bench.store.folder import Store
     from bench.study.report import gather, html, store_stretches, stretched_rows
     from bench.subject import result_folder
-    from bench.verbs.run import lookup_of
     from bench.verbs.session import open_session
     from bench.verbs.texts import stretched_pairs
+    from bench.verbs.told import lookup_of
 
     store, lookup = Store(results), lookup_of(known, dtype=dtype.value, ops=ops)
     for subject in subjects:

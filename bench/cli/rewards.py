@@ -42,7 +42,7 @@ def rewards(
 
     from bench.store.folder import Store
     from bench.verbs.rewards import compare_rewards
-    from bench.verbs.run import lookup_of
+    from bench.verbs.told import lookup_of
 
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
     found, files = compare_rewards(subject, dataset, Store(results), lookup=lookup, seed=seed)

@@ -209,7 +209,8 @@ def leaderboard(
     from bench.cli.boards import show_boards
     from bench.store.folder import Store
     from bench.store.places import data_option, results_option
-    from bench.verbs.run import figures_are_older, lookup_of, redo_subjects
+    from bench.verbs.run import figures_are_older, redo_subjects
+    from bench.verbs.told import lookup_of
 
     store, lookup = Store(results), lookup_of(known, dtype=dtype.value, ops=ops)
     written = redo_subjects(known, subjects, dataset, store, lookup=lookup, reward=reward.value, seed=seed)
@@ -243,7 +244,8 @@ def figures(
     from bench.lookup import check_tables
     from bench.store.folder import Store
     from bench.subject import result_folder
-    from bench.verbs.run import draw, lookup_of
+    from bench.verbs.run import draw
+    from bench.verbs.told import lookup_of
 
     store, lookup = Store(results), lookup_of(known)
     for subject in subjects:

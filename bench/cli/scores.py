@@ -76,7 +76,7 @@ def scores(
     from bench.store.folder import Store
     from bench.verbs.bundle import export_study
     from bench.verbs.exchange import export_scores, export_tokens
-    from bench.verbs.run import lookup_of
+    from bench.verbs.told import lookup_of
 
     _check_out(out, data, TOKEN_SCORES if tokens else SCORES)
     lookup = lookup_of(known, dtype=dtype.value, ops=ops)
@@ -160,9 +160,8 @@ def verify(
     from bench.registry import load_registry
     from bench.scoring.passes import Work
     from bench.verbs.exchange import verify_scores
-    from bench.verbs.run import lookup_of
     from bench.verbs.session import open_session
-    from bench.verbs.told import rows_for
+    from bench.verbs.told import lookup_of, rows_for
 
     known = load_registry(registry)
     rows = rows_for(known, model, load(data, limit, offline=True))

@@ -20,7 +20,7 @@ from bench.entries import (
     UrlSource,
 )
 from bench.faults import warn
-from bench.schema import PreconditionError, UsageError
+from bench.schema import DrsowError, PreconditionError, UsageError
 from bench.scoring import converting, templates
 from bench.scoring.adapters import adapted
 from bench.scoring.cache import cache_folder
@@ -66,6 +66,14 @@ def locate(spec: ModelSpec, *, weights: bool = True) -> Located | None:
             with contextlib.suppress(NotHere):
                 return base and adapted(spec, spec.source, base, weights=weights, local=True)
             return None
+
+
+def is_absent(spec: ModelSpec, *, weights: bool = True) -> bool:
+    """Whether a model's files are not on this machine. Files that are here, but are refused, are not absent."""
+    try:
+        return locate(spec, weights=weights) is None
+    except DrsowError as error:
+        return isinstance(error, NotHere)
 
 
 def check_here(spec: ModelSpec) -> None:
@@ -188,7 +196,7 @@ def _tokenizer_folder(spec: ModelSpec) -> Located | None:
     folder = source.folder
     if not (folder / "tokenizer_config.json").is_file():
         words = "has no tokenizer_config.json; correct `tokenizer` in models.toml"
-        raise PreconditionError(f"{spec.model_id}: {folder} {words}")
+        raise NotHere(f"{spec.model_id}: {folder} {words}")
     return Located(folder, folder_digest(folder))
 
 
@@ -201,7 +209,7 @@ def _served(tokenizer: Located, spec: ModelSpec, source: UrlSource) -> Located:
 def _in_folder(spec: ModelSpec, source: FolderSource, *, weights: bool) -> Located:
     if not (source.folder / "config.json").is_file():
         words = "is no folder with a config.json; correct `source` in models.toml"
-        raise PreconditionError(f"{spec.model_id}: {source.folder} {words}")
+        raise NotHere(f"{spec.model_id}: {source.folder} {words}")
     if weights:
         _check_no_adapter(spec.model_id, str(source.folder), source.folder)
     return Located(source.folder, folder_digest(source.folder))

@@ -15,7 +15,7 @@ CODE = "*.py"
 
 
 class NotHere(PreconditionError):
-    """A repository's files are not on this machine."""
+    """A model's files are not on this machine."""
 
 
 def snapshot(model_id: str, repo: str, revision: str | None, patterns: Sequence[str], *, local: bool) -> Path:

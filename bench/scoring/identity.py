@@ -98,16 +98,18 @@ def _json(path: Path) -> dict:
     return found
 
 
-def ops_name(device: str, dtype: str) -> str:
+def ops_name(device: str, dtype: str, *, compiles: bool = True) -> str:
     """The name of the operations that this process computes scores with: `forward.ops.Ops.name`.
 
     Args:
         device: "cpu" or "cuda".
         dtype: "bfloat16" or "float32".
+        compiles: As in `forward.ops.choose`.
     """
     # Imported here, because code that only reads the store does not need torch.
     import torch
 
     from bench.scoring.forward.ops import choose
 
-    return choose(torch.device(device), {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]).name
+    kind = {"bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]
+    return choose(torch.device(device), kind, compiles=compiles).name

@@ -8,13 +8,13 @@ import contextlib
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.files import locked, read_if_there, safe_name
-from bench.schema import CannotWrite, Dataset, PreconditionError
-from bench.store.folder import ScoreSet, Store
+from bench.schema import CannotWrite, Dataset, DrsowError, PreconditionError
+from bench.store.folder import ScoreSet, Store, read_table
 from bench.store.parts import canonical
 
 SHORT = 8
@@ -89,6 +89,24 @@ def folder_to_write(store: Store, place: Place) -> Path:
     return expected.with_name(f"{expected.name}-{whole[:SHORT]}")
 
 
+def fuller(folder: Path, left_out: Collection[str]) -> str:
+    """Why tables without some pairs do not replace those of a folder; "" if the folder's have none of these pairs.
+
+    Args:
+        folder: Where the tables would be written.
+        left_out: pair_ids of pairs whose model failed.
+    """
+    path = folder / "leaderboard.csv"
+    known: list[str] = []
+    # Tables that cannot be read are replaced.
+    with contextlib.suppress(DrsowError):
+        known = list(read_table(path)["pair_id"]) if left_out and path.is_file() else []
+    if n_lost := len(set(known) & set(left_out)):
+        words = f"not replaced: it has {len(known)} pairs, and {n_lost} of them failed now"
+        return f"{path}: {words}; solve that and run again, or delete the folder to have tables of the other pairs"
+    return ""
+
+
 def folder_to_read(store: Store, place: Place, *, option: str) -> Path:
     """The folder with the tables of this place.
 
@@ -156,13 +174,20 @@ def shown_data(dataset: Dataset) -> str:
     return path.name if path.is_absolute() else dataset.data_id
 
 
-def manifest(place: Place, sets: Iterable[ScoreSet]) -> dict:
-    """Provenance of a folder: what its tables belong to, and the key and the report of every score set."""
+def manifest(place: Place, sets: Iterable[ScoreSet], left_out: Sequence[str] = ()) -> dict:
+    """Provenance of a folder: what its tables belong to, and the key and the report of every score set.
+
+    Args:
+        place: What the tables belong to.
+        sets: The score sets that they are made of.
+        left_out: pair_ids of pairs that are not in the tables because a model failed.
+    """
     return {
         "data": shown_data(place.dataset),
         **({"data_revision": place.dataset.revision} if place.dataset.revision else {}),
         "n_examples": len(place.dataset.examples),
         **({"rows_left_out": dict(place.dataset.left_out)} if place.dataset.left_out else {}),
+        **({"pairs_left_out": list(left_out)} if left_out else {}),
         **place.identity,
         "score_sets": [{"key": s.key._asdict(), "info": _without_sums(s.info())} for s in sets],
     }

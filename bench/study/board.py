@@ -10,11 +10,12 @@ import pandas as pd
 
 from bench.contrast import with_text
 from bench.files import csv_bytes, parse_csv, rounded, write_csv, write_json
+from bench.lookup import some
 from bench.measured import typical_stderr
 from bench.registry import Pair, Registry
 from bench.schema import ACCURACY, CORRELATION, MARGINS, CannotWrite, Dataset, PreconditionError
 from bench.store.folder import Store, read_table
-from bench.store.places import locked_folder, manifest
+from bench.store.places import fuller, locked_folder, manifest
 from bench.study.alone import ALONE_FILE, alone_note
 from bench.study.analysis import DECOMPOSITION_COLUMNS, GAP_NOISE_COLUMNS, LEFT_OUT_COLUMNS, analyse, correctness
 from bench.study.baselines import Noise
@@ -70,6 +71,8 @@ class Written(NamedTuple):
     """The first pair beside its strong model alone, in a sentence; "" where there is no score."""
     verdict: str = ""
     """Whether the gap counts, in a sentence or two; "" for a pair."""
+    left_out: str = ""
+    """Names the pairs that are not in the tables because a model failed; "" if there are none."""
 
 
 def write_results(
@@ -107,20 +110,22 @@ def write_results(
         tables |= _analysis(registry, subject, dataset, scores, rng=seeded(dataset, seed))
     place, gap = place_of(subject, dataset, reward=reward), registry.performances[subject.performance].name
     told = {"benchmark": benchmark_of(dataset.examples).name, "precision": precision(subject, sets, dataset)}
-    facts = manifest(place, sets.values()) | told | texts_of(registry, subject) | {"seed": seed}
+    facts = manifest(place, sets.values(), subject.left_out) | told | texts_of(registry, subject) | {"seed": seed}
     with locked_folder(store, place) as folder:
-        problem = _write(folder, tables, facts)
+        problem = fuller(folder, subject.left_out) or _write(folder, tables, facts)
     board = parse_csv(csv_bytes(rounded(board)), folder / "leaderboard.csv")
-    return Written(folder, board, table, gap, problem, **_notes(tables, best[0]))
+    return Written(folder, board, table, gap, problem, **_notes(tables, best[0], subject))
 
 
-def _notes(tables: Mapping[str, Table], first: str) -> dict[str, str]:
-    """The sentences of `Written` on the first pair, and on a study's gap."""
+def _notes(tables: Mapping[str, Table], first: str, subject: Subject) -> dict[str, str]:
+    """The sentences of `Written` on the first pair, on a study's gap, and on pairs that are left out."""
+    n_pairs, lost = len(subject.pairs), subject.left_out
     apart = tables.get("decomposition.csv")
     return {
         "alone": alone_note(tables[ALONE_FILE][0], first),
         "warning": length_note(tables[BALANCE_FILE][0], first),
         "verdict": "" if apart is None else verdict(apart[0]).words,
+        "left_out": f"{n_pairs} of {n_pairs + len(lost)} pairs; left out: {some(lost)}" if lost else "",
     }
 
 
@@ -203,10 +208,8 @@ def stored_accuracy(folder: Path) -> pd.DataFrame:
     path = folder / "accuracy.csv"
     table = read_table(path)
     if "low" not in table:
-        raise PreconditionError(
-            f"{path}: an earlier version of drsow wrote this table, without intervals. Run `drsow leaderboard` to "
-            "write it again"
-        )
+        words = "an earlier version of drsow wrote this table, without intervals. Run `drsow leaderboard` to write"
+        raise PreconditionError(f"{path}: {words} it again")
     return table
 
 

@@ -22,8 +22,8 @@ from bench.study.design import prompt_clusters
 from bench.study.measure import read_for
 from bench.study.reliability import sureness, too_few
 from bench.subject import Subject
-from bench.verbs.run import lookup_of
 from bench.verbs.session import Session
+from bench.verbs.told import lookup_of
 
 _LIMITED = re.compile(r"(.+)-([0-9]+)-per-subset")
 

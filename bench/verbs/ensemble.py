@@ -14,8 +14,8 @@ from bench.study.design import rows_of
 from bench.study.measure import pair_table, read_for
 from bench.study.reward import reward_matrix
 from bench.subject import Sets, Subject
-from bench.verbs.run import lookup_of
 from bench.verbs.session import Session
+from bench.verbs.told import lookup_of
 
 _IDS = ["example_id", "response_id"]
 

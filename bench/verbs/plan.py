@@ -8,18 +8,20 @@ import pandas as pd
 
 from bench import units
 from bench.contrast import model_of
-from bench.entries import HubSource, ModelSpec
+from bench.entries import FileSource, FolderSource, HubSource, ModelSpec, UrlSource
 from bench.lookup import Lookup
-from bench.schema import IMPORTED, Dataset, DrsowError
+from bench.schema import IMPORTED, Dataset
 from bench.scoring import fetch, located, passes, plan, templates
+from bench.scoring.hub import NotHere
+from bench.scoring.identity import ops_name
 from bench.subject import Subject
 from bench.verbs.session import Session
 
 PLAN = (
     "model_id", "template", "status", "tokens", "counted", "flop", "download_bytes", "weights_bytes", "cpu_s", "gpu_h",
 )  # fmt: skip
-"""One row for each pass. `status`: scored (`drsow run` has nothing to do), ok (its files are on this machine), missing
-(they must be fetched), gated (the user must accept the licence first), no space. `counted` says how `tokens` were
+"""One row for each pass. `status`: scored (`drsow run` on this machine has nothing to do), ok (its files are here),
+missing (they are not), gated (the user must accept the licence first), no space. `counted` says how `tokens` were
 counted: by the tokenizer, by bytes, or unknown. `weights_bytes` is the weights' size in memory; `cpu_s` seconds on this
 machine's processor, if it was measured; `gpu_h` hours on the named GPU."""
 
@@ -41,12 +43,14 @@ class Planner:
         self._exact: dict[tuple[str, str, int | None, str], int] = {}
         self._bytes: dict[str, int] = {}
         self.notes: dict[str, str] = {}
-        """Owner of a chat template -> what the user has to know about which of its templates is used."""
+        """A model -> what the user has to know about which of its templates is used, or why its files are missing."""
+        self.others: dict[str, list[str]] = {}
+        """How models' stored scores were computed and how this machine computes, if that differs -> the models."""
 
     def tokens(self, name: str, owner: ModelSpec) -> tuple[float, str]:
         """Tokens that the pass of a model or reader computes, and how they were counted."""
         spec, rows = self.session.registry.weights(name), self.lookup.rows_for(name, self.dataset)
-        model, template = fetch.locate(spec), fetch.locate(owner, weights=False)
+        model, template = self._files(spec), self._files(owner, weights=False)
         if template and (note := templates.read(template.folder).note):
             self.notes[owner.model_id] = note
         if model and template:
@@ -69,22 +73,41 @@ class Planner:
         if self._is_scored(name, owner):
             return SCORED
         spec = self.session.registry.weights(name)
-        try:
-            if fetch.locate(spec):
-                return READY
-        except DrsowError:
-            return MISSING
+        if self._files(spec):
+            return READY
         source = spec.files.source
         if isinstance(source, HubSource) and source.gated:
             return GATED
         return NO_SPACE if _download(spec) > free_bytes else MISSING
 
+    def _files(self, spec: ModelSpec, *, weights: bool = True) -> located.Located | None:
+        """A model's files, or None if they are not here; a note says why they cannot be fetched."""
+        try:
+            return fetch.locate(spec, weights=weights)
+        except NotHere as error:
+            self.notes[spec.model_id] = f"is missing: {str(error).removeprefix(f'{spec.model_id}: ')}"
+            return None
+
     def _is_scored(self, name: str, owner: str) -> bool:
-        """Whether a pass has a set that a run takes: one that drsow computed, in the dtype that is asked for."""
+        """Whether a pass has a set that a run here takes: of the dtype that is asked for and of its arithmetic."""
         found = self.lookup.find(self.session.store, name, self.dataset, owner)
-        dtypes = {score_set.key.dtype for score_set in found if score_set.key.ops != IMPORTED}
+        computed = [score_set.key for score_set in found if score_set.key.ops != IMPORTED]
+        if not computed:
+            return False
         # "auto" is this machine's choice, which only torch tells.
-        return bool(dtypes) and (self.lookup.dtype or passes.resolved().dtype) in dtypes
+        here, registry = passes.resolved(), self.session.registry
+        dtype = self.lookup.dtype or here.dtype
+        kinds = {key.ops for key in computed if key.dtype == dtype}
+        spec = registry.weights(name)
+        absent = fetch.is_absent(spec) or fetch.is_absent(registry.model(owner), weights=False)
+        # A server has arithmetic of its own. Without the files, a run takes the set that there is.
+        if absent or isinstance(spec.source, UrlSource):
+            return bool(kinds)
+        mine = ops_name(here.device, dtype, compiles=False)
+        if kinds and mine not in kinds:
+            words = f"scored by {' and by '.join(sorted(kinds))}, but this machine computes with {mine}"
+            self.others.setdefault(words, []).append(name)
+        return mine in kinds
 
 
 def plan_passes(planner: Planner, subjects: Sequence[Subject], *, gpu: str, cpu_rate: float | None) -> pd.DataFrame:
@@ -141,7 +164,8 @@ def summary(table: pd.DataFrame, dataset: Dataset, *, gpu: str, n_pairs: int) ->
 def _download(spec: ModelSpec) -> float:
     if needs := fetch.package_needs(spec):
         return needs.download
-    return FILE_BYTES * (spec.files.n_params or 0)
+    is_local = isinstance(spec.files.source, FileSource | FolderSource)
+    return 0.0 if is_local else FILE_BYTES * (spec.files.n_params or 0)
 
 
 def _cache() -> Path:

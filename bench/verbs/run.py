@@ -1,25 +1,21 @@
 """The verbs `run`, `leaderboard`, `compare` and `figures`: scores what is missing, and writes tables and figures."""
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from bench.contrast import model_of
 from bench.files import read_if_there
-from bench.lookup import Lookup, stored_sets
+from bench.lookup import Lookup, stored_sets, tell_mix
 from bench.registry import Registry
-from bench.schema import DTYPES, Dataset, UsageError
+from bench.schema import Dataset, UsageError
 from bench.scoring import run
-from bench.scoring.identity import owner_digest, present_revision
 from bench.store.folder import Store
 from bench.study.board import Written, comparison, write_results
 from bench.subject import Subject
 from bench.verbs.score import score_all
 from bench.verbs.session import Session, for_reward
-from bench.verbs.told import rows_for
 
 
 class Outcome(NamedTuple):
@@ -44,8 +40,8 @@ def run_subjects(
 ) -> Outcome:
     """Score what is missing, each model once, and write every subject's tables and figures.
 
-    A model that fails stops only its own pairs: the study's tables hold the other pairs. Of several shards, the last
-    one to finish writes the tables; the others write none.
+    A model that fails stops only its own pairs: the study's tables hold the other pairs. Tables that have the failed
+    ones too are not replaced. Of several shards, the last one to finish writes the tables; the others write none.
 
     Args:
         session: The registry, where scores and results are, and how passes are computed.
@@ -61,9 +57,12 @@ def run_subjects(
         return Outcome([], errors, code)
     done = []
     for subject in subjects:
-        left = subject._replace(pairs=tuple(p for p in subject.pairs if all(s in sets for s in subject.sides(p))))
+        whole = tuple(pair for pair in subject.pairs if all(side in sets for side in subject.sides(pair)))
+        lost = tuple(pair.pair_id for pair in subject.pairs if pair not in whole)
+        left = subject._replace(pairs=whole, left_out=lost)
         if left.pairs:
             mine = {side: sets[side] for side in left.passes()}
+            tell_mix(store, left, dataset, mine, Lookup(session.options.dtype))
             done.append(write_results(store, registry, left, dataset, mine, reward=reward, seed=seed))
             if not done[-1].problem:
                 draw(registry, subject, done[-1].folder)
@@ -87,23 +86,6 @@ def redo_subjects(
     """
     every = [(subject, stored_sets(store, subject, dataset, lookup)) for subject in subjects]
     return [write_results(store, registry, subject, dataset, sets, reward=reward, seed=seed) for subject, sets in every]
-
-
-def lookup_of(registry: Registry, *, dtype: str = "auto", ops: str | None = None) -> Lookup:
-    """The `Lookup` of a user's options: a dtype ("auto" accepts any) and an arithmetic.
-
-    It knows this machine's chat templates and models, and the registry's texts.
-    """
-
-    @functools.cache
-    def template_of(owner: str) -> str | None:
-        return owner_digest(registry.models[owner]) if owner in registry.models else None
-
-    @functools.cache
-    def revision_of(name: str) -> str | None:
-        return present_revision(registry.weights(name)) if model_of(name) in registry.models else None
-
-    return Lookup(DTYPES.get(dtype), ops, template_of, functools.partial(rows_for, registry), revision_of)
 
 
 def compared_pairs(

@@ -1,19 +1,23 @@
 """Scores the passes that subjects need and the store lacks, each pass once.
 
-A model that cannot be fetched or scored becomes one line in a list of errors, so that all other models are scored.
+A model that cannot be fetched or scored becomes one line in a list of errors, so that all other models are scored. If
+its files are not on this machine, but its scores are stored, these are used.
 """
 
 from collections.abc import Iterable, Sequence
 
+from bench.entries import UrlSource
 from bench.faults import explained, told, warn
+from bench.lookup import some
 from bench.registry import Registry
-from bench.schema import DTYPES, Dataset, DrsowError, ScoreKey
-from bench.scoring import passes, run
+from bench.schema import DTYPES, IMPORTED, Dataset, DrsowError, PreconditionError, ScoreKey
+from bench.scoring import fetch, passes, run
 from bench.scoring.asking import UnreachableError
+from bench.scoring.identity import ops_name
 from bench.store.folder import ScoreSet, Store
 from bench.subject import Side, Subject
 from bench.verbs.session import Session
-from bench.verbs.told import check_fits, rows_for
+from bench.verbs.told import check_fits, lookup_of, rows_for
 
 LOCAL = run.Spread()
 """This process does all of the work."""
@@ -34,8 +38,8 @@ def score_all(
     sides = list(dict.fromkeys(side for subject in subjects for side in subject.passes()))
     pairs = [subject.sides(pair) for subject in subjects for pair in subject.pairs]
     works = {side: work_of(registry, side, dataset) for side in sides}
-    ready, errors, code = _all_ready(session, works, pairs)
-    whole = {side for sides in pairs if all(s in ready for s in sides) for side in sides}
+    ready, kept, errors, code = _all_ready(session, works, pairs, dataset)
+    whole = {side for sides in pairs if all(s in ready or s in kept for s in sides) for side in sides}
     jobs = {side: job for side, job in ready.items() if side in whole}
     done, failures = _score_jobs(session, jobs, sides, spread)
     code = failures[-1][1] if failures else code
@@ -44,6 +48,7 @@ def score_all(
     errors += [line for line, _ in failures]
     if spread.n_tasks:
         found = {side: each if each.complete else _by_workers(store, each) for side, each in found.items()}
+    found |= {side: each for side, each in kept.items() if side in whole}
     complete = {side: each for side, each in found.items() if each.complete}
     if session.options.budget_given:
         _tell_other_budgets(complete.values(), session.options.batch_tokens)
@@ -127,10 +132,17 @@ def _score_groups(
 
 
 def _all_ready(
-    session: Session, works: dict[tuple[str, str], passes.Work], pairs: Sequence[tuple]
-) -> tuple[dict[tuple[str, str], passes.Ready], list[str], int]:
-    """Find or fetch every model before the first one is scored, so that a missing one shows at once."""
+    session: Session, works: dict[tuple[str, str], passes.Work], pairs: Sequence[tuple], dataset: Dataset
+) -> tuple[dict[tuple[str, str], passes.Ready], dict[Side, ScoreSet], list[str], int]:
+    """Find or fetch every model before the first one is scored, so that a missing one shows at once.
+
+    Returns:
+        The passes whose files are here; the stored sets of those whose files are not; a line for each model that has
+        neither; the last one's exit code.
+    """
     ready: dict[tuple[str, str], passes.Ready] = {}
+    kept: dict[Side, ScoreSet] = {}
+    instead: dict[str, list[str]] = {}
     failed: set[tuple[str, str]] = set()
     errors, code = [], 1
     for side, work in works.items():
@@ -143,10 +155,31 @@ def _all_ready(
             ready[side] = found
         except Exception as error:
             known = explained(error)
+            if stored := _stored(session, side, dataset, known):
+                kept[side] = stored
+                instead.setdefault(str(known).partition(";")[0], []).append(side[0])
+                continue
             failed.add(side)
             errors.append(str(known) if known is error else f"{side[0]}: {known}")
             code = known.code
-    return ready, errors, code
+    for words, names in instead.items():
+        warn(f"{words}; the stored scores of {some(names)} are used")
+    return ready, kept, errors, code
+
+
+def _stored(session: Session, side: Side, dataset: Dataset, error: DrsowError) -> ScoreSet | None:
+    """The set that stands in for a pass whose files are not on this machine; None if there is none, or several fit."""
+    registry, options = session.registry, session.options
+    spec, owner = registry.weights(side[0]), registry.model(side[1])
+    if not isinstance(error, PreconditionError) or not (fetch.is_absent(spec) or fetch.is_absent(owner, weights=False)):
+        return None
+    dtype = DTYPES[spec.source.dtype] if isinstance(spec.source, UrlSource) else options.dtype
+    lookup = lookup_of(registry)._replace(dtype=dtype)
+    computed = [s for s in lookup.find(session.store, side[0], dataset, side[1]) if s.key.ops != IMPORTED]
+    done = [score_set for score_set in computed if run.is_done(score_set, options)]
+    mine = [score_set for score_set in done if score_set.key.ops == ops_name(options.device, options.dtype)]
+    fitting = mine or done
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _ready(session: Session, work: passes.Work) -> passes.Ready:

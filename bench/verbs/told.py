@@ -1,14 +1,20 @@
-"""The rows that each side of a pair reads: as they are, or with the text of a pair of one model before each prompt."""
+"""The rows that each side of a pair reads: as they are, or with the text of a pair of one model before each prompt.
 
+Stored scores are found by these rows.
+"""
+
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from bench.contrast import model_of
 from bench.data.told import told
+from bench.lookup import Lookup
 from bench.prefer.route import by_classifier
 from bench.registry import Registry
-from bench.schema import Dataset, UsageError
+from bench.schema import DTYPES, Dataset, UsageError
+from bench.scoring.identity import owner_digest, present_revision
 from bench.subject import Subject
 
 if TYPE_CHECKING:
@@ -33,6 +39,23 @@ def rows_for(registry: Registry, name: str, dataset: Dataset) -> Dataset:
     domains = {name: registry.domains[name] for name in texts}
     routed = list(by_classifier(dataset, domains)["domain"]) if dataset.examples else []
     return told(dataset, texts, routed, name=reader.of_domain)
+
+
+def lookup_of(registry: Registry, *, dtype: str = "auto", ops: str | None = None) -> Lookup:
+    """The `Lookup` of a user's options: a dtype ("auto" accepts any) and an arithmetic.
+
+    It knows this machine's chat templates and models, and the registry's texts.
+    """
+
+    @functools.cache
+    def template_of(owner: str) -> str | None:
+        return owner_digest(registry.models[owner]) if owner in registry.models else None
+
+    @functools.cache
+    def revision_of(name: str) -> str | None:
+        return present_revision(registry.weights(name)) if model_of(name) in registry.models else None
+
+    return Lookup(DTYPES.get(dtype), ops, template_of, functools.partial(rows_for, registry), revision_of)
 
 
 def check_fits(scorer: "Scorer", texts: Mapping[str, Sequence[str]]) -> None:

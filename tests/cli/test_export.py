@@ -18,7 +18,7 @@ from bench.schema import UsageError
 from bench.store.folder import Store
 from bench.subject import Subject
 from bench.verbs import evaluation, publish
-from bench.verbs.run import lookup_of
+from bench.verbs.told import lookup_of
 
 BOARD = ["--to", "alpaca-eval", "--responses", "r.jsonl", "--generator", "g"]
 """The words of an export to a board."""

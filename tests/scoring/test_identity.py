@@ -22,7 +22,7 @@ from bench.scoring.models import load_tokenizer
 from bench.scoring.passes import Options, Share
 from bench.sources import FileSource, FolderSource
 from bench.store.folder import Store
-from bench.verbs.run import lookup_of
+from bench.verbs.told import lookup_of
 
 OPTIONS = Options(dtype="float32", device="cpu", batch_tokens=8)
 ROWS = tuple(

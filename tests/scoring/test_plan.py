@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from bench.study.board import Subject
 from bench.verbs.exchange import import_scores
 from bench.verbs.plan import GATED, MISSING, NO_SPACE, READY, SCORED, Planner, plan_passes, summary
 from bench.verbs.session import Session
+from bench.verbs.told import lookup_of
 
 OPTIONS = passes.resolved("bf16", "cpu")
 MEASURED = Path(__file__).parents[2] / "results" / "smollm2-over-gemma" / "sample" / "manifest.json"
@@ -39,7 +41,8 @@ def test_unique_bytes_by_hand():
     assert plan.unique_bytes([row("1", "abd", "é!", "é"), row("2", "abc", "xz", "xy")]) == 3 + 1 + 3 + 3
 
 
-def test_the_count_is_that_of_the_run(tiny_registry, tmp_path):
+def test_the_count_is_that_of_the_run(tiny_registry, tmp_path, monkeypatch):
+    monkeypatch.setattr(passes, "default_device", lambda: "cpu")
     known, dataset = load_registry(tiny_registry), load_data("sample", limit_per_subset=1)
     options = passes.Options("float32", "cpu", 256)
     before = planned(known, "tiny", dataset, tmp_path, options).set_index("model_id")
@@ -63,9 +66,39 @@ def test_only_computed_sets_in_the_dtype_of_the_run_are_scored(tiny_registry, tm
     for dtype in ("bf16", "fp32"):
         import_scores(Store(tmp_path), file, "tiny-weak", "tiny-strong", dataset, dtype=dtype)
     # What "auto" is on this machine.
+    monkeypatch.setattr(passes, "default_device", lambda: "cpu")
     monkeypatch.setattr(passes, "default_dtype", lambda _device: auto)
     table = planned(known, "tiny", dataset, tmp_path, options, Lookup()).set_index("model_id")
     assert table["status"].to_dict() == {"tiny-strong": strong, "tiny-weak": READY}
+
+
+def test_a_set_of_another_arithmetic_is_to_do_here_unless_the_files_are_missing(tiny_registry, tmp_path, monkeypatch):
+    monkeypatch.setattr(passes, "default_device", lambda: "cpu")
+    made = shutil.copytree(tiny_registry, tmp_path / "r")
+    known, dataset = load_registry(made), load_data("sample", limit_per_subset=1)
+    options, store = passes.Options("float32", "cpu", 256), Store(tmp_path)
+    for name in ("tiny-strong", "tiny-weak"):
+        work = passes.Work(known.model(name), known.model("tiny-strong"), dataset)
+        ready = passes.make_ready(work, options)
+        run.score_missing(ready, store, options)
+    for each in store.find():
+        other = store.score_set(each.key._replace(ops="cpu-other"))
+        other.begin(1, {}, {"template": "tiny-strong", "data": "sample"})
+        other.write_part(0, each.read().reset_index(drop=True))
+        other.finish({})
+        shutil.rmtree(each.folder)
+    shutil.rmtree(made / "weak")
+    planner = Planner(Session(known, store, options), dataset, lookup_of(known, dtype="fp32"))
+    table = plan_passes(planner, [Subject("tiny", (known.pair("tiny"),))], gpu="h100", cpu_rate=None)
+    assert table.set_index("model_id")["status"].to_dict() == {"tiny-strong": READY, "tiny-weak": SCORED}
+    ((words, names),) = planner.others.items()
+    assert words == f"scored by cpu-other, but this machine computes with {ready.key.ops}" and names == ["tiny-strong"]
+    assert planner.notes["tiny-weak"].startswith("is missing: ")
+    # Without scores it is missing, and its tokens are not known.
+    planner = Planner(Session(known, Store(tmp_path / "none"), options), dataset, lookup_of(known, dtype="fp32"))
+    table = plan_passes(planner, [Subject("tiny", (known.pair("tiny"),))], gpu="h100", cpu_rate=None)
+    weak = table.set_index("model_id").loc["tiny-weak"]
+    assert (weak["status"], weak["counted"], weak["download_bytes"]) == (MISSING, "unknown", 0)
 
 
 def test_the_built_in_rows_are_counted_within_a_hundredth_of_their_run(small_models, tmp_path):

@@ -15,11 +15,13 @@ from bench.lookup import Lookup, check_tables
 from bench.registry import load_registry
 from bench.schema import SCORES, PreconditionError, UsageError
 from bench.store.folder import Store
+from bench.store.places import stored_manifest
 from bench.study.draw import write_figures, write_tables
 from bench.study.report import gather, html
 from bench.subject import Subject, result_folder
 from bench.verbs.exchange import export_scores, import_scores
-from bench.verbs.run import compared_pairs, draw, figures_are_older, lookup_of, redo_subjects
+from bench.verbs.run import compared_pairs, draw, figures_are_older, redo_subjects
+from bench.verbs.told import lookup_of
 
 SCORE = 'scores.alpaca_eval_2_lc = { value = 1.0, source = "drawn" }\n'
 PROMPTS = ("Is 7 prime?", "Name a colour.", "Two and two?")
@@ -104,6 +106,26 @@ def test_a_study_with_too_little_to_take_apart_gives_words(scored, known, value,
     assert ("decomposition.png" in drawn) == ("decomposition.md" in drawn) == (value == 3)
     page = html(gather(store, known, study, data, reward="sum", lookup=Lookup()))
     assert ("2 models are too few to tell" in page) == (value == 3)
+
+
+def test_tables_of_a_part_name_the_rest_and_do_not_replace_whole_ones(scored, known, capsys):
+    store, data = scored
+    pairs = (known.pair("two"), known.pair("s--w"))
+    part, whole = Subject("both", pairs[:1], left_out=("s--w",)), Subject("both", pairs)
+    (first,) = redo_subjects(known, [part], data, store, lookup=Lookup(), reward="sum")
+    assert stored_manifest(first.folder)["pairs_left_out"] == ["s--w"] and not first.problem
+    show_boards([first], as_json=False)
+    assert "\n1 of 2 pairs; left out: s--w\n" in capsys.readouterr().out
+    show_boards([first], as_json=True)
+    assert capsys.readouterr().err == "both: 1 of 2 pairs; left out: s--w\n"
+    (full,) = redo_subjects(known, [whole], data, store, lookup=Lookup(), reward="sum")
+    kept = (full.folder / "leaderboard.csv").read_bytes()
+    assert "pairs_left_out" not in stored_manifest(full.folder) and len(full.board) == 2
+    (again,) = redo_subjects(known, [part], data, store, lookup=Lookup(), reward="sum")
+    assert again.folder == full.folder and (full.folder / "leaderboard.csv").read_bytes() == kept
+    assert again.problem.startswith(
+        f"{full.folder / 'leaderboard.csv'}: not replaced: it has 2 pairs, and 1 of them failed now"
+    )
 
 
 def test_a_renamed_copy_shows_the_tables_of_its_rows(scored, known, two, tmp_path):

@@ -36,10 +36,7 @@ def compiled() -> Path:
         CalledProcessError: The kernels do not compile.
         TimeoutExpired: The compiler takes too long.
     """
-    compiler = os.environ.get("CXX", "g++")
-    sources = [path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir())]
-    said = "\0".join((*sources, *FLAGS, torch.__version__, compiler))
-    path = user_cache() / "kernels" / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.so"
+    compiler, path = _compiler(), _file()
     if path.is_file():
         return path
     if shutil.which(compiler) is None:
@@ -52,6 +49,22 @@ def compiled() -> Path:
         _run(_command(compiler, out))
         out.replace(path)
     return path
+
+
+def can_be_had() -> bool:
+    """Whether the kernels are compiled, or there is a compiler. Compiles nothing."""
+    return _file().is_file() or shutil.which(_compiler()) is not None
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX", "g++")
+
+
+def _file() -> Path:
+    """The file of the compiled kernels, which need not exist."""
+    sources = [path.read_text(encoding="utf-8") for path in sorted(SOURCES.iterdir())]
+    said = "\0".join((*sources, *FLAGS, torch.__version__, _compiler()))
+    return user_cache() / "kernels" / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.so"
 
 
 def _run(command: list[str]) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.faults import warn
 from bench.schema import UsageError
-from bench.scoring.forward.building import compiled
+from bench.scoring.forward.building import can_be_had, compiled
 from bench.scoring.forward.trie import Step
 
 WIDTH = 64
@@ -71,6 +71,11 @@ def ready() -> bool:
     advice = "Install g++ or set CXX."
     warn(f"Compiled kernels are unavailable ({reason}); using PyTorch's slower ones. {advice}")
     return False
+
+
+def expected() -> bool:
+    """What `ready` will say, unless the kernels cannot be compiled or loaded. Compiles nothing."""
+    return suit_here() and can_be_had()
 
 
 def _first_line(text: str) -> str:

@@ -60,21 +60,27 @@ class Processor(NamedTuple):
     """Whether the compiled kernels suit it and are loaded."""
 
 
-def choose(device: torch.device, dtype: torch.dtype) -> Ops:
-    """The operations for models of a dtype on a device. May compile the kernels, once per machine."""
+def choose(device: torch.device, dtype: torch.dtype, *, compiles: bool = True) -> Ops:
+    """The operations for models of a dtype on a device.
+
+    Args:
+        device: Where the models are.
+        dtype: Their dtype.
+        compiles: Whether the kernels may be compiled, once per machine. Otherwise, those that can be count as there.
+    """
     if device.type == "cuda":
         return on_gpu(dtype, torch.cuda.get_device_capability(device))
-    return on_cpu(dtype, processor(dtype))
+    return on_cpu(dtype, processor(dtype, compiles=compiles))
 
 
-def processor(dtype: torch.dtype) -> Processor:
+def processor(dtype: torch.dtype, *, compiles: bool = True) -> Processor:
     """The properties of this machine's processor that matter for a dtype. Only bfloat16 has compiled kernels."""
     isa = torch.backends.cpu.get_cpu_capability().lower()
     if torch.cpu._is_avx512_bf16_supported():
         isa = "avx512bf16"
     if torch.cpu._is_amx_tile_supported():
         isa = "amx"
-    has_kernels = dtype == torch.bfloat16 and kernels.ready()
+    has_kernels = dtype == torch.bfloat16 and (kernels.ready() if compiles else kernels.expected())
     return Processor(isa, onednn.onednn_leads(), onednn.onednn_fuses_bf16(), has_kernels)
 
 

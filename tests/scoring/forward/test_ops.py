@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import shutil
 
 import pytest
 import torch
@@ -115,3 +116,12 @@ def test_a_machine_chooses_the_same_twice_and_heeds_the_setting(setting, monkeyp
     assert names[0] == names[1]
     assert ("drsow" in names[0]) == kernels.ready() and (setting == "auto" or not kernels.ready())
     assert ops.choose(torch.device("cpu"), FP32).name in {"cpu-torch", "cpu-onednn"}
+
+
+def test_the_name_is_known_before_anything_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    known = ops.choose(torch.device("cpu"), BF16, compiles=False).name
+    assert ("drsow" in known) == (kernels.suit_here() and shutil.which("g++") is not None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "drsow" not in ops.choose(torch.device("cpu"), BF16, compiles=False).name
+    assert list(tmp_path.iterdir()) == []
