@@ -71,9 +71,7 @@ def sample(
     from bench.prefer.resumed import Sampling
 
     _check(url, concurrency, here=(dtype, device, batch_tokens, registry) != (Dtype.auto, Device.auto, None, None))
-    wish = Sampling(
-        n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed, keep_empty=n == 1
-    )
+    wish = Sampling(n, temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed, keep_empty=n == 1)
     if url is None:
         from bench.registry import load_registry
         from bench.verbs.sample import sample_candidates

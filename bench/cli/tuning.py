@@ -235,7 +235,7 @@ def judge(
         raise UsageError("name who judges: --annotator PAIR, --pair PAIR, or both")
     known, subjects = select(registry, names, None, TemplateMode.shared)
     first, others = (subjects[0], subjects[1:]) if annotator else (None, subjects)
-    sampling = Sampling(n=n, temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    sampling = Sampling(n, temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     wish = Judging(before, after, first, others, sampling, reward.value)
     session = open_session(known, dtype=dtype.value, device=device.value, results=results)
     found = judge_policies(session, load_prompts(prompts, limit_per_subset=limit), wish, out=out)
