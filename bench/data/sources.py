@@ -225,7 +225,7 @@ def _csv_cells(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
 READERS = {".jsonl": _jsonl_rows, ".parquet": _parquet_rows, ".csv": _csv_rows, ".json": _json_rows}
 
 
-def hub_rows(repository: str, split: str | None, *, advice: str, offline: bool = False) -> Iterator[Row]:
+def hub_rows(repository: str, split: str | None, *, advice: str, offline: bool) -> Iterator[Row]:
     """The rows of a hub data set.
 
     Args:

@@ -21,7 +21,7 @@ DISSIMILAR, SIMILAR, RANDOM, ALL = "dissimilar", "similar", "random", "all"
 
 
 def agreement(
-    margins: pd.DataFrame, similarity: pd.Series, *, rng: np.random.Generator, problems: pd.Series | None = None
+    margins: pd.DataFrame, similarity: pd.Series, *, rng: np.random.Generator, problems: pd.Series
 ) -> pd.DataFrame:
     """Compute the agreement on the less similar half, the more similar half, a random half, and all rows.
 
@@ -29,7 +29,7 @@ def agreement(
         margins: MARGINS of one pair and one reward.
         similarity: Cosine of the two responses, by example_id.
         rng: Draws the random half.
-        problems: Number of the problem of each example, as in `metrics.accuracy`.
+        problems: Number of each example's problem, by example_id, from `design.prompt_clusters`.
 
     Returns:
         AGREEMENT.
@@ -49,12 +49,11 @@ def agreement(
     )
 
 
-def _share(part: pd.DataFrame, problems: pd.Series | None) -> tuple[float, Limits]:
+def _share(part: pd.DataFrame, problems: pd.Series) -> tuple[float, Limits]:
     """Proportion of the scored rows that agree, and its limits."""
     margin = part["margin_nats"].to_numpy()
     agrees = np.where(np.isnan(margin), np.nan, margin > 0)
-    number = np.arange(len(part)) if problems is None else problems.loc[part["example_id"]].to_numpy()
-    limits = share_limits(agrees[None], plain_sample(number))
+    limits = share_limits(agrees[None], plain_sample(problems.loc[part["example_id"]].to_numpy()))
     share = float(np.nanmean(agrees)) if np.isfinite(agrees).any() else float("nan")
     return share, Limits(limits.low[0], limits.high[0])
 

@@ -82,8 +82,8 @@ def write_results(
     dataset: Dataset,
     sets: Sets,
     *,
-    reward: str = "sum",
-    seed: int | None = None,
+    reward: str,
+    seed: int | None,
 ) -> Written:
     """Compute and write a subject's tables and manifest.json (docs/reference/files.md); a study has further tables.
 
@@ -248,7 +248,7 @@ def chosen_pairs(
 
 
 def comparison(
-    pairs: Sequence[Pair], sets: Sets, dataset: Dataset, *, reward: str, native: bool, seed: int | None = None
+    pairs: Sequence[Pair], sets: Sets, dataset: Dataset, *, reward: str, native: bool, seed: int | None
 ) -> pd.DataFrame:
     """COMPARISON of two pairs on the same rows."""
     subject = Subject("", tuple(pairs), native)

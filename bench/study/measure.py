@@ -85,7 +85,7 @@ def with_reward(reward: str) -> tuple[str, ...]:
 
 
 def accuracy_of(
-    subject: Subject, dataset: Dataset, scores: Scores, problems: pd.Series, names: Sequence[str] = REWARDS
+    subject: Subject, dataset: Dataset, scores: Scores, problems: pd.Series, names: Sequence[str]
 ) -> pd.DataFrame:
     """ACCURACY of a subject's pairs under some rewards; the pairs in their order."""
     examples = {example.example_id: example for example in dataset.examples}
@@ -103,9 +103,7 @@ def accuracy_of(
     return measured(runs.iloc[order].reset_index(drop=True), answers, benchmark.layout(ordered), numbers)
 
 
-def margins_of(
-    subject: Subject, pair: Pair, scores: Scores, dataset: Dataset, names: Sequence[str] = REWARDS
-) -> pd.DataFrame:
+def margins_of(subject: Subject, pair: Pair, scores: Scores, dataset: Dataset, names: Sequence[str]) -> pd.DataFrame:
     """MARGINS of one pair under some rewards."""
     strong, weak = subject.sides(pair)
     subsets = pd.Series({e.example_id: e.subset for e in dataset.examples}, name="subset")

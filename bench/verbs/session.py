@@ -31,7 +31,7 @@ def open_session(
     registry: Registry,
     *,
     dtype: str = "auto",
-    device: str = "auto",
+    device: str,
     batch_tokens: int | None = None,
     results: Path = RESULTS,
     tokens: bool = False,

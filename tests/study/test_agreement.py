@@ -11,7 +11,7 @@ from bench.verbs.agree import agreement_table
 def halves(margins: list[float], similarity: list[float], problems: list[int] | None = None) -> pd.DataFrame:
     names = [f"r{i}" for i in range(len(margins))]
     table = pd.DataFrame({"pair_id": "p", "reward": "sum", "example_id": names, "margin_nats": margins})
-    number = None if problems is None else pd.Series(problems, index=names)
+    number = pd.Series(range(len(names)) if problems is None else problems, index=names)
     found = agreement(table, pd.Series(similarity, index=names), rng=np.random.default_rng(0), problems=number)
     return found.set_index("half")
 

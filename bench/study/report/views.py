@@ -128,9 +128,9 @@ def details(report: Report) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _of_level(report: Report, level: str) -> pd.DataFrame:
-    """ACCURACY of one level."""
-    return report.accuracy[report.accuracy["level"] == level]
+def _subsets(report: Report) -> pd.DataFrame:
+    """ACCURACY of the subsets."""
+    return report.accuracy[report.accuracy["level"] == "subset"]
 
 
 def _limits(row: Mapping[str, float] | None) -> tuple[float, float]:
@@ -161,7 +161,7 @@ def _in_order(report: Report, rows: pd.DataFrame) -> pd.DataFrame:
 def _order(report: Report) -> list[str]:
     """Names: the score, then each section and its subsets, then the styles."""
     benchmark = _benchmark(report)
-    subsets = benchmark.sorted(_of_level(report, "subset")["name"])
+    subsets = benchmark.sorted(_subsets(report)["name"])
     names = ["score"]
     for section in _sections(report):
         names += [section, *(name for name in subsets if benchmark.section_of(name) == section)]
@@ -172,7 +172,7 @@ def _figures(report: Report, name: str) -> list[Figure]:
     """The figures of the score or of one section."""
     words, benchmark = title(name), _benchmark(report)
     pairs = _pairs(report, name)
-    within = _in_order(report, _of_level(report, "subset"))
+    within = _in_order(report, _subsets(report))
     if name != "score":
         within = within[within["name"].map(benchmark.section_of) == name]
     if len(pairs) < 2:
