@@ -47,10 +47,10 @@ KNOWN = $(LADDERS)/registry
 CLIMB = $(BIN)/drsow ladder "$(RECIPE)" --preferences "$(TUNE_ON)" --prompts "$(HELD_OUT)" --limit-per-subset 4 --out "$(LADDERS)"
 PERFORM = $(BIN)/drsow perform --registry "$(KNOWN)" --scores "$(KNOWN)/scores.toml"
 
-.PHONY: help bench leaderboard figures tables rebuild report pipeline ladders slurm test promises test-slow perf perf-gpu check lint docs audit clean
+.PHONY: help bench leaderboard figures rebuild report pipeline ladders slurm test promises test-slow perf perf-gpu check docs audit clean
 
 help: ## list these verbs
-	@awk -F':.*## ' '/^[a-z -]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  e.g. make bench; make bench PAIR=mistral-7b; make bench STUDY=paper-221; make figures PAIR=embedded"
 
 bench: $(VENV)/.installed ## score a pair or study, print its leaderboard, write CSVs and figures
@@ -59,7 +59,7 @@ bench: $(VENV)/.installed ## score a pair or study, print its leaderboard, write
 leaderboard: $(VENV)/.installed ## make the leaderboard again from stored scores
 	@$(BIN)/drsow leaderboard $(SUBJECT) $(ARGS)
 
-figures tables: $(VENV)/.installed ## draw figures and printable tables again from the CSVs
+figures: $(VENV)/.installed ## draw figures and printable tables again from the CSVs
 	@$(BIN)/drsow figures $(SUBJECT) $(ARGS)
 
 rebuild: $(VENV)/.installed ## make a study again from its scores in git, without a model (STUDY= SCORES=FOLDER ARGS=; results/README.md has the line)
@@ -114,7 +114,7 @@ perf: $(VENV)/.perf ## compare speed, memory and precision with other tools (40 
 perf-gpu: $(VENV)/.tested ## measure correctness and speed on a GPU in eight minutes, without a network: LENGTHS=FILE
 	@PYTHONPATH=tests $(BIN)/python -m perf.gpu --lengths "$(or $(LENGTHS),$(error name a file of lengths: LENGTHS=FILE))" --profile $(ARGS)
 
-check lint: $(VENV)/.tested ## style, layers, spelling, types: under 20 seconds (the first time a minute)
+check: $(VENV)/.tested ## style, layers, spelling, types: under 20 seconds (the first time a minute)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports --no-cache
