@@ -45,7 +45,7 @@ def changed(column: str, value: object) -> pd.DataFrame:
         ("n_tokens", -4, "is less than 1"),
         ("n_tokens", 2.5, "is no count"),
         ("n_tokens", None, "is no count"),
-        ("n_tokens", 10_000, "is more than the response has bytes"),
+        ("n_tokens", 17 + 9, "is more than the response has bytes"),
         ("n_bytes", 0, "is less than 1"),
         ("n_bytes", 10**9, "is out of all proportion"),
         ("status", "fine", "is an unknown status"),
@@ -65,7 +65,7 @@ def test_what_no_log_probability_can_be_is_refused_with_row_and_field(column, va
 
 def test_bytes_for_which_there_are_too_few_tokens_are_refused():
     with pytest.raises(ValueError, match=r"row 3 \(1, chosen\), field n_tokens: 5 is too few"):
-        check_imported(changed("n_bytes", 2500), DATA)
+        check_imported(changed("n_bytes", 5 * 256 + 1), DATA)
 
 
 def test_a_row_too_many_or_too_few_is_refused():
