@@ -1,16 +1,14 @@
 """Finds the stored score sets that a pair or study needs, by the fields of their keys."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple, get_args
 
 from bench.contrast import model_of
 from bench.faults import warn
 from bench.schema import DTYPES, IMPORTED, Dataset, PreconditionError, UsageError
 from bench.sources import UrlSource
-from bench.store.folder import ScoreSet, Store, read_table
-from bench.store.places import data_option, results_option, stored_manifest
+from bench.store.folder import ScoreSet, Store
+from bench.store.places import data_option, results_option
 from bench.subject import Sets, Side, Subject
 
 SERVERS = get_args(UrlSource.model_fields["kind"].annotation)
@@ -155,7 +153,7 @@ def tell_mix(store: Store, subject: Subject, dataset: Dataset, sets: Sets, looku
     if len(models) > 1:
         mix = "; ".join(f"{dtype} by {ops}: {some(names)}" for (dtype, ops), names in models.items())
         words = f"warning: {subject.name}: its models were scored in different ways ({mix}), so rounding differences "
-        command = f"drsow run {subject.option} {data_option(dataset)}{_dtype_option(lookup)}{results_option(store)}"
+        command = f"drsow run {subject.option} {data_option(dataset)}{dtype_option(lookup)}{results_option(store)}"
         # A server computes with arithmetic of its own.
         served = any(score_set.key.attention in SERVERS for score_set in sets.values())
         remedy = "" if served else f"; `{command}` on one machine with the files of all models scores them in one way"
@@ -173,7 +171,7 @@ def missing(store: Store, subject: Subject, dataset: Dataset, lookup: Lookup, si
     words = " ".join([words, *filter(None, asked)])
     if there:
         words += f"; there is {some([_described(s, lookup, model_id, rows) for s in here or there])}"
-    short = _dtype_option(lookup)
+    short = dtype_option(lookup)
     command = f"drsow run {subject.option} {data_option(dataset)}{short}"
     if any(s.key.ops == IMPORTED for s in there):
         command = f"drsow import FILE --model {model_id} --template {owner} {data_option(dataset)}{short}"
@@ -224,80 +222,6 @@ def one_set(store: Store, dataset: Dataset, lookup: Lookup, model_id: str, owner
     return sets[0]
 
 
-def check_tables(
-    folder: Path, store: Store, subject: Subject, dataset: Dataset, lookup: Lookup, *, reward: str
-) -> None:
-    """Checks that the tables of a results folder are of the scores that are asked for and, if any are stored, of those.
-
-    It also checks that the tables' pairs and gaps are those that the registry has now. Pairs that the tables lack are
-    no error: their models may have failed.
-
-    Args:
-        folder: The folder, by `result_folder`.
-        store: The store of the folder and of the scores.
-        subject: The subject of the tables.
-        dataset: Their rows.
-        lookup: Which scores are asked for.
-        reward: The reward of the tables.
-
-    Raises:
-        UsageError: The tables are of another dtype or arithmetic.
-        PreconditionError: Other scores are stored than those that the tables were made of, or the registry has changed.
-    """
-    ops = f" --ops {lookup.ops}" if lookup.ops else ""
-    named = (f" --reward {reward}" if reward != "sum" else "") + _dtype_option(lookup) + ops + results_option(store)
-    remedy = f"`drsow leaderboard {subject.option} {data_option(dataset)}{named}` writes them again"
-    keys = [each["key"] for each in stored_manifest(folder).get("score_sets", [])]
-    for wanted, field in ((lookup.dtype, "dtype"), (lookup.ops, "ops")):
-        if wanted is not None and any(key[field] != wanted for key in keys):
-            made = " and ".join(dict.fromkeys(f"{key['dtype']} by {key['ops']}" for key in keys))
-            raise UsageError(f"{folder}: its tables are of {made}, not of {wanted}; {remedy}")
-    found = [s.key._asdict() for name, owner in subject.passes() for s in lookup.find(store, name, dataset, owner)]
-    for key in keys:
-        same = [each for each in found if all(each[name] == key.get(name) for name in ("model_id", "domain_digest"))]
-        if same and key not in same:
-            raise PreconditionError(f"{folder}: its tables are of other scores of {key['model_id']}; {remedy}")
-    if changed := _changed(folder, subject):
-        raise PreconditionError(f"{folder}: the registry has changed since its tables were made ({changed}); {remedy}")
-
-
-def outdated_model(stored: Mapping, store: Store, lookup: Lookup) -> str:
-    """A model whose files, template or stored scores are others than those that tables were made of; "" if none is.
-
-    Args:
-        stored: The manifest of the tables.
-        store: The store of the scores.
-        lookup: What is on this machine.
-    """
-    for each in stored.get("score_sets", []):
-        key, owner = each["key"], each["info"].get("template")
-        read_now = lookup.revision_of(key["model_id"]), lookup.template_of(owner)
-        read_then = key["revision"], key["template_digest"]
-        changed = any(now not in (None, then) for now, then in zip(read_now, read_then, strict=True))
-        same = {name: key.get(name) for name in ("model_id", "data_digest", "domain_digest", "template_digest")}
-        there = [score_set.key._asdict() for score_set in store.find(**same)]
-        if (changed and key["ops"] != IMPORTED) or (there and key not in there):
-            return str(key["model_id"])
-    return ""
-
-
-def _changed(folder: Path, subject: Subject) -> str:
-    """A pair of a folder's tables of which the registry has other models or another gap, or a study's performance that
-    they lack; "" if there is none."""
-    now = {pair.pair_id: pair for pair in subject.pairs}
-    for row in read_table(folder / "leaderboard.csv").to_dict("records"):
-        pair = now.get(row["pair_id"])
-        if pair is None or (pair.strong, pair.weak) != (row["strong"], row["weak"]):
-            return str(row["pair_id"])
-        gaps = pair.gap_points, float(row.get("gap_points", pair.gap_points))
-        if not (math.isclose(*gaps, rel_tol=1e-9, abs_tol=1e-9) or all(map(math.isnan, gaps))):
-            return str(row["pair_id"])
-    if subject.axes and (folder / "correlation.csv").is_file():
-        measured = set(read_table(folder / "correlation.csv")["performance"])
-        return "" if not measured or subject.performance in measured else subject.performance
-    return ""
-
-
-def _dtype_option(lookup: Lookup) -> str:
+def dtype_option(lookup: Lookup) -> str:
     """The command-line option of a look-up's dtype, after a space; "" if it accepts any."""
     return {full: f" --dtype {name}" for name, full in DTYPES.items()}.get(lookup.dtype or "", "")

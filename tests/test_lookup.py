@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench.lookup import Lookup, check_tables, one_set, outdated_model, stored_sets
+from bench.current import check_tables, outdated_model
+from bench.lookup import Lookup, one_set, stored_sets
 from bench.registry import Pair, load_registry
 from bench.schema import (
     IMPORTED,

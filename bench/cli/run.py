@@ -241,7 +241,7 @@ def figures(
     """Draw the figures and tables again from the stored CSVs."""
     known, subjects, dataset = select_stored(registry, pair, study, template, rows=Rows(data, limit))
 
-    from bench.lookup import check_tables
+    from bench.current import check_tables
     from bench.store.folder import Store
     from bench.subject import result_folder
     from bench.verbs.run import draw

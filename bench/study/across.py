@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench.current import outdated_model
 from bench.faults import warn
-from bench.lookup import Lookup, outdated_model
+from bench.lookup import Lookup
 from bench.registry import Registry
 from bench.schema import IMPORTED, PARTS, PreconditionError
 from bench.store.folder import Store, read_table

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from bench.current import check_tables
 from bench.files import write_whole
-from bench.lookup import Lookup, check_tables, one_set
+from bench.lookup import Lookup, one_set
 from bench.schema import CHOSEN, OK, REJECTED, Dataset, DrsowError, UsageError
 from bench.scoring import passes
 from bench.scoring.forward.trie import common_prefix

@@ -9,9 +9,10 @@ from tiny_models import entry, pair_entry
 
 from bench.cli.boards import show_boards
 from bench.cli.run import figures, leaderboard
+from bench.current import check_tables
 from bench.data.load import load_data
 from bench.files import read_csv
-from bench.lookup import Lookup, check_tables
+from bench.lookup import Lookup
 from bench.registry import load_registry
 from bench.schema import SCORES, PreconditionError, UsageError
 from bench.store.folder import Store

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from bench.current import check_tables
 from bench.files import read_if_there, write_whole
-from bench.lookup import Lookup, check_tables, stored_sets
+from bench.lookup import Lookup, stored_sets
 from bench.registry import Pair, Registry
 from bench.schema import CORRELATION, Dataset, DrsowError, PreconditionError
 from bench.store.folder import Store, read_table
