@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
 
 from bench.files import check_not_read, write_csv, write_json, write_whole
 from bench.prefer.annotate import SKIPPED, Annotated
@@ -94,16 +93,17 @@ def length_bias(examples: Sequence[Example], annotated: Annotated, rewards: pd.D
     sizes = {(e.example_id, name): len(text.encode()) for e in examples for name, text in e.responses}
     scored = rewards[rewards["status"] == OK]
     n_bytes = [sizes[key] for key in zip(scored["example_id"], scored["response_id"], strict=True)]
-    rhos = [
-        spearmanr(rows["reward"], rows["n_bytes"]).statistic
-        for _, rows in scored.assign(n_bytes=n_bytes).groupby("example_id")
-        if rows["reward"].nunique() > 1 and rows["n_bytes"].nunique() > 1
-    ]
+    ranks = scored.assign(n_bytes=n_bytes).groupby("example_id")[["reward", "n_bytes"]].rank()
+    # Spearman's rho is the correlation of the ranks. Of equal values it is undefined, which is 0 / 0 here.
+    ranks -= ranks.groupby(scored["example_id"]).transform("mean")
+    sums = ranks.assign(both=ranks.prod(axis=1), reward=ranks["reward"] ** 2, n_bytes=ranks["n_bytes"] ** 2)
+    sums = sums.groupby(scored["example_id"]).sum()
+    rhos = (sums["both"] / np.sqrt(sums["reward"] * sums["n_bytes"])).dropna()
     return {
         "chosen_is_longer": float(longer.mean()),
         "chosen_bytes": float(frame["chosen_bytes"].mean()),
         "rejected_bytes": float(frame["rejected_bytes"].mean()),
-        "rho_length": float(np.mean(rhos)) if rhos else float("nan"),
+        "rho_length": float(rhos.mean()),
     }
 
 

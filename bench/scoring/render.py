@@ -21,7 +21,7 @@ from bench.schema import DrsowError, Example, Message, UsageError
 from bench.scoring.added import added
 from bench.scoring.chat import Template, adds_bos, first_line
 
-_MARK = "drsow's mark of a turn"
+_MARK, _AT_ONCE = "drsow's mark of a turn", 1000
 
 
 class Sequence(NamedTuple):
@@ -97,8 +97,7 @@ def render(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, template:
     """
     texts = [_texts(example, template) for example in examples]
     prompt_ids = _encode(tokenizer, [prompt for prompt, _ in texts])
-    joint_ids = _encode(tokenizer, [prompt + response for prompt, responses in texts for response in responses])
-    joint = iter(joint_ids)
+    joint = iter(_encode(tokenizer, [prompt + response for prompt, responses in texts for response in responses]))
     bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
     ending = end_id(tokenizer, template)
     sequences, n_fallback, n_trimmed = [], 0, 0
@@ -115,9 +114,8 @@ def render(examples: Seq[Example], tokenizer: PreTrainedTokenizerFast, template:
             if not tail:
                 raise UsageError(f"{example.example_id}: response {response_id} has no token")
             n_trimmed += template.without_end(given) not in response
-            ids = np.array([*bos, *head, *tail, ending], dtype=np.int32)
-            n_bytes = len(response.encode())
-            sequences.append(Sequence(example.example_id, response_id, ids, len(bos + head), n_bytes, response))
+            ids, start = np.array([*bos, *head, *tail, ending], dtype=np.int32), len(bos + head)
+            sequences.append(Sequence(example.example_id, response_id, ids, start, len(response.encode()), response))
     return Rendered(sequences, n_fallback, n_trimmed, *_oddities(examples, sequences, tokenizer, template))
 
 
@@ -285,7 +283,10 @@ def _check_differ(example: Example, rendered: Seq[str]) -> None:
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> list[list[int]]:
-    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False).input_ids
+    # In pieces, because the tokenizer keeps some 90 bytes a token of all texts of a call until it returns.
+    told = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    pieces = (texts[first : first + _AT_ONCE] for first in range(0, len(texts), _AT_ONCE))
+    return [ids for piece in pieces for ids in tokenizer(piece, **told).input_ids]
 
 
 def encode_alone(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from scipy.stats import spearmanr
 
 from bench.prefer.annotate import PREFERENCES, Filters, annotate
 from bench.prefer.export import check_folder, data_card, length_bias, records, write_preferences
@@ -156,6 +157,22 @@ def test_the_set_and_its_card_say_how_sure_each_label_is(tmp_path, confidence, v
     column = pq.read_table(tmp_path / "preferences.parquet")["confidence"]
     assert column.to_pylist() == values and str(column.type) == "double"
     assert said in (tmp_path / "README.md").read_text()
+
+
+def test_the_length_bias_is_the_mean_of_spearmans_rho_of_the_prompts_that_have_one():
+    drawn = np.random.default_rng(0)
+    candidates = [
+        [("x" * int(drawn.integers(1, 4)), float(drawn.integers(4))) for _ in range(drawn.integers(2, 6))]
+        for _ in range(40)
+    ]
+    columns = [list(zip(*((len(text), value) for text, value in each), strict=True)) for each in candidates]
+    rhos = [spearmanr(*both).statistic for both in columns if all(len(set(values)) > 1 for values in both)]
+    assert 0 < len(rhos) < 40
+    examples, rewards = prompts(*candidates)
+    found = annotate(examples, rewards, Filters(), rng=np.random.default_rng(0))
+    assert length_bias(examples, found, rewards)["rho_length"] == pytest.approx(np.mean(rhos), abs=1e-12)
+    equal, none = prompts([("a", 1.0), ("b", 2.0)])
+    assert np.isnan(length_bias(equal, found, none)["rho_length"])
 
 
 def test_an_ensemble_by_the_minimum_labels_what_all_pairs_agree_on():

@@ -119,6 +119,23 @@ def test_prompt_and_response_are_what_a_prompted_model_reads(shape, kind, texts,
     assert rendered.n_start_fallback == fallbacks
 
 
+def test_many_rows_are_encoded_in_pieces_and_have_the_ids_of_each_alone(monkeypatch):
+    reader, n_texts = READERS["bytes"], []
+
+    def counting(self, texts, **options):
+        n_texts.append(len(texts))
+        return called(self, texts, **options)
+
+    rows = [example(f"the {i}", responses=("yes", f"no {i}")) for i in range(1200)]
+    alone = [s.ids.tolist() for row in rows for s in render([row], reader, TEMPLATES["ChatML"]).sequences]
+    called = type(reader).__call__
+    monkeypatch.setattr(type(reader), "__call__", counting)
+    found = render(rows, reader, TEMPLATES["ChatML"]).sequences
+    assert [s.ids.tolist() for s in found] == alone
+    # 1,200 prompts, then 2,400 responses. A call of all of them would take 90 bytes a token.
+    assert n_texts[:5] == [1000, 200, 1000, 1000, 400]
+
+
 @BOTH
 @settings(deadline=None, max_examples=20)
 @given(TURNS)
