@@ -26,11 +26,11 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         folder: The adapter's files.
 
     Raises:
-        DrsowError: A layer of the adapter is not in the model or has another shape there, or is not in the adapter's
-            configuration; or it changes an embedding or a head that are one matrix in the model.
+        DrsowError: A layer of the adapter is not in the model or has another shape there; the adapter's weights are not
+            those of its configuration; or it changes an embedding or a head that are one matrix in the model.
     """
     from peft.tuners.lora import LoraLayer
-    from peft.utils import ModulesToSaveWrapper
+    from peft.utils import ModulesToSaveWrapper, get_peft_model_state_dict
 
     tied = _tied(model)
     names = _check_layers(model, folder)
@@ -39,6 +39,7 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         # peft warns about names of transformers, and about layers that are checked here.
         warnings.simplefilter("ignore")
         adapted = _adapted(model, folder)
+        given = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     parts = {name.removeprefix(_PREFIX): part for name, part in adapted.named_modules()}
     changed = tuple(f"{name}." for name, part in parts.items() if isinstance(part, LoraLayer | ModulesToSaveWrapper))
     # peft changes one of the two. Merged, the change would reach both, or get lost.
@@ -47,7 +48,31 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     found = {name for name, part in parts.items() if isinstance(part, LoraLayer)}
     if differing := sorted(found ^ names):
         raise DrsowError(f"{folder}: {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS} disagree about the layer {differing[0]}")
+    _check_given(folder, given, set(adapted.state_dict()))
     return adapted.merge_and_unload()
+
+
+def _check_given(folder: Path, given: set[str], known: set[str]) -> None:
+    """Checks that an adapter's file has what its configuration asks for: peft makes up what it lacks, and leaves out
+    what it has besides, in silence.
+
+    Args:
+        folder: The adapter's files.
+        given: What the configuration asks for.
+        known: All names that the model has with the adapter.
+    """
+    with safe_open(folder / ADAPTER_WEIGHTS, "pt") as weights:
+        stored = set(weights.keys())
+    if missing := sorted(given - stored):
+        raise DrsowError(
+            f"{folder}: {ADAPTER_WEIGHTS} lacks {missing[0].removeprefix(_PREFIX)} ({len(missing)} such weights); save "
+            "the whole adapter again"
+        )
+    if unread := sorted(stored - given - known):
+        raise DrsowError(
+            f"{folder}: {ADAPTER_WEIGHTS} has {unread[0].removeprefix(_PREFIX)} ({len(unread)} such weights), which "
+            f"{ADAPTER_CONFIG} does not name; correct it"
+        )
 
 
 def _adapted(model: PreTrainedModel, folder: Path) -> Any:

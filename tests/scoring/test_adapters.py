@@ -205,6 +205,31 @@ def test_an_adapter_of_another_base_is_named_by_its_layer(made, tmp_path, change
     assert str(error.value) == f"{tmp_path / 'lora'}: {words}"
 
 
+def test_weights_that_an_adapter_lacks_are_not_made_up(made, tmp_path):
+    shutil.copytree(made / "lora", tmp_path / "lora")
+    weights = load_file(made / "lora" / "adapter_model.safetensors")
+    for part in "AB":
+        kept = {key: weight for key, weight in weights.items() if key != LAYER.format(part)}
+        save_file(kept, tmp_path / "lora" / "adapter_model.safetensors")
+        with pytest.raises(DrsowError) as error:
+            models.load_policy(made / "base", dtype=torch.float32, device="cpu", adapter=tmp_path / "lora")
+        lacking = LAYER.format(part).removeprefix("base_model.model.")
+        assert str(error.value) == (
+            f"{tmp_path / 'lora'}: adapter_model.safetensors lacks {lacking} (1 such weights); save the whole adapter again"
+        )
+
+
+def test_weights_that_an_adapters_configuration_does_not_name_are_not_left_out(made, tmp_path):
+    save_adapter(tmp_path / "dora", made / "base", target_modules=["q_proj"], use_dora=True)
+    path = tmp_path / "dora" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"use_dora": False}))
+    with pytest.raises(
+        DrsowError, match=r"has model\.layers\.0\.self_attn\.q_proj\.lora_magnitude_vector \(2 such"
+    ) as error:
+        models.load_policy(made / "base", dtype=torch.float32, device="cpu", adapter=tmp_path / "dora")
+    assert str(error.value).endswith("which adapter_config.json does not name; correct it")
+
+
 def reference_logits(base: Path, adapter: Path) -> torch.Tensor:
     """The logits of a base with its adapter as peft computes them, unmerged."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
