@@ -214,9 +214,8 @@ def test_weights_that_an_adapter_lacks_are_not_made_up(made, tmp_path):
         with pytest.raises(DrsowError) as error:
             models.load_policy(made / "base", dtype=torch.float32, device="cpu", adapter=tmp_path / "lora")
         lacking = LAYER.format(part).removeprefix("base_model.model.")
-        assert str(error.value) == (
-            f"{tmp_path / 'lora'}: adapter_model.safetensors lacks {lacking} (1 such weights); save the whole adapter again"
-        )
+        words = f"adapter_model.safetensors lacks {lacking} (1 such weights); save the whole adapter again"
+        assert str(error.value) == f"{tmp_path / 'lora'}: {words}"
 
 
 def test_weights_that_an_adapters_configuration_does_not_name_are_not_left_out(made, tmp_path):
