@@ -79,6 +79,21 @@ def patiently(source: Served, once: Callable[[], Made]) -> Made:
     raise problem from None
 
 
+def check_answers(source: Served, path: str) -> None:
+    """Asks a server once, whatever it answers.
+
+    Raises:
+        UnreachableError: It gives no answer.
+    """
+    try:
+        _once(source, path, None)
+    except AskAgainError as error:
+        if isinstance(error.problem, UnreachableError):
+            raise error.problem from None
+    except DrsowError:
+        return
+
+
 def _once(source: Served, path: str, body: Mapping[str, object] | None) -> Answer:
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if token := token_of(source):

@@ -22,11 +22,12 @@ from bench.measured import MeasuredScore
 from bench.prefer.resumed import tell_cut, whole_lines
 from bench.prefer.rules import checkable, followed
 from bench.schema import CHOSEN, OK, REJECTED, Dataset, UsageError
-from bench.scoring import SPAN, fetch, passes, run
+from bench.scoring import SPAN, fetch, passes
 from bench.scoring.identity import ops_name
 from bench.store.places import SHORT
 from bench.study.design import prompt_clusters
 from bench.study.performance import PERFORMANCE, table
+from bench.verbs.score import compared, completed
 from bench.verbs.session import Session
 
 if TYPE_CHECKING:
@@ -165,9 +166,9 @@ def measure_preferences(session: Session, speech: Speech, dataset: Dataset, *, o
     check_preferences(dataset)
     spec = _spec(session, speech)
     owner = session.registry.policy(speech.template) if speech.template else spec
-    ready = passes.make_ready(passes.Work(spec, owner, dataset), session.options)
+    ready = compared(session, passes.Work(spec, owner, dataset))
     folder = _folder_of_data(session, speech, ready, out)
-    scores = run.score_missing(ready, session.store, session.options).read()
+    scores = completed(session, ready).read()
     per_byte = (scores["logp_sum_nats"] + scores["logp_end_nats"]) / scores["n_bytes"]
     sides = scores.assign(value=per_byte.where(scores["status"] == OK)).pivot(
         index="example_id", columns="response_id", values="value"

@@ -6,8 +6,9 @@ from bench.faults import warn
 from bench.prefer import route
 from bench.registry import Registry
 from bench.schema import Dataset
-from bench.scoring import passes, run
+from bench.scoring import passes
 from bench.study.ablation import KNOWN
+from bench.verbs.score import compared, completed
 from bench.verbs.session import Session
 
 CLASSIFIER, MODEL = "classifier", "model"
@@ -42,8 +43,7 @@ def asked_routes(session: Session, dataset: Dataset, model_id: str) -> pd.DataFr
     """ROUTES by a language model's likelihoods. The store keeps its scores."""
     spec, domains = session.registry.model(model_id), session.registry.domains
     work = passes.Work(spec, spec, route.questions(dataset, domains))
-    ready = passes.make_ready(work, session.options)
-    return route.by_model(run.score_missing(ready, session.store, session.options).read(), domains)
+    return route.by_model(completed(session, compared(session, work)).read(), domains)
 
 
 def confusion_counts(router: str, table: pd.DataFrame, dataset: Dataset, registry: Registry) -> pd.DataFrame:

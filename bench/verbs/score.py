@@ -12,7 +12,7 @@ from bench.lookup import some
 from bench.registry import Registry
 from bench.schema import DTYPES, IMPORTED, Dataset, DrsowError, PreconditionError, ScoreKey
 from bench.scoring import fetch, passes, run
-from bench.scoring.asking import UnreachableError
+from bench.scoring.asking import UnreachableError, check_answers
 from bench.scoring.identity import ops_name
 from bench.store.folder import ScoreSet, Store
 from bench.subject import Side, Subject
@@ -150,7 +150,7 @@ def _all_ready(
         if all(failed & set(sides) for sides in pairs if side in sides):
             continue
         try:
-            found = _ready(session, work)
+            found = compared(session, work)
             _check_texts(session.registry, side[0], found, session.options)
             ready[side] = found
         except Exception as error:
@@ -182,27 +182,44 @@ def _stored(session: Session, side: Side, dataset: Dataset, error: DrsowError) -
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _ready(session: Session, work: passes.Work) -> passes.Ready:
+def compared(session: Session, work: passes.Work) -> passes.Ready:
     """A pass with its files; a complete set of a model on a server is compared with the model that the server has now.
 
     If the server cannot be reached, a complete set is used as it is, and a line says so.
+
+    Raises:
+        PreconditionError: The model is not on this machine and cannot be fetched, or its server cannot be used.
+        DrsowError: The server has another model than the one that scored the complete set.
     """
-    options, store = session.options, session.store
+    options, store, source = session.options, session.store, work.spec.source
+    if not isinstance(source, UrlSource):
+        return passes.make_ready(work, options)
+    # The server's version is part of the key, and only the server says it.
+    unasked = passes.make_ready(work, options, ops="unknown")
+    fields = unasked.key._asdict()
+    del fields["ops"]
+    kept = [each.key for each in store.find(**fields) if run.is_done(each, options)]
     try:
+        if len(kept) == 1:
+            # Scores that are there are not waited for.
+            check_answers(source, "/v1/models")
         found = passes.make_ready(work, options)
         run.check_kept(found, store.score_set(found.key), options)
         return found
     except UnreachableError as error:
-        # The server's version is part of the key, and only the server says it.
-        unasked = passes.make_ready(work, options, ops="unknown")
-        fields = unasked.key._asdict()
-        del fields["ops"]
-        kept = [each.key for each in store.find(**fields) if run.is_done(each, options)]
         if len(kept) != 1:
             raise
         words = f"{str(error).partition(';')[0]}; its stored scores are used, and its model is not checked"
         warn(f"{work.spec.model_id}: {words}")
         return unasked._replace(key=kept[0])
+
+
+def completed(session: Session, ready: passes.Ready) -> ScoreSet:
+    """The complete set of a pass that was `compared`, scored if the store lacks it."""
+    score_set = session.store.score_set(ready.key)
+    if run.is_done(score_set, session.options):
+        return score_set
+    return run.score_missing(ready, session.store, session.options)
 
 
 def _check_texts(registry: Registry, name: str, ready: passes.Ready, options: passes.Options) -> None:

@@ -32,7 +32,8 @@ from bench.scoring.served import ServedScorer, scorer_of
 from bench.sources import FolderSource, HubSource, UrlSource
 from bench.store.folder import Store
 from bench.subject import Subject
-from bench.verbs.score import score_all
+from bench.verbs.perform import Speech, measure_preferences
+from bench.verbs.score import compared, completed, score_all
 from bench.verbs.session import open_session
 
 OPTIONS = passes.resolved("fp32", "cpu", 2)  # several parts
@@ -514,9 +515,9 @@ def test_a_pair_whose_server_has_another_model_now_is_an_error_and_has_no_score(
     assert error.startswith(f"served: the server at {vllm.url} has another model than before")
 
 
-def test_stored_scores_are_used_if_the_server_cannot_be_reached(vllm, tokenizer, place, capsys):
+def test_stored_scores_are_used_if_the_server_cannot_be_reached(vllm, tokenizer, place, capsys, monkeypatch):
     process = Process("vllm", tokenizer)
-    job = ready(place, "vllm", process.url, retries=0)
+    job = ready(place, "vllm", process.url, retries=2)
     entry = (place / "models.toml").read_text()
     (place / "models.toml").write_text(entry + entry.replace('"served"', '"twin"').replace(process.url, vllm.url))
     (place / "pairs.toml").write_text('[[pairs]]\npair_id = "both"\nstrong = "served"\nweak = "twin"\n')
@@ -526,13 +527,20 @@ def test_stored_scores_are_used_if_the_server_cannot_be_reached(vllm, tokenizer,
     stored = score_all(session, pair, data)[0]["served", "served"].read()
     process.end()
     capsys.readouterr()
+    waits = []
+    monkeypatch.setattr(asking.time, "sleep", waits.append)
     found, errors, _ = score_all(session, pair, data)
+    assert waits == []
     assert found["served", "served"].read().equals(stored) and not errors
     said = [line for line in capsys.readouterr().err.splitlines() if "not checked" in line]
     assert len(said) == 1 and said[0].startswith(f"served: {process.url} cannot be reached (")
+    # perform and route ask for the same scores.
+    assert len(measure_preferences(session, Speech("served"), data, out=None).table)
+    assert completed(session, compared(session, job.work)).key == found["served", "served"].key
     # Rows that are not stored need the server.
     _, (error,), code = score_all(session, pair, data._replace(digest="other"))
     assert "cannot be reached" in error and code == PreconditionError.code
+    assert len(waits) == 2
 
 
 def test_a_slow_server_is_asked_several_questions_at_once(vllm, place):
