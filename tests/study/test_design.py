@@ -67,6 +67,7 @@ def test_an_axis_that_turns_a_pair_round_turns_its_answers():
     answers = judged(np.array([[1.0, -1.0, 0.0, 2.0]]))
     assert oriented(on_axis(study, answers, np.array([5.0, 1.0]))).tolist() == [[1, 0, 0, 1]]
     assert oriented(on_axis(study, answers, np.array([1.0, 5.0]))).tolist() == [[0, 1, 0, 0]]
+    assert oriented(on_axis(study, answers, np.array([3.0, 3.0]))).tolist() == [[1, 0, 0, 1]]
 
 
 def test_equal_scores_of_a_decimal_board_make_a_gap_of_0():
