@@ -81,8 +81,8 @@ def check_missing(name: str, found: dict) -> None:
         raise DrsowError(f"{name}: {missing[0]} is not in its files ({len(missing)} weights are missing)")
     for weight, stored, expected in sorted(found["mismatched_keys"]):
         raise DrsowError(
-            f"{name}: {weight} has the shape {tuple(stored)} in its files and {tuple(expected)} by its config.json; "
-            "correct config.json"
+            f"{name}: {weight} has the shape {tuple(stored)} in its files and {tuple(expected)} by its configuration; "
+            "correct it, or use the files of one model"
         )
 
 

@@ -413,7 +413,7 @@ UP = "model.layers.1.mlp.up_proj.weight"
         (is_cut_short, "the model cannot be loaded: "),
         (
             has_another_shape,
-            r"down_proj\.weight has the shape \(32, 64\) in its files and \(32, 128\) by its config\.json",
+            r"down_proj\.weight has the shape \(32, 64\) in its files and \(32, 128\) by its configuration",
         ),
         (
             sets(num_hidden_layers=1),
