@@ -75,7 +75,7 @@ def _current(folder: Path, stored: Mapping, subject: Subject, outdated: str) -> 
 
 
 def _tell_mixes(found: Sequence[Measured]) -> None:
-    """Warn on stderr of tables of the same rows that are of different dtypes or arithmetics."""
+    """Warn on stderr of tables of the same rows that are of different dtypes or kinds of arithmetic."""
     kinds: dict[str, dict[str, str]] = {}
     for each in found:
         kinds.setdefault(each.digest, {}).setdefault(each.kind, each.data)

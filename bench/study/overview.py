@@ -40,7 +40,7 @@ class Measured(NamedTuple):
     digest: str = ""
     """Digest of the data set's rows: tables of other rows are another data set, whatever its name."""
     kind: str = ""
-    """The dtypes and arithmetics of the scores, in words; "" if all are imported."""
+    """The dtypes and kinds of arithmetic of the scores, in words; "" if all are imported."""
 
 
 def overview(measured: Sequence[Measured], pairs: pd.DataFrame, published: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
