@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from tiny_models import as_of_another_machine
 
 from bench.data.load import load_data
 from bench.faults import explained, first_line, warn
@@ -158,11 +159,7 @@ def test_a_run_says_that_its_tables_mix_two_arithmetics(tiny_registry, tmp_path,
     subjects, store = [Subject("tiny", (known.pair("tiny"),))], Store(tmp_path / "out")
     session = Session(known, store, passes.resolved("fp32", "cpu"))
     weak = score.score_all(session, subjects, dataset)[0]["tiny-weak", "tiny-strong"]
-    other = store.score_set(weak.key._replace(ops="cpu-other"))
-    other.begin(1, {}, {"template": "tiny-strong", "data": "sample"})
-    other.write_part(0, weak.read().reset_index(drop=True))
-    other.finish({})
-    shutil.rmtree(weak.folder)
+    as_of_another_machine(store, weak)
     shutil.rmtree(made / "weak")
     monkeypatch.setattr(run_verb, "draw", lambda *_: [])
     capsys.readouterr()

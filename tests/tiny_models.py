@@ -1,6 +1,7 @@
 """Models so small that a test makes them, and a registry folder that names them."""
 
 import copy
+import shutil
 import warnings
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tiny_tokenizers import byte_level, sentence_piece
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel
 
 from bench.scoring.forward import preparing
+from bench.store.folder import ScoreSet, Store
 
 CONTEXT = 2048
 
@@ -109,3 +111,12 @@ def entry(model_id: str, folder: str) -> str:
 def pair_entry(pair_id: str, strong: str, weak: str) -> str:
     """A pairs.toml entry."""
     return f'[[pairs]]\npair_id = "{pair_id}"\nstrong = "{strong}"\nweak = "{weak}"\n\n'
+
+
+def as_of_another_machine(store: Store, score_set: ScoreSet) -> None:
+    """Moves a complete set of one part to the place that kernels of the name cpu-other would give it."""
+    other = store.score_set(score_set.key._replace(ops="cpu-other"))
+    other.begin(1, {}, {"template": "tiny-strong", "data": "sample"})
+    other.write_part(0, score_set.read().reset_index(drop=True))
+    other.finish({})
+    shutil.rmtree(score_set.folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from perf import workloads
+from tiny_models import as_of_another_machine
 
 from bench.cli.plan import Gpu
 from bench.data.load import load_data
@@ -82,11 +83,7 @@ def test_a_set_of_another_arithmetic_is_to_do_here_unless_the_files_are_missing(
         ready = passes.make_ready(work, options)
         run.score_missing(ready, store, options)
     for each in store.find():
-        other = store.score_set(each.key._replace(ops="cpu-other"))
-        other.begin(1, {}, {"template": "tiny-strong", "data": "sample"})
-        other.write_part(0, each.read().reset_index(drop=True))
-        other.finish({})
-        shutil.rmtree(each.folder)
+        as_of_another_machine(store, each)
     shutil.rmtree(made / "weak")
     planner = Planner(Session(known, store, options), dataset, lookup_of(known, dtype="fp32"))
     table = plan_passes(planner, [Subject("tiny", (known.pair("tiny"),))], gpu="h100", cpu_rate=None)
